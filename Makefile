@@ -1,0 +1,63 @@
+# make demo | test | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
+# Another interpreter: make venv PYTHON=/usr/bin/python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test lint format clean
+
+PYTHON ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/demo
+# Bytecode is written at first import instead of for every file of every package: a quarter of the install's time.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+help: ## this list
+	@echo "harvest_jax: captioned videos in, a video-language model out. First look: make demo"
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+demo: $(VENV)/.base ## the whole way on generated clips, a few minutes on a CPU; the report is runs/demo/report.html
+	$(BIN)/harvest demo --workdir $(WORKDIR)
+
+venv: $(VENV)/.dev ## .venv with the package and everything that the tests and linters need
+
+test: $(VENV)/.dev ## the tests; ARGS="-k shards" passes arguments to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## ruff (rules and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and the caches, nothing of yours
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+
+# Two stamps in one environment: what the demo needs, and all of it. Installing all of it renews both.
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing harvest_jax into $(VENV) (about a minute)"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing harvest_jax and its development tools into $(VENV) (about a minute)"
+	$(PIP) -e '.[dev]'
+	@touch $(VENV)/.base $@
+
+# The first of these that runs and fits; names on PATH may be stubs that do not run, so each is asked.
+$(BIN)/python:
+	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	  if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \
+	    "$$python" -m venv $(VENV) || { rm -rf $(VENV); \
+	      echo "make: $$python cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt-get install python3-venv)" >&2; \
+	      exit 1; }; \
+	    exit 0; \
+	  fi; \
+	done; \
+	echo "make: harvest_jax needs Python 3.11, 3.12 or 3.13; found $$($(or $(PYTHON),python3) --version 2>&1 || true). Install one, or name it: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.12" >&2; \
+	exit 1

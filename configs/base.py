@@ -1,0 +1,62 @@
+"""Every field of a run, one comment each. Other configs import this one and override.
+
+    harvest train --config configs/base.py --workdir runs/x --config.data.shards=shards/webvid
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The whole tree with the defaults that `docs/method.md` explains (our choices where the paper's are unknown)."""
+    config = ConfigDict()
+    config.seed = 0  # of the parameters, the data order, the dropping and the masking
+    config.distributed = False  # call jax.distributed.initialize() first (the launch scripts set it)
+
+    config.model = model = ConfigDict()
+    model.size = "B/16"  # demo, B/32, B/16, L/14, L/14@336
+    model.num_frames = 8  # frames a clip
+    model.keep_ratio = 0.1  # share of the video patches that the tower sees in training; 1.0 drops nothing
+    model.drop_scope = "clip"  # clip: random over all patches; frame: as many in each frame; tube: same cells in all frames
+    model.temporal_init = "zeros"  # zeros: an imported CLIP stays exact; ramp: a small smooth start (docs/decisions.md)
+    model.decoder_layers = 4  # cross-attention blocks of the masked-word decoder; 0 with train.mlm_weight=0: none
+    model.dtype = "bfloat16"  # of the computation; parameters, norms, softmax and losses stay float32
+    model.attention = "xla"  # xla, or cudnn on GPUs
+    model.remat = False  # recompute each block in the backward pass
+    model.init_from = ""  # folder of a model (harvest weights import, harvest train) to start from; empty: random
+
+    config.text = text = ConfigDict()
+    text.length = 32  # tokens a caption is cut or padded to (CLIP's table has 77)
+    text.mask_ratio = 0.15  # share of the words' tokens that are masked
+    text.contrastive = "masked"  # caption that meets the video: masked (one text pass) or clean (two)
+
+    config.data = data = ConfigDict()
+    data.shards = ""  # folder written by `harvest shards`
+    data.split = "train"
+    data.sampling = "random"  # frame within each of num_frames equal segments: random or middle
+    data.crop = "random"  # random or center square crop of the model's image size
+    data.min_scale = 0.5  # random crop: least share of the frame's area; 1.0 takes the largest square
+    data.flip = False  # mirror half of the clips (captions with left and right forbid it)
+    data.workers = 0  # loader processes; 0 reads in threads of this process
+    data.prefetch = 2  # batches made ahead
+
+    config.train = train = ConfigDict()
+    train.steps = 1000
+    train.batch_size = 256  # clips over all devices
+    train.learning_rate = 1e-5  # peak; linear warm-up, then cosine to 0
+    train.warmup_steps = 100
+    train.weight_decay = 0.2  # on matrices only: no biases, norms, embeddings, logit_scale
+    train.b1 = 0.9
+    train.b2 = 0.98
+    train.eps = 1e-6
+    train.clip_norm = 0.0  # global gradient norm limit; 0 leaves it
+    train.contrastive_weight = 1.0
+    train.mlm_weight = 1.0
+    train.lr_multipliers = (("text/.*", 0.0), (".*", 1.0))  # first regex that fits a parameter's path; 0 freezes it
+    train.log_every = 20  # steps
+    train.save_every = 1000  # steps
+    train.keep_checkpoints = 2
+
+    config.mesh = mesh = ConfigDict()
+    mesh.data = -1  # devices along the batch; -1: all that fsdp leaves
+    mesh.fsdp = 1  # devices over which parameters and optimizer state are split
+    return config

@@ -1,0 +1,86 @@
+"""From the name a manifest gives to an open file, without leaving the media folder.
+
+A manifest may come from a stranger: a cell such as `http://...`, `concat:...`, `../../etc/passwd` or a link that points
+elsewhere must not make the decoder read it. Names are resolved here, files are opened here by Python, and the decoder
+only ever sees the open file.
+"""
+
+import functools
+import os
+import re
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from harvest_jax.errors import DataError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")  # http:, file:, concat:, subfile,,: and C: alike
+_MAX_NAME = 4096  # PATH_MAX on Linux
+
+
+class VideoRejected(DataError):
+    """One video cannot be used; `reason` says why, in the form "kind: detail", without naming the video."""
+
+    def __init__(self, reason: str, video: str | Path | None = None):
+        super().__init__(reason if video is None else f"{video}: {reason}")
+        self.reason = reason
+
+
+def resolve_below(root: str, name: str) -> str:
+    """The real path of `name`, a file below `root`; the file need not exist.
+
+    Args:
+      root: a folder, already a real path (`os.path.realpath`).
+      name: relative file name. One with a colon early in it (`a:b.mp4`) looks like an address; write `./a:b.mp4`.
+
+    Raises:
+      VideoRejected: an address, an absolute path, `..`, a link that leads out of the root, or no file name at all.
+    """
+    if not name or len(name) > _MAX_NAME or not name.isprintable():
+        raise VideoRejected("bad path: it is empty, longer than 4,096 characters or holds control characters")
+    if _ADDRESS.match(name) or "://" in name or name.startswith("subfile,"):
+        raise VideoRejected("bad path: it looks like an address; only names of local files below the root are read")
+    if name.startswith(("/", "\\")):
+        raise VideoRejected("bad path: it is absolute; give it relative to the root (--root)")
+    if ".." in name.split("/"):
+        raise VideoRejected("bad path: it holds '..'; only files below the root are read")
+    folder, _, file = name.rpartition("/")
+    path = os.path.join(_real_folder(root, folder), file)
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    if os.path.commonpath((root, path)) != root or path == root:
+        raise VideoRejected("bad path: a link leads out of the root; only files below the root are read")
+    return path
+
+
+@functools.lru_cache(maxsize=65536)
+def _real_folder(root: str, folder: str) -> str:
+    """A manifest of millions of rows names few folders: each is resolved once."""
+    return os.path.realpath(os.path.join(root, folder))
+
+
+def open_regular(path: str | Path, max_bytes: int) -> BinaryIO:
+    """Open a regular file of 1 to `max_bytes` bytes for reading.
+
+    Never blocks on a pipe or a device. Links are followed: a name from a manifest goes through `resolve_below` first.
+
+    Raises:
+      VideoRejected: it does not exist, may not be read, is no regular file, is empty or too large.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        kind = "not found" if isinstance(error, FileNotFoundError | NotADirectoryError) else "cannot be opened"
+        raise VideoRejected(f"{kind}: {error.strerror}") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise VideoRejected("not a file: a folder, a pipe or a device")
+        if status.st_size == 0:
+            raise VideoRejected("empty file: 0 bytes")
+        if status.st_size > max_bytes:
+            raise VideoRejected(f"too large: {status.st_size:,} bytes, more than the {max_bytes:,} allowed")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise

@@ -1,0 +1,74 @@
+"""The `harvest` command: one table of subcommands, each in the module that does the work.
+
+A module named here has `add_arguments(parser)` and `run(args) -> int`; it is imported only when its command is asked
+for, so that `harvest --help` is instant and `harvest shards` never loads the model.
+"""
+
+import argparse
+import importlib
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+from harvest_jax.errors import HarvestError
+from harvest_jax.version import __version__
+
+COMMANDS = {
+    "demo": ("harvest_jax.demo.run", "the whole way on generated clips: write, shard, train, score, report"),
+    "shards": ("data_pipeline.make_shards", "captioned videos to shards of decoded frames"),
+    "inspect": ("harvest_jax.inspect", "what is in a shard folder, a model folder or a training folder"),
+    "train": ("harvest_jax.train.main", "train a model, or go on where the folder's last checkpoint stopped"),
+    "eval": ("harvest_jax.evaluate.main", "score a model under a named protocol"),
+    "search": ("harvest_jax.search", "find videos by words"),
+}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser with every command's one-line help; only `command` gets its arguments (and its imports)."""
+    parser = argparse.ArgumentParser(
+        prog="harvest",
+        description="Turn CLIP into a video-language model by a short post-pretraining on captioned videos.",
+        epilog="'harvest COMMAND --help' explains each command.",
+    )
+    parser.add_argument("--version", action="version", version=f"harvest_jax {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        subparser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+        if name == command:
+            importlib.import_module(module).add_arguments(subparser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake becomes one line on stderr and a non-zero code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in argv if not word.startswith("-")), None)
+    args = build_parser(command).parse_args(argv)
+    try:
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except HarvestError as error:
+        if args.debug:
+            traceback.print_exc()
+        message = " ".join(str(error).split())
+        print(f"harvest {args.command}: {message}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"harvest {args.command}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except OSError as error:  # disk full, permission denied, missing folder: the system's own words name the path
+        if args.debug:
+            traceback.print_exc()
+        print(f"harvest {args.command}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

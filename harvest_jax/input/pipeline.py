@@ -1,0 +1,290 @@
+"""Shards to batches: the Grain chain of training, and the plain loop of evaluation.
+
+    records -> shuffle -> repeat -> example (sample, decode, crop, drop, tokenize, mask) -> share of a process -> batch
+
+Every step is a function of an index, so the batch at step k is computed from (seed, k) alone: the position in the data
+is one number, the same for any number of loader processes, and no random state is carried along. Only kept patches
+leave the loader.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+
+from data_pipeline import shard_format
+from harvest_jax.config import RunConfig
+from harvest_jax.errors import ConfigError, DataError, HarvestError
+from harvest_jax.input.frames import apply_crop, center_crop, prepare_clip, random_crop, segment_indices
+from harvest_jax.input.patches import keep_positions
+from harvest_jax.input.resample import kept_patches
+from harvest_jax.input.text_masking import mask_slots, num_slots
+from harvest_jax.input.tokenizer import Tokenizer
+
+__all__ = ["Batches", "evaluation_clips", "prepare_clip", "training_batches"]
+
+Batch = dict[str, np.ndarray]
+
+
+def training_batches(
+    run: RunConfig,
+    image_size: int,
+    patch_size: int,
+    tokenizer: Tokenizer,
+    process_index: int,
+    process_count: int,
+) -> "Batches":
+    """The endless sequence of this process's parts of the global batches.
+
+    A batch is a dict of numpy arrays, B = batch_size / process_count rows:
+      patches uint8 [B, K, P], positions int32 [B, K] (cell in the T x h x w grid), ids int32 [B, L],
+      slots int32 [B, M], slot_weights float32 [B, M], index int64 [B] (position in the endless global order).
+
+    Row r of process p is row p + r * process_count of the global batch, so that all processes together have the rows
+    of one process alone. Every pass over the clips has another order, other frames, crops, patches, captions and masks.
+    With `run.data.workers` > 0 a script that calls this must be guarded by `if __name__ == "__main__"`: the loader
+    processes import it.
+
+    Raises:
+      ConfigError: a batch size that the processes cannot share, patches that do not tile the image.
+      DataError: the shards cannot be used or the split is empty; on `next`, a record that cannot be decoded.
+    """
+    if run.train.batch_size % process_count:
+        raise ConfigError(
+            f"train.batch_size={run.train.batch_size} cannot be shared evenly by {process_count} processes: "
+            "make it a multiple of their number"
+        )
+    if image_size % patch_size:
+        raise ConfigError(f"images of {image_size} pixels cannot be cut into patches of {patch_size}")
+    records = _Records(run.data.shards, run.data.split)
+    if not len(records):
+        raise ConfigError(f"split {run.data.split!r} of {run.data.shards} has no clips: set data.split or data.shards")
+    order_seed, example_seed = (int(word) for word in np.random.SeedSequence(run.seed).generate_state(2))
+    # The share is taken after everything random: a clip's index, and with it all its draws, is its place in the global
+    # order, whatever the number of processes.
+    batches = (
+        grain.MapDataset.source(records)
+        .shuffle(seed=order_seed)
+        .repeat()
+        .map_with_index(_Numbered)
+        .random_map(_MakeExample(records, run, image_size, patch_size, tokenizer), seed=example_seed)
+        .slice(slice(process_index, None, process_count))
+        .batch(run.train.batch_size // process_count, drop_remainder=True)
+    )
+    return Batches(batches, len(records), run.data.workers, run.data.prefetch)
+
+
+def evaluation_clips(
+    folder: str | os.PathLike[str], split: str, num_frames: int, image_size: int
+) -> Iterator[tuple[shard_format.Record, UInt8[np.ndarray, "T S S 3"]]]:
+    """All clips of a split in stored order, without chance: what `prepare_clip` makes of a record's frames.
+
+    Yields:
+      the record, and its frames uint8 [num_frames, image_size, image_size, 3].
+
+    Raises:
+      DataError: the shards cannot be used, or a record cannot be decoded.
+    """
+    records = _Records(os.fspath(folder), split)
+    for number in range(len(records)):
+        record = records.parse(number, records[number][1])
+        chosen = segment_indices(len(record.jpegs), num_frames, None)
+        frames = records.decode(number, record, chosen)
+        _, height, width, _ = frames.shape
+        yield record, apply_crop(frames, center_crop(height, width), image_size)
+
+
+class Batches(grain.DatasetIterator):
+    """Iterator over batches whose whole state is the number of batches taken.
+
+    Grain's own iterators keep a state whose form depends on the number of loader processes; this one opens them anew at
+    the right batch, so a run may go on with any number of them. Orbax saves and restores it like a Grain iterator.
+    """
+
+    def __init__(self, batches: Any, num_records: int, workers: int, prefetch: int) -> None:
+        super().__init__()
+        self.num_records = num_records
+        self._batches = batches
+        self._workers = workers
+        self._prefetch = prefetch
+        self._next = 0
+        self._reader: Any = None
+
+    def __next__(self) -> Batch:
+        self._assert_not_closed()
+        self.start_prefetch()
+        try:
+            batch = next(self._reader)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise HarvestError(
+                f"a loader process died ({error}); if memory or /dev/shm ran out, lower data.workers or data.prefetch"
+            ) from error
+        self._next += 1
+        return batch
+
+    def start_prefetch(self) -> None:
+        """Open the readers and let them work ahead."""
+        if self._reader is None:
+            self._reader = iter(self._readers(self._batches[self._next :]))
+            self._reader.start_prefetch()
+
+    def get_state(self) -> dict[str, int]:
+        """The number of the next batch."""
+        return {"next_batch": self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Go to a batch; what was made ahead is thrown away."""
+        self._close_reader()
+        self._next = int(state["next_batch"])
+
+    def close(self) -> None:
+        """Stop the loader threads or processes; safe to call again."""
+        self._closed = True
+        self._close_reader()
+
+    def __str__(self) -> str:
+        return f"Batches(next={self._next}, workers={self._workers})"
+
+    def _readers(self, batches: Any) -> Any:
+        if self._workers == 0:
+            threads = min(self._prefetch, os.cpu_count() or 1)
+            return batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=self._prefetch))
+        inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        options = grain.MultiprocessingOptions(
+            num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch // self._workers)
+        )
+        return batches.to_iter_dataset(inline).mp_prefetch(options, worker_init_fn=_end_with_parent)
+
+    def _close_reader(self) -> None:
+        reader, self._reader = getattr(self, "_reader", None), None
+        if reader is not None:
+            reader.close()
+
+
+def _end_with_parent(worker_index: int, worker_count: int) -> None:
+    """End this loader process when the training process is gone, however it died (kill -9 leaves no time to tell)."""
+    del worker_index, worker_count
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Numbered:
+    """A raw record of the source and its place in the endless global order."""
+
+    index: int
+    element: tuple[int, bytes]
+
+
+class _Records:
+    """The records of a split with their numbers, and their decoding with errors that say which record it was."""
+
+    def __init__(self, folder: str, split: str) -> None:
+        self._folder = folder
+        self._split = split
+        self._shards = shard_format.open_shards(folder, split)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __getitem__(self, number: int) -> tuple[int, bytes]:
+        return number, self._shards[number]
+
+    def __repr__(self) -> str:
+        return f"{self._folder}:{self._split}"
+
+    def parse(self, number: int, raw: bytes) -> shard_format.Record:
+        """The record, DataError with its number if it cannot be read or has no frames."""
+        try:
+            record = shard_format.parse(raw)
+        except DataError as error:
+            raise self.error(number, "", str(error)) from error
+        if not record.jpegs:
+            raise self.error(number, record.id, "no frames")
+        return record
+
+    def decode(self, number: int, record: shard_format.Record, chosen: np.ndarray) -> UInt8[np.ndarray, "T H W 3"]:
+        """The chosen frames; DataError if one is no JPEG or the sizes differ."""
+        first, *rest = chosen.tolist()
+        frame = self._decode_frame(number, record, first, None)
+        frames = np.empty((len(chosen), *frame.shape), np.uint8)
+        frames[0] = frame
+        for out, which in zip(frames[1:], rest, strict=True):
+            decoded = self._decode_frame(number, record, which, out)
+            if decoded.shape != out.shape:
+                raise self.error(number, record.id, f"frame {which} is {decoded.shape}, frame {first} is {frame.shape}")
+        return frames
+
+    def _decode_frame(self, number: int, record: shard_format.Record, which: int, out: Any) -> np.ndarray:
+        try:
+            return simplejpeg.decode_jpeg(record.jpegs[which], "RGB", buffer=out)
+        except ValueError as error:
+            raise self.error(number, record.id, f"frame {which} is not a readable JPEG ({error})") from error
+
+    def error(self, number: int, name: str, fault: str) -> DataError:
+        """A DataError that names the record."""
+        which = f"record {number}" + (f" (id {name})" if name else "")
+        return DataError(
+            f"{which} of split {self._split} in {self._folder}: {fault}; write the shards again with `harvest shards`"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _MakeExample(grain.transforms.RandomMap):
+    """One raw record to one training example; all chance comes from the generator that Grain seeds by index."""
+
+    records: _Records
+    run: RunConfig
+    image_size: int
+    patch_size: int
+    tokenizer: Tokenizer
+
+    def random_map(self, element: _Numbered, rng: np.random.Generator) -> dict[str, Any]:
+        """The example; see `training_batches` for its arrays."""
+        number, raw = element.element
+        model, text, data = self.run.model, self.run.text, self.run.data
+        record = self.records.parse(number, raw)
+        if not record.captions:
+            raise self.records.error(number, record.id, "no caption")
+
+        chosen = segment_indices(len(record.jpegs), model.num_frames, rng if data.sampling == "random" else None)
+        frames = self.records.decode(number, record, chosen)
+        _, height, width, _ = frames.shape
+        flip = data.flip and bool(rng.random() < 0.5)
+        crop = (
+            random_crop(height, width, data.min_scale, flip, rng)
+            if data.crop == "random"
+            else center_crop(height, width, flip)
+        )
+        cells = (self.image_size // self.patch_size) ** 2
+        positions = keep_positions(rng, model.num_frames, cells, model.keep_ratio, model.drop_scope)
+        patches = kept_patches(frames, crop, self.image_size, self.patch_size, positions)
+
+        caption = record.captions[rng.integers(len(record.captions))]
+        ids = self.tokenizer([caption], text.length)[0]
+        slots, weights = mask_slots(
+            rng, ids, self.tokenizer.eot, text.mask_ratio, num_slots(text.length, text.mask_ratio)
+        )
+        return {
+            "patches": patches,
+            "positions": positions,
+            "ids": ids,
+            "slots": slots,
+            "slot_weights": weights,
+            "index": np.int64(element.index),
+        }

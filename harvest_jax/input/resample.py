@@ -1,0 +1,105 @@
+"""Crop, resize and patchify at once, for the patches that are kept and no others.
+
+Resizing whole frames costs several times their decoding, and nine tenths of the result would be dropped. A kept patch
+depends on a small window of the frame: its rows and columns times two small matrices of filter weights. The result is
+that of `gather(patchify(apply_crop(...)))`, up to Pillow's own rounding (it rounds and clips between the two passes).
+"""
+
+import functools
+import math
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+
+from harvest_jax.input.frames import Crop
+
+
+def kept_patches(
+    frames: UInt8[np.ndarray, "T H W 3"],
+    crop: Crop,
+    image_size: int,
+    patch_size: int,
+    positions: Int[np.ndarray, " K"],
+) -> UInt8[np.ndarray, "K P"]:
+    """The patches at `positions` of the cropped, resized (bicubic, antialiased) and perhaps mirrored clip.
+
+    Args:
+      frames: decoded frames.
+      crop: the square to show.
+      image_size: its side after resizing, a multiple of `patch_size`; P = patch_size * patch_size * 3.
+      patch_size: in pixels.
+      positions: cells of the T x h x w grid, numbered in that order.
+
+    Returns:
+      uint8 [K, P], pixels within a patch by (row, column, channel).
+    """
+    cells = image_size // patch_size
+    frame, row, column = np.unravel_index(positions, (len(frames), cells, cells))
+    if crop.flip:  # a mirrored clip's cell is the mirror image of the cell on the other side
+        column = cells - 1 - column
+    square = frames[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+    if crop.side == image_size:
+        starts = patch_size * np.arange(cells)
+        patches = _windows(square, starts, patch_size, frame, row, column)
+    else:
+        starts, down, across = _weights(crop.side, image_size, patch_size)
+        windows = _windows(square, starts, down.shape[2], frame, row, column)
+        smooth = down[row] @ windows.astype(np.float32) @ across[column]
+        smooth += 0.5
+        patches = np.clip(smooth, 0, 255, out=smooth).astype(np.uint8)
+    patches = patches.reshape(len(positions), patch_size, patch_size, 3)
+    if crop.flip:
+        patches = patches[:, :, ::-1]
+    return patches.reshape(len(positions), patch_size * patch_size * 3)
+
+
+def _windows(
+    square: UInt8[np.ndarray, "T side side 3"],
+    starts: Int[np.ndarray, " n"],
+    size: int,
+    frame: Int[np.ndarray, " K"],
+    row: Int[np.ndarray, " K"],
+    column: Int[np.ndarray, " K"],
+) -> UInt8[np.ndarray, "K {size} {3*size}"]:
+    """Copies of the `size` x `size` windows that begin at (starts[row], starts[column]) of each patch's frame."""
+    num_frames, side, _, _ = square.shape
+    by_frame, by_row, by_pixel, by_channel = square.strides
+    # Every window of the clip as a view, a row of it being `size` pixels next to each other in memory.
+    view = np.lib.stride_tricks.as_strided(
+        square,
+        (num_frames, side - size + 1, side - size + 1, size, size * 3),
+        (by_frame, by_row, by_pixel, by_row, by_channel),
+        writeable=False,
+    )
+    return view[frame, starts[row], starts[column]]
+
+
+@functools.lru_cache(maxsize=128)  # 0.25 MB each at 224 px; random crops of one dataset have fewer different sides
+def _weights(
+    side: int, image_size: int, patch_size: int
+) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, "n patch size"], Float32[np.ndarray, "n size3 patch3"]]:
+    """Filter weights that turn a window into a patch, per row (equally column) of cells.
+
+    Returns:
+      starts: first pixel of each cell's window; down: rows of the patch from rows of the window; across: the same for
+      columns, transposed and repeated for the three interleaved channels.
+    """
+    scale = side / image_size
+    stretch = max(scale, 1.0)  # antialiasing: a wider filter when shrinking
+    support = 2.0 * stretch
+    size = min(side, math.ceil(patch_size * scale + 2 * support) + 1)
+    centers = ((np.arange(image_size) + 0.5) * scale).reshape(-1, patch_size)
+    starts = np.clip(np.floor(centers[:, 0] - support).astype(np.int64), 0, side - size)
+    taps = starts[:, None] + np.arange(size) + 0.5
+    down = _cubic((taps[:, None, :] - centers[:, :, None]) / stretch)
+    down /= down.sum(axis=2, keepdims=True)
+    across = np.einsum("npk,cd->nkcpd", down, np.eye(3)).reshape(len(starts), size * 3, patch_size * 3)
+    return starts, down.astype(np.float32), across.astype(np.float32)
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel with a = -1/2, the one Pillow uses."""
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))

@@ -1,0 +1,122 @@
+"""The transformer block that all towers share: CLIP's pre-norm block with quick-GELU, scanned over the layers.
+
+Parameters are float32; matrices are multiplied in `dtype`; layer norms and the softmax run in float32 (design).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LAYER_NORM_EPS = 1e-5  # CLIP's
+UNROLLED = 4  # layers up to which the scan is unrolled: a fifth less time for the demo's backward pass on a CPU
+
+
+def quick_gelu(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
+    """x * sigmoid(1.702 x), CLIP's activation."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis, computed in float32, returned in the input's dtype."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
+        norm = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=jnp.float32, name="norm")
+        nn.share_scope(self, norm)
+        return norm(x.astype(jnp.float32)).astype(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one fused query-key-value product."""
+
+    heads: int
+    dtype: jnp.dtype
+    causal: bool = False
+    implementation: str = "xla"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        width = x.shape[-1]
+        init = nn.initializers.normal(width**-0.5)
+        qkv = nn.DenseGeneral((3, self.heads, width // self.heads), dtype=self.dtype, kernel_init=init, name="qkv")(x)
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # b n heads head_dim
+        mixed = jax.nn.dot_product_attention(
+            query, key, value, is_causal=self.causal, implementation=self.implementation
+        )
+        return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, kernel_init=init, name="out")(mixed)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from text positions to video tokens."""
+
+    heads: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b m d"], memory: Float[Array, "b n d"]) -> Float[Array, "b m d"]:
+        width = x.shape[-1]
+        init = nn.initializers.xavier_uniform()
+        shape = (self.heads, width // self.heads)
+        query = nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=init, name="query")(x)
+        key = nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=init, name="key")(memory)
+        value = nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=init, name="value")(memory)
+        mixed = jax.nn.dot_product_attention(query, key, value)
+        return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, kernel_init=init, name="out")(mixed)
+
+
+class Mlp(nn.Module):
+    """Two layers with quick-GELU between; four times as wide inside."""
+
+    dtype: jnp.dtype
+    depth: int = 1  # residual layers of the tower, for CLIP's scale of the last matrix
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        width = x.shape[-1]
+        wide = nn.initializers.normal((2 * width) ** -0.5)
+        back = nn.initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
+        hidden = quick_gelu(nn.Dense(4 * width, dtype=self.dtype, kernel_init=wide, name="c_fc")(x))
+        return nn.Dense(width, dtype=self.dtype, kernel_init=back, name="c_proj")(hidden)
+
+
+class Block(nn.Module):
+    """x += attention(norm(x)); x += mlp(norm(x)). Returns (x, None), the form `nn.scan` wants."""
+
+    heads: int
+    layers: int
+    dtype: jnp.dtype
+    causal: bool
+    implementation: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], _: None) -> tuple[Float[Array, "b n d"], None]:
+        attention = SelfAttention(self.heads, self.dtype, self.causal, self.implementation, name="attn")
+        x = x + attention(LayerNorm(name="ln_1")(x))
+        x = x + Mlp(self.dtype, self.layers, name="mlp")(LayerNorm(name="ln_2")(x))
+        return x, None
+
+
+class Transformer(nn.Module):
+    """`layers` blocks, compiled once: parameters carry a leading axis of that length."""
+
+    layers: int
+    heads: int
+    dtype: jnp.dtype
+    causal: bool = False
+    implementation: str = "xla"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.layers,
+            in_axes=nn.broadcast,
+            unroll=self.layers if self.layers <= UNROLLED else 1,
+        )
+        x, _ = scanned(self.heads, self.layers, self.dtype, self.causal, self.implementation, name="blocks")(x, None)
+        return x

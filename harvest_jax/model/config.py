@@ -1,0 +1,103 @@
+"""What the towers are made of: frozen dataclasses with one named size each, as CLIP's published models.
+
+Sizes of B/32, B/16, L/14 and L/14@336 are those of OpenAI's CLIP (arXiv 2103.00020, table 20); `demo` is ours.
+"""
+
+import dataclasses
+from typing import Any
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in 0..1, OpenAI CLIP's preprocessing
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoConfig:
+    """A CLIP vision transformer over the patches of `num_frames` frames."""
+
+    image_size: int  # pixels, square
+    patch_size: int
+    num_frames: int
+    width: int
+    layers: int
+    heads: int
+    embed_dim: int  # of the space shared with the text
+
+    @property
+    def cells_per_frame(self) -> int:
+        """Patches of one frame."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in one patch (RGB)."""
+        return self.patch_size * self.patch_size * 3
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """CLIP's causal text transformer."""
+
+    vocab_size: int
+    context_length: int
+    width: int
+    layers: int
+    heads: int
+    embed_dim: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Cross-attention blocks that recover masked words by looking at the video tokens; of the text tower's width."""
+
+    layers: int
+    width: int
+    heads: int
+    memory_width: int  # of the video tokens
+    vocab_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class HarvestConfig:
+    """The whole model; `decoder` is None where words are neither masked nor answered (an imported CLIP)."""
+
+    name: str
+    video: VideoConfig
+    text: TextConfig
+    decoder: DecoderConfig | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dict, for config.json of a model folder."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "HarvestConfig":
+        """Inverse of `to_dict`; raises TypeError or KeyError on missing and unknown fields."""
+        decoder = values["decoder"]
+        return cls(
+            name=str(values["name"]),
+            video=VideoConfig(**values["video"]),
+            text=TextConfig(**values["text"]),
+            decoder=None if decoder is None else DecoderConfig(**decoder),
+        )
+
+
+# (image, patch, video width, layers, heads), (vocabulary, context, text width, layers, heads), shared dimension
+_SIZES = {
+    "demo": ((64, 8, 64, 3, 4), (2048, 32, 64, 3, 4), 64),
+    "B/32": ((224, 32, 768, 12, 12), (49408, 77, 512, 12, 8), 512),
+    "B/16": ((224, 16, 768, 12, 12), (49408, 77, 512, 12, 8), 512),
+    "L/14": ((224, 14, 1024, 24, 16), (49408, 77, 768, 12, 12), 768),
+    "L/14@336": ((336, 14, 1024, 24, 16), (49408, 77, 768, 12, 12), 768),
+}
+
+
+def harvest_config(size: str, num_frames: int = 8, decoder_layers: int = 4) -> HarvestConfig:
+    """A named size; `num_frames=1, decoder_layers=0` is CLIP itself."""
+    (image_size, patch_size, width, layers, heads), text, embed_dim = _SIZES[size]
+    vocab_size, context_length, text_width, text_layers, text_heads = text
+    return HarvestConfig(
+        name=size,
+        video=VideoConfig(image_size, patch_size, num_frames, width, layers, heads, embed_dim),
+        text=TextConfig(vocab_size, context_length, text_width, text_layers, text_heads, embed_dim),
+        decoder=DecoderConfig(decoder_layers, text_width, text_heads, width, vocab_size) if decoder_layers else None,
+    )

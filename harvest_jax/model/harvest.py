@@ -1,0 +1,103 @@
+"""The three towers as functions of one parameter dict.
+
+params = {"video", "text", "decoder" (optional), "mask_embedding" [W] (with the decoder), "logit_scale" []}: plain
+nested dicts, so that "trained" and "frozen" are two dicts and everything else follows from that.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, HarvestConfig
+from harvest_jax.model.mlm_decoder import MlmDecoder
+from harvest_jax.model.text_tower import TextTower
+from harvest_jax.model.video_tower import VideoTower, temporal_ramp
+
+Params = dict[str, Any]
+INITIAL_LOGIT_SCALE = math.log(1 / 0.07)  # CLIP's
+
+
+@dataclasses.dataclass(frozen=True)
+class Harvest:
+    """The model's functions; holds no parameters."""
+
+    config: HarvestConfig
+    dtype: Any = jnp.float32
+    attention: str = "xla"
+    remat: bool = False
+
+    @property
+    def _video(self) -> VideoTower:
+        return VideoTower(self.config.video, self.dtype, self.attention, self.remat)
+
+    @property
+    def _text(self) -> TextTower:
+        return TextTower(self.config.text, self.dtype, self.remat)
+
+    @property
+    def _decoder(self) -> MlmDecoder:
+        if self.config.decoder is None:
+            raise ValueError("this model has no decoder")
+        return MlmDecoder(self.config.decoder, self.dtype)
+
+    def init(self, key: jax.Array, temporal_init: str = "zeros") -> Params:
+        """Random float32 parameters; usable under jit and `jax.eval_shape`.
+
+        Args:
+          key: jax PRNG key.
+          temporal_init: "zeros", or "ramp" (`video_tower.temporal_ramp`).
+        """
+        config = self.config
+        video_key, text_key, decoder_key, mask_key = jax.random.split(key, 4)
+        patches = jnp.zeros((1, 1, config.video.patch_dim))
+        cells = jnp.zeros((1, 1), jnp.int32)
+        params: Params = {
+            "video": self._video.init(video_key, patches, cells)["params"],
+            "text": self._text.init(text_key, jnp.zeros((1, 2), jnp.int32))["params"],
+            "logit_scale": jnp.asarray(INITIAL_LOGIT_SCALE, jnp.float32),
+        }
+        if temporal_init == "ramp":
+            params["video"]["temporal_embedding"] = temporal_ramp(config.video.num_frames, config.video.width)
+        if config.decoder is not None:
+            queries = jnp.zeros((1, 1, config.text.width))
+            memory = jnp.zeros((1, 1, config.video.width))
+            params["decoder"] = self._decoder.init(decoder_key, queries, memory)["params"]
+            params["mask_embedding"] = 0.02 * jax.random.normal(mask_key, (config.text.width,))
+        return params
+
+    def encode_video(
+        self, params: Params, patches: UInt8[Array, "b k p"], positions: Int[Array, "b k"]
+    ) -> dict[str, Array]:
+        """Raw pixels of the kept patches to the video tower's outputs; see `VideoTower`."""
+        return self._video.apply({"params": params["video"]}, normalise(patches).astype(self.dtype), positions)  # type: ignore[return-value]
+
+    def encode_text(
+        self, params: Params, ids: Int[Array, "b l"], masked: Bool[Array, "b l"] | None = None
+    ) -> dict[str, Array]:
+        """Token ids to the text tower's outputs; see `TextTower`."""
+        mask_embedding = None if masked is None else params["mask_embedding"]
+        return self._text.apply({"params": params["text"]}, ids, masked, mask_embedding)  # type: ignore[return-value]
+
+    def decode(
+        self, params: Params, queries: Float[Array, "b m w"], memory: Float[Array, "b n v"]
+    ) -> Float[Array, "b m vocab"]:
+        """Text tokens at the masked slots and video tokens to float32 vocabulary logits; see `MlmDecoder`."""
+        return self._decoder.apply({"params": params["decoder"]}, queries, memory)  # type: ignore[return-value]
+
+
+def normalise(patches: UInt8[Array, "b k p"]) -> Float[Array, "b k p"]:
+    """uint8 RGB patches to float32 with CLIP's mean and standard deviation."""
+    pixels = patches.shape[-1] // 3  # the channel is the fastest axis of a patch
+    mean = jnp.tile(jnp.asarray(CLIP_MEAN, jnp.float32), pixels)
+    std = jnp.tile(jnp.asarray(CLIP_STD, jnp.float32), pixels)
+    return (patches.astype(jnp.float32) / 255.0 - mean) / std
+
+
+def unit(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """L2-normalised along the last axis, in float32."""
+    x = x.astype(jnp.float32)
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

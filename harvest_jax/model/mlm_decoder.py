@@ -1,0 +1,61 @@
+"""Recover masked words by looking at the video: cross-attention blocks and a masked-language head.
+
+Shape after InternVideo `clip_decoders.py` (MaskedTextDecoder) and `heads.py` (MLMHead). There is no attention among
+text positions, so each position's answer depends on that position and the video alone: computing the masked slots and
+nothing else gives exactly what the full sequence would give there.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from harvest_jax.model.blocks import CrossAttention, LayerNorm, Mlp
+from harvest_jax.model.config import DecoderConfig
+
+
+class DecoderBlock(nn.Module):
+    """x += cross_attention(norm(x), norm(memory)); x += mlp(norm(x))."""
+
+    config: DecoderConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], memory: Float[Array, "b n d"]
+    ) -> tuple[Float[Array, "b m d"], None]:
+        attention = CrossAttention(self.config.heads, self.dtype, name="cross_attn")
+        x = x + attention(LayerNorm(name="ln_1")(x), LayerNorm(name="ln_memory")(memory))
+        x = x + Mlp(self.dtype, self.config.layers, name="mlp")(LayerNorm(name="ln_2")(x))
+        return x, None
+
+
+class MlmDecoder(nn.Module):
+    """queries [B, M, W] (text tokens at the slots), memory [B, N, V] (video tokens) -> logits float32 [B, M, vocab]."""
+
+    config: DecoderConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, queries: Float[Array, "b m w"], memory: Float[Array, "b n v"]
+    ) -> Float[Array, "b m vocab"]:
+        width = self.config.width
+        dense = lambda name: nn.Dense(  # noqa: E731 (one initialiser for the three square maps)
+            width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name
+        )
+        memory = dense("video_proj")(LayerNorm(name="ln_video")(memory))
+        x = dense("text_proj")(LayerNorm(name="ln_text")(queries))
+        scanned = nn.scan(
+            DecoderBlock,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.config.layers,
+            in_axes=nn.broadcast,
+        )
+        x, _ = scanned(self.config, self.dtype, name="blocks")(x, memory)
+        x = LayerNorm(name="ln_final")(x)
+        x = LayerNorm(name="ln_head")(nn.gelu(dense("head_dense")(x), approximate=False))
+        logits = nn.Dense(
+            self.config.vocab_size, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02), name="head_vocab"
+        )(x)
+        return logits.astype(jnp.float32)

@@ -1,0 +1,85 @@
+"""CLIP's vision transformer over the space-time patches that were kept.
+
+Joint space-time attention over one sequence with one class token, as ViCLIP (InternVideo `viclip_vision.py`); with one
+frame and a temporal table of zeros it is CLIP's image tower to the last digit.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from harvest_jax.model.blocks import LayerNorm, Transformer
+from harvest_jax.model.config import VideoConfig
+
+RAMP_SCALE = 0.5  # of the ramp's ends, in units of the spatial table's usual size (width**-0.5); docs/decisions.md
+
+
+def temporal_ramp(num_frames: int, width: int) -> Float[Array, "t d"]:
+    """A smooth small start of the temporal table: half-cosines of time, another one in each block of channels.
+
+    Centred on zero over the frames, so that one frame gets exactly zero.
+
+    Returns:
+      float32 [num_frames, width].
+    """
+    time = (jnp.arange(num_frames) + 0.5) / num_frames  # 0..1
+    order = jnp.arange(width) % 4 + 1  # four frequencies, slowest first
+    waves = jnp.cos(jnp.pi * time[:, None] * order[None, :])
+    sign = jnp.where((jnp.arange(width) // 4) % 2 == 0, 1.0, -1.0)
+    table = RAMP_SCALE * width**-0.5 * sign * waves
+    return table - table.mean(axis=0, keepdims=True)
+
+
+class VideoTower(nn.Module):
+    """patches [B, K, P], positions [B, K] -> tokens [B, 1 + K, W], pooled [B, W], embedding [B, D] (not normalised)."""
+
+    config: VideoConfig
+    dtype: jnp.dtype = jnp.float32
+    implementation: str = "xla"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, patches: Float[Array, "b k p"], positions: Int[Array, "b k"]) -> dict[str, Array]:
+        """Embed the kept patches of each clip.
+
+        Args:
+          patches: normalised pixels, cells as in `patches.patchify`.
+          positions: cell of each patch in the (frame, row, column) grid; kept or all, in any order.
+
+        Returns:
+          tokens [B, 1 + K, W]: output of the last block, class token first, before the final norm (the decoder's
+          memory); pooled [B, W]: the class token after the final norm; embedding float32 [B, D]: pooled, projected.
+        """
+        config = self.config
+        scale = config.width**-0.5
+        class_embedding = self.param("class_embedding", nn.initializers.normal(scale), (config.width,))
+        spatial = self.param(
+            "spatial_embedding", nn.initializers.normal(scale), (1 + config.cells_per_frame, config.width)
+        )
+        temporal = self.param("temporal_embedding", nn.initializers.zeros, (config.num_frames, config.width))
+        embed = nn.Dense(
+            config.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.normal(config.patch_dim**-0.5),
+            name="patch_embedding",
+        )
+        x = embed(patches.astype(self.dtype))
+        frame, cell = positions // config.cells_per_frame, positions % config.cells_per_frame
+        x = x + spatial[1:][cell].astype(self.dtype) + temporal[frame].astype(self.dtype)
+        class_token = (class_embedding + spatial[0]).astype(self.dtype)  # row 0 of CLIP's table is the class token's
+        x = jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, config.width)), x], axis=1)
+        x = LayerNorm(name="ln_pre")(x)
+        tokens = Transformer(
+            config.layers,
+            config.heads,
+            self.dtype,
+            implementation=self.implementation,
+            remat=self.remat,
+            name="transformer",
+        )(x)
+        pooled = LayerNorm(name="ln_post")(tokens[:, 0])
+        projection = nn.Dense(
+            config.embed_dim, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.normal(scale), name="proj"
+        )
+        return {"tokens": tokens, "pooled": pooled, "embedding": projection(pooled).astype(jnp.float32)}

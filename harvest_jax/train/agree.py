@@ -1,0 +1,62 @@
+"""How the processes of one run come to one decision; with a single process every function here is trivial.
+
+All of them are collectives when there are several processes: each process must call them in the same order, from its
+main thread.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from harvest_jax.errors import CheckpointError
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on at least one process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag, np.int32))))
+
+
+def on_primary(function: Callable[[], Any]) -> Any:
+    """What `function` returns on process 0, given to every process; only process 0 calls it.
+
+    Args:
+      function: returns something JSON can hold.
+
+    Raises:
+      CheckpointError: on every process, if process 0 raised it or an OSError.
+    """
+    answer: dict[str, Any] = {}
+    if jax.process_index() == 0:
+        try:
+            answer = {"value": function()}
+        except (CheckpointError, OSError) as error:
+            if jax.process_count() == 1:
+                raise CheckpointError(str(error)) from error
+            answer = {"error": str(error)}
+    if jax.process_count() > 1:
+        answer = _from_primary(answer)
+    if "error" in answer:
+        raise CheckpointError(answer["error"])
+    return answer["value"]
+
+
+def raise_together(failure: str | None, cause: BaseException | None = None) -> None:
+    """Raise CheckpointError on every process if one of them has a failure, so that none waits for the others."""
+    if any_process(failure is not None):
+        message = failure or "another process failed to read or write its part of the checkpoint; see its log"
+        raise CheckpointError(message) from cause
+
+
+def _from_primary(answer: dict[str, Any]) -> dict[str, Any]:
+    payload = np.frombuffer(json.dumps(answer).encode(), np.uint8)
+    # The arrays of a broadcast have one shape on all processes, so the length goes first.
+    length = int(multihost_utils.broadcast_one_to_all(np.asarray(payload.size, np.int32)))
+    if jax.process_index() != 0:
+        payload = np.zeros(length, np.uint8)
+    return json.loads(multihost_utils.broadcast_one_to_all(payload).tobytes())

@@ -1,0 +1,81 @@
+"""The loop: read, step, log, save. The order within one turn is what makes a resumed run equal to an unbroken one."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from harvest_jax.config import RunConfig
+from harvest_jax.errors import NonFiniteError, Preempted
+from harvest_jax.train.checkpoint import Checkpointer
+from harvest_jax.train.mesh import put_batch
+from harvest_jax.train.metrics import MetricWriter
+from harvest_jax.train.preemption import StopSignal
+from harvest_jax.train.step import TrainState
+
+ON_DEVICE = ("patches", "positions", "ids", "slots", "slot_weights")
+
+
+def run_steps(
+    run: RunConfig,
+    compiled: Any,
+    state: TrainState,
+    frozen: Any,
+    batches: Any,
+    num_clips: int,
+    mesh: jax.sharding.Mesh,
+    checkpointer: Checkpointer,
+    writer: MetricWriter,
+    stop: StopSignal,
+) -> TrainState:
+    """Steps from `state.step` to `train.steps`; returns the last state, saved.
+
+    The state is saved together with the iterator's position before the next batch is drawn, so what is on disk always
+    fits together. The host waits for the device only to log and to save.
+
+    Raises:
+      NonFiniteError: at the first logged or saved step after it happened; nothing non-finite is saved.
+      Preempted: a stop was asked for; the state is saved.
+    """
+    train = run.train
+    step = start = since_step = int(state.step)
+    since, waited = time.perf_counter(), 0.0
+    while step < train.steps:
+        began = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - began
+        state, metrics = compiled(state, frozen, put_batch({name: batch[name] for name in ON_DEVICE}, mesh))
+        step += 1
+        last = step == train.steps
+        if step % train.log_every == 0 or step == start + 1 or last:
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            elapsed, taken = time.perf_counter() - since, step - since_step
+            values |= {
+                "clips_per_s": taken * train.batch_size / elapsed,
+                "step_ms": 1e3 * elapsed / taken,
+                "data_wait": waited / elapsed,
+                "epoch": step * train.batch_size / num_clips,
+            }
+            writer.write(step, values)
+            _stop_if_bad(state, batch)
+            since, since_step, waited = time.perf_counter(), step, 0.0
+        stopping = stop.requested(step) and not last
+        save = stopping or last or step % train.save_every == 0
+        if save:
+            _stop_if_bad(state, batch)
+            checkpointer.save(step, state, batches, {}, force=True)
+        if stopping:
+            raise Preempted(f"asked to stop; saved at step {step}: run the same command again to go on")
+    return state
+
+
+def _stop_if_bad(state: TrainState, batch: dict[str, np.ndarray]) -> None:
+    bad = int(state.first_bad_step)
+    if bad >= 0:
+        indices = ", ".join(str(index) for index in batch["index"][:4])
+        raise NonFiniteError(
+            f"the loss or the gradient of step {bad + 1} is not a number; nothing after it was saved. Lower "
+            f"train.learning_rate or set train.clip_norm, and run again to go on from the last checkpoint "
+            f"(seen at the batch of clips {indices} ...)"
+        )

@@ -1,0 +1,82 @@
+"""The device mesh and how arrays lie on it: the batch over all devices, parameters split over `fsdp`.
+
+Axes are Auto: `jax.make_mesh` defaults to Explicit now, where the contrastive product of two batch-sharded matrices is
+refused.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from harvest_jax.config import MeshFields
+from harvest_jax.errors import ConfigError
+
+BATCH = PartitionSpec(("data", "fsdp"))  # the first axis of every batch array
+REPLICATED = PartitionSpec()
+MIN_SPLIT = 2**14  # numbers; a smaller array costs more to gather than to hold
+
+
+def make_mesh(fields: MeshFields, batch_size: int, devices: Any = None) -> Mesh:
+    """A (data, fsdp) mesh over all devices.
+
+    Raises:
+      ConfigError: the devices or the batch cannot be divided as asked, naming both numbers.
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    data = count // fields.fsdp if fields.data == -1 else fields.data
+    if data * fields.fsdp != count or data < 1:
+        raise ConfigError(f"mesh.data={fields.data} x mesh.fsdp={fields.fsdp} does not make the {count} devices at hand")
+    if batch_size % count:
+        raise ConfigError(f"train.batch_size={batch_size} cannot be divided over {count} devices")
+    return jax.make_mesh((data, fields.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+    """Split the longest axis that `fsdp` divides; small arrays and odd ones stay whole."""
+    if fsdp == 1 or np.prod(shape, dtype=np.int64) < MIN_SPLIT:
+        return REPLICATED
+    axes = [axis for axis, length in enumerate(shape) if length % fsdp == 0]
+    if not axes:
+        return REPLICATED
+    longest = max(axes, key=lambda axis: shape[axis])
+    return PartitionSpec(*[None] * longest, "fsdp")
+
+
+def state_shardings(tree: Any, mesh: Mesh) -> Any:
+    """A NamedSharding for each array (or ShapeDtypeStruct) of a tree of parameters or optimizer state."""
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, parameter_spec(leaf.shape, mesh.shape["fsdp"])), tree)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, REPLICATED)
+
+
+def put(tree: Any, mesh: Mesh) -> Any:
+    """Host arrays, the same on every process, into their sharding."""
+
+    def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(place, tree, state_shardings(tree, mesh))
+
+
+def with_shardings(shapes: Any, shardings: Any) -> Any:
+    """ShapeDtypeStructs that say where each array shall lie, for restoring."""
+    return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings)
+
+
+def fetch(tree: Any, mesh: Mesh) -> Any:
+    """Whole arrays on the host, on every process, however they were split."""
+    whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))
+    return jax.tree.map(lambda leaf: np.asarray(whole(leaf)), tree)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of the global batch to a global array, split over all devices by the first axis."""
+    sharding = NamedSharding(mesh, BATCH)
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
