@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from io import BufferedIOBase
 
 from harvest_jax.errors import DataError
 
@@ -59,7 +59,7 @@ def _real_folder(root: str, folder: str) -> str:
     return os.path.realpath(os.path.join(root, folder))
 
 
-def open_regular(path: str | Path, max_bytes: int) -> BinaryIO:
+def open_regular(path: str | Path, max_bytes: int) -> BufferedIOBase:
     """Open a regular file of 1 to `max_bytes` bytes for reading.
 
     Never blocks on a pipe or a device. Links are followed: a name from a manifest goes through `resolve_below` first.

@@ -1,7 +1,8 @@
 """Use of a trained model: `load` a model folder, embed videos and texts, answer at a masked word."""
 
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -71,11 +72,19 @@ class Model:
                 raise DataError(f"videos must be uint8 [B, T, H, W, 3], not {videos.dtype} {list(videos.shape)}")
             clips = [prepare_clip(video, self.num_frames, size) for video in videos]
         else:
-            from data_pipeline.worker_pool import VideoDecoder
-
-            with VideoDecoder(num_frames=self.num_frames, short_side=size) as decoder:
-                clips = [prepare_clip(decoder.decode(Path(path)), self.num_frames, size) for path in videos]
+            clips = [prepare_clip(frames, self.num_frames, size) for frames in self._decode(videos)]
         return np.stack(clips) if clips else np.zeros((0, self.num_frames, size, size, 3), np.uint8)
+
+    def _decode(self, paths: Sequence[str | Path]) -> Iterator[UInt8[np.ndarray, "t h w 3"]]:
+        from data_pipeline.video_file import VideoRejected
+        from data_pipeline.worker_pool import VideoDecoder
+
+        workers = max(1, min(len(paths), len(os.sched_getaffinity(0))))
+        with VideoDecoder(self.num_frames, self.config.video.image_size, workers) as decoder:
+            for frames in decoder.decode_all(paths):
+                if isinstance(frames, VideoRejected):
+                    raise DataError(str(frames))
+                yield frames
 
     def encode_clips(self, clips: UInt8[np.ndarray, "b t s s 3"]) -> Float[np.ndarray, "b d"]:
         """As `encode_video`, of frames already prepared."""

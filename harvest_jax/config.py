@@ -3,10 +3,12 @@
 The fields are documented where a person sets them, in `configs/base.py`; every fault found is reported at once.
 """
 
+import ast
 import dataclasses
 import difflib
 import importlib.util
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -241,8 +243,26 @@ def load_dict(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return config
 
 
+def config_file(name: str) -> Path:
+    """Path of `configs/NAME`: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parent
+    installed = package / "configs" / name
+    return installed if installed.is_file() else package.parent / "configs" / name
+
+
+def _offer_configs_package() -> None:
+    """Make `from configs import base` mean ours in every config file, from whatever folder it is run."""
+    if "configs" not in sys.modules:
+        init = config_file("__init__.py")
+        spec = importlib.util.spec_from_file_location("configs", init, submodule_search_locations=[str(init.parent)])
+        if spec is not None and spec.loader is not None:
+            sys.modules["configs"] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules["configs"])
+
+
 def _execute(path: str) -> ConfigDict:
     file, _, argument = path.partition(":")
+    _offer_configs_package()
     if not Path(file).is_file():
         raise ConfigError(f"no config file {file}")
     spec = importlib.util.spec_from_file_location(f"harvest_config_{Path(file).stem}", file)
@@ -282,8 +302,6 @@ def _override(config: ConfigDict, key: str, text: str) -> None:
         elif isinstance(old, str):
             node[name] = text
         else:
-            import ast
-
             node[name] = ast.literal_eval(text)
     except (KeyError, ValueError, SyntaxError) as error:
         raise ConfigError(f"{key}={text}: not a {type(old).__name__}") from error

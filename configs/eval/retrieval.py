@@ -17,12 +17,13 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.manifest = ""  # table of videos, decoded on the way; or
-    data.shards = ""  # folder written by `harvest shards`
+    data.shards = ""  # folder written by `harvest shards`; or both: rows of the table, frames of the shards, by id
     data.root = ""  # folder the manifest's paths start from; empty: the manifest's own
     data.split = "test"  # of the shards, and of a manifest that has a column `split`; empty: all of the manifest
+    data.workers = 0  # processes that decode videos; 0: one a CPU core
 
     config.frames = 0  # distinct frames of a clip that the model gets to see; 0: as many as it takes
     config.batch_size = 16  # clips or texts a call of the model
     config.strict = False  # stop where a video is missing, or where ties leave R@k open by more than 0.1 points
-    config.dual_softmax_scale = 0.0  # other than 0 adds a block "dual_softmax" (it sees all queries at once; 100: CLIP's)
+    config.dual_softmax_scale = 0.0  # not 0: adds a block "dual_softmax" (sees all queries at once; CLIP's is 100)
     return config

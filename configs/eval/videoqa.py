@@ -3,8 +3,8 @@
     harvest eval --config configs/eval/videoqa.py --model runs/demo/export \
         --config.data.manifest=qa.csv --config.answers=train_answers.txt --out videoqa.json
 
-Rows need `video`, `question` and `answer`. acc_all counts questions whose answer is no candidate as wrong (the headline);
-acc_in_vocab leaves them out, as some papers do. Without a column `type`, types are what, who, how, where, when, other.
+Rows need `video`, `question` and `answer`. acc_all, the headline, counts questions whose answer is no candidate as
+wrong; acc_in_vocab leaves them out, as some papers do. Types are the column `type`, else what, who, how, where, when.
 """
 
 from ml_collections import ConfigDict
@@ -18,9 +18,10 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.manifest = ""  # table of videos, decoded on the way; or
-    data.shards = ""  # folder written by `harvest shards`
+    data.shards = ""  # folder written by `harvest shards`; or both: rows of the table, frames of the shards, by id
     data.root = ""  # folder the manifest's paths start from; empty: the manifest's own
     data.split = "test"  # of the shards, and of a manifest that has a column `split`; empty: all of the manifest
+    data.workers = 0  # processes that decode videos; 0: one a CPU core
 
     config.frames = 0  # distinct frames of a clip that the model gets to see; 0: as many as it takes
     config.batch_size = 16  # questions a call of the model

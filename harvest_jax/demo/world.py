@@ -8,6 +8,7 @@ the image model learns words from. The clips of the demo carry none.
 """
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -68,6 +69,18 @@ class Scene:
     def twin(self) -> "Scene":
         """The same frames in reverse order, under the partner's caption."""
         return dataclasses.replace(self, motion=REVERSED[self.motion])
+
+
+def held_out(color: str, shape: str, motion: str) -> bool:
+    """Whether this combination is kept from all training: a third of them, each word and each pair of words seen."""
+    pair = next(index for index, pair in enumerate(MOTION_PAIRS) if motion in pair)
+    return (list(COLORS).index(color) + SHAPES.index(shape) + pair) % len(SHAPES) == 0
+
+
+def combinations(held: bool) -> list[tuple[str, str, str]]:
+    """(color, shape, motion) of the training (held=False) or of the test clips; twins are on the same side."""
+    every = itertools.product(COLORS, SHAPES, MOTIONS)
+    return [combination for combination in every if held_out(*combination) == held]
 
 
 def random_scene(rng: np.random.Generator, color: str, shape: str, motion: str) -> Scene:

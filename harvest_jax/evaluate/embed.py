@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
@@ -13,6 +13,7 @@ from harvest_jax.evaluate.clips import EvaluationSet
 Report = Callable[[int, int], None]  # clips done, clips in all
 
 
+@runtime_checkable
 class VideoTextModel(Protocol):
     """What an evaluation asks of a model; `harvest_jax.load` gives one."""
 
@@ -63,9 +64,14 @@ def silent(done: int, total: int) -> None:
 
 
 def batches(
-    data: EvaluationSet, num_frames: int, image_size: int, batch_size: int, reasons: dict[int, str], report: Report = silent
+    data: EvaluationSet,
+    num_frames: int,
+    image_size: int,
+    batch_size: int,
+    reasons: dict[int, str],
+    report: Report = silent,
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b t s s 3"]]]:
-    """Clip numbers and their frames, `batch_size` at a time (the last batch is smaller); unreadable ones go to `reasons`."""
+    """Clip numbers and frames, `batch_size` at a time (the last batch is smaller); unreadable ones go to `reasons`."""
     numbers: list[int] = []
     frames: list[UInt8[np.ndarray, "t s s 3"]] = []
     for done, (number, clip) in enumerate(data.frames(num_frames, image_size), start=1):

@@ -39,16 +39,18 @@ def read_options(row_id: str, extra: Mapping[str, Any]) -> tuple[list[str], int]
         while options and options[-1] in (None, ""):  # a table has as many columns as its longest row
             options.pop()
     if len(options) < 2:
-        raise DataError(f"row {row_id}: needs a column `options` (JSON list) or option_0, option_1, ... with two or more")
-    if not all(isinstance(option, str) and option.strip() for option in options):
-        raise DataError(f"row {row_id}: option {[bool(o) and isinstance(o, str) for o in options].index(False)} is empty")
+        raise DataError(f"row {row_id}: needs `options` (a JSON list) or option_0, option_1, ...: two or more")
+    filled = [isinstance(option, str) and bool(option.strip()) for option in options]
+    if not all(filled):
+        raise DataError(f"row {row_id}: option {filled.index(False)} is empty or no text")
     answer = extra.get("answer")
     try:
         number = int(str(answer))
     except ValueError:
         number = -1
     if not 0 <= number < len(options):
-        raise DataError(f"row {row_id}: `answer` must be 0..{len(options) - 1}, the right option's place, not {answer!r}")
+        last = len(options) - 1
+        raise DataError(f"row {row_id}: `answer` must be 0..{last}, the right option's place, not {answer!r}")
     return options, number
 
 
@@ -60,7 +62,7 @@ def cosines(
 
 
 def score(
-    scores: Sequence[Float[np.ndarray, " options"]],
+    scores: Sequence[Float[np.ndarray, " _"]],
     answer: Int[np.ndarray, " questions"],
     missing: Bool[np.ndarray, " questions"],
     kinds: Sequence[str] | None = None,
@@ -82,7 +84,7 @@ def score(
     tied = 0
     for size in np.unique(sizes[~missing]):
         rows = np.flatnonzero((sizes == size) & ~missing)
-        ranks = ranking.choice(np.stack([scores[row] for row in rows]), answer[rows])
+        ranks = ranking.choice(np.stack([scores[int(row)] for row in rows]), answer[rows])
         for target, which in ((credit, ranks), (best, ranks.optimistic), (worst, ranks.pessimistic)):
             target[rows] = 100 * ranking.probability_within(which, 1)
         tied += int(np.sum(ranks.tied > 0))
@@ -99,7 +101,7 @@ def score(
     return result
 
 
-def per_kind(kinds: Sequence[str], credit: Float[np.ndarray, " questions"], name: str) -> dict[str, dict[str, float]]:
+def per_kind(kinds: Sequence[str], credit: Float[np.ndarray, " questions"], name: str) -> dict[str, dict[str, Any]]:
     """{kind: {"n", name: mean credit}} in alphabetical order."""
     of = np.array(kinds)
     return {

@@ -179,9 +179,10 @@ def score(
       allowed: the candidates.
 
     Returns:
-      "acc_all": over all questions, the headline; "acc_in_vocab": over those whose answer is a candidate, as InternVideo
-      and All-in-one report; "coverage": share of those; "chance" (over all); "n", "n_in_vocab", "n_answers",
-      "n_multi_token_answers", "n_colliding_answers", "n_tied_queries", "optimistic", "pessimistic", "per_type".
+      "acc_all": over all questions, the headline; "acc_in_vocab": over those whose answer is a candidate, as
+      InternVideo and All-in-one report; "coverage": share of those; "chance" (over all), "n", "n_in_vocab",
+      "n_answers", "n_multi_token_answers", "n_colliding_answers", "n_tied_queries", "optimistic", "pessimistic",
+      "per_type" {kind: {"n", "acc_all"}}.
     """
     known = int(in_vocabulary.sum())
 

@@ -63,7 +63,7 @@ def similarity(
 
 
 def _unit(embeddings: Float[np.ndarray, "n width"], what: str) -> Float[np.ndarray, "n width"]:
-    embeddings = embeddings.astype(np.float32).astype(np.float64)  # what the model says is float32; bfloat16 has no BLAS
+    embeddings = embeddings.astype(np.float32).astype(np.float64)
     norm = np.linalg.norm(embeddings, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
     if len(bad):
@@ -141,7 +141,7 @@ def choice(
       NonFiniteError: a score is not finite.
     """
     missing = np.zeros(len(scores), bool) if missing is None else missing
-    if len(answer) and not (0 <= answer.min() and answer.max() < scores.shape[1]):
+    if len(answer) and not 0 <= answer.min() <= answer.max() < scores.shape[1]:
         raise DataError(f"an answer is outside 0..{scores.shape[1] - 1}, the numbers of the options")
     _require_finite(scores[~missing])
     own = np.take_along_axis(scores, answer[:, None], axis=1)

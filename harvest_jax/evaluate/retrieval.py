@@ -55,7 +55,7 @@ def score(
 def dual_softmax(
     scores: Float32[np.ndarray, "videos captions"], scale: float, axis: int
 ) -> Float[np.ndarray, "videos captions"]:
-    """scores times the softmax of scale * scores over the queries: axis 1 (captions) for text-to-video, 0 for the other.
+    """Scores times softmax(scale * scores) over the queries: axis 1 (captions) for text-to-video, axis 0 for the other.
 
     float64, as the softmax of many queries underflows float32 at CLIP's scale of 100 and would tie what is not equal.
     The scale decides what this does: 100 is InternVideo's (it acts on logits), 1 ViCLIP's (nearly no effect).

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate.prompts import templates
 from harvest_jax.evaluate.question_answering import split_prompt
@@ -23,6 +25,7 @@ class DataSettings:
     root: str
     shards: str
     split: str
+    workers: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +81,7 @@ TASKS: dict[str, type[Settings]] = {
 }
 
 
-def check(config: Mapping[str, Any]) -> Settings:
+def check(config: Mapping[str, Any] | ConfigDict) -> Settings:
     """The frozen, checked form of an evaluation config (a mapping or a ConfigDict).
 
     Raises:
@@ -89,7 +92,7 @@ def check(config: Mapping[str, Any]) -> Settings:
         raise ConfigError(f"task={task!r} is none of {', '.join(TASKS)}: give an evaluation config (configs/eval/)")
     faults: list[str] = []
     data = config.get("data", {})
-    if not hasattr(data, "items"):
+    if not isinstance(data, Mapping | ConfigDict):
         faults.append(f"data must be a group of fields, not {data!r}")
         data = {}
     values = {**dict(config.items()), "data": _build(DataSettings, dict(data.items()), "data.", faults)}
@@ -119,7 +122,7 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, faults: list[str])
             value = float(value)
         elif isinstance(value, list):
             value = tuple(value)
-        right = isinstance(value, typing.get_origin(kind) or kind) if not typing.get_args(kind) else _text_or_texts(value)
+        right = _text_or_texts(value) if typing.get_args(kind) else isinstance(value, kind)
         if not right or (isinstance(value, bool) and kind is not bool):
             if name != "data":  # its own faults are noted already
                 faults.append(f"{prefix}{name} must be {getattr(kind, '__name__', kind)}, not {value!r}")
@@ -136,13 +139,14 @@ def _range_faults(settings: Settings) -> list[str]:
     """What is well-typed and still cannot be used."""
     faults = []
     data = settings.data
-    if bool(data.manifest) == bool(data.shards):
-        faults.append("set data.manifest (a table of videos) or data.shards (a folder of `harvest shards`), one of them")
+    if not (data.manifest or data.shards):
+        faults.append("set data.manifest (a table of videos), data.shards (a folder of `harvest shards`), or both")
     if data.shards and not data.split:
         faults.append("data.split is empty: shards need one")
     ranges: dict[str, tuple[float, float, float]] = {
         "frames": (settings.frames, 0, 1024),
         "batch_size": (settings.batch_size, 1, 65536),
+        "data.workers": (data.workers, 0, 1024),
         "seed": (settings.seed, 0, 2**31 - 1),
     }
     if isinstance(settings, RetrievalSettings):

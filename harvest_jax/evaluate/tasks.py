@@ -72,7 +72,13 @@ def evaluate(settings: Settings, model: VideoTextModel, data: EvaluationSet, rep
     outcome: Outcome = function(settings, model, data, num_frames, report)
     protocol = {
         "task": settings.task,
-        "data": {"name": data.name, "kind": data.kind, "split": data.split, "rows": len(data.samples), "sha256": data.digest},
+        "data": {
+            "name": data.name,
+            "kind": data.kind,
+            "split": data.split,
+            "rows": len(data.samples),
+            "sha256": data.digest,
+        },
         "frames": num_frames,
         "model_frames": model.num_frames,
         "sampling": "segment_middle",
@@ -89,14 +95,26 @@ def evaluate(settings: Settings, model: VideoTextModel, data: EvaluationSet, rep
     ]
     warnings = []
     if n_missing:
-        warnings.append(f"{n_missing} of {outcome.n_expected} counted as wrong: {len(missing)} videos could not be read")
+        warnings.append(f"{n_missing} of {outcome.n_expected} counted as wrong: {len(missing)} videos were not read")
+    if data.unstored:
+        warnings.append(
+            f"{data.unstored} rows were rejected when the shards were made and are not counted: give data.manifest too"
+        )
     spread = tie_spread(outcome.metrics)
     if spread > MAX_TIE_SPREAD:
         warnings.append(f"equal scores leave the figures open by up to {spread:.2f} points (optimistic, pessimistic)")
     if settings.strict and warnings:
         raise DataError("strict=True: " + "; ".join(warnings) + (f"; the first: {missing[0]}" if missing else ""))
     return results.result(
-        settings.task, protocol, outcome.n_expected, missing, n_missing, outcome.metrics, model.name, settings.seed, warnings
+        task=settings.task,
+        protocol=protocol,
+        n_expected=outcome.n_expected,
+        missing=missing,
+        n_missing=n_missing,
+        metrics=outcome.metrics,
+        model=model.name,
+        seed=settings.seed,
+        warnings=warnings,
     )
 
 
@@ -188,9 +206,7 @@ def _multiple_choice(
         own = text[start : start + len(options)]
         start += len(options)
         scores.append(
-            np.zeros(len(options), np.float32)
-            if gone
-            else multiple_choice.cosines(video.values[sample.clip], own)
+            np.zeros(len(options), np.float32) if gone else multiple_choice.cosines(video.values[sample.clip], own)
         )
     kinds = [str(sample.extra.get("type") or "") for sample in data.samples]
     answer = np.array([number for _, number in rows])
@@ -213,17 +229,17 @@ def _questions(
     length = settings.text_length or model.config.text.context_length
     if length > model.config.text.context_length:
         raise ConfigError(f"text_length={length}, but this model takes {model.config.text.context_length} tokens")
-    filled = [question_answering.prompt_ids(model.tokenizer, settings.prompt, question, length) for question in questions]
+    filled = [question_answering.prompt_ids(model.tokenizer, settings.prompt, asked, length) for asked in questions]
     ids = np.stack([row for row, _, _ in filled])
     slot = np.array([place for _, place, _ in filled], np.int32)
 
-    asked: dict[int, list[int]] = {}
+    rows_of: dict[int, list[int]] = {}
     for row, sample in enumerate(data.samples):
-        asked.setdefault(sample.clip, []).append(row)
+        rows_of.setdefault(sample.clip, []).append(row)
     marks = question_answering.Marks.empty(len(questions))
     reasons: dict[int, str] = {}
     for clips, frames in batches(data, num_frames, model.config.video.image_size, settings.batch_size, reasons, report):
-        pairs = [(place, row) for place, clip in enumerate(clips) for row in asked[clip]]
+        pairs = [(place, row) for place, clip in enumerate(clips) for row in rows_of[clip]]
         for start in range(0, len(pairs), settings.batch_size):
             places, rows = map(np.array, zip(*pairs[start : start + settings.batch_size], strict=True))
             logits = np.asarray(model.answer_logits(frames[places], ids[rows], slot[rows]), np.float32)

@@ -17,6 +17,7 @@ from typing import Any
 import grain
 import numpy as np
 import simplejpeg
+from absl import flags
 from jaxtyping import UInt8
 
 from data_pipeline import shard_format
@@ -126,7 +127,9 @@ class Batches(grain.DatasetIterator):
             if "terminated unexpectedly" not in str(error):
                 raise
             raise HarvestError(
-                f"a loader process died ({error}); if memory or /dev/shm ran out, lower data.workers or data.prefetch"
+                f"a loader process died ({str(error).partition('.')[0]}), its own message may stand above: a script "
+                'needs the guard if __name__ == "__main__"; if memory or /dev/shm ran out, lower data.workers or '
+                "data.prefetch"
             ) from error
         self._next += 1
         return batch
@@ -158,6 +161,8 @@ class Batches(grain.DatasetIterator):
         if self._workers == 0:
             threads = min(self._prefetch, os.cpu_count() or 1)
             return batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=self._prefetch))
+        if not flags.FLAGS.is_parsed():  # Grain's processes read absl's flags, which only absl programs parse
+            flags.FLAGS.mark_as_parsed()
         inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = grain.MultiprocessingOptions(
             num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch // self._workers)
@@ -234,7 +239,7 @@ class _Records:
         try:
             return simplejpeg.decode_jpeg(record.jpegs[which], "RGB", buffer=out)
         except ValueError as error:
-            raise self.error(number, record.id, f"frame {which} is not a readable JPEG ({error})") from error
+            raise self.error(number, record.id, f"frame {which} cannot be read as JPEG ({error})") from error
 
     def error(self, number: int, name: str, fault: str) -> DataError:
         """A DataError that names the record."""

@@ -15,7 +15,7 @@ from typing import Any
 import ftfy
 import numpy as np
 import tokenizers
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 from tokenizers import models, pre_tokenizers
 
 from harvest_jax.errors import ConfigError
@@ -55,7 +55,7 @@ class Tokenizer:
 
     def __init__(self, vocab_size: int = VOCAB_SIZE) -> None:
         if not 514 <= vocab_size <= VOCAB_SIZE:
-            raise ConfigError(f"vocab_size={vocab_size} is outside 514..{VOCAB_SIZE}: CLIP's merges or the first of them")
+            raise ConfigError(f"vocab_size={vocab_size} is outside 514..{VOCAB_SIZE} (514 + merges of CLIP's)")
         self.vocab_size = vocab_size
         self.sot = vocab_size - 2
         self.eot = vocab_size - 1
@@ -83,7 +83,7 @@ class Tokenizer:
             row[len(ids) + 1] = self.eot
         return rows
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int] | Int[np.ndarray, " n"]) -> str:
         """Cleaned text of ids: start is skipped, reading stops at the end token, broken UTF-8 becomes U+FFFD.
 
         Raises:

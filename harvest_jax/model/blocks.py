@@ -6,6 +6,7 @@ Parameters are float32; matrices are multiplied in `dtype`; layer norms and the 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 LAYER_NORM_EPS = 1e-5  # CLIP's
@@ -31,7 +32,7 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention with one fused query-key-value product."""
 
     heads: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
     causal: bool = False
     implementation: str = "xla"
 
@@ -51,7 +52,7 @@ class CrossAttention(nn.Module):
     """Multi-head attention from text positions to video tokens."""
 
     heads: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "b m d"], memory: Float[Array, "b n d"]) -> Float[Array, "b m d"]:
@@ -68,7 +69,7 @@ class CrossAttention(nn.Module):
 class Mlp(nn.Module):
     """Two layers with quick-GELU between; four times as wide inside."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
     depth: int = 1  # residual layers of the tower, for CLIP's scale of the last matrix
 
     @nn.compact
@@ -85,7 +86,7 @@ class Block(nn.Module):
 
     heads: int
     layers: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
     causal: bool
     implementation: str
 
@@ -102,7 +103,7 @@ class Transformer(nn.Module):
 
     layers: int
     heads: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
     causal: bool = False
     implementation: str = "xla"
     remat: bool = False

@@ -83,7 +83,7 @@ class HarvestConfig:
 
 # (image, patch, video width, layers, heads), (vocabulary, context, text width, layers, heads), shared dimension
 _SIZES = {
-    "demo": ((64, 8, 64, 3, 4), (2048, 32, 64, 3, 4), 64),
+    "demo": ((64, 8, 64, 3, 4), (4096, 32, 64, 3, 4), 64),
     "B/32": ((224, 32, 768, 12, 12), (49408, 77, 512, 12, 8), 512),
     "B/16": ((224, 16, 768, 12, 12), (49408, 77, 512, 12, 8), 512),
     "L/14": ((224, 14, 1024, 24, 16), (49408, 77, 768, 12, 12), 768),

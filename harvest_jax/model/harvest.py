@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, HarvestConfig
@@ -26,7 +27,7 @@ class Harvest:
     """The model's functions; holds no parameters."""
 
     config: HarvestConfig
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     attention: str = "xla"
     remat: bool = False
 

@@ -7,6 +7,7 @@ nothing else gives exactly what the full sequence would give there.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from harvest_jax.model.blocks import CrossAttention, LayerNorm, Mlp
@@ -17,7 +18,7 @@ class DecoderBlock(nn.Module):
     """x += cross_attention(norm(x), norm(memory)); x += mlp(norm(x))."""
 
     config: DecoderConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -33,7 +34,7 @@ class MlmDecoder(nn.Module):
     """queries [B, M, W] (text tokens at the slots), memory [B, N, V] (video tokens) -> logits float32 [B, M, vocab]."""
 
     config: DecoderConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

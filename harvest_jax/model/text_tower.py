@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from harvest_jax.model.blocks import LayerNorm, Transformer
@@ -12,7 +13,7 @@ class TextTower(nn.Module):
     """ids [B, L] -> tokens [B, L, W], pooled [B, W], embedding [B, D] (not normalised)."""
 
     config: TextConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @nn.compact

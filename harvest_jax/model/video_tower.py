@@ -6,6 +6,7 @@ frame and a temporal table of zeros it is CLIP's image tower to the last digit.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from harvest_jax.model.blocks import LayerNorm, Transformer
@@ -34,7 +35,7 @@ class VideoTower(nn.Module):
     """patches [B, K, P], positions [B, K] -> tokens [B, 1 + K, W], pooled [B, W], embedding [B, D] (not normalised)."""
 
     config: VideoConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     implementation: str = "xla"
     remat: bool = False
 

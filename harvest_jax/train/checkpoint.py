@@ -11,7 +11,6 @@ step; a failed background save is raised, at the next save or at the end; names,
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +23,9 @@ from harvest_jax.errors import CheckpointError
 from harvest_jax.train import agree, integrity
 from harvest_jax.train.integrity import DamagedError
 from harvest_jax.train.orbax_files import BackgroundSave, begin_save, brief, hush, load
-from harvest_jax.train.state_items import abstract, check_identity, check_spec, from_items, spec, to_items
-from harvest_jax.train.step_folders import StepFolders
+from harvest_jax.train.run_identity import check_identity, check_topology, topology
+from harvest_jax.train.state_items import abstract, check_spec, from_items, spec, to_items
+from harvest_jax.train.step_folders import StepFolders, write_fault
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Checkpointer:
         self._pending: BackgroundSave | None = None
         self._saved: set[int] = set()
         hush()
-        agree.raise_together(_write_fault(self.workdir))
+        agree.raise_together(write_fault(self.workdir, jax.process_index()))
         try:
             newest = agree.on_primary(self._open_folders)
             if newest is not None:
@@ -153,15 +153,15 @@ class Checkpointer:
         if step in self._saved or not (force or self.due(step)):
             return False
         self.wait()
-        self._saved.add(step)
         if agree.on_primary(lambda: self._primary.make_room(step)):
+            self._saved.add(step)
             return False
         items = to_items(state)
         record = {
             "step": step,
             "run_identity": self._identity,
             "frozen_digest": self._frozen_digest,
-            "topology": _topology(),
+            "topology": topology(),
         }
         contents = items | {"meta": record | {"arrays": spec(items), "user": _json_copy(dict(meta))}}
         if data_iterator is not None:
@@ -174,6 +174,7 @@ class Checkpointer:
             failure, cause = self._not_saved(step, error), error
         agree.raise_together(failure, cause)
         self._pending = BackgroundSave(step, lambda: self._commit(written, folder, record))
+        self._saved.add(step)
         return True
 
     def restore_latest_good(
@@ -206,7 +207,7 @@ class Checkpointer:
         wanted = {name: abstract(tree) for name, tree in items.items()}
         if data_iterator is not None:
             wanted["data"] = data_iterator
-        _check_topology(meta["topology"], folder, data_iterator is not None)
+        check_topology(meta["topology"], folder, data_iterator is not None)
         loaded = load(folder, wanted)
         loaded.pop("data", None)
         self._saved = {step}
@@ -220,7 +221,11 @@ class Checkpointer:
         """
         pending, self._pending = self._pending, None
         failure = pending.wait() if pending else None
-        agree.raise_together(self._not_saved(pending.step, failure) if pending and failure else None, failure)
+        message = None
+        if pending and failure:
+            self._saved.discard(pending.step)
+            message = self._not_saved(pending.step, failure)
+        agree.raise_together(message, failure)
 
     def close(self) -> None:
         """Wait for the save in flight and leave the workdir.
@@ -315,41 +320,11 @@ class Checkpointer:
         return f"{message}; mend that and run the same command again"
 
 
-def _topology() -> dict[str, Any]:
-    return {"processes": jax.process_count(), "devices": jax.device_count(), "platform": jax.default_backend()}
-
-
-def _check_topology(saved: dict[str, Any], folder: Path, with_data: bool) -> None:
-    now = _topology()
-    if with_data and saved["processes"] != now["processes"]:
-        raise CheckpointError(
-            f"{folder} was saved by {saved['processes']} processes and the run has {now['processes']} now: "
-            "the position in the data is kept for each process, so go on with the same number"
-        )
-    if saved != now:
-        log.warning("topology changed: saved on %s, now %s; losses agree closely, not bit for bit", saved, now)
-
-
 def _frozen_mismatch(where: Path, saved: str | None, current: str | None) -> str:
     return (
         f"{where} belongs to frozen parameters with the digest {saved}, the model at hand has {current}: "
         "start from the same model as before, or choose another --workdir"
     )
-
-
-def _write_fault(workdir: Path) -> str | None:
-    """Why this process cannot write to the workdir, found out before the first step rather than after a thousand."""
-    probe = workdir / f".write_test_{jax.process_index()}"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with open(probe, "wb") as file:
-            file.write(b"x" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-        probe.unlink()
-    except OSError as error:
-        return f"the workdir {workdir} cannot be written: {error.strerror or error}"
-    return None
 
 
 def _json_copy(value: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
-from harvest_jax.errors import CheckpointError
 from harvest_jax.train import agree
 
 

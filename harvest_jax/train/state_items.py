@@ -65,26 +65,8 @@ def check_spec(stored: Spec, wanted: Spec, where: Path) -> None:
     faults += [f"{path} is only there" for path in sorted(stored.keys() - wanted.keys())]
     if faults:
         raise CheckpointError(
-            f"the checkpoint {where} does not fit the model: {_listed(faults)}; "
+            f"the checkpoint {where} does not fit the model: {listed(faults)}; "
             "give the config it was made with, or another --workdir"
-        )
-
-
-def check_identity(stored: Any, current: Any, workdir: Path) -> None:
-    """Compare two run identities (nested JSON dicts).
-
-    Raises:
-      CheckpointError: naming the fields that differ, with both values.
-    """
-    old, new = _flatten(stored), _flatten(current)
-    faults = [
-        f"{name} was {old.get(name, 'absent')!r} and is {new.get(name, 'absent')!r} now"
-        for name in sorted(old.keys() | new.keys())
-        if name not in old or name not in new or old[name] != new[name]
-    ]
-    if faults:
-        raise CheckpointError(
-            f"{workdir} holds another run: {_listed(faults)}; give the old values back, or choose another --workdir"
         )
 
 
@@ -94,20 +76,13 @@ def _fields(state: Any) -> dict[str, Any]:
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} to {"a.b": 1}."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    pairs = [_flatten(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items()]
-    return {name: value for flat in pairs for name, value in flat.items()}
-
-
 def _words(entry: list[Any]) -> str:
     dtype, shape = entry
     return f"{dtype}[{', '.join(map(str, shape))}]"
 
 
-def _listed(faults: Iterable[str]) -> str:
+def listed(faults: Iterable[str]) -> str:
+    """The first few faults in one line, and how many more there are."""
     faults = list(faults)
     more = f"; and {len(faults) - _NAMED_FAULTS} more" if len(faults) > _NAMED_FAULTS else ""
     return "; ".join(faults[:_NAMED_FAULTS]) + more

@@ -118,6 +118,21 @@ class StepFolders:
                 log.warning("%s is no checkpoint of this program; ignored", path)
 
 
+def write_fault(workdir: Path, process_index: int) -> str | None:
+    """Why this process cannot write to the workdir, found out before the first step rather than after a thousand."""
+    probe = workdir / f".write_test_{process_index}"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with open(probe, "wb") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        probe.unlink()
+    except OSError as error:
+        return f"the workdir {workdir} cannot be written: {error.strerror or error}"
+    return None
+
+
 def _lock(workdir: Path) -> Any:
     """An open, locked file. The system frees the lock when the process ends, however it ends."""
     path = workdir / ".lock"

@@ -1,0 +1,1 @@
+"""Config files: `base.py` has every field; the others import it and override."""

@@ -1,0 +1,35 @@
+"""The demo's training: a small image CLIP learns to see time while nine of ten patches are dropped.
+
+    harvest demo --workdir runs/demo            # makes the clips, then trains with this config
+    harvest train --config configs/demo.py --workdir runs/demo/longer \\
+        --config.data.shards=runs/demo/shards --config.model.init_from=harvest_jax/demo/data/image_clip \\
+        --config.train.steps=6000               # also learns which way things turn
+
+Hardware: 2 CPU cores, about 3 minutes (64 clips a step). Expect: forced choice between a motion and its reverse goes
+from 50 % to above 85 %, text-to-video R@1 among 40 clips of unseen combinations from about 20 % to above 70 %.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Differences from `base`."""
+    config = base.get_config()
+    config.model.size = "demo"
+    config.model.dtype = "float32"  # a CPU gains nothing from bfloat16
+    config.model.temporal_init = "ramp"
+    config.model.decoder_layers = 2
+    config.text.length = 16
+    config.data.min_scale = 1.0  # positions are what the captions are about: no crops
+    config.data.crop = "center"
+    config.data.prefetch = 8
+    config.train.steps = 1200
+    config.train.batch_size = 64
+    config.train.learning_rate = 2e-3
+    config.train.warmup_steps = 100
+    config.train.weight_decay = 0.1
+    config.train.clip_norm = 1.0
+    config.train.save_every = 400
+    return config

@@ -1,0 +1,116 @@
+"""Whose manifest is it? The project's own columns, WebVid's, InternVid's or Panda-70M's, all turned into our own.
+
+| recognised by | video below the root | clip | caption |
+|---|---|---|---|
+| `video` (ours) | that path | `start`, `end` | `caption`, a text or (JSONL, Parquet) a list of texts |
+| `videoid`, `page_dir`, `name` (WebVid) | `page_dir/videoid.mp4`, or `videoid.mp4` where only that exists | whole file | `name` |
+| `YoutubeID`, `Start_timestamp`, `End_timestamp`, `Caption` (InternVid) | `YoutubeID.mp4` | the timestamps | `Caption` |
+| `videoID`, `timestamp`, `caption` (Panda-70M: one row a video) | `videoID.mp4` | one clip per pair | the list's entry |
+
+Where `.mp4` does not exist below the root, `.webm` and `.mkv` are tried. Every other column is kept.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ANSWERS = ("question", "label", "options")  # an evaluation manifest may have one of these instead of captions
+OWN = ("id", "video", "caption", "captions", "split", "start", "end")
+_SUFFIXES = (".mp4", ".webm", ".mkv")
+_MAX_LITERAL = 1 << 20  # characters of a list written as text
+
+
+class RowFault(Exception):
+    """This row cannot be used; the text is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A set of columns that is recognised, and how a row of it becomes rows of our own."""
+
+    name: str
+    columns: frozenset[str]
+    expand: Callable[[dict[str, Any], Path], list[dict[str, Any]]]
+
+
+def recognise(columns: Iterable[str]) -> Layout | None:
+    """The layout these columns belong to; None if a needed one is missing."""
+    present = set(columns)
+    for layout in LAYOUTS:
+        if layout.columns <= present:
+            return layout
+    if "video" in present and present & {"caption", "captions", *ANSWERS}:
+        return Layout("own", frozenset({"video"}), lambda cells, root: [cells])
+    return None
+
+
+def _file_of(root: Path, *stems: str) -> str:
+    """The first of the stems with a known suffix that exists below the root, else the first name as `.mp4`."""
+    for stem in stems:
+        if not stem.startswith("/") and ".." not in stem.split("/"):  # what leads elsewhere is not even looked up
+            for suffix in _SUFFIXES:
+                if (root / (stem + suffix)).is_file():
+                    return stem + suffix
+    return stems[0] + _SUFFIXES[0]
+
+
+def _without(cells: dict[str, Any], *columns: str) -> dict[str, Any]:
+    return {name: value for name, value in cells.items() if name not in columns}
+
+
+def _webvid(cells: dict[str, Any], root: Path) -> list[dict[str, Any]]:
+    name, folder = str(cells["videoid"]), str(cells["page_dir"] or "")
+    video = _file_of(root, f"{folder}/{name}", name) if folder else _file_of(root, name)
+    return [_without(cells, "videoid", "name") | {"id": name, "video": video, "caption": cells["name"]}]
+
+
+def _internvid(cells: dict[str, Any], root: Path) -> list[dict[str, Any]]:
+    times = {"start": cells["Start_timestamp"], "end": cells["End_timestamp"]}
+    rest = _without(cells, "YoutubeID", "Start_timestamp", "End_timestamp", "Caption")
+    return [rest | times | {"video": _file_of(root, str(cells["YoutubeID"])), "caption": cells["Caption"]}]
+
+
+def _panda(cells: dict[str, Any], root: Path) -> list[dict[str, Any]]:
+    times, captions = _list(cells["timestamp"], "timestamp"), _list(cells["caption"], "caption")
+    if len(times) != len(captions):
+        raise RowFault(f"{len(times)} timestamps but {len(captions)} captions")
+    name = str(cells["videoID"])
+    video = _file_of(root, name)
+    rest = _without(cells, "videoID", "timestamp", "caption")
+    rows = []
+    for index, (pair, caption) in enumerate(zip(times, captions, strict=True)):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise RowFault("a timestamp is not a pair of start and end")
+        own = {"id": f"{name}.{index}", "video": video, "caption": caption, "start": pair[0], "end": pair[1]}
+        rows.append({key: _entry(value, index, len(times)) for key, value in rest.items()} | own)
+    return rows
+
+
+def _list(value: Any, column: str) -> list[Any]:
+    if isinstance(value, str) and len(value) <= _MAX_LITERAL:
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = None
+    if not isinstance(value, list | tuple):
+        raise RowFault(f"column {column} is not a list")
+    return list(value)
+
+
+def _entry(value: Any, index: int, count: int) -> Any:
+    """A column that holds one value per clip gives each clip its own (matching_score and the like)."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = _list(value, "")
+        except RowFault:
+            return value
+    return value[index] if isinstance(value, list) and len(value) == count else value
+
+
+LAYOUTS = (
+    Layout("WebVid", frozenset({"videoid", "page_dir", "name"}), _webvid),
+    Layout("InternVid", frozenset({"YoutubeID", "Start_timestamp", "End_timestamp", "Caption"}), _internvid),
+    Layout("Panda-70M", frozenset({"videoID", "timestamp", "caption"}), _panda),
+)

@@ -1,0 +1,101 @@
+"""A decoded picture as the viewer sees it: upright, with square pixels, scaled, RGB."""
+
+import dataclasses
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from jaxtyping import UInt8
+
+from data_pipeline.media_paths import VideoRejected
+from data_pipeline.video_file import DecodeSpec
+
+# Antialiased bicubic, as CLIP's pictures were scaled (56 dB from Pillow's). Without the two flags, pictures that need no
+# scaling come out 1.2 of 255 too dark. Planes (gbrp) instead of pixels (rgb24) give the same values in 1.2 instead of
+# 2.9 ms (960 x 540 to 455 x 256) and 0.55 instead of 1.35 ms (456 x 256, not scaled).
+_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_FORMAT = "gbrp"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a coded picture becomes the one that is shown.
+
+    It is scaled to `width` x `height`; then rows and columns change places if `swap`; then it is mirrored left to right
+    or top to bottom. `shown_*` is the size that a player would show, before scaling down.
+    """
+
+    width: int
+    height: int
+    swap: bool
+    flip_x: bool
+    flip_y: bool
+    shown_width: int
+    shown_height: int
+
+
+def picture_layout(frame: VideoFrame, pixel_aspect: Fraction | None, spec: DecodeSpec) -> Layout:
+    """The layout of a video from its first picture; phones write their rotation as a matrix beside it.
+
+    Raises:
+      VideoRejected: the picture is too long and narrow.
+    """
+    width, height = float(frame.width), float(frame.height)
+    if pixel_aspect is not None and Fraction(1, 4) <= pixel_aspect <= 4:
+        width *= float(pixel_aspect)
+    if max(width, height) > spec.max_aspect * min(width, height):
+        raise VideoRejected(f"bad picture size: {width:.0f} x {height:.0f} is too long and narrow")
+    scale = min(1.0, spec.short_side / min(width, height))
+    swap, flip_x, flip_y = _orientation(frame)
+    shown = (round(width), round(height))
+    shown_width, shown_height = shown[::-1] if swap else shown
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return Layout(*size, swap, flip_x, flip_y, shown_width, shown_height)
+
+
+def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """Swap, mirror left to right, mirror top to bottom, from the display matrix (a b u; c d v; x y w), 16.16 integers.
+
+    A point of the coded picture is shown at x' = a x + c y, y' = b x + d y. Angles that are no quarter turn are
+    rounded to the nearest.
+    """
+    if SideDataType.DISPLAYMATRIX not in [entry.type for entry in frame.side_data]:
+        return False, False, False
+    matrix = np.frombuffer(bytes(frame.side_data[SideDataType.DISPLAYMATRIX]), np.int32)
+    a, b, _, c, d = (int(value) for value in matrix[:5])
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
+
+
+class PictureReader:
+    """Scales and turns the pictures of one video; keeps FFmpeg's scaler between them."""
+
+    def __init__(self, layout: Layout):
+        self.layout = layout
+        self._reformatter = VideoReformatter()
+
+    def read(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture as it is shown.
+
+        Raises:
+          VideoRejected: its colours are in a system that cannot be converted.
+        """
+        layout = self.layout
+        try:
+            scaled = self._reformatter.reformat(
+                frame, layout.width, layout.height, _FORMAT, interpolation=_SCALING, threads=1
+            )
+        except av.FFmpegError as error:
+            raise VideoRejected("unsupported colours: its pictures cannot be converted to RGB") from error
+        picture = scaled.to_ndarray()
+        if layout.swap:
+            picture = picture.swapaxes(0, 1)
+        if layout.flip_x:
+            picture = picture[:, ::-1]
+        if layout.flip_y:
+            picture = picture[::-1]
+        return np.ascontiguousarray(picture)

@@ -1,0 +1,174 @@
+"""Opening a video that may be hostile: closed protocols, known formats and codecs only, bounds before any picture.
+
+What was tried against FFmpeg without these options: a playlist renamed .mp4 reads other local files or fetches http
+addresses, whether it is opened by path, as a Python file or as bytes. The list of formats alone stops all of them; the
+refusal of nested opens, the closed protocols and the list of codecs (the 20 or so that real videos use, of FFmpeg's
+hundreds of decoders) stand behind it.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from io import BufferedIOBase
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from data_pipeline.media_paths import VideoRejected
+from harvest_jax.errors import ConfigError
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"  # no playlists, no image sequences
+CODECS = (
+    "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,mpeg4,mpeg1video,mpeg2video,h263,msmpeg4v1,msmpeg4v2,msmpeg4,"
+    "wmv1,wmv2,wmv3,vc1,flv,mjpeg,gif,prores,theora,vp6,vp6f,dvvideo,ffv1,huffyuv,ffvhuff,rawvideo,png,cinepak,svq3"
+)
+_SIGNATURES = (
+    (4, b"ftyp", "an MP4 or MOV file"),
+    (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM file"),
+    (0, b"RIFF", "an AVI file"),
+    (0, b"GIF8", "a GIF file"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeSpec:
+    """What to take from a video, and the bounds beyond which it is refused.
+
+    `num_frames` frames at the middles of equal parts of the clip (fewer where it has fewer), scaled so that the shorter
+    side has `short_side` pixels; smaller videos keep their size, enlarging them would only cost bytes.
+    """
+
+    num_frames: int = 16
+    short_side: int = 256
+    min_frames: int = 1
+    max_bytes: int = 4 << 30  # of the file
+    max_side: int = 8192  # pixels of a coded picture
+    max_pixels: int = 36_000_000  # of a coded picture: 8K is 33 million
+    max_aspect: float = 10.0  # longer side over shorter side
+    max_seconds: float = 12 * 3600.0  # of the file
+    max_packets: int = 200_000  # compressed frames held at a time
+    max_packet_bytes: int = 512 << 20  # and their size
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+          ConfigError: a number out of its range.
+        """
+        ranges = {"num_frames": (1, 1024), "short_side": (16, 2048), "min_frames": (1, self.num_frames)}
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name}={getattr(self, name)} is outside {low}..{high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenVideo:
+    """A container that opened, its video stream and where that lies in time.
+
+    Times are seconds from the start of the file, as players show them; `origin` is where that start lies in the
+    stream's own clock. `end` is None where the file does not say. `exact_end`: the end is the video stream's own,
+    not the longest stream's.
+    """
+
+    container: InputContainer
+    stream: VideoStream
+    time_base: Fraction
+    origin: Fraction
+    end: float | None
+    exact_end: bool
+
+    def ticks(self, seconds: float) -> int:
+        """The last tick of the stream's clock at or before a time."""
+        return int((Fraction(seconds) + self.origin) / self.time_base + Fraction(1, 1000))
+
+    def seconds(self, ticks: int) -> float:
+        """The time of a tick."""
+        return float(ticks * self.time_base - self.origin)
+
+
+def _refuse(*_: Any) -> None:
+    raise PermissionError("a video may not open other files")
+
+
+class _Nameless:
+    """A file without its name, from which FFmpeg could guess a format."""
+
+    def __init__(self, file: BufferedIOBase):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+@contextmanager
+def open_video(file: BufferedIOBase, spec: DecodeSpec) -> Iterator[OpenVideo]:
+    """Open a video for decoding in this thread alone; check what its header says against the bounds.
+
+    Raises:
+      VideoRejected: not a video in a known format and codec, no video stream, too large, too long.
+    """
+    options = {
+        "format_whitelist": FORMATS,
+        "protocol_whitelist": "none",
+        "codec_whitelist": CODECS,
+        "max_pixels": str(spec.max_pixels),  # also holds while the header is being probed
+    }
+    file.seek(0)
+    try:
+        container = av.open(_Nameless(file), "r", options=options, io_open=_refuse, metadata_errors="replace")
+    except (MemoryError, av.MemoryError) as error:
+        raise VideoRejected("too much memory: its header asks for more than a decoder gets") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoRejected(_why_not_opened(file)) from error
+    with container:
+        yield _checked(container, spec)
+
+
+def _why_not_opened(file: BufferedIOBase) -> str:
+    file.seek(0)
+    head = file.read(16)
+    for offset, signature, name in _SIGNATURES:
+        if head[offset : offset + len(signature)] == signature:
+            return f"damaged: begins like {name}, but its header is cut off or broken"
+    return "not a video: not an MP4, MOV, MKV, WebM, AVI or GIF file"
+
+
+def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
+    streams = [stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic]
+    if not streams:
+        others = sorted({stream.type for stream in container.streams})
+        raise VideoRejected(f"no video stream: only {' and '.join(others) or 'nothing'} in the file")
+    stream = streams[0]
+    if stream.codec_context is None or stream.codec_context.codec.name not in CODECS.split(","):
+        codec = "an unknown codec" if stream.codec_context is None else f"the codec {stream.codec_context.codec.name}"
+        raise VideoRejected(f"unsupported codec: its pictures are in {codec}")
+    if stream.time_base is None or stream.time_base <= 0:
+        raise VideoRejected("damaged: its pictures carry no times")
+    check_size(stream.codec_context.width, stream.codec_context.height, spec)
+    stream.codec_context.thread_count = 1  # one clip a core: throughput, and the same frames everywhere
+    stream.codec_context.options = {"max_pixels": str(spec.max_pixels)}
+
+    starts = [Fraction(container.start_time, av.time_base)] if container.start_time is not None else []
+    if stream.start_time is not None:
+        starts.append(stream.start_time * stream.time_base)
+    origin = min(starts, default=Fraction(0))
+    end, exact = None, False
+    if stream.duration is not None and stream.duration > 0:
+        end, exact = (stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base - origin, True
+    elif container.duration is not None and container.duration > 0:
+        end = Fraction(container.duration, av.time_base)
+    if end is not None and end > spec.max_seconds:
+        raise VideoRejected(f"too long: {float(end):,.0f} s, more than {spec.max_seconds:,.0f} s")
+    return OpenVideo(container, stream, stream.time_base, origin, None if end is None else float(end), exact)
+
+
+def check_size(width: int, height: int, spec: DecodeSpec) -> None:
+    """Refuse pictures beyond the bounds.
+
+    Raises:
+      VideoRejected: no size, too many pixels.
+    """
+    if width < 1 or height < 1:
+        raise VideoRejected("bad picture size: its header gives none, or one that cannot be decoded")
+    if max(width, height) > spec.max_side or width * height > spec.max_pixels:
+        raise VideoRejected(f"bad picture size: {width} x {height} is more than can be decoded safely")

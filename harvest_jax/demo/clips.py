@@ -1,0 +1,75 @@
+"""The demo's videos: real H.264 files and a manifest, from the world's scenes."""
+
+import csv
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+
+from harvest_jax.demo.world import Scene, combinations, random_scene, render_clip
+
+FRAMES_PER_SECOND = 8
+TRAIN_CLIPS = 16  # of each training combination
+CHOICE_CLIPS = 5  # of each held-out combination; every one has its twin
+
+
+def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
+    """Encode frames as H.264 in MP4, at 8 frames a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.time_base = Fraction(1, FRAMES_PER_SECOND)
+        stream.options = {"crf": "18", "preset": "veryfast", "threads": "1"}
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def scenes(seed: int) -> dict[str, list[Scene]]:
+    """The clips of each split.
+
+    train: 16 scenes of each training combination. choice: 5 scenes of each held-out combination, with their twins.
+    retrieval: the first choice clip of each caption, so that all captions of the gallery differ.
+    """
+    rng = np.random.default_rng(seed)
+    train = [random_scene(rng, *c) for c in combinations(held=False) for _ in range(TRAIN_CLIPS)]
+    choice = []
+    for color, shape, motion in combinations(held=True):
+        firsts = [random_scene(rng, color, shape, motion) for _ in range(CHOICE_CLIPS)]
+        if motion not in {scene.twin.motion for scene in choice if (scene.color, scene.shape) == (color, shape)}:
+            choice += [scene for first in firsts for scene in (first, first.twin)]
+    captions: dict[str, Scene] = {}
+    for scene in choice:
+        captions.setdefault(scene.caption, scene)
+    return {"train": train, "retrieval": list(captions.values()), "choice": choice}
+
+
+def write_clips(folder: Path, seed: int) -> Path:
+    """Write all clips below `folder/videos` and the manifest `folder/manifest.csv`; returns the manifest's path.
+
+    Columns: id, video, caption, split, and for the split `choice` options (JSON list: caption and its reverse), answer
+    and type (the pair of motions).
+    """
+    rng = np.random.default_rng(seed + 1)
+    rows = []
+    for split, of in scenes(seed).items():
+        (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
+        for number, scene in enumerate(of):
+            video = f"videos/{split}/{number:05d}.mp4"
+            write_video(folder / video, render_clip(scene))
+            row = {"id": f"{split}-{number:05d}", "video": video, "caption": scene.caption, "split": split}
+            if split == "choice":
+                options = [scene.caption, scene.twin.caption]
+                answer = int(rng.integers(2))
+                kind = " / ".join(sorted((scene.motion, scene.twin.motion)))
+                row |= {"options": json.dumps(options[::-1] if answer else options), "answer": str(answer), "type": kind}
+            rows.append(row)
+    manifest = folder / "manifest.csv"
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["id", "video", "caption", "split", "options", "answer", "type"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return manifest

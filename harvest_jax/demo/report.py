@@ -1,0 +1,226 @@
+"""The demo's page: one HTML file that needs nothing else, for someone who has never seen the method.
+
+`write_report` takes the figures of report.json and the pictures; what is said about the figures (which motions resist,
+what is within noise of chance) is worked out here, how it looks is in `templates/`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from harvest_jax.demo.curves import CHARTS, draw
+from harvest_jax.demo.pictures import data_uri, light_kept, strip
+from harvest_jax.train.integrity import write_atomically
+
+PATCH = 8  # pixels, of the demo's model
+TEMPLATES = Path(__file__).parent / "templates"
+FRAMES_A_PICTURE = 4  # of the lit clips, so that on a phone the frames stand in two rows
+# name in report.json -> what a row of the table says, and whether more is better
+_RETRIEVAL = {
+    "R@1": ("right one comes first", True),
+    "R@5": ("right one among the first 5", True),
+    "R@10": ("right one among the first 10", True),
+    "MedR": ("median rank of the right one", False),
+    "MnR": ("mean rank of the right one", False),
+}
+_STAGES = {  # name in report.json -> what the page calls it; an unknown one keeps its name
+    "clips": "write the clips",
+    "shards": "decode them into shards",
+    "image_clip": "train the image model",
+    "before": "score the image model",
+    "train": "harvest the video model",
+    "after": "score the video model",
+    "cost": "time a step",
+    "report": "draw this page",
+}
+_DIRECTIONS = {"t2v": "Find the clip that a caption describes", "v2t": "Find the caption that describes a clip"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownClip:
+    """A clip and the cells of its T x 8 x 8 grid that one training step kept."""
+
+    caption: str
+    frames: UInt8[np.ndarray, "t 64 64 3"]
+    kept: Int[np.ndarray, " k"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A clip that a query found; `score` is the cosine, `right` whether it is what was asked for."""
+
+    caption: str
+    frames: UInt8[np.ndarray, "t 64 64 3"]
+    score: float
+    right: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """Words, and the clips that come first before and after the harvest."""
+
+    text: str
+    before: list[Hit]
+    after: list[Hit]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Forced choice between two motions that are each other backwards; percent.
+
+    `resists`: less than half the way from chance to 100 was made. `noise`: two standard errors of guessing cover the
+    distance from chance.
+    """
+
+    name: str
+    n: int
+    before: float | None
+    after: float
+    resists: bool
+    noise: bool
+
+
+def pairs(before: dict[str, Any], after: dict[str, Any]) -> list[Pair]:
+    """Each pair of motions with what became of it, the hardest last; from the `motion_choice` of report.json."""
+    chance = float(after["chance"])
+    rows = []
+    for name, score in after["per_type"].items():
+        accuracy, n = float(score["accuracy"]), int(score["n"])
+        error = math.sqrt(chance * (100 - chance) / n)
+        earlier = before["per_type"].get(name, {}).get("accuracy")
+        resists, noise = accuracy < (chance + 100) / 2, accuracy <= chance + 2 * error
+        rows.append(Pair(name, n, None if earlier is None else float(earlier), accuracy, resists, noise))
+    return sorted(rows, key=lambda row: -row.after)
+
+
+def write_report(
+    path: Path,
+    report: dict[str, Any],
+    curves: list[dict[str, Any]],
+    clips: list[ShownClip],
+    queries: list[Query],
+    image_stills: list[tuple[str, UInt8[np.ndarray, "64 64 3"]]],
+) -> None:
+    """Write the page; it appears whole or not at all.
+
+    Args:
+      path: of the HTML file.
+      report: what report.json holds: before, after, text_tower_digest, tokens, step_ms, seconds, seed, version, steps,
+        and where there are any `command` (that made this page; "make demo" if missing) and `longer_command`.
+      curves: lines of metrics.jsonl.
+      clips: some that were generated.
+      queries: examples.
+      image_stills: captions and pictures of those that the image model learned words from.
+
+    Raises:
+      OSError: it cannot be written.
+      KeyError, jinja2.UndefinedError: a figure is missing from `report`.
+    """
+    before, after = report["before"], report["after"]
+    charts = [(chart.title, chart.how_to_read, draw(chart, curves)) for chart in CHARTS]
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            retrieval=[
+                _table(key, title, before["retrieval"], after["retrieval"]) for key, title in _DIRECTIONS.items()
+            ],
+            pairs=pairs(before["motion_choice"], after["motion_choice"]),
+            clips=[_clip(clip) for clip in clips],
+            stills=[{"caption": caption, "picture": data_uri(picture)} for caption, picture in image_stills],
+            charts=[chart for chart in charts if chart[2] is not None],
+            queries=[
+                {
+                    "text": query.text,
+                    "sides": [("Before", _hits(query.before)), ("After", _hits(query.after))],
+                }
+                for query in queries
+            ],
+            speedup=report["step_ms"]["all"] / report["step_ms"]["kept"],
+            stages=_stages(report["seconds"]),
+            command=report.get("command", "make demo"),
+            longer_command=report.get("longer_command"),
+        )
+    )
+    write_atomically(path, page.encode("utf-8"))
+
+
+def _environment() -> jinja2.Environment:
+    # autoescape by name would not take "report.html.j2" for HTML
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "percent": percent, "change": change, "span": span}
+    return environment
+
+
+def number(value: float) -> str:
+    """12.3, 100, 1,234: three digits are enough."""
+    return f"{value:,.1f}" if abs(value) < 99.95 else f"{value:,.0f}"
+
+
+def percent(value: float) -> str:
+    """12.3 %, kept on one line."""
+    return number(value) + "\N{NO-BREAK SPACE}%"
+
+
+def change(value: float) -> str:
+    """+12.3, −4.5 or ±0."""
+    sign = "±" if value == 0 else "+" if value > 0 else "\N{MINUS SIGN}"
+    return sign + (number(abs(value)) if value else "0")
+
+
+def span(seconds: float) -> str:
+    """A time in words: 0.4 s, 12 s, 3 min 5 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
+
+
+def _table(key: str, title: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    rows = []
+    for name, (meaning, more_is_better) in _RETRIEVAL.items():
+        old, new = float(before[key][name]), float(after[key][name])
+        by = round(round(new, 1) - round(old, 1), 1)  # of the figures as they are shown
+        tone = "" if by == 0 else "good" if (by > 0) == more_is_better else "bad"
+        shown = percent if name.startswith("R@") else number
+        rows.append(
+            {"name": name, "meaning": meaning, "before": shown(old), "after": shown(new), "by": by, "tone": tone}
+        )
+    return {"title": title, "rows": rows, "queries": after[key].get("n_queries")}
+
+
+def _clip(clip: ShownClip) -> dict[str, Any]:
+    lit = light_kept(clip.frames, clip.kept, PATCH)
+    parts = [lit[start : start + FRAMES_A_PICTURE] for start in range(0, len(lit), FRAMES_A_PICTURE)]
+    return {
+        "caption": clip.caption,
+        "picture": data_uri(strip(clip.frames)),
+        "lit": [data_uri(strip(part, gap=4)) for part in parts],
+    }
+
+
+def _hits(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    return [
+        {"caption": hit.caption, "picture": data_uri(strip(hit.frames)), "score": hit.score, "right": hit.right}
+        for hit in hits
+    ]
+
+
+def _stages(seconds: dict[str, float]) -> list[dict[str, Any]]:
+    longest = max(seconds.values(), default=0.0) or 1.0
+    return [
+        {"name": _STAGES.get(name, name.replace("_", " ")), "seconds": value, "share": 100 * value / longest}
+        for name, value in seconds.items()
+    ]

@@ -1,0 +1,33 @@
+"""The demo's two scores, by the same evaluators as every other evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+from harvest_jax import config as run_config
+from harvest_jax.evaluate import settings, tasks
+from harvest_jax.evaluate.clips import open_set
+
+SHOWN = ("R@1", "R@5", "R@10", "MedR", "MnR")
+
+
+def evaluate(task: str, model: Any, shards: Path, split: str) -> dict[str, Any]:
+    """The result object of `configs/eval/TASK.py` on a split of the demo's shards."""
+    config = run_config.load_dict(str(run_config.config_file(f"eval/{task}.py")))
+    config.data.shards, config.data.split = str(shards), split
+    checked = settings.check(config)
+    return tasks.evaluate(checked, model, open_set(checked.data))
+
+
+def score(model: Any, shards: Path) -> dict[str, Any]:
+    """Retrieval over 40 clips of unseen combinations, and the choice between each motion and its reverse.
+
+    Returns:
+      {"retrieval": {"t2v", "v2t"}: {"R@1", ...}}, {"motion_choice": {"accuracy", "chance", "n", "per_type"}}; shares in
+      percent.
+    """
+    retrieval = evaluate("retrieval", model, shards, "retrieval")["metrics"]
+    choice = evaluate("multiple_choice", model, shards, "choice")["metrics"]
+    return {
+        "retrieval": {way: {name: retrieval[way][name] for name in SHOWN} for way in ("t2v", "v2t")},
+        "motion_choice": {name: choice[name] for name in ("accuracy", "chance", "n", "per_type")},
+    }

@@ -1,0 +1,168 @@
+"""Joining the processes of one run: JAX's own multi-controller runtime, started from the environment.
+
+On TPU pods, Slurm and Open MPI, JAX finds the other processes by itself. Where nothing announces them (several
+processes on one machine, a hand-made cluster) these variables do; `launch/local.py` sets them:
+
+    HARVEST_COORDINATOR             host:port of process 0, on which the processes meet
+    HARVEST_NUM_PROCESSES           how many there are
+    HARVEST_PROCESS_ID              which one this is, from 0
+    HARVEST_LOCAL_DEVICES           GPUs of this process, as 0,1; unset: all that it sees
+    HARVEST_HEARTBEAT_SECONDS       a process silent for so long is dead and ends the run (100)
+    HARVEST_INITIALIZATION_SECONDS  wait so long for the others to appear (300)
+"""
+
+import atexit
+import contextlib
+import dataclasses
+import ipaddress
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping
+
+import jax
+
+from harvest_jax.errors import ConfigError, HarvestError, Preempted
+
+COORDINATOR = "HARVEST_COORDINATOR"
+NUM_PROCESSES = "HARVEST_NUM_PROCESSES"
+PROCESS_ID = "HARVEST_PROCESS_ID"
+LOCAL_DEVICES = "HARVEST_LOCAL_DEVICES"
+HEARTBEAT_SECONDS = "HARVEST_HEARTBEAT_SECONDS"
+INITIALIZATION_SECONDS = "HARVEST_INITIALIZATION_SECONDS"
+
+
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """Where and how the processes meet; None where JAX is to find out."""
+
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
+    local_devices: tuple[int, ...] | None
+    heartbeat_seconds: int
+    initialization_seconds: int
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the coordinator is reached on this machine only."""
+        host = (self.coordinator or "").rpartition(":")[0].strip("[]")
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+
+def meeting_from(environment: Mapping[str, str]) -> Meeting:
+    """What the variables above say.
+
+    Raises:
+      ConfigError: some of the first three are set and others not, or a value cannot be used.
+    """
+    given = {name: environment[name] for name in (COORDINATOR, NUM_PROCESSES, PROCESS_ID) if environment.get(name)}
+    missing = [name for name in (COORDINATOR, NUM_PROCESSES, PROCESS_ID) if name not in given]
+    if given and missing:
+        raise ConfigError(f"{', '.join(given)} set without {', '.join(missing)}: set all three, or none of them")
+    coordinator = given.get(COORDINATOR)
+    if coordinator is not None:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ConfigError(f"{COORDINATOR}={coordinator} must read host:port")
+    count = _whole(given, NUM_PROCESSES, None, 1)
+    process = _whole(given, PROCESS_ID, None, 0)
+    if count is not None and process is not None and process >= count:
+        raise ConfigError(f"{PROCESS_ID}={process} must be below {NUM_PROCESSES}={count}")
+    devices = environment.get(LOCAL_DEVICES)
+    if devices and not all(part.strip().isdecimal() for part in devices.split(",")):
+        raise ConfigError(f"{LOCAL_DEVICES}={devices} must be numbers with commas between them")
+    return Meeting(
+        coordinator,
+        count,
+        process,
+        tuple(int(part) for part in devices.split(",")) if devices else None,
+        _whole(environment, HEARTBEAT_SECONDS, 100, 1) or 100,
+        _whole(environment, INITIALIZATION_SECONDS, 300, 1) or 300,
+    )
+
+
+def initialize_from_environment(environment: Mapping[str, str] | None = None) -> None:
+    """Join the run's other processes; before the first JAX computation. A second call does nothing.
+
+    Args:
+      environment: the variables of this module's text; None reads the process's own.
+
+    Raises:
+      ConfigError: the variables contradict each other, or there are none and JAX recognises no cluster either.
+    """
+    if jax.distributed.is_initialized():
+        return
+    meeting = meeting_from(os.environ if environment is None else environment)
+    # JAX ends the process in C++, with a stack trace, when the others do not come: this line tells what it waited for.
+    where = f"{meeting.num_processes} at {meeting.coordinator}" if meeting.coordinator else "those of this cluster"
+    print(f"waiting up to {meeting.initialization_seconds} s for the other processes: {where}", file=sys.stderr)
+    # JAX's default since 0.5; said here because without it a CPU process sees only its own devices. GPUs and TPUs
+    # take no notice of it.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        if meeting.coordinator is None:
+            jax.distributed.initialize(
+                heartbeat_timeout_seconds=meeting.heartbeat_seconds,
+                initialization_timeout=meeting.initialization_seconds,
+            )
+        else:
+            jax.distributed.initialize(
+                meeting.coordinator,
+                meeting.num_processes,
+                meeting.process_id,
+                meeting.local_devices,
+                # The variables above decide: a Slurm allocation that this happens to run inside must not join in.
+                cluster_detection_method="deactivate",
+                # JAX would listen on every network interface otherwise.
+                coordinator_bind_address=meeting.coordinator if meeting.on_loopback else None,
+                heartbeat_timeout_seconds=meeting.heartbeat_seconds,
+                initialization_timeout=meeting.initialization_seconds,
+            )
+    except ValueError as error:
+        raise ConfigError(
+            f"distributed=True, but no cluster was recognised ({error}): start the processes with one of launch/, "
+            f"or set {COORDINATOR}, {NUM_PROCESSES} and {PROCESS_ID}"
+        ) from error
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Around the run: an error in this process ends it at once, so that the launcher can end the others.
+
+    At a normal exit JAX waits for the other processes, up to five minutes. After an error they are stuck in a
+    collective that this process will never join, and its status would not be seen for as long. `Preempted` is no such
+    error: every process raises it, with the state saved. Runs of one process are left as they are.
+    """
+    try:
+        yield
+    except Preempted:
+        raise
+    except BaseException as error:
+        if jax.distributed.is_initialized() and jax.process_count() > 1:
+            code = error.exit_code if isinstance(error, HarvestError) else 1
+            # Handlers run last in, first out: this one comes before JAX's own, and after the message was printed.
+            atexit.register(_leave, code)
+        raise
+
+
+def _leave(code: int) -> None:
+    for child in multiprocessing.active_children():
+        child.kill()  # loader processes: their own end is among the handlers that are skipped
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _whole(values: Mapping[str, str], name: str, default: int | None, least: int) -> int | None:
+    text = values.get(name)
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"{name}={text} must be a whole number from {least}")
+    return int(text)

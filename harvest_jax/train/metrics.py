@@ -1,0 +1,235 @@
+"""Measurements of a run: JSON lines always, TensorBoard if it is installed, and a display for whoever watches.
+
+`metrics.jsonl` has one object a line: {"step": 20, "loss": 2.31, ...}; a number that is none (nan, inf) is null.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, SupportsFloat, runtime_checkable
+
+from harvest_jax.train.integrity import write_atomically
+
+log = logging.getLogger(__name__)
+
+FILE = "metrics.jsonl"
+# Shown first, and how: name of the measurement -> (title, format).
+_SHOWN = {"loss": ("loss", "{:.4f}"), "clips_per_s": ("clips/s", "{:,.0f}"), "data_wait": ("data wait", "{:.0%}")}
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where measurements go."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the measurements of one step."""
+
+    def close(self) -> None:
+        """Write out what is held back."""
+
+
+class MetricWriter:
+    """Gives each measurement to every sink. One that fails is reported once, and training goes on without it.
+
+    Only the JSON lines are tried again: a disk that was full may have room later.
+    """
+
+    def __init__(
+        self, workdir: Path, total_steps: int, restored_step: int, to_terminal: bool | None = None, enabled: bool = True
+    ):
+        """Open the sinks and cut what a run that died wrote beyond the step it is restored to.
+
+        Args:
+          workdir: gets `metrics.jsonl` and the folder `tensorboard`.
+          total_steps: for the display.
+          restored_step: 0 at a fresh start.
+          to_terminal: a live display instead of plain lines; None asks whether standard output is a terminal.
+          enabled: False on all processes but one; then nothing is written or shown.
+        """
+        self._sinks: dict[str, Sink] = {}
+        self._reported: set[str] = set()
+        if not enabled:
+            return
+        workdir.mkdir(parents=True, exist_ok=True)
+        live = sys.stdout.isatty() if to_terminal is None else to_terminal
+        self._add(FILE, lambda: JsonLines(workdir / FILE, restored_step))
+        self._add("TensorBoard", lambda: tensorboard(workdir / "tensorboard", restored_step))
+        self._add("the display", lambda: (LiveDisplay if live else PlainLines)(total_steps, restored_step))
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Record the measurements (Python, numpy or jax scalars) after a number of finished steps."""
+        numbers = {name: float(value) for name, value in values.items()}
+        for name, sink in list(self._sinks.items()):
+            try:
+                sink.write(step, numbers)
+            except Exception as error:
+                self._failed(name, error)
+
+    def close(self) -> None:
+        """Close the sinks; a second call does nothing."""
+        for name, sink in list(self._sinks.items()):
+            try:
+                sink.close()
+            except Exception as error:
+                self._failed(name, error)
+        self._sinks.clear()
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _add(self, name: str, make: Callable[[], Sink | None]) -> None:
+        try:
+            sink = make()
+        except Exception as error:
+            self._failed(name, error)
+            return
+        if sink is not None:
+            self._sinks[name] = sink
+
+    def _failed(self, name: str, error: Exception) -> None:
+        if name != FILE:
+            self._sinks.pop(name, None)
+        if name not in self._reported:
+            self._reported.add(name)
+            log.warning("measurements do not go to %s: %s: %s", name, type(error).__name__, error)
+
+
+class JsonLines:
+    """One line a write, on the disk's side of every buffer of ours when `write` returns."""
+
+    def __init__(self, path: Path, restored_step: int):
+        cut(path, restored_step)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a line, whole or not at all."""
+        numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = (json.dumps({"step": step} | numbers, allow_nan=False) + "\n").encode()
+        before = os.fstat(self._file.fileno()).st_size
+        written = 0
+        try:
+            written = self._file.write(line) or 0
+        finally:
+            if written < len(line):  # a full disk may take half a line
+                self._file.truncate(before)
+        if written < len(line):
+            raise OSError(f"{self._file.name}: only {written} of {len(line)} bytes were written")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def cut(path: Path, restored_step: int) -> None:
+    """Keep the lines of a metrics file up to a step. Lines that a kill left half written go as well."""
+    if not path.exists():
+        return
+    old = path.read_bytes()
+    kept = b"".join(line for line in old.splitlines(keepends=True) if _belongs(line, restored_step))
+    if kept != old:
+        write_atomically(path, kept)
+
+
+def _belongs(line: bytes, restored_step: int) -> bool:
+    try:
+        return line.endswith(b"\n") and json.loads(line)["step"] <= restored_step
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def tensorboard(folder: Path, restored_step: int) -> Sink | None:
+    """Event files for TensorBoard, or None without the package tensorboardX (the extra `tensorboard`)."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+
+    class EventFiles:
+        def __init__(self) -> None:
+            # Events of the steps from purge_step on, left by a run that died, are hidden.
+            self._writer = SummaryWriter(str(folder), purge_step=restored_step + 1 if folder.exists() else None)
+
+        def write(self, step: int, values: Mapping[str, float]) -> None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+
+        def close(self) -> None:
+            self._writer.close()
+
+    return EventFiles()
+
+
+class Pace:
+    """Seconds to the end, from the last few writes (so that compilation is soon forgotten)."""
+
+    def __init__(self, total_steps: int, restored_step: int):
+        self._total = total_steps
+        self._seen = deque([(restored_step, time.monotonic())], maxlen=10)
+
+    def remaining(self, step: int) -> str:
+        """As h:mm:ss after `step` finished steps; "?" as long as nothing is known."""
+        self._seen.append((step, time.monotonic()))
+        (first, then), (last, now) = self._seen[0], self._seen[-1]
+        if last <= first:
+            return "?"
+        seconds = round((self._total - last) * (now - then) / (last - first))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+class PlainLines:
+    """One line a write on standard output, for logs."""
+
+    def __init__(self, total_steps: int, restored_step: int):
+        self._total = total_steps
+        self._pace = Pace(total_steps, restored_step)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Print the main measurements, then the rest."""
+        words = [f"step {step}/{self._total}", *shown(values), f"eta {self._pace.remaining(step)}"]
+        words += [f"{name} {value:.4g}" for name, value in values.items() if name not in _SHOWN]
+        print("  ".join(words), flush=True)
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class LiveDisplay:
+    """A progress bar with the main measurements beside it."""
+
+    def __init__(self, total_steps: int, restored_step: int):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._pace = Pace(total_steps, restored_step)
+        self._progress = Progress(
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[words]}"), console=Console()
+        )
+        self._task = self._progress.add_task("", total=total_steps, completed=restored_step, words="compiling")
+        self._progress.start()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Redraw."""
+        words = "  ".join([*shown(values), f"eta {self._pace.remaining(step)}"])
+        self._progress.update(self._task, completed=step, words=words)
+
+    def close(self) -> None:
+        """Leave the last state on the screen and give the terminal back."""
+        self._progress.stop()
+
+
+def shown(values: Mapping[str, float]) -> list[str]:
+    """The main measurements in words, those that are there."""
+    return [f"{title} {form.format(values[name])}" for name, (title, form) in _SHOWN.items() if name in values]

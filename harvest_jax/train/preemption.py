@@ -1,0 +1,76 @@
+"""A polite end: SIGTERM or Ctrl-C sets a flag, the loop sees it between two steps, saves and ends with code 42.
+
+Orbax and JAX notice a preemption only after `jax.distributed.initialize()`; a plain run would die at SIGTERM with
+nothing saved. This works with and without. It is the fast path, not the guarantee: what a kill loses is bounded by
+`train.save_every`.
+"""
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+
+from harvest_jax.train import agree
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignal:
+    """Context manager that turns SIGTERM and SIGINT into a flag; the old handlers come back at its end.
+
+    A second SIGINT (Ctrl-C again) raises KeyboardInterrupt at once; more SIGTERMs change nothing. Enter it after
+    `jax.distributed.initialize()`, which installs a SIGTERM handler of its own. Outside the main thread, where Python
+    allows no handlers, it never fires.
+    """
+
+    def __init__(self, agree_every: int = 10):
+        """Of several processes, each sees the others' flags at the steps that `agree_every` divides."""
+        self._agree_every = agree_every
+        self._received: signal.Signals | None = None
+        self._interrupts = 0
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def received(self) -> bool:
+        """Whether a signal came to this process; cheap, for places where the processes are not in step."""
+        return self._received is not None
+
+    @property
+    def name(self) -> str:
+        """What asked for the stop, for messages: "SIGTERM", "SIGINT", "a signal to another process"."""
+        return self._received.name if self._received else "a signal to another process"
+
+    def requested(self, step: int) -> bool:
+        """Whether to save and stop now; the same answer on every process.
+
+        With several processes this is a collective at every `agree_every`-th step (one number gathered; it waits for
+        the steps in flight) and False in between, so call it once for each step, on all of them.
+        """
+        if jax.process_count() == 1:
+            return self.received
+        return step % self._agree_every == 0 and agree.any_process(self.received)
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
+        if self._received is None:
+            self._received = signal.Signals(number)
+            # print() may not be entered again from a handler; os.write may.
+            os.write(
+                2, f"{self._received.name}: saving and stopping after this step; Ctrl-C twice ends at once\n".encode()
+            )

@@ -1,0 +1,168 @@
+"""Several processes of one run on this machine, meeting over loopback: the multi-host program without a cluster.
+
+    python -m launch.local --processes 2 --devices 2 -- --config configs/demo.py --workdir runs/x ...
+
+What follows `--` is what `harvest train` takes. Output is prefixed with the rank (the number of the process); when one
+fails the others are stopped and the first failure is reported; `--restarts` starts all of them again, from the last
+checkpoint, as long as checkpoints keep coming.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.processes import Outcome, run_together
+
+# harvest_jax/errors.py: a wrong config, unusable data, a loss that is no number and a checkpoint of another run would
+# only fail again; 42 is a stop that somebody asked for.
+NO_RESTART = {0, 2, 3, 4, 5, 42, 128 + signal.SIGINT}
+WITHOUT_PROGRESS = 2  # attempts in a row that end at the checkpoint they began with
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The launcher's own arguments; those of the program follow `--`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.local",
+        usage="python -m launch.local [--processes N] [--devices K] [...] -- --config FILE --workdir DIR [...]",
+        description="Run N processes of `harvest train` on this machine, meeting over loopback.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="how many (default 2)")
+    parser.add_argument("--devices", type=int, default=1, metavar="K", help="devices of each process (default 1)")
+    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu", help="cpu splits it into K devices")
+    parser.add_argument("--restarts", type=int, default=0, metavar="R", help="start all again after a crash, R times")
+    parser.add_argument("--grace", type=float, default=30, metavar="S", help="seconds from a stop to a kill (30)")
+    parser.add_argument("--heartbeat", type=int, default=30, metavar="S", help="silence that ends the run (30)")
+    parser.add_argument("--initialization", type=int, default=120, metavar="S", help="wait for each other (120)")
+    parser.add_argument("--port", type=int, default=0, help="of the coordinator (default: any free one)")
+    program = parser.add_mutually_exclusive_group()
+    program.add_argument("--module", help="run this module instead of `harvest train`")
+    program.add_argument("--script", type=Path, help="run this file instead of `harvest train`")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands, start nothing")
+    parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="of the program, after --")
+    return parser
+
+
+def command(args: argparse.Namespace) -> list[str]:
+    """The program line, the same for every process."""
+    if args.script:
+        return [sys.executable, str(args.script), *args.arguments]
+    if args.module:
+        return [sys.executable, "-m", args.module, *args.arguments]
+    others = [argument for argument in args.arguments if not argument.startswith("--config.distributed=")]
+    return [sys.executable, "-m", "harvest_jax", "train", *others, "--config.distributed=true"]
+
+
+def environment(args: argparse.Namespace, process: int, port: int) -> dict[str, str]:
+    """The variables in which the processes differ, and the platform (see harvest_jax/train/distributed.py)."""
+    variables = {
+        "HARVEST_COORDINATOR": f"127.0.0.1:{port}",
+        "HARVEST_NUM_PROCESSES": str(args.processes),
+        "HARVEST_PROCESS_ID": str(process),
+        "HARVEST_HEARTBEAT_SECONDS": str(args.heartbeat),
+        "HARVEST_INITIALIZATION_SECONDS": str(args.initialization),
+    }
+    if args.platform == "gpu":
+        first = process * args.devices
+        variables["HARVEST_LOCAL_DEVICES"] = ",".join(str(first + i) for i in range(args.devices))
+        variables["JAX_PLATFORMS"] = "cuda"
+    else:
+        flag = "--xla_force_host_platform_device_count"
+        others = [word for word in os.environ.get("XLA_FLAGS", "").split() if not word.startswith(flag)]
+        variables["XLA_FLAGS"] = " ".join([*others, f"{flag}={args.devices}"])
+        variables["JAX_PLATFORMS"] = "cpu"
+    return variables
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def workdir_of(arguments: Sequence[str]) -> Path | None:
+    """The value of --workdir among the program's arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--workdir", type=Path)
+    workdir: Path | None = parser.parse_known_args(list(arguments))[0].workdir
+    return workdir
+
+
+def newest_step(workdir: Path | None) -> int:
+    """The newest finished checkpoint, or -1: a step counts once its manifest is there."""
+    if workdir is None:
+        return -1
+    manifests = workdir.glob("checkpoints/*/MANIFEST.json")
+    return max((int(path.parent.name) for path in manifests if path.parent.name.isdecimal()), default=-1)
+
+
+def describe(outcome: Outcome) -> str:
+    """One line about how an attempt ended."""
+    if outcome.asked:
+        return f"stopped by {signal.Signals(outcome.asked).name}; status {outcome.status}"
+    if outcome.first is None:
+        return "all ranks finished"
+    code = outcome.codes[outcome.first]
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    return f"rank {outcome.first} {how}, the first to fail; the others were stopped"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the processes; the status is the first failing process's (128 + the signal for a killed one)."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    for name, least in {"processes": 1, "devices": 1, "restarts": 0, "heartbeat": 1, "initialization": 1}.items():
+        if getattr(args, name) < least:
+            parser.error(f"--{name} must be at least {least}")
+    if args.script and not args.script.is_file():
+        parser.error(f"no file {args.script}")
+    if args.dry_run:
+        for process in range(args.processes):
+            variables = environment(args, process, args.port or free_port())
+            print(shlex.join(["env", *(f"{name}={value}" for name, value in variables.items()), *command(args)]))
+        return 0
+    return run_with_restarts(args)
+
+
+def run_with_restarts(args: argparse.Namespace) -> int:
+    """Attempts until one succeeds, none is left, or two in a row brought no checkpoint."""
+    workdir = workdir_of(args.arguments)
+    stalled = 0
+    for attempt in range(args.restarts + 1):
+        before, port = newest_step(workdir), args.port or free_port()
+        outcome = run_together(
+            [command(args)] * args.processes,
+            [os.environ | environment(args, process, port) for process in range(args.processes)],
+            args.grace,
+        )
+        say(describe(outcome))
+        if outcome.status in NO_RESTART or outcome.asked or attempt == args.restarts:
+            break
+        after = newest_step(workdir)
+        stalled = 0 if after > before else stalled + 1
+        if stalled == WITHOUT_PROGRESS:
+            where = f"still at step {after}" if after >= 0 else "no checkpoint yet"
+            say(f"{stalled} attempts in a row without a new checkpoint ({where}): not started again")
+            break
+        say(f"restart {attempt + 1} of {args.restarts}" + (f" from step {after}" if after >= 0 else ""))
+    return outcome.status
+
+
+def say(message: str) -> None:
+    """A line of the launcher's own, on stderr."""
+    print(f"[launch] {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, subprocess.SubprocessError) as error:
+        say(str(error))
+        sys.exit(1)

@@ -1,0 +1,225 @@
+"""Run a config many times, each time with other values: the config says which in a function `sweep(add)`.
+
+    def sweep(add):
+        for rate in (1e-5, 3e-5, 1e-4):
+            add(**{"train.learning_rate": rate})
+
+    python -m launch.sweep --config configs/sweeps/keep_ratio.py --workdir-root runs/keep --backend local
+
+Everything is checked before anything starts. A run's folder is named by a digest of its complete config, so that the
+same values are the same run however they were said, a changed config makes a new one, and what is complete is skipped.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harvest_jax import config as run_config
+from harvest_jax.errors import ConfigError, HarvestError
+from harvest_jax.version import __version__
+
+STOPPED = {42, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One line of a sweep."""
+
+    id: str
+    overrides: tuple[str, ...]  # field=value, as after --config.
+    workdir: Path
+
+    def arguments(self, config: str) -> list[str]:
+        """What `harvest train` is called with."""
+        fields = [f"--config.{override}" for override in self.overrides]
+        return ["--config", config, "--workdir", str(self.workdir), *fields]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the training ended: its export is there (config.json is the last file written)."""
+        return (self.workdir / "export" / "config.json").is_file()
+
+
+def expand(config: str, root: Path, name: str = "", common: Sequence[str] = ()) -> list[Run]:
+    """The runs of a config's sweep, in its order, every one checked.
+
+    Args:
+      config: file, with its argument if it takes one ("configs/x.py:argument").
+      root: the folder that holds the runs' folders.
+      name: "" for the function `sweep`, else `sweep_<name>`.
+      common: overrides of every run, field=value.
+
+    Raises:
+      ConfigError: no such sweep, an unknown field, a value that cannot be used, two runs that are the same.
+    """
+    runs: list[Run] = []
+    calls: list[dict[str, Any]] = []
+    _sweep_function(config, name)(lambda **values: calls.append(values))
+    if not calls:
+        raise ConfigError(f"{config}: the sweep {name or 'sweep'} adds no run")
+    for number, values in enumerate(calls, 1):
+        overrides = (*common, *(f"{field}={_text(value)}" for field, value in values.items()))
+        try:
+            checked = run_config.load(config, overrides)
+        except ConfigError as error:
+            raise ConfigError(f"run {number} of the sweep ({_words(values)}): {error}") from error
+        canonical = json.dumps(checked.to_dict(), sort_keys=True)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        for earlier, run in enumerate(runs, 1):
+            if run.id == digest:
+                raise ConfigError(
+                    f"runs {earlier} and {number} of the sweep are the same run "
+                    f"({_words(calls[earlier - 1])} and {_words(values)} give one config)"
+                )
+        runs.append(Run(digest, overrides, root / digest))
+    return runs
+
+
+def write_plan(path: Path, config: str, name: str, runs: Sequence[Run]) -> None:
+    """`sweep.json`: what was expanded, in one piece or not at all."""
+    lines = [
+        {
+            "id": run.id,
+            "overrides": list(run.overrides),
+            "workdir": str(run.workdir),
+            "arguments": run.arguments(config),
+        }
+        for run in runs
+    ]
+    plan = {"config": config, "sweep": name or "sweep", "version": __version__, "runs": lines}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".writing")
+    scratch.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def run_locally(runs: Sequence[Run], config: str, command: Sequence[str]) -> int:
+    """One run after the other; a failed one does not keep the next from starting. 0, or the first failure's status."""
+    failed: dict[str, int] = {}
+    for number, run in enumerate(runs, 1):
+        if run.complete:
+            _say(f"{number}/{len(runs)} {run.id} is complete")
+            continue
+        _say(f"{number}/{len(runs)} {run.id}: {' '.join(run.overrides)}")
+        status = subprocess.run([*command, *run.arguments(config)], check=False).returncode
+        if status in STOPPED:
+            _say("stopped; the same command goes on from here")
+            return status if status > 0 else 128 - status
+        if status:
+            failed[run.id] = status if status > 0 else 128 - status
+    if failed:
+        _say(f"{len(failed)} of {len(runs)} failed: " + ", ".join(f"{id} (status {s})" for id, s in failed.items()))
+    return next(iter(failed.values()), 0)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments; fields for every run follow as in `harvest train`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.sweep",
+        usage="python -m launch.sweep --config FILE --workdir-root DIR [--backend B] [--config.FIELD=VALUE ...]",
+        description="Run a config's sweep: --config.FIELD=VALUE is set in every run, the sweep's own values after it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="config file with a function sweep(add)")
+    parser.add_argument("--workdir-root", "--workdir_root", required=True, type=Path, metavar="DIR", help="of the runs")
+    parser.add_argument("--sweep", default="", metavar="NAME", help="the function sweep_NAME instead of sweep")
+    parser.add_argument(
+        "--backend",
+        choices=("local", "print"),
+        default="print",
+        help="local: one run after the other, here; print: the command lines of what is not complete (default)",
+    )
+    parser.add_argument(
+        "--command",
+        default=None,
+        metavar="WORDS",
+        help="what trains; default: harvest train. With print: --command 'sbatch launch/slurm.sbatch'",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="check and list the runs; start and write nothing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; a mistake becomes one line on stderr."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    for word in rest:
+        if not word.startswith("--config.") or "=" not in word:
+            parser.error(f"unknown argument {word}")
+    try:
+        common = [word.removeprefix("--config.") for word in rest]
+        runs = expand(args.config, args.workdir_root, args.sweep, common)
+        if args.dry_run:
+            for run in runs:
+                print(f"{run.id}  {'complete' if run.complete else 'to do':8}  {' '.join(run.overrides)}")
+            return 0
+        write_plan(args.workdir_root / "sweep.json", args.config, args.sweep, runs)
+        if args.backend == "print":
+            words = shlex.split(args.command) if args.command else ["harvest", "train"]
+            for run in runs:
+                if not run.complete:
+                    print(shlex.join([*words, *run.arguments(args.config)]))
+            return 0
+        # This interpreter's own harvest_jax, whatever `harvest` is on PATH.
+        words = shlex.split(args.command) if args.command else [sys.executable, "-m", "harvest_jax", "train"]
+        return run_locally(runs, args.config, words)
+    except (HarvestError, OSError) as error:
+        _say(" ".join(str(error).split()))
+        return error.exit_code if isinstance(error, HarvestError) else 1
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 128 + signal.SIGINT
+
+
+def _sweep_function(config: str, name: str) -> Callable[[Callable[..., None]], None]:
+    file = config.partition(":")[0]
+    wanted = f"sweep_{name}" if name else "sweep"
+    if not Path(file).is_file():
+        raise ConfigError(f"no config file {file}")
+    spec = importlib.util.spec_from_file_location(f"harvest_sweep_{Path(file).stem}", file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{file} is not a Python config file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
+    function = getattr(module, wanted, None)
+    if not callable(function):
+        found = sorted(key for key in vars(module) if key == "sweep" or key.startswith("sweep_"))
+        raise ConfigError(f"{file} has no function {wanted}(add)" + (f"; it has {', '.join(found)}" if found else ""))
+    result: Callable[[Callable[..., None]], None] = function
+    return result
+
+
+def _text(value: Any) -> str:
+    """A value as `--config.field=` takes it: floats with all their digits, true and false in lower case."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float | tuple | list):
+        return repr(value)
+    raise ConfigError(f"a sweep's value must be a number, a string, a bool or a tuple of them, not {value!r}")
+
+
+def _words(values: dict[str, Any]) -> str:
+    return ", ".join(f"{field}={value}" for field, value in values.items()) or "no values"
+
+
+def _say(message: str) -> None:
+    print(f"[sweep] {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+#
+# `harvest train` on a Cloud TPU VM or pod slice: the same line on every host; JAX finds the other hosts by itself.
+#
+#   launch/tpu_vm.sh --name NAME --zone ZONE --type v5litepod-16 [options] -- --config FILE --workdir DIR [...]
+#
+#   --steps LIST     of create,copy,train,delete, in this order (default: create,copy,train)
+#   --project P      default: gcloud's own
+#   --version V      TPU software version (default: the common one of the type)
+#   --spot           a machine that may be taken away
+#   --setup FILE     shell script run on every host after the copy: mount the file system that holds shards and workdir
+#   --dry_run        print the commands, run none
+#
+# The workdir and the shards must lie in a folder that all hosts see (Filestore, or a bucket mounted with gcsfuse by
+# the setup script). What is copied is the commit at HEAD. Run again with --steps train (or, after a spot machine was
+# taken away, create,copy,train) to go on from the last checkpoint.
+set -euo pipefail
+
+fail() {
+  echo "tpu_vm.sh: $*" >&2
+  exit 2
+}
+
+name='' zone='' type='' project='' version='' setup='' steps='create,copy,train' spot=false dry_run=false
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --name | --zone | --type | --project | --version | --setup | --steps)
+      [[ $# -ge 2 ]] || fail "$1 needs a value"
+      printf -v "${1#--}" '%s' "$2"
+      shift 2
+      ;;
+    --spot) spot=true; shift ;;
+    --dry_run) dry_run=true; shift ;;
+    --) shift; break ;;
+    -h | --help) sed -n '3,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) fail "unknown option $1; what \`harvest train\` takes comes after --" ;;
+  esac
+done
+arguments=()
+for argument in "$@"; do
+  case "$argument" in
+    --dry_run) dry_run=true ;;
+    --config.distributed=*) ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+[[ -n "$name" && -n "$zone" ]] || fail "--name and --zone are needed"
+IFS=',' read -r -a wanted <<<"$steps"
+for step in "${wanted[@]}"; do
+  case "$step" in
+    create) [[ -n "$type" ]] || fail "--type is needed to create (v5litepod-16, v6e-8, v4-32, ...)" ;;
+    train) [[ ${#arguments[@]} -gt 0 ]] || fail "after --: what \`harvest train\` takes (--config FILE --workdir DIR)" ;;
+    copy | delete) ;;
+    *) fail "--steps: $step is none of create, copy, train, delete" ;;
+  esac
+done
+[[ -z "$setup" || -f "$setup" ]] || fail "no file $setup"
+if [[ -z "$version" ]]; then
+  case "$type" in
+    v6e*) version='v2-alpha-tpuv6e' ;;
+    v5p*) version='v2-alpha-tpuv5' ;;
+    v5lite*) version='v2-alpha-tpuv5-lite' ;;
+    *) version='tpu-ubuntu2204-base' ;;
+  esac
+fi
+
+where=(--zone "$zone")
+[[ -z "$project" ]] || where+=(--project "$project")
+tpu=(gcloud compute tpus tpu-vm)
+
+run() {
+  if $dry_run; then
+    printf '%q ' "$@"
+    echo
+  else
+    "$@"
+  fi
+}
+
+on_every_host() {
+  run "${tpu[@]}" ssh "$name" "${where[@]}" --worker=all --command "$1"
+}
+
+create() {
+  local options=("${where[@]}" --accelerator-type "$type" --version "$version")
+  if $spot; then options+=(--spot); fi
+  run "${tpu[@]}" create "$name" "${options[@]}"
+}
+
+copy() {
+  local here archive
+  here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+  if $dry_run; then archive=harvest_jax.tar.gz; else archive="$(mktemp -d)/harvest_jax.tar.gz"; fi
+  run git -C "$here" archive --format=tar.gz --prefix=harvest_jax/ --output "$archive" HEAD
+  run "${tpu[@]}" scp "$archive" "$name:harvest_jax.tar.gz" "${where[@]}" --worker=all
+  # shellcheck disable=SC2016 # expanded on the hosts
+  # The TPU images' own python3 may be too old; Ubuntu has a newer one beside it.
+  on_every_host 'set -e; tar -xzf harvest_jax.tar.gz; cd harvest_jax
+python=python3; $python -c "import sys; sys.exit(sys.version_info < (3, 11))" || {
+  python=python3.11; sudo apt-get update -q && sudo apt-get install -q -y python3.11 python3.11-venv; }
+test -x .venv/bin/python || $python -m venv .venv
+.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[tpu]"'
+  if [[ -n "$setup" ]]; then
+    run "${tpu[@]}" scp "$setup" "$name:harvest_setup.sh" "${where[@]}" --worker=all
+    on_every_host 'bash harvest_setup.sh'
+  fi
+}
+
+train() {
+  local line
+  printf -v line '%q ' .venv/bin/harvest train "${arguments[@]}" --config.distributed=true
+  on_every_host "cd harvest_jax && exec ${line% }"
+}
+
+delete() {
+  run "${tpu[@]}" delete "$name" "${where[@]}" --quiet
+}
+
+for step in "${wanted[@]}"; do
+  "$step"
+done

@@ -1,0 +1,190 @@
+"""Measurements: what lands in metrics.jsonl, what a resume cuts, and sinks that fail."""
+
+import io
+import json
+import math
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from harvest_jax.train import metrics
+from harvest_jax.train.metrics import MetricWriter
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def no_tensorboard(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # import fails, as without the extra
+
+
+def test_each_line_is_on_disk_when_write_returns_and_keeps_every_bit(tmp_path):
+    loss = np.float32(0.1)
+    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+        writer.write(1, {"loss": loss, "clips_per_s": 3})
+        assert lines(tmp_path) == [{"step": 1, "loss": float(loss), "clips_per_s": 3.0}]
+        writer.write(2, {"loss": 2.5})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+    assert np.float32(lines(tmp_path)[0]["loss"]) == loss
+
+
+def test_what_is_no_number_is_null_and_valid_json(tmp_path, capsys):
+    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+        writer.write(1, {"loss": math.nan, "grad_norm": math.inf})
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse) == {"step": 1, "loss": None, "grad_norm": None}
+    assert "loss nan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("restored", "kept"), [(0, []), (4, [2, 4]), (5, [2, 4]), (9, [2, 4, 6])])
+def test_a_resume_cuts_what_lies_beyond_the_restored_step(tmp_path, restored, kept):
+    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+        for step in (2, 4, 6):
+            writer.write(step, {"loss": step})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('[1]\n{"loss": 1}\n{"step": 3, "lo')  # strangers, and a line that a kill cut short
+    with MetricWriter(tmp_path, 10, restored, to_terminal=False) as writer:
+        assert [line["step"] for line in lines(tmp_path)] == kept
+        writer.write(10, {"loss": 0})
+    assert [line["step"] for line in lines(tmp_path)] == [*kept, 10]
+
+
+def test_plain_lines_name_step_loss_speed_share_of_waiting_and_time_left(tmp_path, capsys, monkeypatch):
+    clock = iter([100.0, 110.0, 150.0])
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
+    with MetricWriter(tmp_path, 10000, 100, to_terminal=False) as writer:
+        writer.write(101, {"loss": 2.0, "grad_norm": 0.5, "clips_per_s": 1234.4, "data_wait": 0.031})
+        writer.write(200, {"loss": 1.0})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "step 101/10000  loss 2.0000  clips/s 1,234  data wait 3%  eta 27:29:50  grad_norm 0.5"
+    assert second == "step 200/10000  loss 1.0000  eta 1:21:40"  # 100 steps took 50 s, 9800 are left
+
+
+def test_nothing_from_a_process_that_is_not_the_first(tmp_path, capsys):
+    with MetricWriter(tmp_path / "run", 10, 0, to_terminal=True, enabled=False) as writer:
+        writer.write(1, {"loss": 1.0})
+    assert not (tmp_path / "run").exists()
+    assert capsys.readouterr().out == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_live_display(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with MetricWriter(tmp_path, 10, 2) as writer:
+        writer.write(4, {"loss": 1.5, "clips_per_s": 20.0, "data_wait": 0.5})
+    text = terminal.getvalue()
+    assert "\x1b[" in text
+    for words in ("4/10", "loss 1.5000", "clips/s 20", "data wait 50%", "eta 0:00:00"):
+        assert words in text
+    assert len(lines(tmp_path)) == 1
+
+
+def test_a_sink_that_fails_is_reported_once_and_dropped(tmp_path, monkeypatch, caplog):
+    calls = []
+
+    class Broken:
+        def write(self, step, values):
+            calls.append(step)
+            raise RuntimeError("no network")
+
+        def close(self):
+            raise AssertionError("was dropped")
+
+    monkeypatch.setattr(metrics, "tensorboard", lambda folder, restored_step: Broken())
+    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+        for step in (1, 2, 3):
+            writer.write(step, {"loss": 1.0})
+    assert calls == [1]
+    assert caplog.text.count("do not go to TensorBoard: RuntimeError: no network") == 1
+    assert len(lines(tmp_path)) == 3
+
+
+def test_a_sink_that_cannot_be_opened_or_closed_stops_nothing(tmp_path, monkeypatch, caplog):
+    (tmp_path / "metrics.jsonl").mkdir()
+
+    class Unclosable:
+        def write(self, step, values):
+            pass
+
+        def close(self):
+            raise OSError("gone")
+
+    monkeypatch.setattr(metrics, "tensorboard", lambda folder, restored_step: Unclosable())
+    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+        writer.write(1, {"loss": 1.0})
+    assert "do not go to metrics.jsonl: IsADirectoryError" in caplog.text
+    assert "do not go to TensorBoard: OSError: gone" in caplog.text
+
+
+def test_a_full_disk_leaves_whole_lines_and_is_tried_again(tmp_path, caplog):
+    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+        sink = writer._sinks["metrics.jsonl"]
+        whole = sink._file
+
+        class HalfFull:
+            """A file that takes ten bytes a write."""
+
+            name, fileno, truncate, close = whole.name, whole.fileno, whole.truncate, whole.close
+
+            def write(self, line):
+                return whole.write(line[:10])
+
+        writer.write(1, {"loss": 1.0})
+        sink._file = HalfFull()
+        writer.write(2, {"loss": 2.0})
+        writer.write(3, {"loss": 3.0})
+        sink._file = whole
+        writer.write(4, {"loss": 4.0})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 4]
+    assert caplog.text.count("do not go to metrics.jsonl") == 1
+
+
+def test_tensorboard_gets_every_number_and_hides_the_steps_a_resume_repeats(tmp_path, monkeypatch):
+    log = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            (tmp_path / "tensorboard").mkdir(exist_ok=True)
+            log.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            log.append((name, value, step))
+
+        def flush(self):
+            pass
+
+        def close(self):
+            log.append("closed")
+
+    module = types.ModuleType("tensorboardX")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    for start in (0, 5):
+        with MetricWriter(tmp_path, 10, start, to_terminal=False) as writer:
+            writer.write(start + 1, {"loss": 1.5})
+    folder = str(tmp_path / "tensorboard")
+    assert log == [(folder, None), ("loss", 1.5, 1), "closed", (folder, 6), ("loss", 1.5, 6), "closed"]
+
+
+def test_real_event_files(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    pytest.importorskip("tensorboardX")
+    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+        writer.write(1, {"loss": 1.5, "grad_norm": math.nan})
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"loss" in events.read_bytes()

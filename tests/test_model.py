@@ -1,0 +1,229 @@
+"""The towers: against a plain numpy CLIP, and the invariants that dropping and masking rest on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from harvest_jax.input.patches import patchify
+from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, DecoderConfig, HarvestConfig, TextConfig, VideoConfig, harvest_config
+from harvest_jax.model.harvest import Harvest, normalise, unit
+from harvest_jax.model.video_tower import temporal_ramp
+
+FRAMES = 3
+SMALL = HarvestConfig(
+    name="small",
+    video=VideoConfig(image_size=8, patch_size=4, num_frames=FRAMES, width=16, layers=2, heads=2, embed_dim=12),
+    text=TextConfig(vocab_size=40, context_length=10, width=16, layers=2, heads=2, embed_dim=12),
+    decoder=DecoderConfig(layers=2, width=16, heads=2, memory_width=16, vocab_size=40),
+)
+
+
+class Compiled:
+    """The model's functions under jit: compiled whole, which is much quicker than operation by operation."""
+
+    def __init__(self, config=SMALL, **options):
+        model = Harvest(config, **options)
+        self.init, self.encode_video = model.init, jax.jit(model.encode_video)
+        self.encode_text, self.decode = jax.jit(model.encode_text), jax.jit(model.decode)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Compiled()
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    """Random everywhere, so that a bias or a norm that is not used shows."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    leaves, tree = jax.tree.flatten(shapes)
+    rng = np.random.default_rng(0)
+    return tree.unflatten([rng.normal(0, 0.3, leaf.shape).astype(np.float32) for leaf in leaves])
+
+
+def clips(count=2, frames=FRAMES):
+    video = np.random.default_rng(1).integers(0, 256, (count, frames, 8, 8, 3), dtype=np.uint8)
+    patches = patchify(video, 4)
+    positions = np.tile(np.arange(patches.shape[1], dtype=np.int32), (count, 1))
+    return patches, positions
+
+
+# An independent CLIP transformer, in numpy, one layer after the other.
+
+
+def np_norm(x, p):
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(var + 1e-5) * p["scale"] + p["bias"]
+
+
+def np_softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def np_block(x, p, heads, causal):
+    length, width = x.shape
+    h = np_norm(x, p["ln_1"])
+    q, k, v = (h @ p["attn"]["qkv"]["kernel"][:, i].reshape(width, -1) + p["attn"]["qkv"]["bias"][i].ravel() for i in range(3))
+    out = np.zeros_like(h)
+    d = width // heads
+    for head in range(heads):
+        part = slice(head * d, (head + 1) * d)
+        scores = q[:, part] @ k[:, part].T / np.sqrt(d)
+        if causal:
+            scores = np.where(np.tril(np.ones((length, length), bool)), scores, -np.inf)
+        out[:, part] = np_softmax(scores) @ v[:, part]
+    x = x + out @ p["attn"]["out"]["kernel"].reshape(width, width) + p["attn"]["out"]["bias"]
+    h = np_norm(x, p["ln_2"]) @ p["mlp"]["c_fc"]["kernel"] + p["mlp"]["c_fc"]["bias"]
+    h = h / (1 + np.exp(-1.702 * h))
+    return x + h @ p["mlp"]["c_proj"]["kernel"] + p["mlp"]["c_proj"]["bias"]
+
+
+def np_transformer(x, p, layers, heads, causal):
+    for layer in range(layers):
+        x = np_block(x, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[layer], p["blocks"]), heads, causal)  # noqa: B023
+    return x
+
+
+def test_video_tower_equals_a_plain_numpy_clip(model, params):
+    patches, positions = clips()
+    keep = np.array([0, 3, 5, 10])
+    out = model.encode_video(params, patches[:, keep], positions[:, keep])
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["video"])
+    for row in range(2):
+        pixels = np.asarray(patches)[row, keep].reshape(len(keep), 16, 3) / 255.0
+        pixels = ((pixels - np.array(CLIP_MEAN)) / np.array(CLIP_STD)).reshape(len(keep), 48)
+        x = pixels @ p["patch_embedding"]["kernel"]
+        x = x + p["spatial_embedding"][1 + keep % 4] + p["temporal_embedding"][keep // 4]
+        x = np.concatenate([(p["class_embedding"] + p["spatial_embedding"][0])[None], x])
+        x = np_transformer(np_norm(x, p["ln_pre"]), params["video"]["transformer"], 2, 2, causal=False)
+        np.testing.assert_allclose(out["tokens"][row], x, rtol=2e-4, atol=2e-4)
+        embedding = np_norm(x[0], p["ln_post"]) @ p["proj"]["kernel"]
+        np.testing.assert_allclose(out["embedding"][row], embedding, rtol=2e-4, atol=2e-4)
+
+
+def test_text_tower_equals_a_plain_numpy_clip(model, params):
+    ids = np.array([[38, 5, 7, 39, 0, 0], [38, 5, 9, 11, 13, 39]], np.int32)
+    out = model.encode_text(params, ids)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["text"])
+    for row, end in ((0, 3), (1, 5)):
+        x = p["token_embedding"]["embedding"][ids[row]] + p["positional_embedding"][:6]
+        x = np_norm(np_transformer(x, params["text"]["transformer"], 2, 2, causal=True), p["ln_final"])
+        np.testing.assert_allclose(out["tokens"][row], x, rtol=2e-4, atol=2e-4)
+        np.testing.assert_allclose(out["embedding"][row], x[end] @ p["text_projection"]["kernel"], rtol=2e-4, atol=2e-4)
+
+
+def test_what_follows_the_end_token_changes_nothing(model, params):
+    short = np.array([[38, 5, 7, 39]], np.int32)
+    long = np.array([[38, 5, 7, 39, 0, 0, 0, 0]], np.int32)
+    a, b = model.encode_text(params, short), model.encode_text(params, long)
+    np.testing.assert_allclose(a["embedding"], b["embedding"], rtol=1e-5, atol=1e-6)
+
+
+def test_masked_words_are_replaced_and_hidden(model, params):
+    masked = np.array([[False, True, False, False]])
+    one = model.encode_text(params, np.array([[38, 5, 7, 39]], np.int32), masked)
+    other = model.encode_text(params, np.array([[38, 21, 7, 39]], np.int32), masked)
+    np.testing.assert_array_equal(one["tokens"], other["tokens"])
+    seen = model.encode_text(params, np.array([[38, 5, 7, 39]], np.int32))
+    assert np.abs((np.asarray(seen["tokens"]) - np.asarray(one["tokens"]))[0, 1]).max() > 1e-3
+    np.testing.assert_array_equal(seen["tokens"][0, 0], one["tokens"][0, 0])  # causal: what stands before is not touched
+
+
+def test_keeping_every_patch_in_any_order_is_the_whole_clip(model, params):
+    patches, positions = clips()
+    whole = model.encode_video(params, patches, positions)
+    order = np.random.default_rng(0).permutation(patches.shape[1])
+    shuffled = model.encode_video(params, patches[:, order], positions[:, order])
+    np.testing.assert_allclose(whole["embedding"], shuffled["embedding"], rtol=1e-5, atol=1e-5)
+
+
+def test_dropped_pixels_have_no_influence_and_places_have(model, params):
+    patches, positions = clips()
+    keep = np.array([1, 6, 11])
+    base = model.encode_video(params, patches[:, keep], positions[:, keep])["embedding"]
+    altered = patches.copy()
+    altered[:, 0] = 255 - altered[:, 0]
+    altered = altered[:, keep]
+    np.testing.assert_array_equal(base, model.encode_video(params, altered, positions[:, keep])["embedding"])
+    moved = model.encode_video(params, patches[:, keep], positions[:, np.array([1, 6, 10])])["embedding"]
+    assert np.abs(np.asarray(base) - np.asarray(moved)).max() > 1e-3
+
+
+def test_one_frame_with_a_zero_table_is_clip_whatever_the_clip_length(params):
+    """An imported CLIP: the same parameters under num_frames=1 and under 3 frames with a temporal table of zeros."""
+    image_config = HarvestConfig.from_dict(SMALL.to_dict() | {"video": SMALL.to_dict()["video"] | {"num_frames": 1}})
+    patches, positions = clips(frames=1)
+    video = dict(params["video"])
+    as_image = params | {"video": video | {"temporal_embedding": jnp.zeros((1, 16))}}
+    as_video = params | {"video": video | {"temporal_embedding": jnp.zeros((FRAMES, 16))}}
+    np.testing.assert_array_equal(
+        Compiled(image_config).encode_video(as_image, patches, positions)["embedding"],
+        Compiled().encode_video(as_video, patches, positions)["embedding"],
+    )
+
+
+@pytest.mark.parametrize("frames", [1, 2, 8])
+def test_the_ramp_is_centred_smooth_and_orders_the_frames(frames):
+    table = np.asarray(temporal_ramp(frames, 16))
+    np.testing.assert_allclose(table.mean(axis=0), 0, atol=1e-7)
+    if frames > 1:
+        assert (np.diff(np.abs(np.diff(table[:, 0]))) < 1).all()
+        assert len(np.unique(np.sign(np.diff(table[:, 0])))) == 1  # the slowest wave runs one way
+
+
+def test_decoder_at_slots_equals_decoder_everywhere(model, params):
+    patches, positions = clips()
+    memory = model.encode_video(params, patches, positions)["tokens"]
+    tokens = model.encode_text(params, np.array([[38, 5, 7, 9, 39, 0]] * 2, np.int32))["tokens"]
+    everywhere = model.decode(params, tokens, memory)
+    slots = np.array([1, 3])
+    np.testing.assert_allclose(np.asarray(everywhere)[:, slots], model.decode(params, np.asarray(tokens)[:, slots], memory), rtol=1e-5, atol=1e-5)
+    other = model.decode(params, tokens, np.asarray(memory)[::-1])
+    assert np.abs(np.asarray(everywhere) - np.asarray(other)).max() > 1e-3  # it does look at the video
+
+
+def test_bfloat16_computes_close_to_float32_with_float32_parameters(model, params):
+    patches, positions = clips()
+    half = Compiled(dtype=jnp.bfloat16).encode_video(params, patches, positions)
+    full = model.encode_video(params, patches, positions)
+    assert half["embedding"].dtype == jnp.float32
+    assert half["tokens"].dtype == jnp.bfloat16
+    cosine = np.sum(np.asarray(unit(half["embedding"])) * np.asarray(unit(full["embedding"])), axis=-1)
+    assert cosine.min() > 0.999
+
+
+def test_remat_changes_no_gradient(params):
+    patches, positions = clips()
+
+    def gradient(remat):
+        model = Harvest(SMALL, remat=remat)
+        loss = lambda p, *batch: model.encode_video(p, *batch)["embedding"].sum()  # noqa: E731
+        return jax.jit(jax.grad(loss))(params, patches, positions)["video"]
+
+    for a, b in zip(jax.tree.leaves(gradient(False)), jax.tree.leaves(gradient(True)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_pixels_are_normalised_by_channel():
+    patches = jnp.asarray(np.tile(np.array([0, 128, 255], np.uint8), 16)[None, None])
+    expected = (np.array([0, 128 / 255, 1.0]) - CLIP_MEAN) / CLIP_STD
+    np.testing.assert_allclose(np.asarray(normalise(patches))[0, 0].reshape(16, 3), np.tile(expected, (16, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"),  # published parameter counts of CLIP: the image tower with its projection
+    [("B/32", 87.85), ("B/16", 86.19), ("L/14", 303.97), ("L/14@336", 304.29)],
+)
+def test_named_sizes_have_clips_parameter_counts(size, millions):
+    shapes = jax.eval_shape(Harvest(harvest_config(size, num_frames=1, decoder_layers=0)).init, jax.random.key(0))
+    image = shapes["video"] | {"temporal_embedding": jax.ShapeDtypeStruct((0,), jnp.float32)}
+    count = sum(leaf.size for leaf in jax.tree.leaves(image))
+    assert count / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_config_survives_json():
+    assert HarvestConfig.from_dict(SMALL.to_dict()) == SMALL
+    no_decoder = harvest_config("demo", 1, 0)
+    assert HarvestConfig.from_dict(no_decoder.to_dict()) == no_decoder

@@ -1,0 +1,392 @@
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grain
+import numpy as np
+import pytest
+import simplejpeg
+from orbax.checkpoint import v1 as ocp
+
+from data_pipeline import shard_format
+from data_pipeline.tfds_builder import SplitWriter
+from harvest_jax.config import RunConfig, check, load_dict
+from harvest_jax.errors import ConfigError, DataError, HarvestError
+from harvest_jax.input.frames import prepare_clip
+from harvest_jax.input.patches import gather, num_kept, patchify
+from harvest_jax.input.pipeline import Batches, evaluation_clips, training_batches
+from harvest_jax.input.tokenizer import Tokenizer
+
+SIZE, PATCH, FRAMES, LENGTH = 32, 8, 4, 22
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+TOKENIZER = Tokenizer(1000)
+
+
+def make_record(number: int, frames: int = 6, height: int = 40, width: int = 52, **changes) -> shard_format.Record:
+    """A clip of noise-free frames that differ in every corner and over time; its caption names its number."""
+    y, x = np.mgrid[:height, :width]
+    jpegs = []
+    for t in range(frames):
+        frame = np.stack([(4 * x + 20 * number) % 256, (5 * y + 30 * t) % 256, (3 * (x + y) + 11 * t) % 256], axis=-1)
+        jpegs.append(simplejpeg.encode_jpeg(frame.astype(np.uint8), quality=95, colorspace="RGB"))
+    fields = {
+        "id": f"clip-{number}",
+        "captions": (f"the clip number {WORDS[number]}",),
+        "jpegs": tuple(jpegs),
+        "seconds": tuple(0.5 * t for t in range(frames)),
+        "width": width,
+        "height": height,
+        "extra": {},
+    }
+    return shard_format.Record(**(fields | changes))
+
+
+def write(folder: Path, split: str, records: list[shard_format.Record]) -> None:
+    with SplitWriter(folder, split, len(records), num_shards=min(2, len(records))) as writer:
+        for position, record in enumerate(records):
+            writer.write(position, shard_format.encode(record))
+        writer.publish()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write(folder, "train", [make_record(i) for i in range(10)])
+    write(folder, "pair", [make_record(i, captions=("left", "right", "up")) for i in range(2)])
+    write(folder, "exact", [make_record(i, height=SIZE, width=SIZE) for i in range(5)])
+    return folder
+
+
+def config(folder, *overrides: str) -> RunConfig:
+    base = {
+        "seed": 3,
+        "model.num_frames": FRAMES,
+        "model.keep_ratio": 0.25,
+        "text.length": LENGTH,
+        "text.mask_ratio": 0.4,
+        "data.shards": folder,
+        "train.batch_size": 4,
+    }
+    path = os.path.join(os.path.dirname(__file__), "..", "configs", "base.py")
+    return check(load_dict(path, [*(f"{key}={value}" for key, value in base.items()), *overrides]).to_dict())
+
+
+def batches(folder, *overrides: str, process: tuple[int, int] = (0, 1)) -> Batches:
+    return training_batches(config(folder, *overrides), SIZE, PATCH, TOKENIZER, *process)
+
+
+def take(folder, count: int, *overrides: str, process: tuple[int, int] = (0, 1)) -> list[dict[str, np.ndarray]]:
+    iterator = batches(folder, *overrides, process=process)
+    taken = [next(iterator) for _ in range(count)]
+    iterator.close()
+    return taken
+
+
+def assert_equal(left, right) -> None:
+    assert len(left) == len(right)
+    for one, other in zip(left, right, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert np.array_equal(one[name], other[name]), name
+
+
+def captions(batch) -> list[str]:
+    return [TOKENIZER.decode(ids) for ids in batch["ids"]]
+
+
+def test_a_batch(shards):
+    (batch,) = take(shards, 1)
+    cells = (SIZE // PATCH) ** 2
+    kept = num_kept(FRAMES, cells, 0.25)
+    shapes = {name: (array.dtype.name, array.shape) for name, array in batch.items()}
+    assert shapes == {
+        "patches": ("uint8", (4, kept, PATCH * PATCH * 3)),
+        "positions": ("int32", (4, kept)),
+        "ids": ("int32", (4, LENGTH)),
+        "slots": ("int32", (4, 8)),
+        "slot_weights": ("float32", (4, 8)),
+        "index": ("int64", (4,)),
+    }
+    assert batch["index"].tolist() == [0, 1, 2, 3]
+    assert np.all(np.diff(batch["positions"]) > 0)
+    assert batch["positions"].max() < FRAMES * cells
+    assert len({row.tobytes() for row in batch["positions"]}) == 4  # each clip its own draw
+    assert all(caption.startswith("the clip number ") for caption in captions(batch))
+    for ids, slots, weights in zip(batch["ids"], batch["slots"], batch["slot_weights"], strict=True):
+        end = ids.tolist().index(TOKENIZER.eot)
+        assert all(0 < slot < end for slot in slots[weights == 1])
+    assert batch["slot_weights"].sum() > 0
+
+
+def test_patches_are_the_pixels_at_their_positions(shards):
+    videos = {record.captions[0]: video for record, video in evaluation_clips(shards, "exact", FRAMES, SIZE)}
+    for batch in take(shards, 2, "data.split=exact", "data.sampling=middle", "data.crop=center"):
+        for caption, patches, positions in zip(captions(batch), batch["patches"], batch["positions"], strict=True):
+            assert np.array_equal(patches, gather(patchify(videos[caption], PATCH), positions))
+
+
+def test_flip_mirrors_half_of_the_clips(shards):
+    videos = {record.captions[0]: video for record, video in evaluation_clips(shards, "exact", FRAMES, SIZE)}
+    mirrored = []
+    chosen = ("data.split=exact", "data.sampling=middle", "data.crop=center", "data.flip=true")
+    for batch in take(shards, 8, *chosen):
+        for caption, patches, positions in zip(captions(batch), batch["patches"], batch["positions"], strict=True):
+            video = videos[caption]
+            straight = np.array_equal(patches, gather(patchify(video, PATCH), positions))
+            turned = np.array_equal(patches, gather(patchify(video[:, :, ::-1], PATCH), positions))
+            assert straight != turned
+            mirrored.append(turned)
+    assert 8 <= sum(mirrored) <= 24  # of 32; outside by chance once in 300, and the seed is fixed
+
+
+def test_every_epoch_has_every_clip_once_in_another_order(shards):
+    rows = [caption for batch in take(shards, 5, "train.batch_size=6") for caption in captions(batch)]
+    epochs = [rows[start : start + 10] for start in (0, 10, 20)]
+    assert all(sorted(epoch) == sorted(epochs[0]) and len(set(epoch)) == 10 for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_clip_looks_different_in_every_epoch(shards):
+    seen = {}
+    for batch in take(shards, 10, "data.split=pair"):
+        for i, index in enumerate(batch["index"].tolist()):
+            seen[index] = (batch["positions"][i].tobytes(), batch["patches"][i].tobytes())
+    assert len(set(seen.values())) == 40
+
+
+def test_all_captions_of_a_clip_are_used(shards):
+    words = {caption for batch in take(shards, 10, "data.split=pair") for caption in captions(batch)}
+    assert words == {"left", "right", "up"}
+
+
+def test_seed_decides_everything(shards):
+    assert_equal(take(shards, 3), take(shards, 3))
+    first, other = take(shards, 3), take(shards, 3, "seed=4")
+    assert [captions(batch) for batch in first] != [captions(batch) for batch in other]
+    assert not np.array_equal(first[0]["positions"], other[0]["positions"])
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_the_batches_of_one(shards, count):
+    alone = take(shards, 6)
+    parts = [take(shards, 6, process=(p, count)) for p in range(count)]
+    for step, whole in enumerate(alone):
+        for name, array in whole.items():
+            assert parts[0][step][name].shape[0] == 4 // count
+            for p in range(count):
+                assert np.array_equal(parts[p][step][name], array[p::count]), name
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 7])  # ten clips in batches of four: the epoch ends within the third
+def test_state_goes_on_exactly(shards, step):
+    straight = take(shards, step + 4)
+    stopped = batches(shards)
+    for _ in range(step):
+        next(stopped)
+    state = json.loads(json.dumps(stopped.get_state()))
+    stopped.close()
+    resumed = batches(shards, "data.prefetch=5")
+    next(resumed)  # whatever was read before the state is set does not matter
+    resumed.set_state(state)
+    assert_equal([next(resumed) for _ in range(4)], straight[step:])
+    assert resumed.get_state() == {"next_batch": step + 4}
+    resumed.close()
+
+
+def test_orbax_saves_and_restores_the_position(shards, tmp_path):
+    straight = take(shards, 6)
+    stopped = batches(shards)
+    for _ in range(3):
+        next(stopped)
+    ocp.save_checkpointables(tmp_path / "step", {"data": stopped})
+    stopped.close()
+    resumed = batches(shards)
+    ocp.load_checkpointables(tmp_path / "step", {"data": resumed})
+    assert_equal([next(resumed) for _ in range(3)], straight[3:])
+    resumed.close()
+
+
+def test_worker_processes_give_the_same_batches_and_end(shards):
+    straight = take(shards, 7)
+    before = set(multiprocessing.active_children())
+    iterator = batches(shards, "data.workers=2")
+    iterator.set_state({"next_batch": 2})
+    taken = [{name: array.copy() for name, array in next(iterator).items()} for _ in range(3)]
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    state = iterator.get_state()
+    iterator.close()
+    assert_equal(taken, straight[2:5])
+    assert not any(worker.is_alive() for worker in workers)
+
+    in_threads = batches(shards)
+    in_threads.set_state(state)
+    assert_equal([next(in_threads) for _ in range(2)], straight[5:])
+    in_threads.close()
+
+
+def test_a_killed_worker_is_one_clear_error(shards):
+    iterator = batches(shards, "data.workers=1")
+    next(iterator)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(HarvestError, match=r"loader process died.*data\.workers"):
+        list(itertools.islice(iterator, 20))  # the batches it had made may still come
+    iterator.close()
+
+
+TRAINER = """
+import multiprocessing, time
+from harvest_jax.config import check, load_dict
+from harvest_jax.input.pipeline import training_batches
+from harvest_jax.input.tokenizer import Tokenizer
+run = check(load_dict({config!r}, ["data.shards={shards}", "data.workers=1", "train.batch_size=2"]).to_dict())
+batches = training_batches(run, 32, 8, Tokenizer(1000), 0, 1)
+next(batches)
+print(multiprocessing.active_children()[0].pid, flush=True)
+time.sleep(60)
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_worker_ends_when_the_trainer_is_killed(shards):
+    root = Path(__file__).resolve().parents[1]
+    code = TRAINER.format(config=str(root / "configs" / "base.py"), shards=shards)
+    with subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True) as trainer:
+        worker = int(trainer.stdout.readline())
+        assert is_running(worker)
+        trainer.kill()
+    deadline = time.monotonic() + 10
+    while is_running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_closing_after_one_batch_leaves_no_process(shards):
+    before = set(multiprocessing.active_children())
+    iterator = batches(shards, "data.workers=2")
+    next(iterator)  # only one of the two processes has delivered something
+    assert set(multiprocessing.active_children()) - before
+    iterator.close()
+    deadline = time.monotonic() + 20
+    while set(multiprocessing.active_children()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_threads_end_at_close(shards):
+    before = set(threading.enumerate())
+    iterator = batches(shards, "data.prefetch=3")
+    next(iterator)
+    assert set(threading.enumerate()) - before
+    iterator.close()
+    iterator.close()
+    deadline = time.monotonic() + 10
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.02)
+    with pytest.raises(ValueError, match="closed"):
+        next(iterator)
+
+
+def test_fewer_clips_than_a_batch(shards):
+    (batch,) = take(shards, 1, "data.split=pair", "train.batch_size=8")
+    assert batch["index"].tolist() == list(range(8))
+
+
+def test_number_of_records(shards):
+    iterator = batches(shards)
+    assert iterator.num_records == 10
+    assert isinstance(iterator, grain.DatasetIterator)
+    iterator.close()
+
+
+def test_batch_that_processes_cannot_share(shards):
+    with pytest.raises(ConfigError, match=r"train\.batch_size=4 cannot be shared evenly by 3"):
+        batches(shards, process=(0, 3))
+
+
+def test_patches_that_do_not_tile(shards):
+    with pytest.raises(ConfigError, match="30 pixels"):
+        training_batches(config(shards), 30, PATCH, TOKENIZER, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"jpegs": (b"not a jpeg",) * 6}, "frame 0 cannot be read as JPEG"),
+        ({"jpegs": (make_record(0).jpegs[0][:300],) * 6}, "frame 0 cannot be read as JPEG"),
+        ({"jpegs": (make_record(0).jpegs[0], *make_record(0, height=48).jpegs[1:])}, "frame . cannot be read"),
+        ({"jpegs": (make_record(0).jpegs[0], *make_record(0, height=32).jpegs[1:])}, "frame . is .*32, 52, 3"),
+        ({"jpegs": (), "seconds": ()}, "no frames"),
+        ({"captions": ()}, "no caption"),
+    ],
+)
+def test_a_bad_record_is_named(tmp_path, changes, fault):
+    write(tmp_path, "train", [make_record(5, **changes)])
+    iterator = batches(tmp_path)
+    with pytest.raises(DataError, match=f"record 0 .*clip-5.* of split train in {tmp_path}.*{fault}") as caught:
+        next(iterator)
+    assert "\n" not in str(caught.value)
+    iterator.close()
+
+
+def test_bytes_that_are_no_record_are_named(tmp_path):
+    with SplitWriter(tmp_path, "train", 1) as writer:
+        writer.write(0, b"something else")
+        writer.publish()
+    iterator = batches(tmp_path)
+    with pytest.raises(DataError, match=f"record 0 of split train in {tmp_path}"):
+        next(iterator)
+    iterator.close()
+
+
+def test_a_split_without_clips(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_format, "open_shards", lambda folder, split: [])
+    with pytest.raises(ConfigError, match=r"split 'train' of .* has no clips"):
+        batches(tmp_path)
+
+
+def test_a_split_that_is_not_there(shards):
+    with pytest.raises(DataError, match="no split 'test'"):
+        batches(shards, "data.split=test")
+
+
+def test_a_bad_record_is_named_by_a_worker_process(tmp_path):
+    write(tmp_path, "train", [make_record(5, jpegs=(b"",) * 6)])
+    iterator = batches(tmp_path, "data.workers=1")
+    with pytest.raises(DataError, match="clip-5") as caught:
+        next(iterator)
+    assert "\n" not in str(caught.value)
+    iterator.close()
+
+
+def test_evaluation_clips_are_prepared_clips_in_stored_order(shards):
+    pairs = list(evaluation_clips(shards, "train", 3, SIZE))
+    again = list(evaluation_clips(shards, "train", 3, SIZE))
+    assert sorted(record.id for record, _ in pairs) == sorted(f"clip-{i}" for i in range(10))
+    assert [record.id for record, _ in pairs] == [record.id for record, _ in again]
+    for record, video in pairs:
+        stored = np.stack([simplejpeg.decode_jpeg(jpeg, "RGB") for jpeg in record.jpegs])
+        assert video.shape == (3, SIZE, SIZE, 3)
+        assert np.array_equal(video, prepare_clip(stored, 3, SIZE))
+
+
+def test_evaluation_names_a_bad_record(tmp_path):
+    write(tmp_path, "test", [make_record(7, jpegs=(b"x",))])
+    with pytest.raises(DataError, match="clip-7"):
+        next(evaluation_clips(tmp_path, "test", 2, SIZE))

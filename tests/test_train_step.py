@@ -1,0 +1,192 @@
+"""One step: what trains and what does not, meshes of any size, non-finite batches."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from harvest_jax import config as run_config
+from harvest_jax.errors import ConfigError
+from harvest_jax.input.patches import keep_positions
+from harvest_jax.model.harvest import Harvest
+from harvest_jax.train import mesh as meshes
+from harvest_jax.train.freeze import merge, partition
+from harvest_jax.train.optim import decays, schedule
+from harvest_jax.train.step import MAX_LOGIT_SCALE, Step
+from tests.test_model import SMALL
+
+BATCH = 16
+
+
+def make_run(**changes):
+    config = run_config.load_dict(str(run_config.config_file("base.py")))
+    config.model.dtype = "float32"
+    config.text.length = 8
+    config.train.batch_size = BATCH
+    config.train.learning_rate = 1e-2
+    config.train.warmup_steps = 0
+    for field, value in changes.items():
+        section, name = field.split("__")
+        config[section][name] = value
+    return run_config.check(config)
+
+
+def make_batch(seed=0, keep_ratio=0.5):
+    rng = np.random.default_rng(seed)
+    positions = np.stack([keep_positions(rng, 3, 4, keep_ratio) for _ in range(BATCH)])
+    ids = rng.integers(1, 37, (BATCH, 8)).astype(np.int32)
+    ids[:, 0], ids[:, 6], ids[:, 7] = 38, 39, 0
+    return {
+        "patches": rng.integers(0, 256, (BATCH, positions.shape[1], 48), dtype=np.uint8),
+        "positions": positions,
+        "ids": ids,
+        "slots": np.stack([rng.permutation(np.arange(1, 6))[:2] for _ in range(BATCH)]).astype(np.int32),
+        "slot_weights": (rng.random((BATCH, 2)) < 0.8).astype(np.float32),
+    }
+
+
+def take_steps(run, mesh_fields=(1, 1), count=3, devices=1, batches=None):
+    """(losses, trained parameters) after `count` steps on a mesh."""
+    model = Harvest(SMALL)
+    params = jax.tree.map(np.asarray, jax.jit(model.init, static_argnums=1)(jax.random.key(0), "ramp"))
+    trained, frozen = partition(params, run.train.lr_multipliers)
+    fields = dataclasses.replace(run.mesh, data=mesh_fields[0], fsdp=mesh_fields[1])
+    mesh = meshes.make_mesh(fields, BATCH, jax.devices()[:devices])
+    step = Step(model, run, replicate=lambda x: jax.lax.with_sharding_constraint(x, meshes.replicated(mesh)))
+    shardings = meshes.state_shardings(jax.eval_shape(step.init_state, trained), mesh)
+    state = jax.jit(step.init_state, out_shardings=shardings)(meshes.put(trained, mesh))
+    frozen = meshes.put(frozen, mesh)
+    compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    losses = []
+    for number in range(count):
+        batch = make_batch(number) if batches is None else batches[number]
+        state, metrics = compiled(state, frozen, meshes.put_batch(batch, mesh))
+        losses.append(float(metrics["loss"]))
+    return np.array(losses), meshes.fetch(state.params, mesh), state, frozen, params
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return take_steps(make_run())
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (2, 4), (1, 8)])
+def test_every_mesh_gives_the_one_device_losses(one_device, data, fsdp, monkeypatch):
+    monkeypatch.setattr(meshes, "MIN_SPLIT", 1)  # the test's matrices are small; split them all the same
+    losses, params, state, *_ = take_steps(make_run(), (data, fsdp), devices=8)
+    np.testing.assert_allclose(losses, one_device[0], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(one_device[1]), strict=True):
+        # Adam divides by the gradient's size: a gradient of rounding noise may move a parameter by a whole step
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    kernel = state.params["video"]["transformer"]["blocks"]["mlp"]["c_fc"]["kernel"]
+    assert kernel.addressable_shards[0].data.size * fsdp == kernel.size
+
+
+def test_frozen_text_stays_and_the_rest_moves(one_device):
+    _, trained, _, frozen, before = one_device
+    assert set(frozen) == {"text"}
+    for a, b in zip(jax.tree.leaves(frozen["text"]), jax.tree.leaves(before["text"]), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), b)
+    moved = traverse_util.flatten_dict(trained, sep="/")
+    start = traverse_util.flatten_dict(before, sep="/")
+    still = [path for path, leaf in moved.items() if np.array_equal(leaf, start[path])]
+    assert still == []  # the mask embedding and the scale too: the gradient passes through the frozen tower
+    assert "mask_embedding" in moved and "logit_scale" in moved
+
+
+def test_training_lowers_the_loss():
+    losses, *_ = take_steps(make_run(), count=30, batches=[make_batch(0)] * 30)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_batch_that_is_not_finite_changes_nothing():
+    run = make_run()
+    model = Harvest(SMALL)
+    params = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0)))
+    trained, frozen = partition(params, run.train.lr_multipliers)
+    step = Step(model, run)
+    compiled = jax.jit(step)
+    good = make_batch()
+    bad = good | {"slot_weights": np.full((BATCH, 2), np.nan, np.float32)}
+    state, _ = compiled(step.init_state(trained), frozen, good)
+    after, metrics = compiled(state, frozen, bad)
+    assert not np.isfinite(float(metrics["loss"]))
+    assert int(state.first_bad_step) == -1
+    assert int(after.first_bad_step) == 1
+    for a, b in zip(jax.tree.leaves((state.params, state.opt_state)), jax.tree.leaves((after.params, after.opt_state)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    later, _ = compiled(after, frozen, good)
+    assert int(later.first_bad_step) == 1  # the first one is remembered
+
+
+def test_keeping_everything_is_the_run_without_dropping():
+    """Positions drawn at keep_ratio=1 are the whole grid, so loss and gradient are those of the full clip, exactly."""
+    full = make_batch(0, keep_ratio=1.0)
+    np.testing.assert_array_equal(full["positions"], np.tile(np.arange(12), (BATCH, 1)))
+    one = take_steps(make_run(model__keep_ratio=1.0), count=1, batches=[full])
+    other = take_steps(make_run(model__keep_ratio=0.1), count=1, batches=[full])
+    np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_clean_and_masked_contrastive_text_differ_and_agree_without_masks():
+    batch = make_batch()
+    masked = take_steps(make_run(), count=1, batches=[batch])[0]
+    clean = take_steps(make_run(text__contrastive="clean"), count=1, batches=[batch])[0]
+    assert masked != clean
+    nothing = [batch | {"slot_weights": np.zeros((BATCH, 2), np.float32)}]
+    masked = take_steps(make_run(), count=1, batches=nothing)[0]
+    clean = take_steps(make_run(text__contrastive="clean"), count=1, batches=nothing)[0]
+    np.testing.assert_allclose(masked, clean, rtol=1e-6)
+
+
+def test_logit_scale_is_clamped():
+    run = make_run(train__learning_rate=10.0)
+    _, params, *_ = take_steps(run, count=4)
+    assert 0.0 <= params["logit_scale"] <= np.float32(MAX_LOGIT_SCALE)
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+    rate = schedule(make_run(train__warmup_steps=10, train__steps=100, train__learning_rate=1.0).train)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(55), rate(100)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
+
+
+def test_decay_is_for_matrices_only():
+    shapes = jax.eval_shape(Harvest(SMALL).init, jax.random.key(0))
+    paths = traverse_util.flatten_dict(shapes, sep="/")
+    decayed = {path for path in paths if decays(path)}
+    assert {path for path in paths if path.endswith("kernel")} == decayed
+
+
+def test_partition_and_merge_are_inverse_and_first_pattern_wins():
+    tree = {"video": {"a": 1, "b": 2}, "text": {"c": 3}}
+    trained, frozen = partition(tree, (("video/a", 0.5), ("video/.*|text/.*", 0.0), (".*", 1.0)))
+    assert trained == {"video": {"a": 1}}
+    assert frozen == {"video": {"b": 2}, "text": {"c": 3}}
+    assert merge(trained, frozen) == tree
+
+
+def test_multiplier_tables_that_freeze_all_or_forget_some_are_refused():
+    with pytest.raises(ConfigError, match="freezes every parameter"):
+        partition({"a": 1}, ((".*", 0.0),))
+    with pytest.raises(ConfigError, match="no pattern matches b"):
+        partition({"a": 1, "b": 1}, (("a", 1.0),))
+
+
+def test_multipliers_scale_the_update():
+    table = (("text/.*", 0.0), ("video/proj/.*", 0.1), (".*", 1.0))
+    slow = take_steps(make_run(train__lr_multipliers=table, train__weight_decay=0.0), count=1)
+    fast = take_steps(make_run(train__weight_decay=0.0), count=1)
+    before = slow[4]["video"]["proj"]["kernel"]
+    np.testing.assert_allclose(
+        slow[1]["video"]["proj"]["kernel"] - before, 0.1 * (fast[1]["video"]["proj"]["kernel"] - before), atol=1e-6
+    )
+
+
+def test_mesh_faults_name_both_numbers():
+    fields = run_config.MeshFields(data=-1, fsdp=3)
+    with pytest.raises(ConfigError, match="the 8 devices"):
+        meshes.make_mesh(fields, 16)
+    with pytest.raises(ConfigError, match="batch_size=12 cannot be divided over 8 devices"):
+        meshes.make_mesh(run_config.MeshFields(data=-1, fsdp=1), 12)
