@@ -1,6 +1,6 @@
 """Every field of a run, one comment each. Other configs import this one and override.
 
-    harvest train --config configs/base.py --workdir runs/x --config.data.shards=shards/webvid
+harvest train --config configs/base.py --workdir runs/x --config.data.shards=shards/webvid
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,9 @@ def get_config() -> ConfigDict:
     model.size = "B/16"  # demo, B/32, B/16, L/14, L/14@336
     model.num_frames = 8  # frames a clip
     model.keep_ratio = 0.1  # share of the video patches that the tower sees in training; 1.0 drops nothing
-    model.drop_scope = "clip"  # clip: random over all patches; frame: as many in each frame; tube: same cells in all frames
+    model.drop_scope = (
+        "clip"  # clip: random over all patches; frame: as many in each frame; tube: same cells in all frames
+    )
     model.temporal_init = "zeros"  # zeros: an imported CLIP stays exact; ramp: a small smooth start (docs/decisions.md)
     model.decoder_layers = 4  # cross-attention blocks of the masked-word decoder; 0 with train.mlm_weight=0: none
     model.dtype = "bfloat16"  # of the computation; parameters, norms, softmax and losses stay float32

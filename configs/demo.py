@@ -1,4 +1,4 @@
-"""The demo's training: a small image CLIP learns to see time while nine of ten patches are dropped.
+r"""The demo's training: a small image CLIP learns to see time while nine of ten patches are dropped.
 
     harvest demo --workdir runs/demo            # makes the clips, then trains with this config
     harvest train --config configs/demo.py --workdir runs/demo/longer \\

@@ -1,12 +1,13 @@
-"""Post-pretraining of CLIP ViT-B/16 on WebVid-10M or a set of its kind: the method's main setting.
+r"""Post-pretraining of CLIP ViT-B/16 on WebVid-10M or a set of its kind: the method's main setting.
 
     harvest train --config configs/harvest_b16.py --workdir runs/b16 \\
         --config.data.shards=shards/webvid --config.model.init_from=weights/clip_b16
 
 Hardware: 8 GPUs with 40 GB or more, or a TPU slice of 8 chips and up (`launch/`). 10 passes over 10.7 M clips at batch
-1,024 are 104,000 steps; the paper reports under a day on 8 GPUs. What to expect of this code on a given machine has not
-been measured yet at this size. Values follow InternVideo's nearest public preset (docs/method.md); where the paper's own
-are unknown they are our choice: bfloat16 instead of float16, captions cut at 32 tokens, start and end tokens never masked.
+1,024 are 104,000 steps; the paper reports under a day on 8 GPUs. What to expect of this code on a given machine has
+not been measured yet at this size. Values follow InternVideo's nearest public preset (docs/method.md); where the
+paper's own are unknown they are our choice: bfloat16 instead of float16, captions cut at 32 tokens, start and end
+tokens never masked.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Post-pretraining of CLIP ViT-L/14: as `harvest_b16.py`, with the larger towers.
+r"""Post-pretraining of CLIP ViT-L/14: as `harvest_b16.py`, with the larger towers.
 
     harvest train --config configs/harvest_l14.py --workdir runs/l14 \\
         --config.data.shards=shards/webvid --config.model.init_from=weights/clip_l14

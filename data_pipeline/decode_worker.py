@@ -1,9 +1,9 @@
 """The process that touches strangers' videos: takes one clip at a time, answers, and can be killed at any moment.
 
-Started by worker_pool.py as `python -m data_pipeline.decode_worker CHANNEL PARENT MEMORY`: a fresh interpreter, not a
-copy of the parent (which may hold locks, threads or a GPU), and not `multiprocessing`'s spawn (which would run the
-user's script a second time). Tasks and answers are JSON and plain bytes, never pickles: what a worker says is no
-program for its parent.
+Started by worker_pool.py as `python -m data_pipeline.decode_worker CHANNEL PARENT MEMORY MODULE...`: a fresh
+interpreter, not a copy of the parent (which may hold locks, threads or a GPU), and not `multiprocessing`'s spawn (which
+would run the user's script a second time). Tasks and answers are JSON and plain bytes, never pickles: what a worker
+says is no program for its parent.
 
 The kernel keeps it within bounds: memory (RLIMIT_AS), time per clip (an alarm that ends the process, whatever it is
 doing), no files written (RLIMIT_FSIZE), no core dumps, and SIGKILL as soon as the parent is gone.
@@ -11,11 +11,13 @@ doing), no files written (RLIMIT_FSIZE), no core dumps, and SIGKILL as soon as t
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import resource
 import signal
 import sys
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ def answer(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     DecodeSpec). With `record` (id, captions, extra) the answer's bytes are an encoded record, else the raw frames,
     whose shape is in the header. A video that cannot be used gives the header {"rejected": reason}.
     """
-    from data_pipeline import decode, media_paths, shard_format
+    from data_pipeline import decode, media_paths
 
     try:
         path = task["path"] if "path" in task else media_paths.resolve_below(task["root"], task["video"])
@@ -55,6 +57,8 @@ def answer(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         clip = decode.decode_clip(Path(path), spec, task["start"], task["end"])
         if "record" not in task:
             return {"shape": clip.frames.shape, "seconds": clip.seconds.tolist()}, clip.frames.tobytes()
+        from data_pipeline import shard_format
+
         record = shard_format.Record(
             id=task["record"]["id"],
             captions=tuple(task["record"]["captions"]),
@@ -73,10 +77,10 @@ def answer(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         return {"rejected": f"decoder error: {type(error).__name__}: {str(error)[:200]}"}, b""
 
 
-def serve(channel: Connection) -> None:
-    """Answer tasks until the channel closes."""
-    from data_pipeline import decode, shard_format  # noqa: F401 - loaded now, so that no clip's time pays for it
-
+def serve(channel: Connection, modules: Sequence[str]) -> None:
+    """Answer tasks until the channel closes; what they need is loaded first, so that no clip's time pays for it."""
+    for name in modules:
+        importlib.import_module(name)
     channel.send_bytes(b'{"ready": true}')
     while True:
         try:
@@ -91,14 +95,14 @@ def serve(channel: Connection) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Entry point: the channel's file descriptor, the parent's process id, the memory in bytes."""
-    descriptor, parent, memory = (int(word) for word in argv)
+    """Entry point: the channel's file descriptor, the parent's process id, the memory in bytes, modules to load."""
+    descriptor, parent, memory = (int(word) for word in argv[:3])
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         limit_resources(memory)
-        serve(Connection(descriptor))
+        serve(Connection(descriptor), argv[3:])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from data_pipeline.worker_pool import TIME_LIMIT, DecoderPool
 from harvest_jax.errors import ConfigError, DataError
 
 RUNNERS = ("direct",)
+_MODULES = ("data_pipeline.decode", "data_pipeline.shard_format")  # what a worker needs to make records
 Progress = Callable[[int, int, int], None]  # clips done, clips in all, rejected so far
 
 
@@ -87,7 +88,7 @@ def write_split(
     ordered = sorted(enumerate(rows), key=lambda entry: hashlib.sha256(entry[1].id.encode()).digest())
     failed: dict[int, Reject] = {}
     with SplitWriter(out, split, len(rows), shards, overwrite) as writer:
-        with DecoderPool(workers, time_limit) as pool:
+        with DecoderPool(workers, time_limit, modules=_MODULES) as pool:
             answers = pool.map(_tasks([row for _, row in ordered], os.path.realpath(root), spec))
             for position, ((place, row), answer) in enumerate(zip(ordered, answers, strict=True)):
                 if "rejected" in answer.header:

@@ -45,10 +45,12 @@ def resolve_below(root: str, name: str) -> str:
     if ".." in name.split("/"):
         raise VideoRejected("bad path: it holds '..'; only files below the root are read")
     folder, _, file = name.rpartition("/")
+    if file in ("", "."):
+        raise VideoRejected("bad path: it names a folder")
     path = os.path.join(_real_folder(root, folder), file)
     if os.path.islink(path):
         path = os.path.realpath(path)
-    if os.path.commonpath((root, path)) != root or path == root:
+    if os.path.commonpath((root, path)) != root:
         raise VideoRejected("bad path: a link leads out of the root; only files below the root are read")
     return path
 

@@ -169,6 +169,6 @@ def check_size(width: int, height: int, spec: DecodeSpec) -> None:
       VideoRejected: no size, too many pixels.
     """
     if width < 1 or height < 1:
-        raise VideoRejected("bad picture size: its header gives none, or one that cannot be decoded")
+        raise VideoRejected("bad picture size: its header gives none, or a larger one than is decoded here")
     if max(width, height) > spec.max_side or width * height > spec.max_pixels:
         raise VideoRejected(f"bad picture size: {width} x {height} is more than can be decoded safely")

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -51,13 +51,13 @@ class _Job:
 class _Worker:
     """One process and its channel; `job` is what it works on, `ready` whether it has started."""
 
-    def __init__(self, memory_limit: int):
+    def __init__(self, memory_limit: int, modules: Sequence[str]):
         ours, theirs = multiprocessing.Pipe()
         package = str(Path(__file__).resolve().parents[1])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         # BLAS threads would only reserve the address space that RLIMIT_AS counts
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
-        arguments = [*WORKER_COMMAND, str(theirs.fileno()), str(os.getpid()), str(memory_limit)]
+        arguments = [*WORKER_COMMAND, str(theirs.fileno()), str(os.getpid()), str(memory_limit), *modules]
         try:
             self.process = subprocess.Popen(
                 arguments,
@@ -90,10 +90,24 @@ class _Worker:
 
 
 class DecoderPool:
-    """Worker processes for tasks of decode_worker.answer; a context manager that leaves none behind."""
+    """Worker processes for tasks of decode_worker.answer; a context manager that leaves none behind.
 
-    def __init__(self, workers: int = 1, time_limit: float = TIME_LIMIT, memory_limit: int = MEMORY_LIMIT):
+    Args:
+      workers: at most so many; started when there is work for them.
+      time_limit: seconds for one clip.
+      memory_limit: bytes of address space of each.
+      modules: loaded at their start, so that no clip waits for it.
+    """
+
+    def __init__(
+        self,
+        workers: int = 1,
+        time_limit: float = TIME_LIMIT,
+        memory_limit: int = MEMORY_LIMIT,
+        modules: Sequence[str] = ("data_pipeline.decode",),
+    ):
         self.workers, self.time_limit, self.memory_limit = max(1, workers), time_limit, memory_limit
+        self.modules = modules
         self._pool: list[_Worker] = []
 
     def __enter__(self) -> "DecoderPool":
@@ -143,7 +157,7 @@ class DecoderPool:
 
     def _hand_out(self, jobs: collections.deque[_Job]) -> None:
         while len(self._pool) < self.workers and len(jobs) > sum(worker.job is None for worker in self._pool):
-            self._pool.append(_Worker(self.memory_limit))
+            self._pool.append(_Worker(self.memory_limit, self.modules))
         for worker in self._pool:
             if jobs and worker.ready and worker.job is None:
                 worker.give(jobs.popleft(), self.time_limit)

@@ -2,8 +2,9 @@
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +46,7 @@ class Model:
         """exp of the learned scale: what cosines are multiplied by before a softmax."""
         return float(np.exp(np.asarray(self.params["logit_scale"])))
 
-    def encode_video(
-        self, videos: Sequence[str | Path] | UInt8[np.ndarray, "b t h w 3"]
-    ) -> Float[np.ndarray, "b d"]:
+    def encode_video(self, videos: Sequence[str | Path] | UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b d"]:
         """Embed clips.
 
         An image model (trained on single frames) embeds each frame and averages the normalised embeddings.
@@ -140,7 +139,7 @@ class Model:
         return self._harvest.decode(params, query, memory)[:, 0]
 
     @staticmethod
-    def _in_batches(function, rows, width: int) -> np.ndarray:
+    def _in_batches(function: Callable[..., jax.Array], rows: Any, width: int) -> Float[np.ndarray, "b width"]:
         """`function` over arrays cut into batches of one size, so that it compiles once; the padding is dropped."""
         arrays = rows if isinstance(rows, tuple) else (rows,)
         outputs = [np.zeros((0, width), np.float32)]

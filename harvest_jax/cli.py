@@ -50,8 +50,15 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake becomes one line on stderr and a non-zero code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    overrides = [word.removeprefix("--config.") for word in argv if word.startswith("--config.")]
+    argv = [word for word in argv if not word.startswith("--config.")]
     command = next((word for word in argv if not word.startswith("-")), None)
-    args = build_parser(command).parse_args(argv)
+    parser = build_parser(command)
+    args = parser.parse_args(argv)
+    if overrides and not hasattr(args, "overrides"):
+        parser.error(f"harvest {args.command} takes no --config.{overrides[0]}")
+    if overrides:
+        args.overrides = overrides
     try:
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except HarvestError as error:

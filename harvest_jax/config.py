@@ -169,7 +169,9 @@ def _range_faults(config: RunConfig) -> list[str]:
         "data.sampling": (data.sampling, ("random", "middle")),
         "data.crop": (data.crop, ("random", "center")),
     }
-    faults = [f"{name}={value!r} is none of {', '.join(of)}" for name, (value, of) in choices.items() if value not in of]
+    faults = [
+        f"{name}={value!r} is none of {', '.join(of)}" for name, (value, of) in choices.items() if value not in of
+    ]
     ranges: dict[str, tuple[float, float, float]] = {
         "seed": (config.seed, 0, 2**31 - 1),
         "model.num_frames": (model.num_frames, 1, 1024),

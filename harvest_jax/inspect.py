@@ -12,7 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest inspect`."""
     parser.add_argument("folder", type=Path, help="written by harvest shards, harvest train or harvest demo")
     parser.add_argument(
-        "--contact_sheet", type=Path, metavar="PNG", help="draw frames of some clips (default: FOLDER/contact_sheet.png)"
+        "--contact_sheet",
+        type=Path,
+        metavar="PNG",
+        help="draw frames of some clips (default: FOLDER/contact_sheet.png)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a text")
 

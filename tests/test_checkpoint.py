@@ -29,6 +29,12 @@ ROOT = Path(__file__).resolve().parents[1]
 IDENTITY = {"seed": 0, "model": {"size": "demo", "frames": (1, 2)}, "data_digest": "abc"}
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """Nothing here cuts the power, and a busy disk takes long; see the test of what is forced to it."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @flax.struct.dataclass
 class State:
     """As the trainer's."""
@@ -39,6 +45,7 @@ class State:
 
 
 def make_mesh(count=4):
+    count = min(count, jax.device_count())
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
 
 
@@ -151,8 +158,8 @@ def test_nothing_to_restore_in_a_new_workdir(tmp_path):
 
 
 def test_other_devices_restore_the_same_values_with_a_warning(tmp_path, caplog, monkeypatch):
-    eight = run_identity.topology() | {"devices": 4}
-    monkeypatch.setattr(checkpoint_module, "topology", lambda: eight)
+    saved_on = run_identity.topology() | {"devices": 4}
+    monkeypatch.setattr(checkpoint_module, "topology", lambda: saved_on)
     save_steps(tmp_path, 1)
     goal = make_state(1, devices=2)
     with open_checkpointer(tmp_path) as checkpointer:
@@ -213,6 +220,17 @@ def test_every_one_of_twenty_bit_flips_is_noticed(tmp_path):
     integrity.verify(folder)
 
 
+def test_every_file_is_forced_to_the_disk_before_the_manifest_says_so(tmp_path, monkeypatch):
+    forced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: forced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    save_steps(tmp_path, 1)
+    folder = step_folder(tmp_path, 1)
+    listed = {str(folder / name) for name in integrity.read_manifest(folder)["files"]}
+    before = forced[: forced.index(str(folder / "MANIFEST.json.tmp"))]
+    assert len(listed) > 10
+    assert listed <= set(before)
+
+
 def delete_largest(folder):
     max(files(folder), key=lambda path: path.stat().st_size).unlink()
 
@@ -224,7 +242,7 @@ def cut_largest(folder):
 
 def alter_manifest(folder):
     path = folder / "MANIFEST.json"
-    path.write_text(path.read_text().replace('"devices": 8', '"devices": 4'))
+    path.write_text(path.read_text().replace('"step": 2', '"step": 3'))
 
 
 DAMAGE = {
@@ -310,22 +328,22 @@ def save_then_divide_by_zero(workdir):
         _ = 1 / 0
 
 
-def test_a_full_disk_ends_the_run_and_leaves_the_older_steps(tmp_path, capfd):
+def test_a_full_disk_ends_the_run_and_leaves_the_older_steps(tmp_path, caplog):
     with small_disk(tmp_path / "disk", "size=2m") as disk:
         big = {"params": {"x": jax.random.normal(jax.random.key(0), (400, 400))}}  # 0.6 MB that does not compress
         with pytest.raises(CheckpointError, match="no space left on the disk") as caught:
             save_until_it_fails(disk, big)
+        assert not list((disk / "checkpoints").glob("*tmp"))  # the space is given back
         last = finished(disk)[-1]
         assert last >= 1
         assert f"the last good checkpoint is step {last};" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert caught.value.exit_code == 5
-        assert not list((disk / "checkpoints").glob("*tmp"))  # the space is given back
         with open_checkpointer(disk) as checkpointer:
             state, meta = checkpointer.restore_latest_good(target(big), None)
         assert meta == {"step": last}
         assert_same(state, big)
-    assert "Traceback" not in capfd.readouterr().err
+    assert caplog.text == ""  # Orbax's own tracebacks are kept back
 
 
 def failing_from(step, monkeypatch):
@@ -348,8 +366,10 @@ def test_a_failed_save_is_raised_by_the_next(tmp_path, monkeypatch):
     assert checkpointer.save(2, make_state(2), None, {})
     with pytest.raises(CheckpointError, match="step 2 was not saved"):
         checkpointer.save(3, make_state(3), None, {})
-    checkpointer.close()  # it was said once
-    assert finished(tmp_path) == [1]
+    monkeypatch.undo()
+    assert checkpointer.save(2, make_state(2), None, {})  # what failed is not taken for saved
+    checkpointer.close()  # and what was raised is not raised again
+    assert finished(tmp_path) == [1, 2]
 
 
 def test_a_failed_last_save_is_raised_at_the_end(tmp_path, monkeypatch):

@@ -67,6 +67,14 @@ def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="not JSON compliant"):
         results.write(path, {"b": list(range(10000)), "a": float("nan")})
     assert json.loads(path.read_text("utf-8")) == {"a": 1}
+
+    def fail(*arguments):
+        raise OSError("killed here")
+
+    monkeypatch.setattr(results.os, "replace", fail)
+    with pytest.raises(OSError, match="killed here"):
+        results.write(path, {"a": 2})
+    assert json.loads(path.read_text("utf-8")) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["r.json"]
 
 

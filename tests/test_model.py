@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from harvest_jax.input.patches import patchify
-from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, DecoderConfig, HarvestConfig, TextConfig, VideoConfig, harvest_config
+from harvest_jax.model.config import (
+    CLIP_MEAN,
+    CLIP_STD,
+    DecoderConfig,
+    HarvestConfig,
+    TextConfig,
+    VideoConfig,
+    harvest_config,
+)
 from harvest_jax.model.harvest import Harvest, normalise, unit
 from harvest_jax.model.video_tower import temporal_ramp
 
@@ -65,7 +73,9 @@ def np_softmax(x):
 def np_block(x, p, heads, causal):
     length, width = x.shape
     h = np_norm(x, p["ln_1"])
-    q, k, v = (h @ p["attn"]["qkv"]["kernel"][:, i].reshape(width, -1) + p["attn"]["qkv"]["bias"][i].ravel() for i in range(3))
+    q, k, v = (
+        h @ p["attn"]["qkv"]["kernel"][:, i].reshape(width, -1) + p["attn"]["qkv"]["bias"][i].ravel() for i in range(3)
+    )
     out = np.zeros_like(h)
     d = width // heads
     for head in range(heads):
@@ -128,7 +138,9 @@ def test_masked_words_are_replaced_and_hidden(model, params):
     np.testing.assert_array_equal(one["tokens"], other["tokens"])
     seen = model.encode_text(params, np.array([[38, 5, 7, 39]], np.int32))
     assert np.abs((np.asarray(seen["tokens"]) - np.asarray(one["tokens"]))[0, 1]).max() > 1e-3
-    np.testing.assert_array_equal(seen["tokens"][0, 0], one["tokens"][0, 0])  # causal: what stands before is not touched
+    np.testing.assert_array_equal(
+        seen["tokens"][0, 0], one["tokens"][0, 0]
+    )  # causal: what stands before is not touched
 
 
 def test_keeping_every_patch_in_any_order_is_the_whole_clip(model, params):
@@ -179,7 +191,12 @@ def test_decoder_at_slots_equals_decoder_everywhere(model, params):
     tokens = model.encode_text(params, np.array([[38, 5, 7, 9, 39, 0]] * 2, np.int32))["tokens"]
     everywhere = model.decode(params, tokens, memory)
     slots = np.array([1, 3])
-    np.testing.assert_allclose(np.asarray(everywhere)[:, slots], model.decode(params, np.asarray(tokens)[:, slots], memory), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(everywhere)[:, slots],
+        model.decode(params, np.asarray(tokens)[:, slots], memory),
+        rtol=1e-5,
+        atol=1e-5,
+    )
     other = model.decode(params, tokens, np.asarray(memory)[::-1])
     assert np.abs(np.asarray(everywhere) - np.asarray(other)).max() > 1e-3  # it does look at the video
 
@@ -209,7 +226,9 @@ def test_remat_changes_no_gradient(params):
 def test_pixels_are_normalised_by_channel():
     patches = jnp.asarray(np.tile(np.array([0, 128, 255], np.uint8), 16)[None, None])
     expected = (np.array([0, 128 / 255, 1.0]) - CLIP_MEAN) / CLIP_STD
-    np.testing.assert_allclose(np.asarray(normalise(patches))[0, 0].reshape(16, 3), np.tile(expected, (16, 1)), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(normalise(patches))[0, 0].reshape(16, 3), np.tile(expected, (16, 1)), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

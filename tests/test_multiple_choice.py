@@ -73,6 +73,8 @@ def test_a_missing_video_is_wrong():
     scores = rows([1, 0], [np.nan, np.nan])
     found = multiple_choice.score(scores, np.array([0, 0]), np.array([False, True]))
     assert (found["accuracy"], found["optimistic"]["accuracy"], found["n"]) == (50, 50, 2)
+    alone = multiple_choice.score(rows([1, 0], [0, 0, 0]), np.array([0, 0]), np.array([False, True]))
+    assert alone["accuracy"] == 50  # the only question with three options is the missing one
     with pytest.raises(NonFiniteError):
         multiple_choice.score(scores, np.array([0, 0]), np.zeros(2, bool))
 

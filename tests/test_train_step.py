@@ -93,7 +93,8 @@ def test_frozen_text_stays_and_the_rest_moves(one_device):
     start = traverse_util.flatten_dict(before, sep="/")
     still = [path for path, leaf in moved.items() if np.array_equal(leaf, start[path])]
     assert still == []  # the mask embedding and the scale too: the gradient passes through the frozen tower
-    assert "mask_embedding" in moved and "logit_scale" in moved
+    assert "mask_embedding" in moved
+    assert "logit_scale" in moved
 
 
 def test_training_lowers_the_loss():
@@ -115,7 +116,9 @@ def test_a_batch_that_is_not_finite_changes_nothing():
     assert not np.isfinite(float(metrics["loss"]))
     assert int(state.first_bad_step) == -1
     assert int(after.first_bad_step) == 1
-    for a, b in zip(jax.tree.leaves((state.params, state.opt_state)), jax.tree.leaves((after.params, after.opt_state)), strict=True):
+    for a, b in zip(
+        jax.tree.leaves((state.params, state.opt_state)), jax.tree.leaves((after.params, after.opt_state)), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
     later, _ = compiled(after, frozen, good)
     assert int(later.first_bad_step) == 1  # the first one is remembered

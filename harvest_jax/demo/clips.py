@@ -36,7 +36,7 @@ def scenes(seed: int) -> dict[str, list[Scene]]:
     """
     rng = np.random.default_rng(seed)
     train = [random_scene(rng, *c) for c in combinations(held=False) for _ in range(TRAIN_CLIPS)]
-    choice = []
+    choice: list[Scene] = []
     for color, shape, motion in combinations(held=True):
         firsts = [random_scene(rng, color, shape, motion) for _ in range(CHOICE_CLIPS)]
         if motion not in {scene.twin.motion for scene in choice if (scene.color, scene.shape) == (color, shape)}:
@@ -65,7 +65,11 @@ def write_clips(folder: Path, seed: int) -> Path:
                 options = [scene.caption, scene.twin.caption]
                 answer = int(rng.integers(2))
                 kind = " / ".join(sorted((scene.motion, scene.twin.motion)))
-                row |= {"options": json.dumps(options[::-1] if answer else options), "answer": str(answer), "type": kind}
+                row |= {
+                    "options": json.dumps(options[::-1] if answer else options),
+                    "answer": str(answer),
+                    "type": kind,
+                }
             rows.append(row)
     manifest = folder / "manifest.csv"
     with manifest.open("w", newline="", encoding="utf-8") as file:

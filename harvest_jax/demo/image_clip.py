@@ -103,7 +103,9 @@ def train(out: Path, steps: int, seed: int) -> None:
             values = " ".join(f"{name} {float(value):.3f}" for name, value in sorted(metrics.items()))
             print(f"step {number + 1}/{steps} {time.perf_counter() - began:.0f} s {values}", flush=True)
     params = jax.tree.map(np.asarray, merge(state.params, frozen))
-    save_model(out, config, params, {"made_by": "harvest_jax.demo.image_clip", "steps": steps, "seed": seed}, np.float16)
+    save_model(
+        out, config, params, {"made_by": "harvest_jax.demo.image_clip", "steps": steps, "seed": seed}, np.float16
+    )
 
 
 def main() -> None:

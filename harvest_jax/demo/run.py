@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import shlex
@@ -11,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from harvest_jax.errors import ConfigError
 from harvest_jax.version import __version__
 
@@ -20,7 +17,7 @@ from harvest_jax.version import __version__
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest demo`."""
     parser.epilog = (
-        "Writes WORKDIR/report.html (a page to look at), WORKDIR/report.json (its figures), WORKDIR/clips (H.264 files\n"
+        "Writes WORKDIR/report.html (a page), WORKDIR/report.json (its figures), WORKDIR/clips (H.264 files\n"
         "and a manifest), WORKDIR/shards and WORKDIR/export (the trained model, for harvest search and harvest eval).\n"
         "About 6 minutes on 2 cores. A demo that was stopped goes on where its training stopped."
     )
@@ -35,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The stages in order; see the module's first line."""
     # jax is imported here so that `harvest demo --help` is instant
-    from data_pipeline.manifest import read_manifest
     from data_pipeline.make_shards import write_split
+    from data_pipeline.manifest import read_manifest
     from data_pipeline.shard_format import split_lengths
     from data_pipeline.video_file import DecodeSpec
     from harvest_jax import api, config
@@ -111,11 +108,11 @@ def run(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "version": __version__,
         "command": f"harvest demo --workdir {shlex.quote(str(workdir))} --seed {args.seed}",
-        "longer_command": f"harvest demo --workdir {shlex.quote(str(workdir) + '-long')} --seed {args.seed} --steps 4000",
+        "longer_command": f"harvest demo --workdir {shlex.quote(f'{workdir}-long')} --seed {args.seed} --steps 4000",
     }
     with _stage("report", "draw the page", seconds):
         show.write_page(workdir, report, image_model, model, shards, run_config)
-    _write_json(workdir / "report.json", report)
+    integrity.write_atomically(workdir / "report.json", json.dumps(report, indent=2).encode() + b"\n")
     print(f"done in {sum(seconds.values()):.0f} s: look at {workdir / 'report.html'}", flush=True)
     return 0
 
@@ -141,9 +138,3 @@ def _say(scores: dict[str, Any]) -> None:
         f"   text-to-video R@1 {retrieval['R@1']:.1f} %; motion or its reverse {choice['accuracy']:.1f} % "
         f"(chance {choice['chance']:.0f} %, n {choice['n']})"
     )
-
-
-def _write_json(path: Path, value: Any) -> None:
-    scratch = path.with_name(path.name + ".writing")
-    scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(scratch, path)

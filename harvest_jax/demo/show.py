@@ -18,7 +18,9 @@ TOP = 3  # clips shown for a query
 QUERY_MOTIONS = ("moves right", "moves up", "grows", "turns clockwise", "blinks off")
 
 
-def write_page(workdir: Path, report: dict[str, Any], before: Model, after: Model, shards: Path, run: RunConfig) -> None:
+def write_page(
+    workdir: Path, report: dict[str, Any], before: Model, after: Model, shards: Path, run: RunConfig
+) -> None:
     """Write `workdir/report.html`."""
     video = after.config.video
     gallery = list(evaluation_clips(shards, "retrieval", video.num_frames, video.image_size))
@@ -38,7 +40,9 @@ def write_page(workdir: Path, report: dict[str, Any], before: Model, after: Mode
     write_report(workdir / "report.html", report, curves, clips, _queries(before, after, gallery), _stills(run.seed))
 
 
-def _one_for_each(gallery: list[tuple[Record, np.ndarray]], motions: tuple[str, ...]) -> list[tuple[Record, np.ndarray]]:
+def _one_for_each(
+    gallery: list[tuple[Record, np.ndarray]], motions: tuple[str, ...]
+) -> list[tuple[Record, np.ndarray]]:
     """The first clip of each motion, another colour or shape each time where there is one."""
     return [
         [entry for entry in gallery if entry[0].captions[0].endswith(motion)][number % 4]
@@ -66,6 +70,9 @@ def _stills(seed: int) -> list[tuple[str, np.ndarray]]:
     """A marked still of each motion, of the kind the image model learnt its words from."""
     rng = np.random.default_rng(seed)
     training = combinations(held=False)
-    picked = [next(c for c in training[number:] + training if c[2] == m) for number, m in zip(range(0, 80, 8), MOTIONS, strict=True)]
+    picked = [
+        next(c for c in training[number:] + training if c[2] == m)
+        for number, m in zip(range(0, 80, 8), MOTIONS, strict=True)
+    ]
     scenes = [random_scene(rng, *combination) for combination in picked]
     return [(scene.caption, render_still(scene, float(rng.uniform(0.3, 0.7)), posed=True)) for scene in scenes]

@@ -41,7 +41,10 @@ _OUTLINES = {  # polygons around the origin, of radius about 1, y down
     "triangle": [(0.0, -1.0), (0.75, 0.75), (-0.75, 0.75)],
     "bar": [(-0.4, -1.0), (0.4, -1.0), (0.4, 1.0), (-0.4, 1.0)],
     "heart": [
-        (0.95 * math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16)
+        (
+            0.95 * math.sin(t) ** 3,
+            -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16,
+        )
         for t in np.linspace(0, 2 * math.pi, 40, endpoint=False)
     ],
 }

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the result there; else the last line printed")
-    parser.add_argument("overrides", nargs="*", default=[], help=argparse.SUPPRESS)
+    parser.set_defaults(overrides=[])  # filled with what follows --config.
 
 
 def run(args: argparse.Namespace) -> int:

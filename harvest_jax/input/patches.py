@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 
+AnyArray = np.ndarray | jax.Array  # numpy in, numpy out; jax in, jax out
 DROP_SCOPES = ("clip", "frame", "tube")
 
 
-def patchify(video: Shaped[np.ndarray | jax.Array, "*b t height width c"], patch_size: int):
+def patchify(video: Shaped[AnyArray, "*b t height width c"], patch_size: int) -> Shaped[AnyArray, "*b n p"]:
     """Cut frames into patches; a reshape and a transpose, for numpy and jax arrays alike.
 
     Args:
@@ -44,7 +45,7 @@ def num_kept(num_frames: int, cells_per_frame: int, keep_ratio: float, scope: st
     """How many patches of a clip are kept: a Python int, fixed by the shapes.
 
     Over the whole clip 1,568 patches at 0.1 keep 157 (InternVideo `viclip_vision.py`); per frame and for tubes each
-    frame keeps the same number, 8 x 20 = 160 (CoTrain `clip_module.py`). At least one is kept (per frame, if scoped so).
+    frame keeps the same number, 8 x 20 = 160 (CoTrain `clip_module.py`). At least one is kept (per frame, if scoped).
     """
     if scope == "clip":
         total = num_frames * cells_per_frame
@@ -75,7 +76,9 @@ def keep_positions(
     return positions_from_noise(rng.random(noise_shape, dtype=np.float32), num_frames, kept, scope)
 
 
-def positions_from_noise(noise, num_frames: int, kept: int, scope: str):
+def positions_from_noise(
+    noise: Shaped[AnyArray, "..."], num_frames: int, kept: int, scope: str
+) -> Int[AnyArray, "*b kept"]:
     """The cells with the smallest noise, ascending: numpy in, numpy out; jax in, jax out; equal for equal noise.
 
     Args:
@@ -111,9 +114,7 @@ def keep_positions_on_device(
     return positions_from_noise(jax.random.uniform(key, (batch, *noise_shape)), num_frames, kept, scope)
 
 
-def gather(
-    patches: Shaped[np.ndarray | jax.Array, "*b n p"], positions: Int[np.ndarray | jax.Array, "*b kept"]
-):
+def gather(patches: Shaped[AnyArray, "*b n p"], positions: Int[AnyArray, "*b kept"]) -> Shaped[AnyArray, "*b kept p"]:
     """The patches at `positions`: [*b, N, P], int32 [*b, K] -> [*b, K, P], same dtype; numpy or jax."""
     xp = jnp if isinstance(patches, jax.Array) else np
     if patches.ndim == 2:

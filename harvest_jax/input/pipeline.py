@@ -8,6 +8,7 @@ leave the loader.
 """
 
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import threading
@@ -97,7 +98,7 @@ def evaluation_clips(
     for number in range(len(records)):
         record = records.parse(number, records[number][1])
         chosen = segment_indices(len(record.jpegs), num_frames, None)
-        frames = records.decode(number, record, chosen)
+        frames = np.stack(list(records.frames(number, record, chosen)))
         _, height, width, _ = frames.shape
         yield record, apply_crop(frames, center_crop(height, width), image_size)
 
@@ -223,23 +224,20 @@ class _Records:
             raise self.error(number, record.id, "no frames")
         return record
 
-    def decode(self, number: int, record: shard_format.Record, chosen: np.ndarray) -> UInt8[np.ndarray, "T H W 3"]:
-        """The chosen frames; DataError if one is no JPEG or the sizes differ."""
-        first, *rest = chosen.tolist()
-        frame = self._decode_frame(number, record, first, None)
-        frames = np.empty((len(chosen), *frame.shape), np.uint8)
-        frames[0] = frame
-        for out, which in zip(frames[1:], rest, strict=True):
-            decoded = self._decode_frame(number, record, which, out)
-            if decoded.shape != out.shape:
-                raise self.error(number, record.id, f"frame {which} is {decoded.shape}, frame {first} is {frame.shape}")
-        return frames
-
-    def _decode_frame(self, number: int, record: shard_format.Record, which: int, out: Any) -> np.ndarray:
-        try:
-            return simplejpeg.decode_jpeg(record.jpegs[which], "RGB", buffer=out)
-        except ValueError as error:
-            raise self.error(number, record.id, f"frame {which} cannot be read as JPEG ({error})") from error
+    def frames(
+        self, number: int, record: shard_format.Record, chosen: np.ndarray
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """The chosen frames one after the other; DataError if one is no JPEG or the sizes differ."""
+        shape = None
+        for which in chosen.tolist():
+            try:
+                frame = simplejpeg.decode_jpeg(record.jpegs[which], "RGB")
+            except ValueError as error:
+                raise self.error(number, record.id, f"frame {which} cannot be read as JPEG ({error})") from error
+            if shape not in (None, frame.shape):
+                raise self.error(number, record.id, f"frame {which} is {frame.shape}, another is {shape}")
+            shape = frame.shape
+            yield frame
 
     def error(self, number: int, name: str, fault: str) -> DataError:
         """A DataError that names the record."""
@@ -268,8 +266,9 @@ class _MakeExample(grain.transforms.RandomMap):
             raise self.records.error(number, record.id, "no caption")
 
         chosen = segment_indices(len(record.jpegs), model.num_frames, rng if data.sampling == "random" else None)
-        frames = self.records.decode(number, record, chosen)
-        _, height, width, _ = frames.shape
+        frames = self.records.frames(number, record, chosen)
+        first = next(frames)
+        height, width, _ = first.shape
         flip = data.flip and bool(rng.random() < 0.5)
         crop = (
             random_crop(height, width, data.min_scale, flip, rng)
@@ -278,7 +277,7 @@ class _MakeExample(grain.transforms.RandomMap):
         )
         cells = (self.image_size // self.patch_size) ** 2
         positions = keep_positions(rng, model.num_frames, cells, model.keep_ratio, model.drop_scope)
-        patches = kept_patches(frames, crop, self.image_size, self.patch_size, positions)
+        patches = kept_patches(itertools.chain([first], frames), crop, self.image_size, self.patch_size, positions)
 
         caption = record.captions[rng.integers(len(record.captions))]
         ids = self.tokenizer([caption], text.length)[0]

@@ -7,6 +7,7 @@ that of `gather(patchify(apply_crop(...)))`, up to Pillow's own rounding (it rou
 
 import functools
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
@@ -15,7 +16,7 @@ from harvest_jax.input.frames import Crop
 
 
 def kept_patches(
-    frames: UInt8[np.ndarray, "T H W 3"],
+    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
     crop: Crop,
     image_size: int,
     patch_size: int,
@@ -24,54 +25,64 @@ def kept_patches(
     """The patches at `positions` of the cropped, resized (bicubic, antialiased) and perhaps mirrored clip.
 
     Args:
-      frames: decoded frames.
+      frames: decoded frames in order, all of one size. Each is used before the next is asked for: a clip's frames need
+        not lie in memory together, which would cost as much as all the arithmetic here.
       crop: the square to show.
       image_size: its side after resizing, a multiple of `patch_size`; P = patch_size * patch_size * 3.
       patch_size: in pixels.
-      positions: cells of the T x h x w grid, numbered in that order.
+      positions: cells of the T x h x w grid, numbered in that order, ascending.
 
     Returns:
       uint8 [K, P], pixels within a patch by (row, column, channel).
     """
     cells = image_size // patch_size
-    frame, row, column = np.unravel_index(positions, (len(frames), cells, cells))
+    frame, cell = np.divmod(positions, cells * cells)
+    row, column = np.divmod(cell, cells)
     if crop.flip:  # a mirrored clip's cell is the mirror image of the cell on the other side
         column = cells - 1 - column
-    square = frames[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
     if crop.side == image_size:
-        starts = patch_size * np.arange(cells)
-        patches = _windows(square, starts, patch_size, frame, row, column)
+        starts, size = patch_size * np.arange(cells), patch_size
     else:
         starts, down, across = _weights(crop.side, image_size, patch_size)
-        windows = _windows(square, starts, down.shape[2], frame, row, column)
-        smooth = down[row] @ windows.astype(np.float32) @ across[column]
-        smooth += 0.5
-        patches = np.clip(smooth, 0, 255, out=smooth).astype(np.uint8)
-    patches = patches.reshape(len(positions), patch_size, patch_size, 3)
+        size = down.shape[2]
+
+    windows = np.empty((len(positions), size, size * 3), np.uint8)
+    for t, pixels in enumerate(frames):
+        here = slice(*np.searchsorted(frame, (t, t + 1)))
+        windows[here] = _windows(pixels, crop, size)[starts[row[here]], starts[column[here]]]
+    patches = windows if crop.side == image_size else _filter(windows, down, across, row, column)
     if crop.flip:
-        patches = patches[:, :, ::-1]
+        patches = patches.reshape(len(positions), patch_size, patch_size, 3)[:, :, ::-1]
     return patches.reshape(len(positions), patch_size * patch_size * 3)
 
 
-def _windows(
-    square: UInt8[np.ndarray, "T side side 3"],
-    starts: Int[np.ndarray, " n"],
-    size: int,
-    frame: Int[np.ndarray, " K"],
+def _windows(frame: UInt8[np.ndarray, "H W 3"], crop: Crop, size: int) -> UInt8[np.ndarray, "n n {size} {3*size}"]:
+    """All `size` x `size` windows of the square, by top and left, without a copy; a row is `size` neighbouring pixels."""
+    square = frame[crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+    count = crop.side - size + 1
+    by_row, by_pixel, by_channel = square.strides
+    shape, strides = (count, count, size, 3 * size), (by_row, by_pixel, by_row, by_channel)
+    return np.lib.stride_tricks.as_strided(square, shape, strides, writeable=False)
+
+
+def _filter(
+    windows: UInt8[np.ndarray, "K size size3"],
+    down: Float32[np.ndarray, "n patch size"],
+    across: Float32[np.ndarray, "n size3 patch3"],
     row: Int[np.ndarray, " K"],
     column: Int[np.ndarray, " K"],
-) -> UInt8[np.ndarray, "K {size} {3*size}"]:
-    """Copies of the `size` x `size` windows that begin at (starts[row], starts[column]) of each patch's frame."""
-    num_frames, side, _, _ = square.shape
-    by_frame, by_row, by_pixel, by_channel = square.strides
-    # Every window of the clip as a view, a row of it being `size` pixels next to each other in memory.
-    view = np.lib.stride_tricks.as_strided(
-        square,
-        (num_frames, side - size + 1, side - size + 1, size, size * 3),
-        (by_frame, by_row, by_pixel, by_row, by_channel),
-        writeable=False,
-    )
-    return view[frame, starts[row], starts[column]]
+) -> UInt8[np.ndarray, "K patch patch3"]:
+    """Windows to patches. All patches of a column share one matrix: a few larger products, and no copies of matrices."""
+    order = np.argsort(column, kind="stable")
+    narrow = down[row[order]] @ windows[order].astype(np.float32)
+    smooth = np.empty((*narrow.shape[:2], across.shape[2]), np.float32)
+    ends = np.searchsorted(column[order], np.arange(len(across) + 1))
+    for matrix, begin, end in zip(across, ends[:-1], ends[1:], strict=True):
+        smooth[begin:end] = narrow[begin:end] @ matrix
+    smooth += 0.5
+    patches = np.empty(smooth.shape, np.uint8)
+    patches[order] = np.clip(smooth, 0, 255, out=smooth).astype(np.uint8)
+    return patches
 
 
 @functools.lru_cache(maxsize=128)  # 0.25 MB each at 224 px; random crops of one dataset have fewer different sides

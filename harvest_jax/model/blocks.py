@@ -43,7 +43,11 @@ class SelfAttention(nn.Module):
         qkv = nn.DenseGeneral((3, self.heads, width // self.heads), dtype=self.dtype, kernel_init=init, name="qkv")(x)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # b n heads head_dim
         mixed = jax.nn.dot_product_attention(
-            query, key, value, is_causal=self.causal, implementation=self.implementation
+            query,
+            key,
+            value,
+            is_causal=self.causal,
+            implementation=self.implementation,  # type: ignore[call-overload]
         )
         return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, kernel_init=init, name="out")(mixed)
 

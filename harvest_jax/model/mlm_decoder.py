@@ -21,9 +21,7 @@ class DecoderBlock(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b m d"], memory: Float[Array, "b n d"]
-    ) -> tuple[Float[Array, "b m d"], None]:
+    def __call__(self, x: Float[Array, "b m d"], memory: Float[Array, "b n d"]) -> tuple[Float[Array, "b m d"], None]:
         attention = CrossAttention(self.config.heads, self.dtype, name="cross_attn")
         x = x + attention(LayerNorm(name="ln_1")(x), LayerNorm(name="ln_memory")(memory))
         x = x + Mlp(self.dtype, self.config.layers, name="mlp")(LayerNorm(name="ln_2")(x))
@@ -37,9 +35,7 @@ class MlmDecoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, queries: Float[Array, "b m w"], memory: Float[Array, "b n v"]
-    ) -> Float[Array, "b m vocab"]:
+    def __call__(self, queries: Float[Array, "b m w"], memory: Float[Array, "b n v"]) -> Float[Array, "b m vocab"]:
         width = self.config.width
         dense = lambda name: nn.Dense(  # noqa: E731 (one initialiser for the three square maps)
             width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from harvest_jax.model.blocks import LayerNorm, Transformer
 from harvest_jax.model.config import VideoConfig
 
-RAMP_SCALE = 0.5  # of the ramp's ends, in units of the spatial table's usual size (width**-0.5); docs/decisions.md
+RAMP_SCALE = 2.0  # of the ramp, in units of the spatial table's usual size (width**-0.5); docs/decisions.md
 
 
 def temporal_ramp(num_frames: int, width: int) -> Float[Array, "t d"]:

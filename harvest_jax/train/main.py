@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from harvest_jax.train import mesh as meshes
 from harvest_jax.train.checkpoint import Checkpointer
 from harvest_jax.train.freeze import merge, partition
 from harvest_jax.train.initialise import initial_parameters, model_config
+from harvest_jax.train.integrity import write_atomically
 from harvest_jax.train.loop import run_steps
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE", help="config file; its fields: configs/base.py")
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="checkpoints, metrics and export")
     parser.add_argument("--validate_only", action="store_true", help="check the config and the shards, train nothing")
-    parser.add_argument("overrides", nargs="*", default=[], help=argparse.SUPPRESS)
+    parser.set_defaults(overrides=[])  # filled with what follows --config.
 
 
 def run(args: argparse.Namespace) -> int:
@@ -128,7 +128,7 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
             state = restored[0]
         start = int(state.step)
         if lead:
-            _write_json(workdir / "config.json", run.to_dict())
+            write_atomically(workdir / "config.json", json.dumps(run.to_dict(), indent=2).encode() + b"\n")
             print(_opening(run, config, mesh, len(shards), start), flush=True)
 
         writer = stack.enter_context(MetricWriter(workdir, train.steps, start, to_terminal, enabled=lead))
@@ -152,12 +152,6 @@ def _opening(run: RunConfig, config: HarvestConfig, mesh: jax.sharding.Mesh, cli
     begin = f"go on from step {start}" if start else "begin"
     devices = f"{mesh.size} {mesh.devices.flat[0].device_kind} in {jax.process_count()} process(es)"
     return (
-        f"{begin} of {run.train.steps} steps: {config.name}, {video.num_frames} frames, {kept} of {total} patches kept, "
+        f"{begin} of {run.train.steps} steps: {config.name}, {video.num_frames} frames, {kept} of {total} patches, "
         f"batch {run.train.batch_size} of {clips} clips, {devices}"
     )
-
-
-def _write_json(path: Path, value: Any) -> None:
-    scratch = path.with_name(path.name + ".writing")
-    scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(scratch, path)

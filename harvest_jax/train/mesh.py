@@ -28,7 +28,9 @@ def make_mesh(fields: MeshFields, batch_size: int, devices: Any = None) -> Mesh:
     count = len(devices)
     data = count // fields.fsdp if fields.data == -1 else fields.data
     if data * fields.fsdp != count or data < 1:
-        raise ConfigError(f"mesh.data={fields.data} x mesh.fsdp={fields.fsdp} does not make the {count} devices at hand")
+        raise ConfigError(
+            f"mesh.data={fields.data} x mesh.fsdp={fields.fsdp} does not make the {count} devices at hand"
+        )
     if batch_size % count:
         raise ConfigError(f"train.batch_size={batch_size} cannot be divided over {count} devices")
     return jax.make_mesh((data, fields.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
@@ -67,7 +69,9 @@ def put(tree: Any, mesh: Mesh) -> Any:
 
 def with_shardings(shapes: Any, shardings: Any) -> Any:
     """ShapeDtypeStructs that say where each array shall lie, for restoring."""
-    return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings)
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
+    )
 
 
 def fetch(tree: Any, mesh: Mesh) -> Any:

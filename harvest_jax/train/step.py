@@ -73,11 +73,9 @@ class Step:
         total = jnp.zeros(())
         metrics: Metrics = {}
         if train.contrastive_weight > 0:
-            loss, accuracy = contrastive_loss(
-                video["embedding"], self.replicate(seen["embedding"]), params["logit_scale"]
-            )
+            loss, ranks = contrastive_loss(video["embedding"], self.replicate(seen["embedding"]), params["logit_scale"])
             total += train.contrastive_weight * loss
-            metrics |= {"contrastive_loss": loss, **accuracy}
+            metrics |= {"contrastive_loss": loss, **ranks}
         if words:
             hidden = jnp.take_along_axis(text["tokens"], slots[..., None], axis=1)
             logits = model.decode(params, hidden, video["tokens"])

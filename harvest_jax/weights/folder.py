@@ -35,12 +35,15 @@ def save_model(folder: Path, config: HarvestConfig, params: Params, origin: dict
     """
     folder.mkdir(parents=True, exist_ok=True)
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
-    # A scalar and non-contiguous views are legal in numpy and not in every safetensors reader.
-    flat = {path: np.ascontiguousarray(leaf if dtype is None else leaf.astype(dtype)) for path, leaf in flat.items()}
+    # safetensors stores the buffer as it lies: C order is part of the format (and ascontiguousarray spoils scalars)
+    flat = {path: np.asarray(leaf, dtype or leaf.dtype, order="C") for path, leaf in flat.items()}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
         save_file(flat, Path(scratch) / WEIGHTS, metadata={"format": "harvest_jax", "version": __version__})
         text = json.dumps({"model": config.to_dict(), "origin": origin, "version": __version__}, indent=2)
         (Path(scratch) / CONFIG).write_text(text + "\n", encoding="utf-8")
+        (Path(scratch) / WEIGHTS).chmod(
+            (Path(scratch) / CONFIG).stat().st_mode
+        )  # safetensors writes for its owner only
         os.replace(Path(scratch) / WEIGHTS, folder / WEIGHTS)
         os.replace(Path(scratch) / CONFIG, folder / CONFIG)
 

@@ -1,0 +1,78 @@
+"""The command as a user meets it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from harvest_jax import cli
+from harvest_jax.version import __version__
+
+
+def test_help_names_every_command_and_imports_no_model_code():
+    script = (
+        "import sys; from harvest_jax.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in ('jax', 'av', 'tensorflow', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    for name in cli.COMMANDS:
+        assert f"\n    {name} " in done.stdout
+    assert done.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main([command, "--help"])
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert f"harvest {command}" in text
+    assert "--debug" in text
+    assert max(map(len, text.splitlines())) <= 140
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["--version"])
+    assert done.value.code == 0
+    assert capsys.readouterr().out == f"harvest_jax {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["demo"], "--workdir"),
+        (["demo", "--workdir", "x", "--setps", "3"], "unrecognized arguments: --setps 3"),
+        (["inspect", "x", "--config.a=1"], "harvest inspect takes no --config.a=1"),
+    ],
+)
+def test_wrong_words_end_with_two(arguments, message, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(arguments)
+    assert done.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line_and_debug_shows_more(tmp_path, capsys):
+    missing = str(tmp_path / "gone")
+    assert cli.main(["inspect", missing]) == 3
+    assert capsys.readouterr().err == f"harvest inspect: no folder {missing}\n"
+    assert cli.main(["inspect", missing, "--debug"]) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_inspect_tells_what_a_folder_is(tmp_path, world_shards, capsys):
+    from harvest_jax.demo.image_clip import SHIPPED
+
+    assert cli.main(["inspect", str(SHIPPED)]) == 0
+    text = capsys.readouterr().out
+    assert "all: 5" in text  # of 591,105 parameters
+    assert "made_by: harvest_jax.demo.image_clip" in text
+    assert cli.main(["inspect", str(world_shards), "--contact_sheet", str(tmp_path / "sheet.png")]) == 0
+    assert "train: 24 clips" in capsys.readouterr().out
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["inspect", str(tmp_path)]) == 3
+    assert "is no shard folder" in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""The demo's world, and the whole way with a handful of steps (its learning is measured by `make demo`)."""
+
+import dataclasses
+import json
+
+import av
+import numpy as np
+import pytest
+
+from harvest_jax.cli import main
+from harvest_jax.demo import clips, world
+
+
+def test_a_twin_is_the_clip_played_backwards():
+    rng = np.random.default_rng(0)
+    for motion in world.MOTIONS:
+        scene = world.random_scene(rng, "red", "heart", motion)
+        assert scene.twin.twin == scene
+        assert scene.twin.caption != scene.caption
+        np.testing.assert_array_equal(world.render_clip(scene.twin), world.render_clip(scene)[::-1])
+
+
+@pytest.mark.parametrize("motion", world.MOTIONS)
+def test_every_motion_moves_as_it_says(motion):
+    scene = world.random_scene(np.random.default_rng(1), "red", "bar", motion)
+    scene = dataclasses.replace(scene, ground=world.GROUNDS[0], angle=0.0)
+    seen = world.render_clip(scene).astype(int)[..., 0] > 130  # the red thing
+    first, last = seen[1], seen[-2]
+
+    def centre(mask):
+        rows, columns = np.nonzero(mask)
+        return rows.mean(), columns.mean()
+
+    if motion == "moves left":
+        assert centre(last)[1] < centre(first)[1] - 20
+    elif motion == "moves right":
+        assert centre(last)[1] > centre(first)[1] + 20
+    elif motion == "moves up":
+        assert centre(last)[0] < centre(first)[0] - 20
+    elif motion == "moves down":
+        assert centre(last)[0] > centre(first)[0] + 20
+    elif motion == "grows":
+        assert last.sum() > 3 * first.sum()
+    elif motion == "shrinks":
+        assert first.sum() > 3 * last.sum()
+    elif motion == "blinks on":
+        assert first.sum() == 0 < last.sum()
+    elif motion == "blinks off":
+        assert last.sum() == 0 < first.sum()
+    else:
+        # the bar's tilt: sign of the covariance of row and column; clockwise goes from leaning left to leaning right
+        tilts = []
+        for mask in (first, last):
+            rows, columns = np.nonzero(mask)
+            tilts.append(-np.cov(rows, columns)[0, 1])
+        assert (tilts[1] > 0 > tilts[0]) == (motion == "turns clockwise")
+
+
+def test_held_out_combinations_leave_every_word_and_both_twins_in_training():
+    training, held = world.combinations(held=False), world.combinations(held=True)
+    assert len(training) + len(held) == len(world.COLORS) * len(world.SHAPES) * len(world.MOTIONS)
+    assert not set(training) & set(held)
+    for color in world.COLORS:
+        for motion in world.MOTIONS:
+            assert any(c == color and m == motion for c, _, m in training)
+            assert any(c == color and m == motion for c, _, m in held)
+    assert {(c, s, world.REVERSED[m]) for c, s, m in held} == set(held)
+
+
+def test_scenes_of_the_splits():
+    splits = clips.scenes(0)
+    assert len({scene.caption for scene in splits["retrieval"]}) == len(splits["retrieval"]) == 40
+    assert len(splits["choice"]) == 200
+    assert {scene.twin for scene in splits["choice"]} == set(splits["choice"])
+    assert not {s.caption for s in splits["train"]} & {s.caption for s in splits["choice"]}
+
+
+def test_videos_are_real_h264(tmp_path):
+    frames = world.render_clip(world.random_scene(np.random.default_rng(0), "blue", "bar", "grows"))
+    clips.write_video(tmp_path / "clip.mp4", frames)
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert decoded.shape == frames.shape
+    assert np.abs(decoded.astype(int) - frames.astype(int)).mean() < 6
+
+
+def test_the_whole_way(tmp_path, capsys):
+    assert main(["demo", "--workdir", str(tmp_path), "--steps", "4"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    for when in ("before", "after"):
+        retrieval, choice = report[when]["retrieval"], report[when]["motion_choice"]
+        for way in ("t2v", "v2t"):
+            assert set(retrieval[way]) == {"R@1", "R@5", "R@10", "MedR", "MnR"}
+        assert choice["n"] == 200
+        assert choice["chance"] == 50
+        assert 0 <= choice["accuracy"] <= 100
+    assert abs(report["before"]["motion_choice"]["accuracy"] - 50) < 12  # it cannot know: 3.4 standard errors
+    assert report["text_tower_digest"]["before"] == report["text_tower_digest"]["after"]
+    assert report["tokens"] == {"all": 512, "kept": 52}
+    assert report["step_ms"]["all"] > report["step_ms"]["kept"] > 0
+    assert {"clips", "shards", "before", "train", "after", "cost"} <= set(report["seconds"])
+
+    page = (tmp_path / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert 'src="data:image' in page
+    assert main(["search", "--model", str(tmp_path / "export"), "--videos", str(tmp_path / "clips/videos/retrieval"),
+                 "a red heart grows", "--index", str(tmp_path / "index")]) == 0  # fmt: skip
+    assert ".mp4" in capsys.readouterr().out
