@@ -149,16 +149,26 @@ def _collect(video: OpenVideo, ticks: Sequence[int], spec: DecodeSpec, fresh: bo
     """The compressed pictures that have to be decoded to see those at `ticks`, in decoding order."""
     first = video.seconds(ticks[0])
     for back in _SEEK_BACK:
-        if first <= 2 * back and fresh:
+        if fresh and first <= 2 * back:
             break  # the file has just been opened: it stands at its start
+        if not _seek(video, video.ticks(max(0.0, first - back))):
+            break
         fresh = False
-        video.container.seek(video.ticks(max(0.0, first - back)), stream=video.stream)
         packets = _demux(video, ticks[-1], spec, trust_end)
         if any(packet.pts is not None and packet.pts <= ticks[0] and packet.is_keyframe for packet in packets):
             return packets
-    if not fresh:
-        video.container.seek(min(video.ticks(0.0), video.stream.start_time or 0), stream=video.stream)
+    if not fresh and not _seek(video, min(video.ticks(0.0), video.stream.start_time or 0)):
+        raise VideoRejected("damaged: one cannot go back to an earlier time in it")
     return _demux(video, ticks[-1], spec, trust_end)
+
+
+def _seek(video: OpenVideo, ticks: int) -> bool:
+    """Go to the last key picture at or before a time; False where the file cannot."""
+    try:
+        video.container.seek(ticks, stream=video.stream)
+    except av.FFmpegError:
+        return False
+    return True
 
 
 def _demux(video: OpenVideo, last_tick: int, spec: DecodeSpec, trust_end: bool) -> list[Packet]:
@@ -178,7 +188,9 @@ def _demux(video: OpenVideo, last_tick: int, spec: DecodeSpec, trust_end: bool) 
         packets.append(packet)
         size += packet.size
         if len(packets) > spec.max_packets or size > spec.max_packet_bytes:
-            raise VideoRejected(f"too large: more than {spec.max_packets:,} pictures or {spec.max_packet_bytes:,} bytes at once")
+            raise VideoRejected(
+                f"too large: more than {spec.max_packets:,} pictures or {spec.max_packet_bytes:,} bytes at once"
+            )
     if not trust_end and video.end is not None:
         _check_end(video, packets, last_tick, float(reach - video.origin))
     return packets

@@ -9,14 +9,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipeline.manifest import Reject
 from data_pipeline.make_shards import count_reasons
+from data_pipeline.manifest import Reject
 from data_pipeline.shard_format import Record, ShardSource, open_shards, parse, read_info, split_lengths
 
 _SAMPLE = 2000  # records looked into per split
 _SHEET_CLIPS = 12
 _SHEET_FRAMES = 8
 _TILE = 128  # pixels, height of a frame on the sheet
+_GAP = 3
 
 
 def describe(folder: str | Path, contact_sheet: Path | None = None) -> dict[str, Any]:
@@ -84,12 +85,12 @@ def _describe_split(source: ShardSource) -> dict[str, Any]:
 
 def _statistics(values: list[int]) -> dict[str, float]:
     if not values:
-        return {"min": 0, "median": 0, "mean": 0, "max": 0}
+        return dict.fromkeys(("min", "median", "mean", "max"), 0.0)
     return {
-        "min": min(values),
+        "min": float(min(values)),
         "median": float(np.median(values)),
         "mean": round(float(np.mean(values)), 2),
-        "max": max(values),
+        "max": float(max(values)),
     }
 
 
@@ -133,27 +134,30 @@ def _is_sample(split: dict[str, Any]) -> bool:
 def draw_contact_sheet(clips: list[tuple[str, Record]]) -> Image.Image:
     """One row a clip: its split and id, its first caption, evenly spaced frames."""
     font = ImageFont.load_default(size=14)
-    strips = [np.concatenate(_tiles(record), axis=1) for _, record in clips]
-    width = max([480, *(strip.shape[1] for strip in strips)])
+    strips = [_tiles(record) for _, record in clips]
+    width = max([480, *(sum(tile.width + _GAP for tile in tiles) for tiles in strips)])
     row_height = _TILE + 44
-    sheet = Image.new("RGB", (width + 16, row_height * len(clips) + 8), "white")
+    sheet = Image.new("RGB", (width + 16, row_height * len(clips) + 8), "#eeeeee")
     draw = ImageDraw.Draw(sheet)
-    for index, ((split, record), strip) in enumerate(zip(clips, strips, strict=True)):
+    for index, ((split, record), tiles) in enumerate(zip(clips, strips, strict=True)):
         top = 8 + index * row_height
         title = f"{split}  {record.id}  ({record.width}x{record.height}, {len(record.jpegs)} frames)"
         caption = record.captions[0] if record.captions else str(record.extra)
-        draw.text((8, top), _fit(title, font, width), fill="#777777", font=font)
+        draw.text((8, top), _fit(title, font, width), fill="#666666", font=font)
         draw.text((8, top + 17), _fit(caption, font, width), fill="black", font=font)
-        sheet.paste(Image.fromarray(strip), (8, top + 36))
+        left = 8
+        for tile in tiles:
+            sheet.paste(tile, (left, top + 36))
+            left += tile.width + _GAP
     return sheet
 
 
-def _tiles(record: Record) -> list[UInt8[np.ndarray, "h w 3"]]:
+def _tiles(record: Record) -> list[Image.Image]:
     tiles = []
     for index in _spread(len(record.jpegs), _SHEET_FRAMES):
         picture = Image.fromarray(decode_jpeg(record.jpegs[index]))
         width = max(1, round(picture.width * _TILE / picture.height))
-        tiles.append(np.asarray(picture.resize((width, _TILE), Image.Resampling.BICUBIC)))
+        tiles.append(picture.resize((width, _TILE), Image.Resampling.BICUBIC))
     return tiles
 
 

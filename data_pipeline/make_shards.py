@@ -101,7 +101,9 @@ def write_split(
         _write_rejects(out / f"rejects-{split}.tsv", all_rejects)
         if len(failed) == len(rows):
             reasons = "; ".join(f"{count} x {kind}" for kind, count in count_reasons(all_rejects).items())
-            raise DataError(f"not one clip of {split} could be used ({reasons or 'none given'}): see {out}/rejects-{split}.tsv")
+            raise DataError(
+                f"not one clip of {split} could be used ({reasons or 'none given'}): see {out}/rejects-{split}.tsv"
+            )
         writer.publish()
     written = len(rows) - len(failed)
     return ShardReport(written, all_rejects, time.monotonic() - began, writer.num_bytes, len(writer.lengths))
@@ -139,15 +141,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `harvest shards`."""
     parser.epilog = (
         "A manifest is CSV, TSV, JSONL or Parquet with the columns video and caption; optional id, split, start, end\n"
-        "(seconds or h:m:s); WebVid's, InternVid's and Panda-70M's own files are recognised. Rows and videos that cannot\n"
-        "be used are listed with their reasons in OUT/rejects-SPLIT.tsv and never stop a run; exit code 3 says that\n"
-        "more than --max_rejects of them failed. Run again with another --split or manifest to add a split to OUT."
+        "(seconds or h:m:s); WebVid's, InternVid's and Panda-70M's own files are recognised. Rows and videos that\n"
+        "cannot be used are listed with their reasons in OUT/rejects-SPLIT.tsv and never stop a run; exit code 3 says\n"
+        "that more than --max_rejects of them failed. Run again with another --split or manifest to add a split to OUT."
     )
     parser.add_argument("--manifest", required=True, type=Path, help="which videos and captions")
     parser.add_argument("--out", required=True, type=Path, help="folder of the shards, a TFDS dataset")
     parser.add_argument("--root", type=Path, help="folder below which the videos lie (default: the manifest's)")
     parser.add_argument("--split", help="take only the rows of this split; without a split column: the split's name")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="decoding processes (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="decoding processes (%(default)s)"
+    )
     parser.add_argument("--frames", type=int, default=16, help="frames stored of each clip (%(default)s)")
     parser.add_argument("--short_side", type=int, default=256, help="their shorter side in pixels (%(default)s)")
     parser.add_argument("--min_frames", type=int, default=1, help="reject clips with fewer frames (%(default)s)")
@@ -187,8 +191,8 @@ def run(args: argparse.Namespace) -> int:
         rows += report.n_written + len(report.rejects)
     if rejected > args.max_rejects * rows:
         raise DataError(
-            f"{rejected} of {rows} rows failed, more than --max_rejects {args.max_rejects:g}; the shards of the others are "
-            f"written, and {args.out}/rejects-*.tsv say why"
+            f"{rejected} of {rows} rows failed, more than --max_rejects {args.max_rejects:g}; the shards of the others "
+            f"are written, and {args.out}/rejects-*.tsv say why"
         )
     return 0
 

@@ -65,7 +65,7 @@ class Manifest:
     @property
     def splits(self) -> list[str]:
         """The names of the splits, sorted, of rows and of rejects."""
-        return sorted({entry.split for entry in (*self.rows, *self.rejects) if entry.split})
+        return sorted({row.split for row in self.rows} | {reject.split for reject in self.rejects})
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None, split: str | None = None) -> Manifest:
@@ -92,7 +92,9 @@ def read_manifest(path: str | Path, root: str | Path | None = None, split: str |
         raise DataError(f"{path} has no rows")
     manifest = Manifest(checker.rows, checker.rejects, real_root)
     if not (manifest.rows or manifest.rejects):
-        raise DataError(f"{path} has no rows of the split {split!r}; its splits: {', '.join(sorted(checker.other_splits))}")
+        raise DataError(
+            f"{path} has no rows of the split {split!r}; its splits: {', '.join(sorted(checker.other_splits))}"
+        )
     return manifest
 
 
@@ -206,7 +208,7 @@ class _Checker:
         if given is None or given == "":
             span = "".join(f"_{time:g}" for time in (start, end) if time is not None)
             stem = video.rpartition(".")[0] or video
-            candidates = [f"{stem.rpartition('/')[2]}{span}", f"{stem}{span}"]  # the same name in two folders: with folder
+            candidates = [f"{stem.rpartition('/')[2]}{span}", f"{stem}{span}"]  # with its folder if need be
         else:
             candidates = [str(given).strip()]
         for name in candidates:
@@ -215,8 +217,8 @@ class _Checker:
             if name not in self._taken:
                 return name
         raise RowFault(
-            f"duplicate id: {candidates[-1]!r} is line {self._taken[candidates[-1]]}'s (several captions of one clip go "
-            "into one row, as a list in a .jsonl file)"
+            f"duplicate id: {candidates[-1]!r} is line {self._taken[candidates[-1]]}'s (several captions of one clip "
+            "go into one row, as a list in a .jsonl file)"
         )
 
 
@@ -264,7 +266,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def _encodable(text: str, what: str) -> None:
-    """JSON can spell half a character ("\\ud800"), which no file can hold."""
+    """JSON can spell half a character (a lone surrogate), which no file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,11 +1,11 @@
 """Whose manifest is it? The project's own columns, WebVid's, InternVid's or Panda-70M's, all turned into our own.
 
-| recognised by | video below the root | clip | caption |
-|---|---|---|---|
-| `video` (ours) | that path | `start`, `end` | `caption`, a text or (JSONL, Parquet) a list of texts |
-| `videoid`, `page_dir`, `name` (WebVid) | `page_dir/videoid.mp4`, or `videoid.mp4` where only that exists | whole file | `name` |
-| `YoutubeID`, `Start_timestamp`, `End_timestamp`, `Caption` (InternVid) | `YoutubeID.mp4` | the timestamps | `Caption` |
-| `videoID`, `timestamp`, `caption` (Panda-70M: one row a video) | `videoID.mp4` | one clip per pair | the list's entry |
+Ours: `video`; `start`, `end`; `caption` (or `captions`), a text or, in JSONL and Parquet, a list of texts.
+WebVid: `videoid`, `page_dir`, `name`. The file is `page_dir/videoid.mp4`, or `videoid.mp4` where only that exists; the
+caption is `name`, the clip the whole file.
+InternVid: `YoutubeID`, `Start_timestamp`, `End_timestamp`, `Caption`. The file is `YoutubeID.mp4`.
+Panda-70M, one row a video: `videoID`, `timestamp`, `caption`, the last two lists; `videoID.mp4` gives one clip for each
+pair of times.
 
 Where `.mp4` does not exist below the root, `.webm` and `.mkv` are tried. Every other column is kept.
 """

@@ -1,4 +1,4 @@
-"""Manifest files as rows of cells: CSV, TSV, JSON lines and Parquet; what is wrong with a file as a whole is said here."""
+"""Manifest files as rows of cells: CSV, TSV, JSON lines and Parquet; what is wrong with a whole file is said here."""
 
 import contextlib
 import csv
@@ -40,7 +40,9 @@ def read_lines(path: Path) -> Iterator[Line]:
         elif kind == ".parquet":
             yield from _read_parquet(path)
         else:
-            raise DataError(f"{path}: a manifest is a .csv, .tsv, .jsonl or .parquet file, not {kind or 'without suffix'}")
+            raise DataError(
+                f"{path}: a manifest is a .csv, .tsv, .jsonl or .parquet file, not {kind or 'without suffix'}"
+            )
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise DataError(f"{path} is not UTF-8 text (byte 0x{byte:02x}): save it as UTF-8") from error
@@ -74,7 +76,9 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Line]:
                 fault = "" if len(cells) == len(header) else f"{len(cells)} cells under {len(header)} columns"
                 yield Line(reader.line_num, dict(zip(header, cells, strict=False)), fault)
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error} (a quote inside a quoted cell is doubled)") from error
+            raise DataError(
+                f"{path}, line {reader.line_num}: {error} (a quote inside a quoted cell is doubled)"
+            ) from error
 
 
 def _read_jsonl(path: Path) -> Iterator[Line]:

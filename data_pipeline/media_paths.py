@@ -9,8 +9,8 @@ import functools
 import os
 import re
 import stat
-from pathlib import Path
 from io import BufferedIOBase
+from pathlib import Path
 
 from harvest_jax.errors import DataError
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 from fractions import Fraction
+from typing import Any, cast
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 from data_pipeline.media_paths import VideoRejected
 from data_pipeline.video_file import DecodeSpec
 
-# Antialiased bicubic, as CLIP's pictures were scaled (56 dB from Pillow's). Without the two flags, pictures that need no
-# scaling come out 1.2 of 255 too dark. Planes (gbrp) instead of pixels (rgb24) give the same values in 1.2 instead of
-# 2.9 ms (960 x 540 to 455 x 256) and 0.55 instead of 1.35 ms (456 x 256, not scaled).
+# Antialiased bicubic, as CLIP's pictures were scaled (56 dB from Pillow's). Without the two flags, pictures that need
+# no scaling come out 1.2 of 255 too dark. Planes (gbrp) instead of pixels (rgb24) give the same values in 1.2 instead
+# of 2.9 ms (960 x 540 to 455 x 256) and 0.55 instead of 1.35 ms (456 x 256, not scaled).
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _FORMAT = "gbrp"
 
@@ -62,10 +62,10 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
     A point of the coded picture is shown at x' = a x + c y, y' = b x + d y. Angles that are no quarter turn are
     rounded to the nearest.
     """
-    if SideDataType.DISPLAYMATRIX not in [entry.type for entry in frame.side_data]:
+    matrix = cast(Any, frame.side_data).get("DISPLAYMATRIX")  # PyAV's own types know motion vectors only
+    if matrix is None:
         return False, False, False
-    matrix = np.frombuffer(bytes(frame.side_data[SideDataType.DISPLAYMATRIX]), np.int32)
-    a, b, _, c, d = (int(value) for value in matrix[:5])
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, a < 0, d < 0
     return True, c < 0, b < 0

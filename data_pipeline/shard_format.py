@@ -1,8 +1,9 @@
 """What a record is and where records lie: the only place that knows the bytes.
 
-A shard folder is a TFDS dataset (`tfds.builder_from_directory(D).as_data_source("train")` reads it): `dataset_info.json`,
-`features.json` and, per split, ArrayRecord files with one record per group, so that any record is one read. A record is
-a `tf.train.Example` with the fields of `Record`; frames are JPEG, quality 90 with halved colour.
+A shard folder is a TFDS dataset, which `tfds.builder_from_directory(D).as_data_source("train")` reads too:
+`dataset_info.json`, `features.json` and, per split, ArrayRecord files with one record per group, so that any record is
+one read; beside them `checksums-SPLIT.txt` and `rejects-SPLIT.tsv`. A record is a `tf.train.Example` with the fields of
+`Record`; frames are JPEG, quality 90 with halved colour.
 
 Why that JPEG (96 pictures of 48 web clips, 456 x 256): 21 kB at 42.6 dB and 0.5 ms; quality 75: 13 kB, 39.6 dB;
 quality 95: 30 kB, 44.0 dB; full colour at 90: 25 kB, 43.9 dB, and a third slower to decode. The videos themselves hold
@@ -101,7 +102,8 @@ class ShardSource:
     Attributes:
       paths: the shard files.
       lengths: records in each.
-      digest: sha256 over the files' names, sizes and counts; a run that goes on compares it with the one it began with.
+      digest: of the files' names, sizes, counts and checksums as written; a run that goes on compares it with the one
+        it began with.
     """
 
     def __init__(self, paths: list[Path], lengths: list[int], digest: str):
@@ -125,7 +127,9 @@ class ShardSource:
             raise DataError(f"{path} is damaged (record {index}: {why}): make the shards again") from error
 
     def __repr__(self) -> str:
-        return f"ShardSource({self.paths[0].parent}, {len(self)} records in {len(self.paths)} shards, {self.digest[:12]})"
+        return (
+            f"ShardSource({self.paths[0].parent}, {len(self)} records in {len(self.paths)} shards, {self.digest[:12]})"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +164,9 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     if name != DATASET or info.get("fileFormat") != "array_record":
         raise DataError(f"{folder} holds another dataset ({name}), not shards of `harvest shards`")
     if version.split(".")[0] != VERSION.split(".")[0]:
-        raise DataError(f"{folder} was written in format {version}, this version reads {VERSION}: make the shards again")
+        raise DataError(
+            f"{folder} was written in format {version}, this version reads {VERSION}: make the shards again"
+        )
     return info
 
 
@@ -181,6 +187,11 @@ def shard_path(folder: str | Path, split: str, index: int, count: int) -> Path:
     return Path(folder) / f"{DATASET}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
+def checksum_path(folder: str | Path, split: str) -> Path:
+    """Where the sha256 of each shard of a split stands, as `sha256sum --check` reads it."""
+    return Path(folder) / f"checksums-{split}.txt"
+
+
 def open_shards(folder: str | Path, split: str) -> ShardSource:
     """Open a split for random access, after looking into every file.
 
@@ -198,7 +209,12 @@ def open_shards(folder: str | Path, split: str) -> ShardSource:
     with concurrent.futures.ThreadPoolExecutor(min(32, len(paths))) as threads:
         list(threads.map(_check_shard, paths, lengths))
     facts = [[path.name, os.path.getsize(path), length] for path, length in zip(paths, lengths, strict=True)]
-    return ShardSource(paths, lengths, hashlib.sha256(json.dumps([split, facts]).encode()).hexdigest())
+    try:
+        checksums = checksum_path(folder, split).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{checksum_path(folder, split)} cannot be read: make the shards again") from error
+    digest = hashlib.sha256(json.dumps([split, facts, checksums]).encode()).hexdigest()
+    return ShardSource(paths, lengths, digest)
 
 
 def _check_shard(path: Path, length: int) -> None:

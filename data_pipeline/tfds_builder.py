@@ -7,6 +7,7 @@ features use no image codecs: TensorFlow is never imported.
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from tensorflow_datasets.core import dataset_info as tfds_info
 
-from data_pipeline.shard_format import DATASET, VERSION, WRITER_OPTIONS, shard_path, split_lengths
+from data_pipeline.shard_format import DATASET, VERSION, WRITER_OPTIONS, checksum_path, shard_path, split_lengths
 from harvest_jax.errors import ConfigError, DataError
 
 TARGET_BYTES = 256 << 20  # of a shard: few enough files, small enough to copy and to check
@@ -139,12 +140,18 @@ class SplitWriter:
             self._close_shard()
         except RuntimeError as error:
             raise OSError(f"{self._file()} cannot be written: {str(error).split(';')[0]}") from error
+        paths = [shard_path(self.folder, self.split, index, len(self.lengths)) for index in range(len(self.lengths))]
+        written = [self._hidden / f"{index:05d}" for index in range(len(paths))]
+        checksums = self._hidden / "checksums.txt"
+        lines = [f"{_sha256(file)}  {path.name}\n" for file, path in zip(written, paths, strict=True)]
+        checksums.write_text("".join(lines), encoding="utf-8")
         with _folder_lock(self.folder):
             self._write_info(with_split=False)  # from here on no reader takes the old files for the new ones
             for old in self.folder.glob(f"{DATASET}-{self.split}.array_record-*"):
                 old.unlink()
-            for index in range(len(self.lengths)):
-                (self._hidden / f"{index:05d}").replace(shard_path(self.folder, self.split, index, len(self.lengths)))
+            for file, path in zip(written, paths, strict=True):
+                file.replace(path)
+            checksums.replace(checksum_path(self.folder, self.split))
             self._write_info(with_split=True)
 
     def _write_info(self, with_split: bool) -> None:
@@ -180,6 +187,11 @@ def _split_info(folder: Path, split: str, lengths: list[int], num_bytes: int) ->
         data_dir=folder, dataset_name=DATASET, split=split, filetype_suffix="array_record"
     )
     return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -35,7 +35,7 @@ _AHEAD = 16  # answers per worker that may wait for a slow clip before them
 
 
 class Answer(NamedTuple):
-    """What became of a task: what the worker says of it, and its bytes; header["rejected"] is the reason if it failed."""
+    """What became of a task: what the worker says of it, and its bytes; header["rejected"] is why it failed."""
 
     header: dict[str, Any]
     payload: bytes
@@ -195,7 +195,7 @@ class DecoderPool:
         return answer
 
     def _bury(self, worker: _Worker, pending: collections.deque[_Job]) -> Answer | None:
-        """A worker ended by itself: blame its clip, unless it was killed from outside, which may not be the clip's fault."""
+        """A worker ended by itself: blame its clip, unless it was killed from outside, maybe for another's fault."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.process.wait(1.0)  # its channel closes a moment before its status is known
         status = self._drop(worker)
@@ -207,7 +207,9 @@ class DecoderPool:
         if status == -signal.SIGALRM:
             return Answer({"rejected": f"timeout: not decoded within {self.time_limit:g} s"}, b"")
         if status == -signal.SIGKILL and not worker.job.killed_before:
-            worker.job.killed_before = True  # out of memory by someone else's doing, or the thread that started it ended
+            worker.job.killed_before = (
+                True  # out of memory by someone else's doing, or the thread that started it ended
+            )
             pending.appendleft(worker.job)
             return None
         what = f"signal {-status}" if status < 0 else f"status {status}"
@@ -221,8 +223,8 @@ class DecoderPool:
 class VideoDecoder:
     """Frames of single videos, decoded in killable workers; for embedding and search.
 
-        with VideoDecoder(num_frames=8, short_side=224) as decoder:
-            frames = decoder.decode("a.mp4")
+    with VideoDecoder(num_frames=8, short_side=224) as decoder:
+        frames = decoder.decode("a.mp4")
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class Model:
         """exp of the learned scale: what cosines are multiplied by before a softmax."""
         return float(np.exp(np.asarray(self.params["logit_scale"])))
 
-    def encode_video(self, videos: Sequence[str | Path] | UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b d"]:
+    def encode_video(self, videos: Sequence[str | Path] | np.ndarray) -> Float[np.ndarray, "b d"]:
         """Embed clips.
 
         An image model (trained on single frames) embeds each frame and averages the normalised embeddings.
@@ -63,7 +63,7 @@ class Model:
         """
         return self.encode_clips(self.prepare(videos))
 
-    def prepare(self, videos: Sequence[str | Path] | UInt8[np.ndarray, "b t h w 3"]) -> UInt8[np.ndarray, "b t s s 3"]:
+    def prepare(self, videos: Sequence[str | Path] | np.ndarray) -> UInt8[np.ndarray, "b t s s 3"]:
         """The frames that the model sees: uint8 [B, num_frames, image_size, image_size, 3]."""
         size = self.config.video.image_size
         if isinstance(videos, np.ndarray):
@@ -121,7 +121,7 @@ class Model:
 
     def _patches(self, clips: jax.Array) -> tuple[jax.Array, jax.Array]:
         patches = patchify(clips, self.config.video.patch_size)
-        return patches, jnp.broadcast_to(jnp.arange(patches.shape[1], dtype=jnp.int32), patches.shape[:2])
+        return patches, jnp.broadcast_to(jnp.arange(patches.shape[1], dtype=jnp.int32), patches.shape[:2])  # type: ignore[return-value]
 
     def _video_embedding(self, params: Params, clips: jax.Array) -> jax.Array:
         if self.config.video.num_frames > 1:

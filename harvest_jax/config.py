@@ -114,7 +114,7 @@ _SECTIONS = {
 }
 
 
-def _build(cls: type, values: Mapping[str, Any], prefix: str, faults: list[str]) -> Any:
+def _build(cls: type, values: Mapping[str, Any] | ConfigDict, prefix: str, faults: list[str]) -> Any:
     """One dataclass from one mapping; collects unknown keys, missing keys and wrong types in `faults`."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     model = harvest_jax.load(args.model)
     if len(model.tokenizer.encode(words)) > model.config.text.context_length - 2:
         _say(f"only the beginning of these words is used: the model reads {model.config.text.context_length} tokens")
-    digest = model_digest(args.model)
+    digest = model_digest(model)
     index = _open(place, digest) or SearchIndex(digest, {})
     with _progress() as report:
         changes = update(index, found, model, args.workers or _cores(), _saver(place), report)
@@ -111,14 +111,13 @@ def rank(index: SearchIndex, text: Float32[np.ndarray, " d"], folder: Path, top:
     ]
 
 
-def model_digest(folder: Path) -> str:
-    """SHA-256 over what decides an embedding: the model's description and its weights, wherever they lie."""
-    from harvest_jax.weights.folder import WEIGHTS, load_config
+def model_digest(model: Any) -> str:
+    """SHA-256 over the model's description and its weights, wherever they lie and in whatever precision."""
+    from harvest_jax.train.integrity import tree_digest
 
-    digest = hashlib.sha256(json.dumps(load_config(folder).to_dict(), sort_keys=True).encode())
-    with open(folder / WEIGHTS, "rb") as file:
-        digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    # Not of the file: safetensors writes its header in another order each time.
+    parts = [model.config.to_dict(), tree_digest(model.params)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def printable(name: str) -> str:
@@ -223,13 +222,15 @@ def _links(links: list[str]) -> list[str]:
 
 def _table(results: list[Result]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("rank", "score", "video", box=None, pad_edge=False)
-    for result in results:  # Text: a name such as [red] is no markup
-        table.add_row(str(result.rank), f"{result.score:.4f}", Text(printable(result.path), overflow="fold"))
-    Console().print(table)
+    console = Console()
+    # No rich.Table: it folds or cuts long paths. Left to the terminal, a path can be copied in one piece. And Text: a
+    # name such as [red] is no markup.
+    console.print(Text(f"{'rank':>4}  {'score':>7}  video", style="bold"), soft_wrap=True)
+    for result in results:
+        line = Text.assemble(f"{result.rank:>4}  ", (f"{result.score:7.4f}", "cyan"), f"  {printable(result.path)}")
+        console.print(line, soft_wrap=True)
 
 
 def _json(

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -28,6 +28,7 @@ SAVE_EVERY = 60.0  # seconds: what a killed search loses at most
 _PASSING = ("not found", "cannot be opened")
 
 
+@runtime_checkable
 class VideoModel(Protocol):
     """What is asked of a model; `harvest_jax.load` gives one."""
 

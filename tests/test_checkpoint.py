@@ -19,7 +19,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from harvest_jax.errors import CheckpointError
+from harvest_jax.errors import CheckpointError, Preempted
 from harvest_jax.train import checkpoint as checkpoint_module
 from harvest_jax.train import integrity, run_identity
 from harvest_jax.train.checkpoint import Checkpointer
@@ -322,10 +322,10 @@ def save_until_it_fails(workdir, state):
             checkpointer.save(step, state, None, {})
 
 
-def save_then_divide_by_zero(workdir):
+def save_then_raise(workdir, error):
     with open_checkpointer(workdir) as checkpointer:
         checkpointer.save(1, make_state(1), None, {})
-        _ = 1 / 0
+        raise error
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_older_steps(tmp_path, caplog):
@@ -384,13 +384,22 @@ def test_a_failed_last_save_is_raised_at_the_end(tmp_path, monkeypatch):
 def test_a_failed_save_does_not_hide_the_error_that_ends_the_run(tmp_path, monkeypatch, caplog):
     failing_from(1, monkeypatch)
     with pytest.raises(ZeroDivisionError):
-        save_then_divide_by_zero(tmp_path)
+        save_then_raise(tmp_path, ZeroDivisionError())
     assert "step 1 was not saved" in caplog.text
+
+
+def test_a_run_that_says_it_saved_and_stopped_ends_with_the_error_if_it_did_not(tmp_path, monkeypatch):
+    with pytest.raises(Preempted):
+        save_then_raise(tmp_path / "good", Preempted())
+    assert finished(tmp_path / "good") == [1]
+    failing_from(1, monkeypatch)
+    with pytest.raises(CheckpointError, match="step 1 was not saved"):
+        save_then_raise(tmp_path / "bad", Preempted())
 
 
 def test_a_save_in_flight_is_finished_when_another_error_ends_the_run(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        save_then_divide_by_zero(tmp_path)
+        save_then_raise(tmp_path, ZeroDivisionError())
     assert finished(tmp_path) == [1]
 
 
@@ -418,8 +427,6 @@ Checkpointer(Path({str(tmp_path)!r}), 1, 1, {{}})
         other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert other.returncode
     assert f"is in use by process {os.getpid()}" in other.stderr
-    again = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
 
 
 # Checkpoints that do not fit

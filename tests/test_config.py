@@ -70,7 +70,7 @@ def test_all_faults_come_in_one_message():
         ),
         (
             "from configs import base\ndef get_config():\n c = base.get_config()\n c.train = 3\n return c",
-            "train must be",
+            "Could not override field 'train'",
         ),
         (
             "from configs import base\ndef get_config():\n c = base.get_config()\n del c.seed\n return c",

@@ -1,4 +1,4 @@
-"""Which pictures come out of a video, how they are turned and scaled: against a full decode by PyAV, picture by picture."""
+"""Which pictures come out of a video, how they are turned and scaled, against a full decode by PyAV."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.video_files import numbered_frames, read_number, set_display_matrix, write_video
 
 from data_pipeline.decode import decode_clip, decode_video
 from data_pipeline.media_paths import VideoRejected
 from data_pipeline.video_file import DecodeSpec
 from harvest_jax.errors import ConfigError
+from tests.video_files import numbered_frames, read_number, set_display_matrix, write_video
 
 B_FRAMES = {"bf": "3", "g": "50", "b-pyramid": "normal"}
 

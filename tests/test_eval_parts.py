@@ -145,9 +145,9 @@ def test_msvd_is_many_captions_for_each_of_670_videos(tmp_path):
     assert sum(len(sample.captions) for sample in data.samples) == sum(len(row["caption"]) for row in table)
     flat = [
         {"id": f"{row['video']} {n}", "video": row["video"], "caption": caption}
-        for row in table
+        for row in table[:40]
         for n, caption in enumerate(row["caption"])
     ]
     one_a_row = opened(tmp_path, flat)  # the same set, written one caption a row
-    assert one_a_row.clips == data.clips
+    assert one_a_row.clips == data.clips[:40]
     assert len(one_a_row.samples) == len(flat)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -31,6 +31,7 @@ def test_middle_frames(stored, wanted, middle):
     assert segment_indices(stored, wanted, None).tolist() == middle
 
 
+@settings(deadline=None)  # a loaded machine is no fault
 @given(st.integers(1, 200), st.integers(1, 64), st.integers(0, 2**32 - 1))
 def test_random_frames_lie_in_their_segments(stored, wanted, seed):
     chosen = segment_indices(stored, wanted, np.random.default_rng(seed))
@@ -55,6 +56,7 @@ def test_no_frames():
         segment_indices(0, 8, None)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 500), st.floats(0.01, 1), st.integers(0, 2**32 - 1))
 def test_random_crop_is_inside_and_large_enough(height, width, min_scale, seed):
     crop = random_crop(height, width, min_scale, False, np.random.default_rng(seed))
@@ -118,6 +120,7 @@ def test_kept_patches_equal_gathered_patches_of_whole_frames(crop, flip):
     assert difference.mean() < 0.3
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_kept_patches_for_any_crop(data):
     height, width = data.draw(st.integers(8, 60)), data.draw(st.integers(8, 60))
@@ -135,3 +138,20 @@ def test_kept_patches_of_a_constant_clip_are_constant():
     clip = np.full((2, 50, 70, 3), (10, 128, 255), np.uint8)
     kept = kept_patches(clip, Crop(2, 3, 41), 32, 8, np.arange(32, dtype=np.int32))
     assert np.array_equal(kept.reshape(-1, 3), np.tile([10, 128, 255], (32 * 64, 1)))
+
+
+def test_frames_are_used_one_by_one_and_only_as_far_as_needed():
+    clip = smooth_clip(4, 20, 20)
+    positions = np.array([0, 5, 6], np.int32)  # 2 x 2 cells a frame: the first and the second frame
+    asked = []
+
+    def frames():
+        for t, frame in enumerate(clip):
+            asked.append(t)
+            yield frame
+
+    kept = kept_patches(frames(), Crop(1, 2, 16), 16, 8, positions)
+    assert asked == [0, 1]
+    assert np.array_equal(kept, gather(patchify(clip[:, 1:17, 2:18], 8), positions))
+    with pytest.raises(ValueError, match="fewer frames"):
+        kept_patches(clip[:1], Crop(1, 2, 16), 16, 8, positions)

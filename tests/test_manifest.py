@@ -217,7 +217,7 @@ def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match="it is a folder"):
         read_manifest(tmp_path)
     path = write(tmp_path / "m.csv", "video,caption\na.mp4,x\n")
-    with pytest.raises(DataError, match="no folder .*nowhere to read videos from"):
+    with pytest.raises(DataError, match=r"no folder .*nowhere to read videos from"):
         read_manifest(path, root=tmp_path / "nowhere")
     with pytest.raises(DataError, match="'a-b' cannot name a split"):
         read_manifest(path, split="a-b")
@@ -283,7 +283,15 @@ def test_panda(tmp_path):
     )
     manifest = read_manifest(write(tmp_path / "panda70m.csv", text))
     assert manifest.rows == [
-        Row(f"xyz.{index}", "xyz.mp4", (caption,), "train", start, end, {"url": "https://x.test", "matching_score": score})
+        Row(
+            f"xyz.{index}",
+            "xyz.mp4",
+            (caption,),
+            "train",
+            start,
+            end,
+            {"url": "https://x.test", "matching_score": score},
+        )
         for index, (caption, start, end, score) in enumerate(
             [("A man speaks.", 14.76, 21.76, 0.45), ("It is a cake.", 62.0, 65.5, 0.31)]
         )

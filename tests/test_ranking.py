@@ -202,7 +202,7 @@ def small_retrieval(draw):
     return np.array(values, np.float32).reshape(videos, len(owner)) / 2, np.array(owner)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(small_retrieval())
 def test_scores_are_the_mean_over_all_orders_of_the_ties(case):
     scores, owner = case
@@ -216,7 +216,7 @@ def test_scores_are_the_mean_over_all_orders_of_the_ties(case):
             assert found["pessimistic"][f"R@{k}"] - 1e-9 <= found[f"R@{k}"] <= found["optimistic"][f"R@{k}"] + 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(small_retrieval(), st.randoms(use_true_random=False))
 def test_the_order_of_videos_and_captions_changes_nothing(case, random):
     scores, owner = case
@@ -230,7 +230,7 @@ def test_the_order_of_videos_and_captions_changes_nothing(case, random):
             assert found[name] == pytest.approx(expected[name]), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=5))
 def test_tails_and_means_come_from_one_distribution(entries):
     ranks = ranking.Ranks(*(np.array(column) for column in zip(*entries, strict=True)))
@@ -241,8 +241,8 @@ def test_tails_and_means_come_from_one_distribution(entries):
 
 
 def test_the_median_of_many_tied_queries_is_exact_enough_and_quick():
-    ranks = ranking.Ranks(np.zeros(401, np.int64), np.full(401, 400), np.ones(401, np.int64))
-    assert ranking.expected_median(ranks) == pytest.approx(201, abs=1e-6)  # symmetric about the middle of 1..401
+    ranks = ranking.Ranks(np.zeros(201, np.int64), np.full(201, 200), np.ones(201, np.int64))
+    assert ranking.expected_median(ranks) == pytest.approx(101, abs=1e-9)  # symmetric about the middle of 1..201
 
 
 # --- dual softmax -----------------------------------------------------------------------------------------------

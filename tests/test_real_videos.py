@@ -69,7 +69,9 @@ def test_rejected_with_its_reason(name):
 
 
 def test_the_same_flower_in_two_containers():
-    one, other = (decode_clip(CODECS / f"mdn_flower.{kind}", DecodeSpec(num_frames=8)).frames for kind in ("mp4", "webm"))
+    one, other = (
+        decode_clip(CODECS / f"mdn_flower.{kind}", DecodeSpec(num_frames=8)).frames for kind in ("mp4", "webm")
+    )
     assert np.abs(one.astype(int) - other).mean() < 6
 
 

@@ -37,6 +37,7 @@ def figures(**changes):
         "text_tower_digest": {"before": "ab" * 32, "after": "ab" * 32},
         "tokens": {"all": 512, "kept": 52},
         "step_ms": {"all": 402.0, "kept": 80.0},
+        "step_clips": 16,
         "seconds": {"clips": 9.2, "something_else": 96.0},
         "seed": 7,
         "version": "1.2.3",

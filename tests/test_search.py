@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import harvest_jax
-from harvest_jax import cli, search, search_folder, search_index
+from harvest_jax import cli, load, search, search_folder, search_index
 from harvest_jax.demo.clips import write_video
 from harvest_jax.model.config import HarvestConfig, TextConfig, VideoConfig
 from harvest_jax.model.harvest import Harvest
@@ -32,10 +32,15 @@ class ColourModel:
 
     num_frames = 2
     config = types.SimpleNamespace(
-        video=types.SimpleNamespace(image_size=32), text=types.SimpleNamespace(context_length=8)
+        video=types.SimpleNamespace(image_size=32),
+        text=types.SimpleNamespace(context_length=8),
+        to_dict=lambda: {"name": "colours"},
     )
     tokenizer = types.SimpleNamespace(encode=str.split)
     embedded = 0
+
+    def __init__(self, folder):
+        self.params = {"name": np.frombuffer(str(folder).encode(), np.uint8)}
 
     def encode_clips(self, clips):
         assert clips.shape[1:] == (2, 32, 32, 3)
@@ -57,22 +62,18 @@ def save_small_model(folder, seed):
         text=TextConfig(vocab_size=600, context_length=8, width=16, layers=1, heads=2, embed_dim=8),
         decoder=None,
     )
-    params = jax.tree.map(np.asarray, Harvest(config).init(jax.random.key(seed)))
-    save_model(folder, config, params, {"made_by": "a test"})
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(Harvest(config).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+    save_model(folder, config, params, {"made_by": f"test {folder}"})
     return folder
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Two model folders with different weights."""
-    return [save_small_model(tmp_path_factory.mktemp("models") / str(seed), seed) for seed in range(2)]
-
-
 @pytest.fixture
-def place(tmp_path, models, monkeypatch, capsys):
+def place(tmp_path, monkeypatch, capsys):
     """A folder of three films, a cache of its own, a model that sees colours, and `go(words, ...)`."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(harvest_jax, "load", lambda folder: ColourModel())
+    monkeypatch.setattr(harvest_jax, "load", ColourModel)
     monkeypatch.setattr(ColourModel, "embedded", 0)
     folder = tmp_path / "films"
     film(folder / "r.mp4", "red")
@@ -80,7 +81,7 @@ def place(tmp_path, models, monkeypatch, capsys):
     film(folder / "b.MP4", "blue")
     (folder / "notes.txt").write_text("no film")
 
-    def go(*words, model=models[0], videos=folder, code=0):
+    def go(*words, model="colours", videos=folder, code=0):
         capsys.readouterr()
         ColourModel.embedded = 0
         arguments = ["--model", str(model), "--videos", str(videos), "--workers", "1"]
@@ -109,11 +110,11 @@ def test_the_best_video_comes_first(place):
     assert names(place.go("blue", "--top", "1")) == ["b.MP4"]
 
 
-def test_the_model_scores_as_it_does_elsewhere(place, models, monkeypatch):
-    monkeypatch.undo()  # the real loader
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place.tmp / "cache"))
-    found = json.loads(place.go("a dog", "--json").out)
-    model = harvest_jax.load(models[0])
+def test_the_model_scores_as_it_does_elsewhere(place, monkeypatch):
+    monkeypatch.setattr(harvest_jax, "load", load)  # the real one
+    folder = save_small_model(place.tmp / "model", 0)
+    found = json.loads(place.go("a dog", "--json", model=folder).out)
+    model = load(folder)
     paths = [result["path"] for result in found["results"]]
     assert sorted(map(os.path.basename, paths)) == ["b.MP4", "g.mp4", "r.mp4"]
     wanted = model.encode_video(paths) @ model.encode_text(["a dog"])[0]
@@ -157,17 +158,22 @@ def test_a_file_of_the_same_size_and_a_new_time_is_read_again(place):
     assert place.go("red").embedded == 1
 
 
-def test_another_model_builds_anew(place, models):
+def test_another_model_builds_anew(place):
     place.go("red")
-    found = place.go("red", model=models[1])
+    found = place.go("red", model="other")
     assert found.embedded == 3
     assert f"the index {place.index} is of another model: it is built anew\n" in found.err
-    assert place.go("red", model=models[1]).embedded == 0
+    assert place.go("red", model="other").embedded == 0
 
 
-def test_the_digest_is_of_the_weights_not_of_the_folder(models, tmp_path):
-    assert search.model_digest(save_small_model(tmp_path / "again", 0)) == search.model_digest(models[0])
-    assert search.model_digest(models[1]) != search.model_digest(models[0])
+def test_the_digest_is_of_the_weights_not_of_the_folder(tmp_path):
+    models = [load(save_small_model(tmp_path / name, seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    digests = [search.model_digest(model) for model in models]
+    assert digests[0] == digests[1] != digests[2]
+    other = types.SimpleNamespace(
+        params=models[0].params, config=dataclasses.replace(models[0].config, name="another name")
+    )
+    assert search.model_digest(other) != digests[0]
 
 
 def _cut(content):
@@ -370,10 +376,11 @@ def test_odd_names_stay_on_one_line_and_exact_in_json(place):
     assert all(os.path.exists(result["path"]) for result in listed)
 
 
-def test_on_a_terminal_it_is_a_table(place, monkeypatch, capsys):
+def test_on_a_terminal_it_is_a_table(place, monkeypatch):
     film(place.folder / "[red] film.mp4", "red")
     place.go("red")
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")  # no colours
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     lines = place.go("red").out.splitlines()
     assert lines[0].split() == ["rank", "score", "video"]
@@ -421,7 +428,7 @@ def test_mistakes_get_one_line(place, monkeypatch, arguments, code, message):
 
 
 def test_a_missing_model_gets_one_line(place, monkeypatch):
-    monkeypatch.undo()
+    monkeypatch.setattr(harvest_jax, "load", load)
     found = place.go("red", model=place.tmp / "nothing", code=3)
     assert found.err == f"harvest search: {place.tmp / 'nothing'} is not a model folder: it holds no config.json\n"
 

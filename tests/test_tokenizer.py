@@ -11,7 +11,7 @@ from pathlib import Path
 import ftfy
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvest_jax.errors import ConfigError
@@ -125,6 +125,7 @@ def test_length_without_room_for_the_ends(tokenizer):
         tokenizer(["a"], 1)
 
 
+@settings(deadline=None)  # a loaded machine is no fault
 @given(st.text(st.characters(codec="ascii"), max_size=60))
 def test_cleaning_shortcut_changes_nothing(text):
     full = re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text)))).strip().lower()

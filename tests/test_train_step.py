@@ -1,6 +1,7 @@
 """One step: what trains and what does not, meshes of any size, non-finite batches."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -47,8 +48,9 @@ def make_batch(seed=0, keep_ratio=0.5):
     }
 
 
-def take_steps(run, mesh_fields=(1, 1), count=3, devices=1, batches=None):
-    """(losses, trained parameters) after `count` steps on a mesh."""
+@functools.lru_cache
+def compiled_step(run, mesh_fields, devices, min_split):
+    """Everything of a run that its batches do not change; the same program is compiled once."""
     model = Harvest(SMALL)
     params = jax.tree.map(np.asarray, jax.jit(model.init, static_argnums=1)(jax.random.key(0), "ramp"))
     trained, frozen = partition(params, run.train.lr_multipliers)
@@ -56,13 +58,19 @@ def take_steps(run, mesh_fields=(1, 1), count=3, devices=1, batches=None):
     mesh = meshes.make_mesh(fields, BATCH, jax.devices()[:devices])
     step = Step(model, run, replicate=lambda x: jax.lax.with_sharding_constraint(x, meshes.replicated(mesh)))
     shardings = meshes.state_shardings(jax.eval_shape(step.init_state, trained), mesh)
-    state = jax.jit(step.init_state, out_shardings=shardings)(meshes.put(trained, mesh))
-    frozen = meshes.put(frozen, mesh)
-    compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    init = jax.jit(step.init_state, out_shardings=shardings)
+    return init, jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)), mesh, params
+
+
+def take_steps(run, mesh_fields=(1, 1), count=3, devices=1, batches=None):
+    """(losses, trained parameters, state, frozen, first parameters) after `count` steps on a mesh."""
+    init, step, mesh, params = compiled_step(run, mesh_fields, devices, meshes.MIN_SPLIT)
+    trained, frozen = partition(params, run.train.lr_multipliers)
+    state, frozen = init(meshes.put(trained, mesh)), meshes.put(frozen, mesh)
     losses = []
     for number in range(count):
         batch = make_batch(number) if batches is None else batches[number]
-        state, metrics = compiled(state, frozen, meshes.put_batch(batch, mesh))
+        state, metrics = step(state, frozen, meshes.put_batch(batch, mesh))
         losses.append(float(metrics["loss"]))
     return np.array(losses), meshes.fetch(state.params, mesh), state, frozen, params
 
@@ -103,24 +111,20 @@ def test_training_lowers_the_loss():
 
 
 def test_a_batch_that_is_not_finite_changes_nothing():
-    run = make_run()
-    model = Harvest(SMALL)
-    params = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0)))
-    trained, frozen = partition(params, run.train.lr_multipliers)
-    step = Step(model, run)
-    compiled = jax.jit(step)
     good = make_batch()
     bad = good | {"slot_weights": np.full((BATCH, 2), np.nan, np.float32)}
-    state, _ = compiled(step.init_state(trained), frozen, good)
-    after, metrics = compiled(state, frozen, bad)
-    assert not np.isfinite(float(metrics["loss"]))
+    before = take_steps(make_run(), count=1, batches=[good])
+    losses, _, after, frozen, _ = take_steps(make_run(), count=2, batches=[good, bad])
+    state = before[2]
+    assert np.isfinite(losses[0])
+    assert not np.isfinite(losses[1])
     assert int(state.first_bad_step) == -1
     assert int(after.first_bad_step) == 1
     for a, b in zip(
         jax.tree.leaves((state.params, state.opt_state)), jax.tree.leaves((after.params, after.opt_state)), strict=True
     ):
         np.testing.assert_array_equal(a, b)
-    later, _ = compiled(after, frozen, good)
+    later = take_steps(make_run(), count=4, batches=[good, bad, good, bad])[2]
     assert int(later.first_bad_step) == 1  # the first one is remembered
 
 

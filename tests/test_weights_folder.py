@@ -70,7 +70,7 @@ def rewrite(path, change):
             r"shape \(2, 2\), not \(16, 12\)",
         ),
         (
-            lambda flat: flat.update(logit_scale=np.float32(np.nan).reshape(())),
+            lambda flat: flat.update(logit_scale=np.array(np.nan, np.float32)),
             "logit_scale holds numbers that are not",
         ),
     ],

@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         },
         "tokens": {"all": total, "kept": kept},
         "step_ms": step_ms,
+        "step_clips": cost.CLIPS,
         "seconds": seconds,
         "steps": run_config.train.steps,
         "seed": args.seed,

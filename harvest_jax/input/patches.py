@@ -73,7 +73,7 @@ def keep_positions(
     if kept == total:
         return np.arange(total, dtype=np.int32)
     noise_shape = {"clip": (total,), "frame": (num_frames, cells_per_frame), "tube": (cells_per_frame,)}[scope]
-    return positions_from_noise(rng.random(noise_shape, dtype=np.float32), num_frames, kept, scope)
+    return positions_from_noise(rng.random(noise_shape, dtype=np.float32), num_frames, kept, scope)  # type: ignore[return-value]
 
 
 def positions_from_noise(
@@ -111,7 +111,7 @@ def keep_positions_on_device(
     if kept == total:
         return jnp.broadcast_to(jnp.arange(total, dtype=jnp.int32), (batch, total))
     noise_shape = {"clip": (total,), "frame": (num_frames, cells_per_frame), "tube": (cells_per_frame,)}[scope]
-    return positions_from_noise(jax.random.uniform(key, (batch, *noise_shape)), num_frames, kept, scope)
+    return positions_from_noise(jax.random.uniform(key, (batch, *noise_shape)), num_frames, kept, scope)  # type: ignore[return-value]
 
 
 def gather(patches: Shaped[AnyArray, "*b n p"], positions: Int[AnyArray, "*b kept"]) -> Shaped[AnyArray, "*b kept p"]:

@@ -34,6 +34,9 @@ def kept_patches(
 
     Returns:
       uint8 [K, P], pixels within a patch by (row, column, channel).
+
+    Raises:
+      ValueError: fewer frames than the positions reach.
     """
     cells = image_size // patch_size
     frame, cell = np.divmod(positions, cells * cells)
@@ -46,43 +49,34 @@ def kept_patches(
         starts, down, across = _weights(crop.side, image_size, patch_size)
         size = down.shape[2]
 
-    windows = np.empty((len(positions), size, size * 3), np.uint8)
-    for t, pixels in enumerate(frames):
-        here = slice(*np.searchsorted(frame, (t, t + 1)))
-        windows[here] = _windows(pixels, crop, size)[starts[row[here]], starts[column[here]]]
-    patches = windows if crop.side == image_size else _filter(windows, down, across, row, column)
+    top, left = starts[row], starts[column]
+    patches = np.empty((len(positions), patch_size, patch_size * 3), np.uint8)
+    # Frame by frame: a few hundred kB that stay in the cache, where the whole clip's would be fetched page by page.
+    # Frames after the last kept patch are not asked for.
+    done = 0
+    ends = np.searchsorted(frame, np.arange(frame[-1] + 2)).tolist()
+    for begin, end, pixels in zip(ends[:-1], ends[1:], frames, strict=False):
+        windows = _windows(pixels, crop, size)[top[begin:end], left[begin:end]]
+        if crop.side != image_size:
+            smooth = down[row[begin:end]] @ windows.astype(np.float32) @ across[column[begin:end]]
+            smooth += 0.5
+            windows = np.clip(smooth, 0, 255, out=smooth).astype(np.uint8)
+        patches[begin:end] = windows
+        done = end
+    if done < len(positions):
+        raise ValueError(f"positions reach frame {frame[-1]}, and there are fewer frames")
     if crop.flip:
         patches = patches.reshape(len(positions), patch_size, patch_size, 3)[:, :, ::-1]
     return patches.reshape(len(positions), patch_size * patch_size * 3)
 
 
 def _windows(frame: UInt8[np.ndarray, "H W 3"], crop: Crop, size: int) -> UInt8[np.ndarray, "n n {size} {3*size}"]:
-    """All `size` x `size` windows of the square, by top and left, without a copy; a row is `size` neighbouring pixels."""
-    square = frame[crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+    """All `size` x `size` windows of the crop, by top and left, as a view; a row is `size` neighbouring pixels."""
+    frame = np.ascontiguousarray(frame)
     count = crop.side - size + 1
-    by_row, by_pixel, by_channel = square.strides
+    by_row, by_pixel, by_channel = frame.strides
     shape, strides = (count, count, size, 3 * size), (by_row, by_pixel, by_row, by_channel)
-    return np.lib.stride_tricks.as_strided(square, shape, strides, writeable=False)
-
-
-def _filter(
-    windows: UInt8[np.ndarray, "K size size3"],
-    down: Float32[np.ndarray, "n patch size"],
-    across: Float32[np.ndarray, "n size3 patch3"],
-    row: Int[np.ndarray, " K"],
-    column: Int[np.ndarray, " K"],
-) -> UInt8[np.ndarray, "K patch patch3"]:
-    """Windows to patches. All patches of a column share one matrix: a few larger products, and no copies of matrices."""
-    order = np.argsort(column, kind="stable")
-    narrow = down[row[order]] @ windows[order].astype(np.float32)
-    smooth = np.empty((*narrow.shape[:2], across.shape[2]), np.float32)
-    ends = np.searchsorted(column[order], np.arange(len(across) + 1))
-    for matrix, begin, end in zip(across, ends[:-1], ends[1:], strict=True):
-        smooth[begin:end] = narrow[begin:end] @ matrix
-    smooth += 0.5
-    patches = np.empty(smooth.shape, np.uint8)
-    patches[order] = np.clip(smooth, 0, 255, out=smooth).astype(np.uint8)
-    return patches
+    return np.ndarray(shape, np.uint8, frame, crop.top * by_row + crop.left * by_pixel, strides)
 
 
 @functools.lru_cache(maxsize=128)  # 0.25 MB each at 224 px; random crops of one dataset have fewer different sides

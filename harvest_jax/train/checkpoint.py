@@ -19,7 +19,7 @@ from typing import Any
 import grain
 import jax
 
-from harvest_jax.errors import CheckpointError
+from harvest_jax.errors import CheckpointError, Preempted
 from harvest_jax.train import agree, integrity
 from harvest_jax.train.integrity import DamagedError
 from harvest_jax.train.orbax_files import BackgroundSave, begin_save, brief, hush, load
@@ -244,8 +244,8 @@ class Checkpointer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
+        if kind is None or issubclass(kind, Preempted):
+            self.close()  # Preempted says "saved" and comes on every process: it must not say so of a save that failed
             return
         # Another error is on its way and goes first; the other processes may not be here, so nothing is agreed upon.
         pending, self._pending = self._pending, None

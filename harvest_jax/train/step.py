@@ -25,12 +25,12 @@ Metrics = dict[str, Array]
 
 @flax.struct.dataclass
 class TrainState:
-    """What training changes. `params` is the trained part only."""
+    """What training changes, or as a tree of the same shape its ShapeDtypeStructs or shardings."""
 
-    step: Array  # int32 []
-    params: Tree
+    step: Any  # int32 []
+    params: Tree  # the trained part only
     opt_state: Any
-    first_bad_step: Array  # int32 [], -1 while every loss and gradient was finite
+    first_bad_step: Any  # int32 [], -1 while every loss and gradient was finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Step:
     def __call__(self, state: TrainState, frozen: Tree, batch: Batch) -> tuple[TrainState, Metrics]:
         """Loss, gradient, update. A step with a non-finite loss or gradient changes nothing but `first_bad_step`."""
         (loss, metrics), grads = jax.value_and_grad(self.loss, has_aux=True)(state.params, frozen, batch)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer(self.run.train).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if "logit_scale" in params:
