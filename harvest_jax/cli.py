@@ -6,6 +6,7 @@ for, so that `harvest --help` is instant and `harvest shards` never loads the mo
 
 import argparse
 import importlib
+import logging
 import signal
 import sys
 import traceback
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"harvest {args.command} takes no --config.{overrides[0]}")
     if overrides:
         args.overrides = overrides
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except HarvestError as error:

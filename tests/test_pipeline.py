@@ -232,14 +232,19 @@ def test_worker_processes_give_the_same_batches_and_end(shards):
     in_threads.close()
 
 
-def test_a_killed_worker_is_one_clear_error(shards):
-    iterator = batches(shards, "data.workers=1")
+def test_a_killed_worker_is_one_clear_error_and_the_others_end(shards):
+    before = set(multiprocessing.active_children())
+    iterator = batches(shards, "data.workers=2")
     next(iterator)
-    for worker in multiprocessing.active_children():
-        os.kill(worker.pid, signal.SIGKILL)
+    workers = set(multiprocessing.active_children()) - before
+    os.kill(min(worker.pid for worker in workers), signal.SIGKILL)
     with pytest.raises(HarvestError, match=r"loader process died.*data\.workers"):
-        list(itertools.islice(iterator, 20))  # the batches it had made may still come
+        list(itertools.islice(iterator, 40))  # the batches it had made may still come
     iterator.close()
+    deadline = time.monotonic() + 60
+    while set(multiprocessing.active_children()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 TRAINER = """
@@ -270,20 +275,8 @@ def test_worker_ends_when_the_trainer_is_killed(shards):
         worker = int(trainer.stdout.readline())
         assert is_running(worker)
         trainer.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while is_running(worker):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_closing_after_one_batch_leaves_no_process(shards):
-    before = set(multiprocessing.active_children())
-    iterator = batches(shards, "data.workers=2")
-    next(iterator)  # only one of the two processes has delivered something
-    assert set(multiprocessing.active_children()) - before
-    iterator.close()
-    deadline = time.monotonic() + 20
-    while set(multiprocessing.active_children()) - before:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -295,7 +288,7 @@ def test_threads_end_at_close(shards):
     assert set(threading.enumerate()) - before
     iterator.close()
     iterator.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while set(threading.enumerate()) - before:
         assert time.monotonic() < deadline, threading.enumerate()
         time.sleep(0.02)

@@ -482,9 +482,5 @@ def test_inspect(dataset, tmp_path):
     rows = (pixels.shape[0] - 8) / (128 + 44)
     assert rows == 6 + 3  # six of train, all of test
     first_strip = pixels[8 + 36 : 8 + 36 + 128, 8 : 8 + 4 * (171 + 3)]
-    assert [read_number(np.repeat(tile[..., None], 3, 2)) % 10 for tile in np.split(first_strip, 4, axis=1)] == [
-        1,
-        3,
-        6,
-        8,
-    ]
+    numbers = [read_number(np.repeat(tile[..., None], 3, 2)) for tile in np.split(first_strip, 4, axis=1)]
+    assert [number % 10 for number in numbers] == [1, 3, 6, 8]

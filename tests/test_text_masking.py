@@ -58,7 +58,7 @@ def test_slot_counts(length, ratio, slots):
 
 @pytest.mark.parametrize("words", [1, 7, 20])
 def test_expected_share_is_the_ratio_and_no_word_is_preferred(words):
-    ids, ratio, draws = caption(words, 32), 0.15, 4000
+    ids, ratio, draws = caption(words, 32), 0.15, 2000
     rng = np.random.default_rng(0)
     counts = np.zeros(32)
     for _ in range(draws):

@@ -24,10 +24,10 @@ FRAMES_A_PICTURE = 4  # of the lit clips, so that on a phone the frames stand in
 # name in report.json -> what a row of the table says, and whether more is better
 _RETRIEVAL = {
     "R@1": ("right one comes first", True),
-    "R@5": ("right one among the first 5", True),
-    "R@10": ("right one among the first 10", True),
-    "MedR": ("median rank of the right one", False),
-    "MnR": ("mean rank of the right one", False),
+    "R@5": ("right one in the first 5", True),
+    "R@10": ("right one in the first 10", True),
+    "MedR": ("its median rank, 1 is best", False),
+    "MnR": ("its mean rank, 1 is best", False),
 }
 _STAGES = {  # name in report.json -> what the page calls it; an unknown one keeps its name
     "clips": "write the clips",
@@ -111,8 +111,8 @@ def write_report(
 
     Args:
       path: of the HTML file.
-      report: what report.json holds: before, after, text_tower_digest, tokens, step_ms, step_clips (of the steps timed),
-        seconds, seed, version, steps, and where there are any `command` (that made this page; "make demo" if missing)
+      report: what report.json holds: before, after, text_tower_digest, tokens, step_ms, step_clips (of the timed
+        step), seconds, seed, version, steps, and where there are any `command` (that made this page; "make demo" if missing)
         and `longer_command`.
       curves: lines of metrics.jsonl.
       clips: some that were generated.

@@ -66,7 +66,7 @@ def run_steps(
             _stop_if_bad(state, batch)
             checkpointer.save(step, state, batches, {}, force=True)
         if stopping:
-            raise Preempted(f"asked to stop; saved at step {step}: run the same command again to go on")
+            raise Preempted(f"stopped by {stop.name}, saved at step {step}: run the same command again to go on")
     return state
 
 
