@@ -4,6 +4,7 @@ import csv
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 _DEVICES = "--xla_force_host_platform_device_count=8"
@@ -14,6 +15,9 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 os.environ.setdefault("MPLBACKEND", "agg")
 # The tests compile far more than they compute: quick, plain code takes 40 % off the time of the suite.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# A machine that is busy with something else is no reason for a property to fail.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 
 @pytest.fixture(scope="session")

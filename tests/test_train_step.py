@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from harvest_jax import config as run_config
 from harvest_jax.errors import ConfigError
-from harvest_jax.input.patches import keep_positions
+from harvest_jax.input.patches import DROP_SCOPES, gather, keep_positions, patchify
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import merge, partition
@@ -126,7 +126,7 @@ def test_a_batch_that_is_not_finite_changes_nothing():
     good = make_batch()
     bad = good | {"slot_weights": np.full((BATCH, 2), np.nan, np.float32)}
     before = take_steps(make_run(), count=1, batches=[good])
-    losses, _, after, frozen, _ = take_steps(make_run(), count=2, batches=[good, bad])
+    losses, _, after, *_ = take_steps(make_run(), count=2, batches=[good, bad])
     state = before[2]
     assert np.isfinite(losses[0])
     assert not np.isfinite(losses[1])
@@ -140,13 +140,20 @@ def test_a_batch_that_is_not_finite_changes_nothing():
     assert int(later.first_bad_step) == 1  # the first one is remembered
 
 
-def test_keeping_everything_is_the_run_without_dropping():
-    """Positions drawn at keep_ratio=1 are the whole grid, so loss and gradient are those of the full clip, exactly."""
-    full = make_batch(0, keep_ratio=1.0)
-    np.testing.assert_array_equal(full["positions"], np.tile(np.arange(12), (BATCH, 1)))
-    one = take_steps(make_run(model__keep_ratio=1.0), count=1, batches=[full])
-    other = take_steps(make_run(model__keep_ratio=0.1), count=1, batches=[full])
-    np.testing.assert_array_equal(one[0], other[0])
+def test_dropping_nothing_equals_no_dropping_exactly():
+    """At keep_ratio=1, drawing positions and gathering gives the loss of the whole clips that went through neither."""
+    video = np.random.default_rng(0).integers(0, 256, (BATCH, 3, 8, 8, 3), dtype=np.uint8)
+    cells = patchify(video, 4)
+    rng = np.random.default_rng(1)
+    for scope in DROP_SCOPES:
+        positions = np.stack([keep_positions(rng, 3, 4, 1.0, scope) for _ in range(BATCH)])
+        dropped = make_batch() | {"patches": gather(cells, positions), "positions": positions}
+        whole = make_batch() | {"patches": cells, "positions": np.tile(np.arange(12, dtype=np.int32), (BATCH, 1))}
+        losses = [take_steps(make_run(), count=2, batches=[batch] * 2)[0] for batch in (dropped, whole)]
+        np.testing.assert_array_equal(*losses)
+    half = np.stack([keep_positions(rng, 3, 4, 0.5) for _ in range(BATCH)])
+    fewer = take_steps(make_run(), count=2, batches=[whole | {"patches": gather(cells, half), "positions": half}] * 2)
+    assert (fewer[0] != losses[1]).all()
 
 
 def test_clean_and_masked_contrastive_text_differ_and_agree_without_masks():

@@ -112,8 +112,8 @@ def write_report(
     Args:
       path: of the HTML file.
       report: what report.json holds: before, after, text_tower_digest, tokens, step_ms, step_clips (of the timed
-        step), seconds, seed, version, steps, and where there are any `command` (that made this page; "make demo" if missing)
-        and `longer_command`.
+        step), seconds, seed, version, steps, and where there are any `command` (that made this page; "make
+        demo" if missing) and `longer_command`.
       curves: lines of metrics.jsonl.
       clips: some that were generated.
       queries: examples.
