@@ -310,5 +310,7 @@ def _override(config: ConfigDict, key: str, text: str) -> None:
 
 
 def _unknown(key: str, node: ConfigDict, name: str) -> str:
+    """What is wrong with `name`, one of the dotted parts of `key`, which `node` does not hold."""
     near = difflib.get_close_matches(name, list(node), n=1)
-    return f"unknown field {key}" + (f" (did you mean {key[: len(key) - len(name)]}{near[0]}?)" if near else "")
+    parts = [near[0] if part == name else part for part in key.split(".")] if near else []
+    return f"unknown field {key}" + (f" (did you mean {'.'.join(parts)}?)" if near else "")

@@ -30,7 +30,7 @@ def test_overrides_keep_the_fields_type():
     ("override", "message"),
     [
         ("train.learning_rat=1", "unknown field train.learning_rat .did you mean train.learning_rate"),
-        ("tran.steps=1", "unknown field tran.steps"),
+        ("trian.steps=1", r"unknown field trian.steps .did you mean train.steps\?"),
         ("train=1", "unknown field train"),
         ("train.steps=1.5", "train.steps=1.5: not a int"),
         ("train.steps=1e3", "not a int"),

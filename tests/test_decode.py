@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from data_pipeline import decode
 from data_pipeline.decode import decode_clip, decode_video
 from data_pipeline.media_paths import VideoRejected
 from data_pipeline.video_file import DecodeSpec
@@ -72,6 +73,15 @@ def test_jumping_about_in_a_long_file_finds_the_same_pictures(tmp_path, name, sp
     delay = 1 if name.endswith("avi") else 0  # AVI stores no times, FFmpeg takes H.264 to be shown a picture later
     wanted = {int((first + (index + 0.5) * (last - first) / 16) * 5 + 1e-6) - delay for index in range(16)}
     assert [read_number_small(frame) for frame in clip.frames] == sorted(wanted)
+
+
+def test_a_span_of_a_long_file_reads_little_else(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", numbered_frames(1000, 20, 32), rate=5, options={"g": "50"})
+    read = []
+    original = decode._demux
+    monkeypatch.setattr(decode, "_demux", lambda *args: read.append(original(*args)) or read[-1])
+    decode_clip(path, DecodeSpec(), 150.0, 152.0)
+    assert sum(map(len, read)) <= 50 + 10 + 1  # from the key picture before, two seconds, one to see the end
 
 
 def read_number_small(frame: np.ndarray) -> int:

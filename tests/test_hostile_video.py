@@ -23,7 +23,7 @@ from data_pipeline.make_shards import write_split
 from data_pipeline.manifest import Row, read_manifest
 from data_pipeline.media_paths import VideoRejected, open_regular
 from data_pipeline.shard_format import open_shards, parse
-from data_pipeline.video_file import DecodeSpec, open_video
+from data_pipeline.video_file import FORMATS, DecodeSpec, open_video
 from data_pipeline.worker_pool import DecoderPool, VideoDecoder
 from tests.video_files import gif_header, numbered_frames, read_number, write_sound, write_video
 
@@ -98,7 +98,15 @@ def test_the_canary_would_be_read_without_the_precautions(tmp_path, video):
         assert read_number(next(container.decode(video=0)).to_ndarray(format="rgb24")) == 0
 
 
-def test_each_precaution_alone_keeps_the_file_from_opening_others(tmp_path, video, monkeypatch):
+def test_the_list_of_formats_alone_refuses_playlists(tmp_path, video):
+    (tmp_path / "canary.mp4").write_bytes(video.read_bytes())
+    for text in (PLAYLIST, CONCAT, MPD):
+        (tmp_path / "list.mp4").write_text(text.format("canary.mp4"))
+        with pytest.raises(av.FFmpegError):
+            av.open(str(tmp_path / "list.mp4"), options={"format_whitelist": FORMATS})
+
+
+def test_without_it_the_file_still_opens_no_others(tmp_path, video, monkeypatch):
     (tmp_path / "canary.mp4").write_bytes(video.read_bytes())
     (tmp_path / "list.mp4").write_text(CONCAT.format("canary.mp4"))
     monkeypatch.setattr("data_pipeline.video_file.FORMATS", "concat,mov")

@@ -16,7 +16,7 @@ RAMP_SCALE = 2.0  # of the ramp, in units of the spatial table's usual size (wid
 
 
 def temporal_ramp(num_frames: int, width: int) -> Float[Array, "t d"]:
-    """A smooth small start of the temporal table: half-cosines of time, another one in each block of channels.
+    """A smooth start of the temporal table: half-cosines of time, another one in each block of channels.
 
     Centred on zero over the frames, so that one frame gets exactly zero.
 

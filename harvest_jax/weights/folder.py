@@ -1,6 +1,6 @@
 """A model folder: `config.json` (what the towers are) and `model.safetensors` (their parameters, by path).
 
-Written by training and by imports, read by `harvest_jax.load` and as a starting point; never pickled.
+Written by training, read by `harvest_jax.load` and as a starting point; never pickled.
 """
 
 import json
@@ -38,7 +38,8 @@ def save_model(folder: Path, config: HarvestConfig, params: Params, origin: dict
     # safetensors stores the buffer as it lies: C order is part of the format (and ascontiguousarray spoils scalars)
     flat = {path: np.asarray(leaf, dtype or leaf.dtype, order="C") for path, leaf in flat.items()}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        save_file(flat, Path(scratch) / WEIGHTS, metadata={"format": "harvest_jax", "version": __version__})
+        # one entry: safetensors writes several in an order that changes from save to save
+        save_file(flat, Path(scratch) / WEIGHTS, metadata={"format": "harvest_jax"})
         text = json.dumps({"model": config.to_dict(), "origin": origin, "version": __version__}, indent=2)
         (Path(scratch) / CONFIG).write_text(text + "\n", encoding="utf-8")
         (Path(scratch) / WEIGHTS).chmod(
