@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     model.drop_scope = (
         "clip"  # clip: random over all patches; frame: as many in each frame; tube: same cells in all frames
     )
-    model.temporal_init = "zeros"  # zeros: an imported CLIP stays exact; ramp: smooth in time, about as large as the spatial table (docs/decisions.md)
+    model.temporal_init = "zeros"  # zeros: an imported CLIP stays exact; ramp: see docs/decisions.md
     model.decoder_layers = 4  # cross-attention blocks of the masked-word decoder; 0 with train.mlm_weight=0: none
     model.dtype = "bfloat16"  # of the computation; parameters, norms, softmax and losses stay float32
     model.attention = "xla"  # xla, or cudnn on GPUs
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     data.sampling = "random"  # frame within each of num_frames equal segments: random or middle
     data.crop = "random"  # random or center square crop of the model's image size
     data.min_scale = (
-        0.5  # random crop: least share of the largest square's area; 1.0 takes that square, at a random place
+        0.5  # random crop: least share of the largest square's area; 1.0: all of it
     )
     data.flip = False  # mirror half of the clips (captions with left and right forbid it)
     data.workers = 0  # loader processes; 0 reads in threads of this process

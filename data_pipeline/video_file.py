@@ -2,7 +2,7 @@
 
 What was tried against FFmpeg without these options: a playlist renamed .mp4 reads other local files or fetches http
 addresses, whether it is opened by path, as a Python file or as bytes. The list of formats alone stops all of them; the
-refusal of nested opens, the closed protocols and the list of codecs (the 20 or so that real videos use, of FFmpeg's
+refusal of nested opens, the closed protocols and the list of codecs (those that real videos use, of FFmpeg's
 hundreds of decoders) stand behind it.
 """
 
