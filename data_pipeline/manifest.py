@@ -144,7 +144,7 @@ class _Checker:
         self.rejects: list[Reject] = []
         self.count = 0
         self.other_splits: set[str] = set()
-        self._taken: dict[str, int] = {}
+        self._taken: dict[str, tuple[int, str]] = {}  # line and video of each id
 
     def add(self, line: int, cells: dict[str, Any]) -> None:
         """Check one row in our own columns."""
@@ -158,7 +158,7 @@ class _Checker:
         except (RowFault, VideoRejected) as fault:
             self._reject(line, cells, fault.reason if isinstance(fault, VideoRejected) else str(fault), split)
         else:
-            self._taken[row.id] = line
+            self._taken[row.id] = line, row.video
             self.rows.append(row)
 
     def reject(self, line: int, cells: dict[str, Any], reason: str) -> None:
@@ -208,7 +208,8 @@ class _Checker:
         if given is None or given == "":
             span = "".join(f"_{time:g}" for time in (start, end) if time is not None)
             stem = video.rpartition(".")[0] or video
-            candidates = [f"{stem.rpartition('/')[2]}{span}", f"{stem}{span}"]  # with its folder if need be
+            # with its folder, or its ending too, where another file has the name
+            candidates = [f"{stem.rpartition('/')[2]}{span}", f"{stem}{span}", f"{video}{span}"]
         else:
             candidates = [str(given).strip()]
         for name in candidates:
@@ -216,9 +217,12 @@ class _Checker:
                 raise RowFault(f"bad id: it is empty, longer than {_MAX_ID} characters or holds control characters")
             if name not in self._taken:
                 return name
+            other, its_video = self._taken[name]
+            if its_video == video:
+                break
         raise RowFault(
-            f"duplicate id: {candidates[-1]!r} is line {self._taken[candidates[-1]]}'s (several captions of one clip "
-            "go into one row, as a list in a .jsonl file)"
+            f"duplicate id: {name!r} is line {other}'s (several captions of one clip go into one row, as a list in a "
+            ".jsonl file)"
         )
 
 

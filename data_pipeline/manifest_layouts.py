@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-ANSWERS = ("question", "label", "options")  # an evaluation manifest may have one of these instead of captions
+ANSWERS = ("question", "label", "options", "answer")  # an evaluation manifest may have one of these instead of captions
 OWN = ("id", "video", "caption", "captions", "split", "start", "end")
 _SUFFIXES = (".mp4", ".webm", ".mkv")
 _MAX_LITERAL = 1 << 20  # characters of a list written as text

@@ -81,7 +81,7 @@ def test_a_span_of_a_long_file_reads_little_else(tmp_path, monkeypatch):
     original = decode._demux
     monkeypatch.setattr(decode, "_demux", lambda *args: read.append(original(*args)) or read[-1])
     decode_clip(path, DecodeSpec(), 150.0, 152.0)
-    assert sum(map(len, read)) <= 50 + 10 + 1  # from the key picture before, two seconds, one to see the end
+    assert sum(map(len, read)) < 100  # from the key picture before (50 at most), two seconds, a few around; not 760
 
 
 def read_number_small(frame: np.ndarray) -> int:

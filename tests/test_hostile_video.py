@@ -354,7 +354,7 @@ def test_the_kernel_ends_a_hanging_worker_whose_parent_does_nothing(tmp_path, vi
         def give(self, job, time_limit):
             nonlocal worker
             worker = self
-            original(self, job, 1000.0)  # the parent's own patience
+            original(self, job, 30.0)  # the parent's own patience
 
         worker_pool._Worker.give, restore = give, original
         try:

@@ -87,12 +87,21 @@ def test_splits_are_chosen_or_named(tmp_path):
 
 
 def test_ids_come_from_file_names(tmp_path):
-    lines = ["one/a.mp4,x,,", "two/a.mp4,x,,", "one/b.c.mp4,x,,", "one/a.mp4,x,1,2.5", "one/a.mp4,again,,"]
+    lines = [
+        "one/a.mp4,x,,",
+        "two/a.mp4,x,,",
+        "one/b.c.mp4,x,,",
+        "one/a.mp4,x,1,2.5",
+        "one/a.webm,x,,",
+        "two/a.webm,x,,",
+    ]
     manifest = read_manifest(write(tmp_path / "m.csv", "video,caption,start,end\n" + "\n".join(lines) + "\n"))
-    assert [row.id for row in manifest.rows] == ["a", "two/a", "b.c", "a_1_2.5", "one/a"]
-    lines.append("one/a.mp4,and again,,")
+    assert [row.id for row in manifest.rows] == ["a", "two/a", "b.c", "a_1_2.5", "one/a", "two/a.webm"]
+    lines.append("two/a.webm,again,,")
     manifest = read_manifest(write(tmp_path / "m.csv", "video,caption,start,end\n" + "\n".join(lines) + "\n"))
-    assert only_reason(manifest).startswith("duplicate id: 'one/a' is line 6's (several captions of one clip go into")
+    assert only_reason(manifest).startswith("duplicate id: 'two/a.webm' is line 7's (several captions of one clip go")
+    same = "video,caption\nb.mp4,x\nb.mp4,again\n"  # no folder to tell them apart, and nothing to
+    assert only_reason(read_manifest(write(tmp_path / "n.csv", same))).startswith("duplicate id: 'b' is line 2's")
 
 
 @pytest.mark.parametrize(
