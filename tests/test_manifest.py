@@ -235,7 +235,7 @@ def test_missing_files_and_folders(tmp_path):
 def test_a_manifest_of_questions_or_labels_needs_no_captions(tmp_path):
     rows = [
         {"video": "a.mp4", "question": "what?", "answer": "that", "options": ["this", "that"]},
-        {"video": "b.mp4", "question": "", "answer": "x"},
+        {"video": "b.mp4", "question": "", "category": "x"},
     ]
     manifest = read_manifest(write_jsonl(tmp_path / "m.jsonl", rows))
     assert manifest.rows[0].captions == ()
