@@ -1,16 +1,18 @@
-# make demo | test | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
+# make demo | test | slow | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format clean
+.PHONY: help venv demo test slow lint format clean
 
 PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
+# A file's tests stay in one process, for what they share.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # Bytecode is written at first import instead of for every file of every package: a quarter of the install's time.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
@@ -24,7 +26,10 @@ demo: $(VENV)/.base ## the whole way on generated clips, a few minutes on a CPU;
 venv: $(VENV)/.dev ## .venv with the package and everything that the tests and linters need
 
 test: $(VENV)/.dev ## the tests; ARGS="-k shards" passes arguments to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+
+slow: $(VENV)/.dev ## the tests that take longer than about ten seconds each and repeat what others cover
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
