@@ -409,7 +409,8 @@ def test_nothing_usable_is_an_error_with_its_reasons(media, tmp_path):
 
 
 def harvest(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "harvest_jax", *map(str, words)]
+    warnings = ["-W", "error", "-W", "ignore:label() is deprecated:DeprecationWarning"]  # TFDS's, with protobuf 6
+    command = [sys.executable, *warnings, "-m", "harvest_jax", *map(str, words)]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -177,8 +178,14 @@ class Batches(grain.DatasetIterator):
 
 
 def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """End this loader process when the training process is gone, however it died (kill -9 leaves no time to tell)."""
+    """End this loader process when the training process is gone, and not before.
+
+    However the parent died: kill -9 leaves no time to tell. Ctrl-C and Slurm's warning reach every process of a run; the
+    loaders leave them to the parent, which saves first and closes them with SIGKILL.
+    """
     del worker_index, worker_count
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()

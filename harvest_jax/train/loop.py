@@ -75,7 +75,7 @@ def _stop_if_bad(state: TrainState, batch: dict[str, np.ndarray]) -> None:
     if bad >= 0:
         indices = ", ".join(str(index) for index in batch["index"][:4])
         raise NonFiniteError(
-            f"the loss or the gradient of step {bad + 1} is not a number; nothing after it was saved. Lower "
-            f"train.learning_rate or set train.clip_norm, and run again to go on from the last checkpoint "
-            f"(seen at the batch of clips {indices} ...)"
+            f"the loss or the gradient of step {bad + 1} is not a number (seen at the batch of clips {indices} ...); "
+            "nothing after it was saved: run again in another --workdir with a lower train.learning_rate or a "
+            "train.clip_norm"
         )
