@@ -180,8 +180,8 @@ class Batches(grain.DatasetIterator):
 def _end_with_parent(worker_index: int, worker_count: int) -> None:
     """End this loader process when the training process is gone, and not before.
 
-    However the parent died: kill -9 leaves no time to tell. Ctrl-C and Slurm's warning reach every process of a run; the
-    loaders leave them to the parent, which saves first and closes them with SIGKILL.
+    However the parent died: kill -9 leaves no time to tell. Ctrl-C and Slurm's warning reach every process of a run;
+    the loaders leave them to the parent, which saves first and closes them with SIGKILL.
     """
     del worker_index, worker_count
     for number in (signal.SIGINT, signal.SIGTERM):
