@@ -28,14 +28,14 @@ def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
         container.mux(stream.encode())
 
 
-def scenes(seed: int) -> dict[str, list[Scene]]:
+def scenes(seed: int, train_clips: int = TRAIN_CLIPS) -> dict[str, list[Scene]]:
     """The clips of each split.
 
-    train: 16 scenes of each training combination. choice: 5 scenes of each held-out combination, with their twins.
-    retrieval: the first choice clip of each caption, so that all captions of the gallery differ.
+    train: `train_clips` scenes of each training combination. choice: 5 scenes of each held-out combination, with their
+    twins. retrieval: the first choice clip of each caption, so that all captions of the gallery differ.
     """
     rng = np.random.default_rng(seed)
-    train = [random_scene(rng, *c) for c in combinations(held=False) for _ in range(TRAIN_CLIPS)]
+    train = [random_scene(rng, *c) for c in combinations(held=False) for _ in range(train_clips)]
     choice: list[Scene] = []
     for color, shape, motion in combinations(held=True):
         firsts = [random_scene(rng, color, shape, motion) for _ in range(CHOICE_CLIPS)]
@@ -47,7 +47,7 @@ def scenes(seed: int) -> dict[str, list[Scene]]:
     return {"train": train, "retrieval": list(captions.values()), "choice": choice}
 
 
-def write_clips(folder: Path, seed: int) -> Path:
+def write_clips(folder: Path, seed: int, train_clips: int = TRAIN_CLIPS) -> Path:
     """Write all clips below `folder/videos` and the manifest `folder/manifest.csv`; returns the manifest's path.
 
     Columns: id, video, caption, split, and for the split `choice` options (JSON list: caption and its reverse), answer
@@ -55,7 +55,7 @@ def write_clips(folder: Path, seed: int) -> Path:
     """
     rng = np.random.default_rng(seed + 1)
     rows = []
-    for split, of in scenes(seed).items():
+    for split, of in scenes(seed, train_clips).items():
         (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
         for number, scene in enumerate(of):
             video = f"videos/{split}/{number:05d}.mp4"
