@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import re
 import sys
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -262,8 +263,12 @@ def _offer_configs_package() -> None:
             spec.loader.exec_module(sys.modules["configs"])
 
 
-def _execute(path: str) -> ConfigDict:
-    file, _, argument = path.partition(":")
+def load_module(file: str) -> types.ModuleType:
+    """Run a config file.
+
+    Raises:
+      ConfigError: it is missing or fails.
+    """
     _offer_configs_package()
     if not Path(file).is_file():
         raise ConfigError(f"no config file {file}")
@@ -275,6 +280,12 @@ def _execute(path: str) -> ConfigDict:
         spec.loader.exec_module(module)
     except Exception as error:
         raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _execute(path: str) -> ConfigDict:
+    file, _, argument = path.partition(":")
+    module = load_module(file)
     if not hasattr(module, "get_config"):
         raise ConfigError(f"{file} has no get_config()")
     try:

@@ -13,7 +13,6 @@ same values are the same run however they were said, a changed config makes a ne
 import argparse
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import os
 import shlex
@@ -184,16 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sweep_function(config: str, name: str) -> Callable[[Callable[..., None]], None]:
     file = config.partition(":")[0]
     wanted = f"sweep_{name}" if name else "sweep"
-    if not Path(file).is_file():
-        raise ConfigError(f"no config file {file}")
-    spec = importlib.util.spec_from_file_location(f"harvest_sweep_{Path(file).stem}", file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{file} is not a Python config file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
+    module = run_config.load_module(file)
     function = getattr(module, wanted, None)
     if not callable(function):
         found = sorted(key for key in vars(module) if key == "sweep" or key.startswith("sweep_"))
