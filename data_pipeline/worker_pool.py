@@ -140,12 +140,12 @@ class DecoderPool:
                         pending.append(_Job(taken, json.dumps(task | {"time_limit": self.time_limit}).encode()))
                         taken += 1
                 self._hand_out(pending)
-                while following in finished:
+                if following in finished:
                     yield finished.pop(following)
                     following += 1
-                if exhausted and following == taken:
+                elif exhausted and following == taken:
                     return
-                if following not in finished:
+                else:
                     for job, answer in self._receive(pending):
                         finished[job.index] = answer
         finally:

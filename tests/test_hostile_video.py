@@ -343,6 +343,14 @@ def test_what_hangs_crashes_or_swallows_memory_costs_one_clip(tmp_path, video, s
     assert (tmp_path / "write.stolen").stat().st_size == 0  # made, and not one byte written
 
 
+def test_clips_after_one_that_holds_up_the_answers_are_taken_up_again(tmp_path, video, sabotage):
+    """While the first clip hangs, the others are answered until no more may wait; then there is nobody to wait for."""
+    (tmp_path / "hang.mp4").write_bytes(video.read_bytes())
+    with VideoDecoder(num_frames=2, workers=2, time_limit=3.0) as decoder:
+        results = list(decoder.decode_all([tmp_path / "hang.mp4", *[video] * (2 * worker_pool._AHEAD + 2)]))
+    assert [isinstance(result, np.ndarray) for result in results] == [False] + [True] * (2 * worker_pool._AHEAD + 2)
+
+
 def test_the_kernel_ends_a_hanging_worker_whose_parent_does_nothing(tmp_path, video, sabotage):
     (tmp_path / "hang_in_c.mp4").write_bytes(video.read_bytes())
     with VideoDecoder(time_limit=0.4) as decoder:
