@@ -56,6 +56,18 @@ def test_every_motion_moves_as_it_says(motion):
         assert (tilts[1] > 0 > tilts[0]) == (motion == "turns clockwise")
 
 
+@pytest.mark.parametrize("shape", world.SHAPES)
+def test_a_patch_of_a_turning_thing_tells_which_way_it_stands(shape):
+    """The pale foot goes from one side to the other: at the first frame right of the middle, at the last left of it."""
+    scene = world.random_scene(np.random.default_rng(2), "blue", shape, "turns clockwise")
+    scene = dataclasses.replace(scene, ground=world.GROUNDS[0], angle=0.0, x=0.5, y=0.5)
+    pale = world.render_clip(scene).astype(int).min(axis=-1) > 150
+    for frame, right in ((pale[0], True), (pale[-1], False)):
+        _, columns = np.nonzero(frame)
+        assert len(columns) > 2 * 64  # more than two patches
+        assert (columns.mean() > world.SIZE / 2) == right
+
+
 def test_held_out_combinations_leave_every_word_and_both_twins_in_training():
     training, held = world.combinations(held=False), world.combinations(held=True)
     assert len(training) + len(held) == len(world.COLORS) * len(world.SHAPES) * len(world.MOTIONS)
@@ -95,7 +107,8 @@ def test_the_whole_way(tmp_path, capsys):
         assert choice["n"] == 200
         assert choice["chance"] == 50
         assert 0 <= choice["accuracy"] <= 100
-    assert abs(report["before"]["motion_choice"]["accuracy"] - 50) < 12  # it cannot know: 3.4 standard errors
+    # Of two twins a model of single frames gets one right, as both look alike to it up to what H.264 makes of them.
+    assert abs(report["before"]["motion_choice"]["accuracy"] - 50) <= 3
     assert report["text_tower_digest"]["before"] == report["text_tower_digest"]["after"]
     assert report["tokens"] == {"all": 512, "kept": 52}
     assert report["step_ms"]["all"] > report["step_ms"]["kept"] > 0

@@ -11,6 +11,7 @@ from harvest_jax.model.config import (
     CLIP_STD,
     DecoderConfig,
     HarvestConfig,
+    Preprocessing,
     TextConfig,
     VideoConfig,
     harvest_config,
@@ -227,13 +228,13 @@ def test_pixels_are_normalised_by_channel():
     patches = jnp.asarray(np.tile(np.array([0, 128, 255], np.uint8), 16)[None, None])
     expected = (np.array([0, 128 / 255, 1.0]) - CLIP_MEAN) / CLIP_STD
     np.testing.assert_allclose(
-        np.asarray(normalise(patches))[0, 0].reshape(16, 3), np.tile(expected, (16, 1)), rtol=1e-5
+        np.asarray(normalise(patches, Preprocessing()))[0, 0].reshape(16, 3), np.tile(expected, (16, 1)), rtol=1e-5
     )
 
 
 @pytest.mark.parametrize(
     ("size", "millions"),  # published parameter counts of CLIP: the image tower with its projection
-    [("B/32", 87.85), ("B/16", 86.19), ("L/14", 303.97), ("L/14@336", 304.29)],
+    [("B/32", 87.85), ("B/16", 86.19), ("L/14", 303.97), ("L/14@336", 304.29), ("H/14", 632.08)],
 )
 def test_named_sizes_have_clips_parameter_counts(size, millions):
     shapes = jax.eval_shape(Harvest(harvest_config(size, num_frames=1, decoder_layers=0)).init, jax.random.key(0))

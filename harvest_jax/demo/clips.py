@@ -9,10 +9,11 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from harvest_jax.demo.world import Scene, combinations, random_scene, render_clip
+from harvest_jax.demo.world import FRAMES, Scene, combinations, random_scene, render_clip
 
 FRAMES_PER_SECOND = 8
 TRAIN_CLIPS = 16  # of each training combination
+TEST_FRAMES = 8  # as many as the model sees: any choice among more would fall off the middle of the motion
 CHOICE_CLIPS = 5  # of each held-out combination; every one has its twin
 
 
@@ -59,7 +60,7 @@ def write_clips(folder: Path, seed: int, train_clips: int = TRAIN_CLIPS) -> Path
         (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
         for number, scene in enumerate(of):
             video = f"videos/{split}/{number:05d}.mp4"
-            write_video(folder / video, render_clip(scene))
+            write_video(folder / video, render_clip(scene, FRAMES if split == "train" else TEST_FRAMES))
             row = {"id": f"{split}-{number:05d}", "video": video, "caption": scene.caption, "split": split}
             if split == "choice":
                 options = [scene.caption, scene.twin.caption]

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "version": __version__,
         "command": f"harvest demo --workdir {shlex.quote(str(workdir))} --seed {args.seed}",
-        "longer_command": f"harvest demo --workdir {shlex.quote(f'{workdir}-long')} --seed {args.seed} --steps 4000",
+        "longer_command": f"harvest demo --workdir {shlex.quote(f'{workdir}-long')} --seed {args.seed} --steps 2400",
     }
     with _stage("report", "draw the page", seconds):
         show.write_page(workdir, report, image_model, model, shards, run_config)

@@ -1,4 +1,4 @@
-"""The transformer block that all towers share: CLIP's pre-norm block with quick-GELU, scanned over the layers.
+"""The transformer block that all towers share: CLIP's pre-norm block, scanned over the layers.
 
 Parameters are float32; matrices are multiplied in `dtype`; layer norms and the softmax run in float32 (design).
 """
@@ -16,6 +16,11 @@ UNROLLED = 4  # layers up to which the scan is unrolled: a fifth less time for t
 def quick_gelu(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
     """x * sigmoid(1.702 x), CLIP's activation."""
     return x * jax.nn.sigmoid(1.702 * x)
+
+
+def gelu(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
+    """The exact one, with the error function, as torch's default."""
+    return jax.nn.gelu(x, approximate=False)
 
 
 class LayerNorm(nn.Module):
@@ -71,17 +76,19 @@ class CrossAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with quick-GELU between; four times as wide inside."""
+    """Two layers with the activation between; four times as wide inside."""
 
     dtype: DTypeLike
     depth: int = 1  # residual layers of the tower, for CLIP's scale of the last matrix
+    activation: str = "quick_gelu"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         width = x.shape[-1]
         wide = nn.initializers.normal((2 * width) ** -0.5)
         back = nn.initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
-        hidden = quick_gelu(nn.Dense(4 * width, dtype=self.dtype, kernel_init=wide, name="c_fc")(x))
+        hidden = nn.Dense(4 * width, dtype=self.dtype, kernel_init=wide, name="c_fc")(x)
+        hidden = gelu(hidden) if self.activation == "gelu" else quick_gelu(hidden)
         return nn.Dense(width, dtype=self.dtype, kernel_init=back, name="c_proj")(hidden)
 
 
@@ -93,12 +100,13 @@ class Block(nn.Module):
     dtype: DTypeLike
     causal: bool
     implementation: str
+    activation: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], _: None) -> tuple[Float[Array, "b n d"], None]:
         attention = SelfAttention(self.heads, self.dtype, self.causal, self.implementation, name="attn")
         x = x + attention(LayerNorm(name="ln_1")(x))
-        x = x + Mlp(self.dtype, self.layers, name="mlp")(LayerNorm(name="ln_2")(x))
+        x = x + Mlp(self.dtype, self.layers, self.activation, name="mlp")(LayerNorm(name="ln_2")(x))
         return x, None
 
 
@@ -111,6 +119,7 @@ class Transformer(nn.Module):
     causal: bool = False
     implementation: str = "xla"
     remat: bool = False
+    activation: str = "quick_gelu"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
@@ -123,5 +132,7 @@ class Transformer(nn.Module):
             in_axes=nn.broadcast,
             unroll=self.layers if self.layers <= UNROLLED else 1,
         )
-        x, _ = scanned(self.heads, self.layers, self.dtype, self.causal, self.implementation, name="blocks")(x, None)
+        x, _ = scanned(
+            self.heads, self.layers, self.dtype, self.causal, self.implementation, self.activation, name="blocks"
+        )(x, None)
         return x

@@ -1,6 +1,7 @@
 """What the towers are made of: frozen dataclasses with one named size each, as CLIP's published models.
 
-Sizes of B/32, B/16, L/14 and L/14@336 are those of OpenAI's CLIP (arXiv 2103.00020, table 20); `demo` is ours.
+Sizes of B/32, B/16, L/14 and L/14@336 are those of OpenAI's CLIP (arXiv 2103.00020, table 20), H/14 is OpenCLIP's
+(its `model_configs/ViT-H-14.json`); `demo` is ours.
 """
 
 import dataclasses
@@ -8,6 +9,8 @@ from typing import Any
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in 0..1, OpenAI CLIP's preprocessing
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+ACTIVATIONS = ("quick_gelu", "gelu")  # OpenAI's; OpenCLIP's for what it trained itself
+RESIZES = ("crop", "squash")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,7 @@ class VideoConfig:
     layers: int
     heads: int
     embed_dim: int  # of the space shared with the text
+    activation: str = "quick_gelu"  # one of ACTIVATIONS
 
     @property
     def cells_per_frame(self) -> int:
@@ -43,6 +47,16 @@ class TextConfig:
     layers: int
     heads: int
     embed_dim: int
+    activation: str = "quick_gelu"  # one of ACTIVATIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become the numbers that the video tower was trained with; always bicubic with antialiasing."""
+
+    mean: tuple[float, float, float] = CLIP_MEAN  # of RGB in 0..1
+    std: tuple[float, float, float] = CLIP_STD
+    resize: str = "crop"  # the shorter side to image_size, then the middle square; "squash": both sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +78,7 @@ class HarvestConfig:
     video: VideoConfig
     text: TextConfig
     decoder: DecoderConfig | None
+    preprocessing: Preprocessing = Preprocessing()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, for config.json of a model folder."""
@@ -71,33 +86,41 @@ class HarvestConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "HarvestConfig":
-        """Inverse of `to_dict`; raises TypeError or KeyError on missing and unknown fields."""
-        decoder = values["decoder"]
+        """Inverse of `to_dict`; raises TypeError, KeyError or ValueError on missing, unknown and impossible fields."""
+        decoder, preprocessing = values["decoder"], values.get("preprocessing", {})
+        shown = Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in preprocessing.items()})
+        if shown.resize not in RESIZES or not len(shown.mean) == len(shown.std) == 3 or min(shown.std) <= 0:
+            raise ValueError(f"impossible preprocessing {preprocessing}")
+        for tower in ("video", "text"):
+            if values[tower].get("activation", "quick_gelu") not in ACTIVATIONS:
+                raise ValueError(f"unknown activation {values[tower]['activation']!r}")
         return cls(
             name=str(values["name"]),
             video=VideoConfig(**values["video"]),
             text=TextConfig(**values["text"]),
             decoder=None if decoder is None else DecoderConfig(**decoder),
+            preprocessing=shown,
         )
 
 
-# (image, patch, video width, layers, heads), (vocabulary, context, text width, layers, heads), shared dimension
+# (image, patch, video width, layers, heads), (vocabulary, context, text width, layers, heads), shared dim., activation
 _SIZES = {
-    "demo": ((64, 8, 64, 3, 4), (4096, 32, 64, 3, 4), 64),
-    "B/32": ((224, 32, 768, 12, 12), (49408, 77, 512, 12, 8), 512),
-    "B/16": ((224, 16, 768, 12, 12), (49408, 77, 512, 12, 8), 512),
-    "L/14": ((224, 14, 1024, 24, 16), (49408, 77, 768, 12, 12), 768),
-    "L/14@336": ((336, 14, 1024, 24, 16), (49408, 77, 768, 12, 12), 768),
+    "demo": ((64, 8, 64, 3, 4), (4096, 32, 64, 3, 4), 64, "quick_gelu"),
+    "B/32": ((224, 32, 768, 12, 12), (49408, 77, 512, 12, 8), 512, "quick_gelu"),
+    "B/16": ((224, 16, 768, 12, 12), (49408, 77, 512, 12, 8), 512, "quick_gelu"),
+    "L/14": ((224, 14, 1024, 24, 16), (49408, 77, 768, 12, 12), 768, "quick_gelu"),
+    "L/14@336": ((336, 14, 1024, 24, 16), (49408, 77, 768, 12, 12), 768, "quick_gelu"),
+    "H/14": ((224, 14, 1280, 32, 16), (49408, 77, 1024, 24, 16), 1024, "gelu"),
 }
 
 
 def harvest_config(size: str, num_frames: int = 8, decoder_layers: int = 4) -> HarvestConfig:
     """A named size; `num_frames=1, decoder_layers=0` is CLIP itself."""
-    (image_size, patch_size, width, layers, heads), text, embed_dim = _SIZES[size]
+    (image_size, patch_size, width, layers, heads), text, embed_dim, activation = _SIZES[size]
     vocab_size, context_length, text_width, text_layers, text_heads = text
     return HarvestConfig(
         name=size,
-        video=VideoConfig(image_size, patch_size, num_frames, width, layers, heads, embed_dim),
-        text=TextConfig(vocab_size, context_length, text_width, text_layers, text_heads, embed_dim),
+        video=VideoConfig(image_size, patch_size, num_frames, width, layers, heads, embed_dim, activation),
+        text=TextConfig(vocab_size, context_length, text_width, text_layers, text_heads, embed_dim, activation),
         decoder=DecoderConfig(decoder_layers, text_width, text_heads, width, vocab_size) if decoder_layers else None,
     )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, HarvestConfig
+from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.model.mlm_decoder import MlmDecoder
 from harvest_jax.model.text_tower import TextTower
 from harvest_jax.model.video_tower import VideoTower, temporal_ramp
@@ -74,7 +74,8 @@ class Harvest:
         self, params: Params, patches: UInt8[Array, "b k p"], positions: Int[Array, "b k"]
     ) -> dict[str, Array]:
         """Raw pixels of the kept patches to the video tower's outputs; see `VideoTower`."""
-        return self._video.apply({"params": params["video"]}, normalise(patches).astype(self.dtype), positions)  # type: ignore[return-value]
+        pixels = normalise(patches, self.config.preprocessing).astype(self.dtype)
+        return self._video.apply({"params": params["video"]}, pixels, positions)  # type: ignore[return-value]
 
     def encode_text(
         self, params: Params, ids: Int[Array, "b l"], masked: Bool[Array, "b l"] | None = None
@@ -90,11 +91,11 @@ class Harvest:
         return self._decoder.apply({"params": params["decoder"]}, queries, memory)  # type: ignore[return-value]
 
 
-def normalise(patches: UInt8[Array, "b k p"]) -> Float[Array, "b k p"]:
-    """uint8 RGB patches to float32 with CLIP's mean and standard deviation."""
+def normalise(patches: UInt8[Array, "b k p"], preprocessing: Preprocessing) -> Float[Array, "b k p"]:
+    """uint8 RGB patches to float32, with the model's mean and standard deviation."""
     pixels = patches.shape[-1] // 3  # the channel is the fastest axis of a patch
-    mean = jnp.tile(jnp.asarray(CLIP_MEAN, jnp.float32), pixels)
-    std = jnp.tile(jnp.asarray(CLIP_STD, jnp.float32), pixels)
+    mean = jnp.tile(jnp.asarray(preprocessing.mean, jnp.float32), pixels)
+    std = jnp.tile(jnp.asarray(preprocessing.std, jnp.float32), pixels)
     return (patches.astype(jnp.float32) / 255.0 - mean) / std
 
 

@@ -47,7 +47,15 @@ class TextTower(nn.Module):
             "positional_embedding", nn.initializers.normal(0.01), (config.context_length, config.width)
         )
         x = (tokens + positional[: ids.shape[1]]).astype(self.dtype)
-        x = Transformer(config.layers, config.heads, self.dtype, causal=True, remat=self.remat, name="transformer")(x)
+        x = Transformer(
+            config.layers,
+            config.heads,
+            self.dtype,
+            causal=True,
+            remat=self.remat,
+            activation=config.activation,
+            name="transformer",
+        )(x)
         x = LayerNorm(name="ln_final")(x)
         end = jnp.argmax(ids, axis=1)
         pooled = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]

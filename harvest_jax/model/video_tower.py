@@ -77,6 +77,7 @@ class VideoTower(nn.Module):
             self.dtype,
             implementation=self.implementation,
             remat=self.remat,
+            activation=config.activation,
             name="transformer",
         )(x)
         pooled = LayerNorm(name="ln_post")(tokens[:, 0])
