@@ -4,7 +4,7 @@ It stands for the CLIP that the method starts from, so it comes with the package
 
     python -m harvest_jax.demo.image_clip --out harvest_jax/demo/data/image_clip
 
-regenerates it (half an hour on 2 cores). It never sees two frames of one clip, nor a caption that is held out.
+regenerates it (11 minutes on 2 cores). It never sees two frames of one clip, nor a caption that is held out.
 """
 
 import argparse
