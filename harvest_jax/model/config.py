@@ -88,7 +88,8 @@ class HarvestConfig:
     def from_dict(cls, values: dict[str, Any]) -> "HarvestConfig":
         """Inverse of `to_dict`; raises TypeError, KeyError or ValueError on missing, unknown and impossible fields."""
         decoder, preprocessing = values["decoder"], values.get("preprocessing", {})
-        shown = Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in preprocessing.items()})
+        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in preprocessing.items()}
+        shown = Preprocessing(**fields)
         if shown.resize not in RESIZES or not len(shown.mean) == len(shown.std) == 3 or min(shown.std) <= 0:
             raise ValueError(f"impossible preprocessing {preprocessing}")
         for tower in ("video", "text"):
