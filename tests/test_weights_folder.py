@@ -12,7 +12,8 @@ from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.errors import DataError
 from harvest_jax.model.config import harvest_config
 from harvest_jax.model.harvest import Harvest
-from harvest_jax.weights.folder import load_config, load_model, save_model
+from harvest_jax.weights.folder import load_config, load_model, save_model, save_tensors
+from harvest_jax.weights.tensors import BFLOAT16, Entry
 from tests.test_model import SMALL
 
 
@@ -45,6 +46,43 @@ def test_half_precision_halves_the_file(folder, tmp_path):
     assert 0.4 < ratio < 0.65
     _, loaded = load_model(half)
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype(np.float32)}
+
+
+def test_a_folder_from_parameters_made_one_at_a_time(folder, tmp_path):
+    _, params = folder
+    flat = traverse_util.flatten_dict(params, sep="/")
+    made = []
+
+    def read(name):
+        made.append(name)
+        return flat[name]
+
+    entries = {name: Entry(leaf.shape, BFLOAT16) for name, leaf in flat.items()}
+    save_tensors(tmp_path / "new" / "folder", SMALL, entries, read, {"from": "tests"})
+    assert sorted(made) == sorted(flat)  # once each
+    config, loaded = load_model(tmp_path / "new" / "folder")
+    assert config == SMALL
+    for name, leaf in traverse_util.flatten_dict(loaded, sep="/").items():
+        assert leaf.dtype == np.float32
+        assert leaf.flags.writeable
+        np.testing.assert_array_equal(leaf, flat[name].astype(BFLOAT16).astype(np.float32))
+    assert json.loads((tmp_path / "new" / "folder" / "config.json").read_text())["origin"] == {"from": "tests"}
+
+
+def test_a_save_that_fails_leaves_what_was_there(folder, tmp_path):
+    path, params = folder
+    before = {item.name: item.read_bytes() for item in path.iterdir() if item.is_file()}
+    spoilt = jax.tree.map(np.copy, params)
+    spoilt["video"]["proj"]["kernel"][0, 0] = np.nan
+    with pytest.raises(DataError, match="video/proj/kernel holds numbers that are not finite"):
+        save_model(path, SMALL, spoilt, {"other": 1})
+    assert {item.name: item.read_bytes() for item in path.iterdir() if item.is_file()} == before
+    with pytest.raises(DataError, match="not finite"):
+        save_model(tmp_path / "fresh", SMALL, spoilt, {})
+    assert not (tmp_path / "fresh").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="could not be written"):
+        save_model(tmp_path / "file", SMALL, params, {})
 
 
 def test_the_packaged_image_model_loads_and_is_small():

@@ -3,22 +3,25 @@
 Written by training, read by `harvest_jax.load` and as a starting point; never pickled.
 """
 
+import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.version import __version__
+from harvest_jax.weights.safetensors_file import open_safetensors
+from harvest_jax.weights.stream import all_finite, write_safetensors
+from harvest_jax.weights.tensors import Entry
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -32,21 +35,48 @@ def save_model(folder: Path, config: HarvestConfig, params: Params, origin: dict
       params: nested dict of host arrays.
       origin: JSON values that say where the weights come from (kept in config.json).
       dtype: stored in this type (np.float16 halves the file); None keeps each array's own.
+
+    Raises:
+      DataError: a parameter is not finite in that type, or the disk does not take it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
-    # safetensors stores the buffer as it lies: C order is part of the format (and ascontiguousarray spoils scalars)
-    flat = {path: np.asarray(leaf, dtype or leaf.dtype, order="C") for path, leaf in flat.items()}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        # one entry: safetensors writes several in an order that changes from save to save
-        save_file(flat, Path(scratch) / WEIGHTS, metadata={"format": "harvest_jax"})
-        text = json.dumps({"model": config.to_dict(), "origin": origin, "version": __version__}, indent=2)
-        (Path(scratch) / CONFIG).write_text(text + "\n", encoding="utf-8")
-        (Path(scratch) / WEIGHTS).chmod(
-            (Path(scratch) / CONFIG).stat().st_mode
-        )  # safetensors writes for its owner only
-        os.replace(Path(scratch) / WEIGHTS, folder / WEIGHTS)
-        os.replace(Path(scratch) / CONFIG, folder / CONFIG)
+    entries = {path: Entry(leaf.shape, np.dtype(dtype or leaf.dtype)) for path, leaf in flat.items()}
+    save_tensors(folder, config, entries, flat.__getitem__, origin)
+
+
+def save_tensors(
+    folder: Path,
+    config: HarvestConfig,
+    entries: dict[str, Entry],
+    read: Callable[[str], np.ndarray],
+    origin: dict[str, Any],
+) -> None:
+    """As `save_model`, for parameters that are made one at a time.
+
+    Args:
+      folder: made if missing.
+      config: what the parameters are for.
+      entries: shape and stored dtype of each parameter by its path in the tree, such as "video/proj/kernel".
+      read: gives one of them.
+      origin: JSON values that say where the weights come from.
+
+    Raises:
+      DataError: a parameter has another shape or is not finite in that type, or the disk does not take it.
+    """
+    text = json.dumps({"model": config.to_dict(), "origin": origin, "version": __version__}, indent=2)
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+            (Path(scratch) / CONFIG).write_text(text + "\n", encoding="utf-8")
+            write_safetensors(folder / WEIGHTS, entries, read, {"format": "harvest_jax"})
+            os.replace(Path(scratch) / CONFIG, folder / CONFIG)  # last: with it the folder is a model folder
+    except OSError as error:
+        raise DataError(f"{folder} could not be written: {error.strerror or error}") from error
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # it is gone again if nothing came into it
+                folder.rmdir()
 
 
 def load_config(folder: Path) -> HarvestConfig:
@@ -74,25 +104,24 @@ def load_model(folder: Path) -> tuple[HarvestConfig, Params]:
     path = folder / WEIGHTS
     if not path.is_file():
         raise DataError(f"{folder} holds no {WEIGHTS}")
-    try:
-        flat = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    tensors = open_safetensors(path)
     shapes = jax.eval_shape(Harvest(config).init, jax.random.key(0))
-    check_parameters(flat, traverse_util.flatten_dict(shapes, sep="/"), str(path))
-    nested = traverse_util.unflatten_dict({name: leaf.astype(np.float32) for name, leaf in flat.items()}, sep="/")
-    return config, nested
+    check_parameters(tensors.entries, traverse_util.flatten_dict(shapes, sep="/"), str(path))
+    flat: dict[str, np.ndarray] = {}
+    for name in tensors.entries:
+        flat[name] = tensors.read(name).astype(np.float32)
+        if not all_finite(flat[name]):
+            raise DataError(f"{path}: {name} holds numbers that are not finite")
+    return config, traverse_util.unflatten_dict(flat, sep="/")
 
 
-def check_parameters(found: dict[str, np.ndarray], wanted: dict[str, Any], where: str) -> None:
-    """Equal names, equal shapes, finite numbers; or one DataError that lists the differences."""
+def check_parameters(found: dict[str, Entry], wanted: dict[str, Any], where: str) -> None:
+    """Equal names and equal shapes, or one DataError that lists the differences."""
     faults = [f"missing {name}" for name in wanted if name not in found]
     faults += [f"superfluous {name}" for name in found if name not in wanted]
-    for name, leaf in found.items():
-        if name in wanted and leaf.shape != wanted[name].shape:
-            faults.append(f"{name} has the shape {leaf.shape}, not {wanted[name].shape}")
-        elif not np.isfinite(leaf.astype(np.float32)).all():
-            faults.append(f"{name} holds numbers that are not finite")
+    for name, entry in found.items():
+        if name in wanted and entry.shape != wanted[name].shape:
+            faults.append(f"{name} has the shape {entry.shape}, not {wanted[name].shape}")
     if faults:
         more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
         raise DataError(f"{where}: {'; '.join(faults[:6])}{more}")
