@@ -122,7 +122,7 @@ def _decode(video: OpenVideo, spec: DecodeSpec, first: float, last: float, trust
             check_size(frame.width, frame.height, spec)
             if reader is None or layout is None:
                 layout = picture_layout(frame, video.stream.codec_context.sample_aspect_ratio, spec)
-                reader = PictureReader(layout)
+                reader = PictureReader(layout, spec)
             if frame.pts is not None and frame.pts not in pictures:
                 pictures[frame.pts] = reader.read(frame)
     if len(pictures) < spec.min_frames or layout is None:

@@ -37,12 +37,15 @@ _SIGNATURES = (
 class DecodeSpec:
     """What to take from a video, and the bounds beyond which it is refused.
 
-    `num_frames` frames at the middles of equal parts of the clip (fewer where it has fewer), scaled so that the shorter
-    side has `short_side` pixels; smaller videos keep their size, enlarging them would only cost bytes.
+    `num_frames` frames at the middles of equal parts of the clip (fewer where it has fewer). Without `fit` they are
+    scaled so that the shorter side has `short_side` pixels, for storing; smaller videos keep their size, enlarging them
+    would only cost bytes. With `fit` ("crop" or "squash", a model's `Preprocessing.resize`) each whole picture becomes
+    the square of `short_side` pixels that the model sees, by `harvest_jax.input.frames.fit`.
     """
 
     num_frames: int = 16
     short_side: int = 256
+    fit: str = ""
     min_frames: int = 1
     max_bytes: int = 4 << 30  # of the file
     max_side: int = 8192  # pixels of a coded picture
@@ -56,12 +59,14 @@ class DecodeSpec:
         """Check the ranges.
 
         Raises:
-          ConfigError: a number out of its range.
+          ConfigError: a number out of its range, or an unknown `fit`.
         """
         ranges = {"num_frames": (1, 1024), "short_side": (16, 2048), "min_frames": (1, self.num_frames)}
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}={getattr(self, name)} is outside {low}..{high}")
+        if self.fit not in ("", "crop", "squash"):
+            raise ConfigError(f"fit={self.fit!r} is neither crop nor squash")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int, UInt8
 
 from harvest_jax.errors import DataError
 from harvest_jax.input.frames import prepare_clip
-from harvest_jax.input.patches import patchify
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.model.harvest import Harvest, Params, unit
+from harvest_jax.model.embed import PRECISION, all_patches, text_embedding, video_embedding
+from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.weights.folder import load_model
 
 BATCH = 16  # clips or captions a call of the compiled functions; the last batch is padded
@@ -32,8 +32,8 @@ class Model:
         self.tokenizer = Tokenizer(config.text.vocab_size)
         self.params = jax.device_put(params)
         self._harvest = Harvest(config)
-        self._video = jax.jit(self._video_embedding)
-        self._text = jax.jit(lambda params, ids: unit(self._harvest.encode_text(params, ids)["embedding"]))
+        self._video = jax.jit(functools.partial(video_embedding, self._harvest))
+        self._text = jax.jit(functools.partial(text_embedding, self._harvest))
         self._answer = jax.jit(self._answer_logits)
 
     @property
@@ -52,8 +52,8 @@ class Model:
         An image model (trained on single frames) embeds each frame and averages the normalised embeddings.
 
         Args:
-          videos: paths of video files, or uint8 RGB [B, T, H, W, 3] of any size and number of frames; the middle frames
-            of equal segments and the largest centre square are taken.
+          videos: paths of video files, or uint8 RGB [B, T, H, W, 3] of any size and number of frames. The middle frames
+            of equal segments are taken and made squares as in the model's training (`config.preprocessing.resize`).
 
         Returns:
           float32 [B, D], L2-normalised.
@@ -65,13 +65,13 @@ class Model:
 
     def prepare(self, videos: Sequence[str | Path] | np.ndarray) -> UInt8[np.ndarray, "b t s s 3"]:
         """The frames that the model sees: uint8 [B, num_frames, image_size, image_size, 3]."""
-        size = self.config.video.image_size
+        size, resize = self.config.video.image_size, self.config.preprocessing.resize
         if isinstance(videos, np.ndarray):
             if videos.dtype != np.uint8 or videos.ndim != 5 or videos.shape[-1] != 3:
                 raise DataError(f"videos must be uint8 [B, T, H, W, 3], not {videos.dtype} {list(videos.shape)}")
-            clips = [prepare_clip(video, self.num_frames, size) for video in videos]
+            clips = [prepare_clip(video, self.num_frames, size, resize) for video in videos]
         else:
-            clips = [prepare_clip(frames, self.num_frames, size) for frames in self._decode(videos)]
+            clips = [prepare_clip(frames, self.num_frames, size, resize) for frames in self._decode(videos)]
         return np.stack(clips) if clips else np.zeros((0, self.num_frames, size, size, 3), np.uint8)
 
     def _decode(self, paths: Sequence[str | Path]) -> Iterator[UInt8[np.ndarray, "t h w 3"]]:
@@ -79,7 +79,8 @@ class Model:
         from data_pipeline.worker_pool import VideoDecoder
 
         workers = max(1, min(len(paths), len(os.sched_getaffinity(0))))
-        with VideoDecoder(self.num_frames, self.config.video.image_size, workers) as decoder:
+        size, resize = self.config.video.image_size, self.config.preprocessing.resize
+        with VideoDecoder(self.num_frames, size, workers, fit=resize) as decoder:
             for frames in decoder.decode_all(paths):
                 if isinstance(frames, VideoRejected):
                     raise DataError(str(frames))
@@ -119,24 +120,14 @@ class Model:
         rows = (self.prepare(videos), ids, slot)
         return self._in_batches(functools.partial(self._answer, self.params), rows, self.config.text.vocab_size)
 
-    def _patches(self, clips: jax.Array) -> tuple[jax.Array, jax.Array]:
-        patches = patchify(clips, self.config.video.patch_size)
-        return patches, jnp.broadcast_to(jnp.arange(patches.shape[1], dtype=jnp.int32), patches.shape[:2])  # type: ignore[return-value]
-
-    def _video_embedding(self, params: Params, clips: jax.Array) -> jax.Array:
-        if self.config.video.num_frames > 1:
-            return unit(self._harvest.encode_video(params, *self._patches(clips))["embedding"])
-        count, frames = clips.shape[:2]
-        single = clips.reshape(count * frames, 1, *clips.shape[2:])
-        embedded = unit(self._harvest.encode_video(params, *self._patches(single))["embedding"])
-        return unit(embedded.reshape(count, frames, -1).mean(axis=1))
-
     def _answer_logits(self, params: Params, clips: jax.Array, ids: jax.Array, slot: jax.Array) -> jax.Array:
-        memory = self._harvest.encode_video(params, *self._patches(clips))["tokens"]
-        masked = jnp.arange(ids.shape[1])[None, :] == slot[:, None]
-        tokens = self._harvest.encode_text(params, ids, masked)["tokens"]
-        query = jnp.take_along_axis(tokens, slot[:, None, None], axis=1)
-        return self._harvest.decode(params, query, memory)[:, 0]
+        with jax.default_matmul_precision(PRECISION):
+            patches, cells = all_patches(clips, self.config.video.patch_size)
+            memory = self._harvest.encode_video(params, patches, cells)["tokens"]
+            masked = jnp.arange(ids.shape[1])[None, :] == slot[:, None]
+            tokens = self._harvest.encode_text(params, ids, masked)["tokens"]
+            query = jnp.take_along_axis(tokens, slot[:, None, None], axis=1)
+            return self._harvest.decode(params, query, memory)[:, 0]
 
     @staticmethod
     def _in_batches(function: Callable[..., jax.Array], rows: Any, width: int) -> Float[np.ndarray, "b width"]:

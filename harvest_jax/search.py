@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.search_index import Changes, DamagedIndexError, SearchIndex, read, write
+from harvest_jax.search_index import Changes, DamagedIndexError, OutdatedIndexError, SearchIndex, read, write
 
 EXPLANATION = """examples:
   harvest search --model runs/demo/export --videos ~/Videos "a dog jumps over a log"
@@ -168,6 +168,9 @@ def _open(place: Path, digest: str) -> SearchIndex | None:
         index = read(place)
     except OSError as error:
         raise ConfigError(f"the index {place} cannot be read ({error.strerror}): name another with --index") from error
+    except OutdatedIndexError:
+        _say(f"the index {place} is of another version, which showed frames to the model differently: it is built anew")
+        return None
     except DamagedIndexError as error:
         aside = place.with_name(place.name + ".damaged")
         kept = ""

@@ -155,15 +155,15 @@ def _embed(
     rejected: dict[str, Entry] = {}
     due = collections.deque(names)
     paths = (os.path.join(found.root, name) for name in names)
-    size = model.config.video.image_size
-    with VideoDecoder(model.num_frames, size, min(workers, len(names))) as decoder:
+    size, resize = model.config.video.image_size, model.config.preprocessing.resize
+    with VideoDecoder(model.num_frames, size, min(workers, len(names)), fit=resize) as decoder:
         for done, frames in enumerate(decoder.decode_all(paths), start=1):
             name = due.popleft()
             if isinstance(frames, VideoRejected):
                 status = found.videos[name]
                 rejected[name] = Entry(status.st_size, status.st_mtime_ns, None, frames.reason)
             else:
-                waiting[name] = prepare_clip(frames, model.num_frames, size)
+                waiting[name] = prepare_clip(frames, model.num_frames, size, resize)
             report(done, len(names))
             if len(waiting) == BATCH:
                 yield rejected | _entries(waiting, found, model)

@@ -19,11 +19,17 @@ from safetensors.numpy import save
 
 from harvest_jax.version import __version__
 
-FORMAT = "harvest_jax search index 1"  # another number where frames are chosen or embedded in another way
+# Another number where frames are chosen, prepared or embedded in another way. 2: Pillow resizes the whole pictures.
+KIND, NUMBER = "harvest_jax search index", 2
+FORMAT = f"{KIND} {NUMBER}"
 
 
 class DamagedIndexError(Exception):
     """A file that is no whole index; the message is the reason."""
+
+
+class OutdatedIndexError(Exception):
+    """An index whose embeddings were made in another way than today's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +70,7 @@ def read(path: Path) -> SearchIndex | None:
 
     Raises:
       DamagedIndexError: cut, altered, or another kind of file.
+      OutdatedIndexError: made by a version that prepared or embedded frames differently.
       OSError: it cannot be read.
     """
     if not path.exists():
@@ -71,6 +78,8 @@ def read(path: Path) -> SearchIndex | None:
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
+            if header.get("format") != FORMAT and header.get("format", "").startswith(f"{KIND} "):
+                raise OutdatedIndexError(header["format"])
             if header.get("format") != FORMAT:
                 raise DamagedIndexError(f"it is no file of the kind {FORMAT!r}")
             embeddings, files = file.get_tensor("embeddings"), file.get_tensor("files").tobytes()

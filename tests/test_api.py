@@ -1,14 +1,20 @@
 """`harvest_jax.load` and what a model does, on real video files."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
 
 import harvest_jax
+from data_pipeline.decode import decode_clip
+from data_pipeline.video_file import DecodeSpec
 from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.errors import DataError
+from harvest_jax.input.frames import fit
+from harvest_jax.model.config import Preprocessing
 from harvest_jax.weights.folder import load_model, save_model
+from tests.video_files import numbered_frames, write_video
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,19 @@ def test_a_clip_is_the_same_alone_in_company_and_as_an_array(video_model, files)
     together = video_model.encode_video(files)
     np.testing.assert_allclose(video_model.encode_video(files[2:3])[0], together[2], atol=1e-5)
     np.testing.assert_allclose(video_model.encode_video(video_model.prepare(files)), together, atol=1e-6)
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_files_are_shown_as_in_the_models_training(video_model, tmp_path, resize):
+    """The workers make the squares, of whole pictures: what comes here equals Pillow's work on them."""
+    path = write_video(tmp_path / "a.mp4", numbered_frames(8, 150, 202))
+    config = dataclasses.replace(video_model.config, preprocessing=Preprocessing(resize=resize))
+    model = harvest_jax.Model(config, video_model.params, "a")
+    whole = decode_clip(path, DecodeSpec(num_frames=4)).frames
+    assert whole.shape == (4, 150, 202, 3)
+    expected = np.stack([fit(frame, 64, resize) for frame in whole])
+    assert np.array_equal(model.prepare([path])[0], expected)
+    assert np.array_equal(model.prepare(whole[None])[0], expected)
 
 
 def test_more_clips_than_a_batch(video_model):

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ from data_pipeline.decode import decode_clip, decode_video
 from data_pipeline.media_paths import VideoRejected
 from data_pipeline.video_file import DecodeSpec
 from harvest_jax.errors import ConfigError
+from harvest_jax.input.frames import fit
 from tests.video_files import numbered_frames, read_number, set_display_matrix, write_video
 
 B_FRAMES = {"bf": "3", "g": "50", "b-pyramid": "normal"}
@@ -128,6 +130,21 @@ def test_the_shorter_side_is_scaled_down_and_never_up(tmp_path, size, short_side
     assert decode_clip(path, DecodeSpec(short_side=short_side)).frames.shape[1:3] == expected
 
 
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+@pytest.mark.parametrize(
+    ("size", "turned"), [((90, 122), False), ((122, 90), True), ((40, 60), False), ((48, 48), True)]
+)
+def test_what_a_model_is_shown_is_made_of_the_whole_picture(tmp_path, size, turned, resize):
+    options: dict[str, Any] = {"pixel_aspect": Fraction(3, 2)} if size == (40, 60) else {}
+    path = write_video(tmp_path / "a.mp4", numbered_frames(6, *size), **options)
+    if turned:
+        set_display_matrix(path, 0, 1, -1, 0)
+    whole = decode_clip(path, DecodeSpec(num_frames=3, short_side=2048))
+    shown = decode_clip(path, DecodeSpec(num_frames=3, short_side=48, fit=resize))
+    assert np.array_equal(shown.frames, np.stack([fit(frame, 48, resize) for frame in whole.frames]))
+    assert (shown.width, shown.height) == (whole.width, whole.height)
+
+
 def test_scaling_is_antialiased(tmp_path):
     image = np.zeros((128, 128, 3), np.uint8)
     image[:, ::2] = 255  # lines of one pixel: without antialiasing they come out black or white
@@ -227,3 +244,8 @@ def test_decode_video_in_a_worker(tmp_path):
 def test_impossible_specs(fields):
     with pytest.raises(ConfigError, match="is outside"):
         DecodeSpec(**fields)
+
+
+def test_an_unknown_fit():
+    with pytest.raises(ConfigError, match="fit='stretch' is neither crop nor squash"):
+        DecodeSpec(fit="stretch")

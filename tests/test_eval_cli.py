@@ -17,8 +17,10 @@ from data_pipeline.tfds_builder import SplitWriter
 from data_pipeline.video_file import DecodeSpec
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError, NonFiniteError
-from harvest_jax.evaluate import results
+from harvest_jax.evaluate import results, tasks
+from harvest_jax.input.frames import prepare_clip
 from harvest_jax.input.tokenizer import Tokenizer
+from tests import video_files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs" / "eval"
@@ -29,8 +31,8 @@ COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), 
 class InThisProcess:
     """`VideoDecoder` without its worker processes, which have tests of their own and take a second to start."""
 
-    def __init__(self, num_frames, short_side, workers=1):
-        self.spec = DecodeSpec(num_frames=num_frames, short_side=short_side)
+    def __init__(self, num_frames, short_side, workers=1, fit=""):
+        self.spec = DecodeSpec(num_frames=num_frames, short_side=short_side, fit=fit)
 
     def __enter__(self):
         return self
@@ -58,7 +60,10 @@ class ColourModel:
 
     def __init__(self):
         self.config = SimpleNamespace(
-            video=SimpleNamespace(image_size=16), text=SimpleNamespace(context_length=24), decoder=SimpleNamespace()
+            video=SimpleNamespace(image_size=16),
+            text=SimpleNamespace(context_length=24),
+            decoder=SimpleNamespace(),
+            preprocessing=SimpleNamespace(resize="crop"),
         )
         self.tokenizer = Tokenizer()
         self.clips_seen = 0
@@ -181,6 +186,33 @@ def test_worker_processes_give_the_same_result(videos, model, tmp_path, monkeypa
     assert worker_pool.VideoDecoder is not InThisProcess
     assert evaluate("retrieval", words, tmp_path) == here
     assert (here["n_expected"], here["n_missing"]) == (6, 1)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_pictures_are_shown_as_in_the_models_training(videos, model, tmp_path, resize, stored, monkeypatch):
+    """Blue margins left and right of a red square: a model trained on crops never sees them."""
+    frame = np.full((32, 64, 3), COLOURS["blue"], np.uint8)
+    frame[:, 16:48] = COLOURS["red"]
+    frame[::3, 20:44:3] = 90  # something fine, by which to tell one scaler from another
+    video_files.write_video(tmp_path / "margins.mp4", np.stack([frame] * 8))
+    seen = []
+    monkeypatch.setattr(model.config.preprocessing, "resize", resize)
+    monkeypatch.setattr(
+        model, "encode_video", lambda clips: seen.append(clips) or model.unit(clips.mean(axis=(1, 2, 3)))
+    )
+    if stored:
+        words = write_shards(tmp_path / "shards", tmp_path, [("m", "margins", ("red",), {})])
+    else:
+        words = manifest(tmp_path, tmp_path, captioned("margins"))
+    result = evaluate("retrieval", words, tmp_path)
+    red, _, blue = np.concatenate(seen).mean(axis=(0, 1, 2, 3))
+    assert (red > 190) == (resize == "crop")
+    assert (blue > 100) == (resize == "squash")
+    assert result["protocol"]["resize"] == tasks.RESIZES[resize]
+    if not stored:
+        whole = decode_clip(tmp_path / "margins.mp4", DecodeSpec(num_frames=4)).frames
+        assert np.array_equal(seen[0][0], prepare_clip(whole, 4, 16, resize))
 
 
 def test_a_video_outside_the_root_is_refused(videos, model, tmp_path, capsys):

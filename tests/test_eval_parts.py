@@ -97,13 +97,15 @@ def test_equal_texts_are_embedded_once_and_alike():
 def test_a_reader_that_loses_or_doubles_a_clip_is_caught():
     def of(numbers):
         pair = (clips.Clip("a"), clips.Clip("b"))
-        return clips.EvaluationSet("x", "manifest", "", (), pair, lambda t, s: iter([(n, "reason") for n in numbers]))
+        return clips.EvaluationSet(
+            "x", "manifest", "", (), pair, lambda t, s, r: iter([(n, "reason") for n in numbers])
+        )
 
-    assert len(list(of([1, 0]).frames(1, 1))) == 2
+    assert len(list(of([1, 0]).frames(1, 1, "crop"))) == 2
     with pytest.raises(DataError, match="1 of 2 clips never came"):
-        list(of([0]).frames(1, 1))
+        list(of([0]).frames(1, 1, "crop"))
     with pytest.raises(DataError, match="came twice"):
-        list(of([0, 0]).frames(1, 1))
+        list(of([0, 0]).frames(1, 1, "crop"))
 
 
 def test_the_widest_tie_is_found_at_any_depth():

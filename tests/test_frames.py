@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harvest_jax.input.frames import Crop, apply_crop, center_crop, prepare_clip, random_crop, segment_indices
+from harvest_jax.input.frames import Crop, apply_crop, center_crop, fit, prepare_clip, random_crop, segment_indices
 from harvest_jax.input.patches import gather, patchify
 from harvest_jax.input.resample import kept_patches
+from tests.clip_transform import SIZES, clip_transform, picture
 
 
 def smooth_clip(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -95,11 +96,39 @@ def test_resizing_is_antialiased():
     assert np.abs(small[:, 2:-2, 2:-2].astype(int) - 128).max() < 12
 
 
-def test_prepare_clip_is_middle_frames_and_centre():
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_fitting_is_the_transform_that_clip_was_trained_with(size):
+    frame = picture(*size)
+    square = fit(frame, 224, "crop")
+    assert square.dtype == np.uint8
+    assert np.array_equal(square, np.asarray(clip_transform(Image.fromarray(frame), 224)))
+    assert np.array_equal(fit(square, 224, "crop"), square)  # what fits stays as it is
+    assert np.array_equal(fit(square, 224, "squash"), square)
+
+
+@pytest.mark.parametrize("excess", range(12))
+def test_the_crop_begins_where_torchvision_begins(excess):
+    frame = picture(32, 32 + excess)  # its shorter side fits: it is only cut
+    left = [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6][excess]  # halves to the even number
+    assert np.array_equal(fit(frame, 32, "crop"), frame[:, left : left + 32])
+    assert np.array_equal(fit(frame.swapaxes(0, 1), 32, "crop"), frame[:, left : left + 32].swapaxes(0, 1))
+
+
+def test_squashing_keeps_all_of_the_picture():
+    frame = picture(60, 100)
+    resized = Image.fromarray(frame).resize((48, 48), Image.Resampling.BICUBIC)
+    assert np.array_equal(fit(frame, 48, "squash"), np.asarray(resized))
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_prepare_clip_is_fitted_middle_frames(resize):
     clip = smooth_clip(16, 48, 80)
-    assert np.array_equal(prepare_clip(clip, 4, 48), clip[[2, 6, 10, 14]][:, :, 16:64])
-    assert prepare_clip(clip, 8, 32).shape == (8, 32, 32, 3)
-    assert prepare_clip(clip[:3], 8, 64).shape == (8, 64, 64, 3)  # too few and too small: repeated, enlarged
+    for stored, wanted, middle in ((16, 4, [2, 6, 10, 14]), (3, 8, [0, 0, 0, 1, 1, 1, 2, 2]), (1, 2, [0, 0])):
+        for size in (48, 30, 100):
+            expected = np.stack([fit(clip[i], size, resize) for i in middle])
+            assert np.array_equal(prepare_clip(clip[:stored], wanted, size, resize), expected)
+    cut = clip[[2, 6, 10, 14]][:, :, 16:64]
+    assert np.array_equal(prepare_clip(clip, 4, 48, "crop"), cut)
 
 
 CROPS = [Crop(0, 20, 64), Crop(3, 5, 48), Crop(9, 1, 33), Crop(0, 0, 25), Crop(7, 41, 57), Crop(1, 2, 6)]

@@ -126,14 +126,14 @@ def test_a_batch(shards):
 
 
 def test_patches_are_the_pixels_at_their_positions(shards):
-    videos = {record.captions[0]: video for record, video in evaluation_clips(shards, "exact", FRAMES, SIZE)}
+    videos = {record.captions[0]: video for record, video in evaluation_clips(shards, "exact", FRAMES, SIZE, "crop")}
     for batch in take(shards, 2, "data.split=exact", "data.sampling=middle", "data.crop=center"):
         for caption, patches, positions in zip(captions(batch), batch["patches"], batch["positions"], strict=True):
             assert np.array_equal(patches, gather(patchify(videos[caption], PATCH), positions))
 
 
 def test_flip_mirrors_half_of_the_clips(shards):
-    videos = {record.captions[0]: video for record, video in evaluation_clips(shards, "exact", FRAMES, SIZE)}
+    videos = {record.captions[0]: video for record, video in evaluation_clips(shards, "exact", FRAMES, SIZE, "crop")}
     mirrored = []
     chosen = ("data.split=exact", "data.sampling=middle", "data.crop=center", "data.flip=true")
     for batch in take(shards, 8, *chosen):
@@ -368,18 +368,19 @@ def test_a_bad_record_is_named_by_a_worker_process(tmp_path):
     iterator.close()
 
 
-def test_evaluation_clips_are_prepared_clips_in_stored_order(shards):
-    pairs = list(evaluation_clips(shards, "train", 3, SIZE))
-    again = list(evaluation_clips(shards, "train", 3, SIZE))
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_evaluation_clips_are_prepared_clips_in_stored_order(shards, resize):
+    pairs = list(evaluation_clips(shards, "train", 3, SIZE, resize))
+    again = list(evaluation_clips(shards, "train", 3, SIZE, resize))
     assert sorted(record.id for record, _ in pairs) == sorted(f"clip-{i}" for i in range(10))
     assert [record.id for record, _ in pairs] == [record.id for record, _ in again]
     for record, video in pairs:
         stored = np.stack([simplejpeg.decode_jpeg(jpeg, "RGB") for jpeg in record.jpegs])
         assert video.shape == (3, SIZE, SIZE, 3)
-        assert np.array_equal(video, prepare_clip(stored, 3, SIZE))
+        assert np.array_equal(video, prepare_clip(stored, 3, SIZE, resize))
 
 
 def test_evaluation_names_a_bad_record(tmp_path):
     write(tmp_path, "test", [make_record(7, jpegs=(b"x",))])
     with pytest.raises(DataError, match="clip-7"):
-        next(evaluation_clips(tmp_path, "test", 2, SIZE))
+        next(evaluation_clips(tmp_path, "test", 2, SIZE, "crop"))

@@ -13,10 +13,11 @@ import pytest
 import harvest_jax
 from harvest_jax import cli, load, search, search_folder, search_index
 from harvest_jax.demo.clips import write_video
-from harvest_jax.model.config import HarvestConfig, TextConfig, VideoConfig
+from harvest_jax.model.config import HarvestConfig, Preprocessing, TextConfig, VideoConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.search_index import DamagedIndexError, Entry, SearchIndex
 from harvest_jax.weights.folder import save_model
+from tests import video_files
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200), "grey": (90, 90, 90)}
 
@@ -34,6 +35,7 @@ class ColourModel:
     config = types.SimpleNamespace(
         video=types.SimpleNamespace(image_size=32),
         text=types.SimpleNamespace(context_length=8),
+        preprocessing=types.SimpleNamespace(resize="crop"),
         to_dict=lambda: {"name": "colours"},
     )
     tokenizer = types.SimpleNamespace(encode=str.split)
@@ -113,14 +115,17 @@ def test_the_best_video_comes_first(place):
 def test_the_model_scores_as_it_does_elsewhere(place, monkeypatch):
     monkeypatch.setattr(harvest_jax, "load", load)  # the real one
     folder = save_small_model(place.tmp / "model", 0)
+    video_files.write_video(
+        place.folder / "n.mp4", video_files.numbered_frames(8, 90, 122)
+    )  # one that has to be resized
     found = json.loads(place.go("a dog", "--json", model=folder).out)
     model = load(folder)
     paths = [result["path"] for result in found["results"]]
-    assert sorted(map(os.path.basename, paths)) == ["b.MP4", "g.mp4", "r.mp4"]
+    assert sorted(map(os.path.basename, paths)) == ["b.MP4", "g.mp4", "n.mp4", "r.mp4"]
     wanted = model.encode_video(paths) @ model.encode_text(["a dog"])[0]
     np.testing.assert_allclose([result["score"] for result in found["results"]], wanted, atol=1e-6)
     assert list(wanted) == sorted(wanted, reverse=True)
-    assert [result["rank"] for result in found["results"]] == [1, 2, 3]
+    assert [result["rank"] for result in found["results"]] == [1, 2, 3, 4]
 
 
 def test_nothing_is_embedded_twice(place, monkeypatch):
@@ -166,6 +171,19 @@ def test_another_model_builds_anew(place):
     assert place.go("red", model="other").embedded == 0
 
 
+def test_an_index_of_frames_prepared_otherwise_is_built_anew(place):
+    whole = place.go("red").out
+    content = place.index.read_bytes()
+    place.index.write_bytes(content.replace(search_index.FORMAT.encode(), b"harvest_jax search index 1"))
+    with pytest.raises(search_index.OutdatedIndexError):
+        search_index.read(place.index)
+    found = place.go("red")
+    assert (found.out, found.embedded) == (whole, 3)
+    assert f"the index {place.index} is of another version, which showed frames" in found.err
+    assert place.go("red").embedded == 0
+    assert os.listdir(place.index.parent) == [place.index.name]  # nothing was set aside: it was no damage
+
+
 def test_the_digest_is_of_the_weights_not_of_the_folder(tmp_path):
     models = [load(save_small_model(tmp_path / name, seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
     digests = [search.model_digest(model) for model in models]
@@ -174,6 +192,9 @@ def test_the_digest_is_of_the_weights_not_of_the_folder(tmp_path):
         params=models[0].params, config=dataclasses.replace(models[0].config, name="another name")
     )
     assert search.model_digest(other) != digests[0]
+    for changed in (Preprocessing(resize="squash"), Preprocessing(mean=(0.5, 0.5, 0.5))):
+        other.config = dataclasses.replace(models[0].config, preprocessing=changed)
+        assert search.model_digest(other) != digests[0]
 
 
 def _cut(content):

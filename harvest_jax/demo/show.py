@@ -23,7 +23,8 @@ def write_page(
 ) -> None:
     """Write `workdir/report.html`."""
     video = after.config.video
-    gallery = list(evaluation_clips(shards, "retrieval", video.num_frames, video.image_size))
+    resize = after.config.preprocessing.resize
+    gallery = list(evaluation_clips(shards, "retrieval", video.num_frames, video.image_size, resize))
     rng = np.random.default_rng(run.seed)
     chosen = _one_for_each(gallery, MOTIONS[1::2])
     clips = [

@@ -49,8 +49,8 @@ class EvaluationSet:
       split: as asked for; "" for all.
       samples: in the order of the file.
       clips: each once, in order of first mention.
-      reader: (num_frames, image_size) -> (clip number, square frames, or the reason why there are none) of every clip,
-        each once, in any order.
+      reader: (num_frames, image_size, resize) -> (clip number, square frames or the reason why there are none) of every
+        clip, each once, in any order.
       unstored: rows that were rejected when the shards were made and that no manifest here names: the set lacks them.
     """
 
@@ -59,7 +59,7 @@ class EvaluationSet:
     split: str
     samples: tuple[Sample, ...]
     clips: tuple[Clip, ...]
-    reader: Callable[[int, int], Iterator[tuple[int, Frames | str]]]
+    reader: Callable[[int, int, str], Iterator[tuple[int, Frames | str]]]
     unstored: int = 0
 
     @property
@@ -72,14 +72,16 @@ class EvaluationSet:
             ]
         )
 
-    def frames(self, num_frames: int, image_size: int) -> Iterator[tuple[int, Frames | str]]:
+    def frames(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, Frames | str]]:
         """Every clip's number with its frames uint8 [num_frames, image_size, image_size, 3], or why there are none.
+
+        `resize` says how pictures become squares: the model's `Preprocessing.resize`.
 
         Raises:
           DataError: the reader left a clip out or gave one twice.
         """
         seen = np.zeros(len(self.clips), bool)
-        for number, frames in self.reader(num_frames, image_size):
+        for number, frames in self.reader(num_frames, image_size, resize):
             if seen[number]:
                 raise DataError(f"{self.name}: clip {number} ({self.clips[number].video}) came twice")
             seen[number] = True
@@ -159,11 +161,11 @@ class _ShardReader:
     ids: dict[str, int]
     count: int
 
-    def __call__(self, num_frames: int, image_size: int) -> Iterator[tuple[int, Frames | str]]:
+    def __call__(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, Frames | str]]:
         from harvest_jax.input.pipeline import evaluation_clips
 
         seen: set[int] = set()
-        for record, frames in evaluation_clips(self.data.shards, self.data.split, num_frames, image_size):
+        for record, frames in evaluation_clips(self.data.shards, self.data.split, num_frames, image_size, resize):
             number = self.ids.get(record.id)
             if number is not None and number not in seen:
                 seen.add(number)
@@ -182,7 +184,7 @@ class _VideoReader:
     clips: tuple[Clip, ...]
     workers: int
 
-    def __call__(self, num_frames: int, image_size: int) -> Iterator[tuple[int, Frames | str]]:
+    def __call__(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, Frames | str]]:
         from data_pipeline.media_paths import VideoRejected, resolve_below
         from data_pipeline.worker_pool import VideoDecoder
         from harvest_jax.input.frames import prepare_clip
@@ -198,10 +200,12 @@ class _VideoReader:
                 (whole if clip.start is clip.end is None else spans)[number] = path
 
         def prepared(answer: UInt8[np.ndarray, "n h w 3"] | VideoRejected) -> Frames | str:
-            return answer.reason if isinstance(answer, VideoRejected) else prepare_clip(answer, num_frames, image_size)
+            if isinstance(answer, VideoRejected):
+                return answer.reason
+            return prepare_clip(answer, num_frames, image_size, resize)
 
         workers = self.workers or os.cpu_count() or 1
-        with VideoDecoder(num_frames=num_frames, short_side=image_size, workers=workers) as decoder:
+        with VideoDecoder(num_frames, image_size, workers, fit=resize) as decoder:
             for number, answer in zip(whole, decoder.decode_all(whole.values()), strict=True):
                 yield number, prepared(answer)
             for number, path in spans.items():  # one at a time: decode_all knows no spans

@@ -64,17 +64,21 @@ def silent(done: int, total: int) -> None:
 
 
 def batches(
+    model: VideoTextModel,
     data: EvaluationSet,
     num_frames: int,
-    image_size: int,
     batch_size: int,
     reasons: dict[int, str],
     report: Report = silent,
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b t s s 3"]]]:
-    """Clip numbers and frames, `batch_size` at a time (the last batch is smaller); unreadable ones go to `reasons`."""
+    """Clip numbers and frames, `batch_size` at a time (the last batch is smaller); unreadable ones go to `reasons`.
+
+    Their size and form are the model's (`config.video.image_size`, `config.preprocessing.resize`).
+    """
+    size, resize = model.config.video.image_size, model.config.preprocessing.resize
     numbers: list[int] = []
     frames: list[UInt8[np.ndarray, "t s s 3"]] = []
-    for done, (number, clip) in enumerate(data.frames(num_frames, image_size), start=1):
+    for done, (number, clip) in enumerate(data.frames(num_frames, size, resize), start=1):
         if isinstance(clip, str):
             reasons[number] = clip
         else:
@@ -94,7 +98,7 @@ def embed_videos(
     """Embed every clip of the set.
 
     Args:
-      model: asked for `config.video.image_size` and `encode_video`.
+      model: asked for `encode_video` and what `batches` asks for.
       data: the set.
       num_frames: distinct frames of a clip, at most what the model takes (it repeats them).
       batch_size: clips a call.
@@ -105,7 +109,7 @@ def embed_videos(
     """
     reasons: dict[int, str] = {}
     rows: dict[int, Float[np.ndarray, " width"]] = {}
-    for numbers, frames in batches(data, num_frames, model.config.video.image_size, batch_size, reasons, report):
+    for numbers, frames in batches(model, data, num_frames, batch_size, reasons, report):
         rows.update(zip(numbers, np.asarray(model.encode_video(frames), np.float32), strict=True))
     require_some(data, reasons)
     missing = np.array([number not in rows for number in range(len(data.clips))])

@@ -29,6 +29,10 @@ from harvest_jax.evaluate.settings import (
     ZeroShotSettings,
 )
 
+RESIZES = {  # what the protocol says of `Preprocessing.resize`
+    "crop": "shorter side to image_size, bicubic with antialias, centre crop",
+    "squash": "both sides to image_size, bicubic with antialias",
+}
 MAX_TIE_SPREAD = 0.1  # points between the best and the worst order of ties beyond which a figure needs a warning
 
 
@@ -82,7 +86,7 @@ def evaluate(settings: Settings, model: VideoTextModel, data: EvaluationSet, rep
         "frames": num_frames,
         "model_frames": model.num_frames,
         "sampling": "segment_middle",
-        "resize": "largest centre square, bicubic",
+        "resize": RESIZES[model.config.preprocessing.resize],
         "image_size": model.config.video.image_size,
         "scores_dtype": "float32",
         "ties": "expectation",
@@ -238,7 +242,7 @@ def _questions(
         rows_of.setdefault(sample.clip, []).append(row)
     marks = question_answering.Marks.empty(len(questions))
     reasons: dict[int, str] = {}
-    for clips, frames in batches(data, num_frames, model.config.video.image_size, settings.batch_size, reasons, report):
+    for clips, frames in batches(model, data, num_frames, settings.batch_size, reasons, report):
         pairs = [(place, row) for place, clip in enumerate(clips) for row in rows_of[clip]]
         for start in range(0, len(pairs), settings.batch_size):
             places, rows = map(np.array, zip(*pairs[start : start + settings.batch_size], strict=True))

@@ -68,13 +68,40 @@ def apply_crop(
     return np.ascontiguousarray(square[:, :, ::-1] if crop.flip else square)
 
 
+def fit(
+    frame: UInt8[np.ndarray, "H W 3"], image_size: int, resize: str
+) -> UInt8[np.ndarray, "{image_size} {image_size} 3"]:
+    """A picture as the square that a model sees, exactly as CLIP's preprocessing makes it on Pillow images.
+
+    Args:
+      frame: of any size, the whole picture: scaling it beforehand changes the result.
+      image_size: side of the square in pixels.
+      resize: `Preprocessing.resize`. "crop" is torchvision's `Resize(image_size)` and `CenterCrop(image_size)`, as in
+        OpenAI's `clip.py`: the whole picture is resized, the longer side to int(image_size * longer / shorter), and the
+        square begins at round((side - image_size) / 2), halves to the even number. "squash" is
+        `Resize((image_size, image_size))`, OpenCLIP's mode of that name. Both bicubic, antialiased.
+    """
+    height, width, _ = frame.shape
+    shorter = min(height, width)
+    if resize == "squash":
+        rows = columns = image_size
+    else:  # in whole numbers: image_size * longer / shorter is exact there, or cut off in the same place
+        rows, columns = image_size * height // shorter, image_size * width // shorter
+    if (rows, columns) != (height, width):
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        frame = np.asarray(image.resize((columns, rows), Image.Resampling.BICUBIC))
+    top, left = round((rows - image_size) / 2), round((columns - image_size) / 2)
+    return np.ascontiguousarray(frame[top : top + image_size, left : left + image_size])
+
+
 def prepare_clip(
-    frames: UInt8[np.ndarray, "N H W 3"], num_frames: int, image_size: int
+    frames: UInt8[np.ndarray, "N H W 3"], num_frames: int, image_size: int, resize: str
 ) -> UInt8[np.ndarray, "{num_frames} {image_size} {image_size} 3"]:
     """What every use without chance (evaluation, embedding, search) shows the model of a clip.
 
-    The middle frame of each of `num_frames` equal segments, the largest centre square, resized to `image_size`.
+    The middle frame of each of `num_frames` equal segments, made a square by `fit`; frames that are such squares
+    already (a decoder may have done it) stay as they are.
     """
-    chosen = frames[segment_indices(len(frames), num_frames, None)]
-    _, height, width, _ = chosen.shape
-    return apply_crop(chosen, center_crop(height, width), image_size)
+    chosen = segment_indices(len(frames), num_frames, None)
+    squares = {index: fit(frames[index], image_size, resize) for index in np.unique(chosen)}
+    return np.stack([squares[index] for index in chosen])

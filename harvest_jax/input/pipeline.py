@@ -25,13 +25,13 @@ from jaxtyping import UInt8
 from data_pipeline import shard_format
 from harvest_jax.config import RunConfig
 from harvest_jax.errors import ConfigError, DataError, HarvestError
-from harvest_jax.input.frames import apply_crop, center_crop, prepare_clip, random_crop, segment_indices
+from harvest_jax.input.frames import center_crop, fit, random_crop, segment_indices
 from harvest_jax.input.patches import keep_positions
 from harvest_jax.input.resample import kept_patches
 from harvest_jax.input.text_masking import mask_slots, num_slots
 from harvest_jax.input.tokenizer import Tokenizer
 
-__all__ = ["Batches", "evaluation_clips", "prepare_clip", "training_batches"]
+__all__ = ["Batches", "evaluation_clips", "training_batches"]
 
 Batch = dict[str, np.ndarray]
 
@@ -85,9 +85,14 @@ def training_batches(
 
 
 def evaluation_clips(
-    folder: str | os.PathLike[str], split: str, num_frames: int, image_size: int
+    folder: str | os.PathLike[str], split: str, num_frames: int, image_size: int, resize: str
 ) -> Iterator[tuple[shard_format.Record, UInt8[np.ndarray, "T S S 3"]]]:
     """All clips of a split in stored order, without chance: what `prepare_clip` makes of a record's frames.
+
+    Args:
+      folder, split: the shards.
+      num_frames, image_size: of the model.
+      resize: `Preprocessing.resize` of the model.
 
     Yields:
       the record, and its frames uint8 [num_frames, image_size, image_size, 3].
@@ -99,9 +104,7 @@ def evaluation_clips(
     for number in range(len(records)):
         record = records.parse(number, records[number][1])
         chosen = segment_indices(len(record.jpegs), num_frames, None)
-        frames = np.stack(list(records.frames(number, record, chosen)))
-        _, height, width, _ = frames.shape
-        yield record, apply_crop(frames, center_crop(height, width), image_size)
+        yield record, np.stack([fit(frame, image_size, resize) for frame in records.frames(number, record, chosen)])
 
 
 class Batches(grain.DatasetIterator):

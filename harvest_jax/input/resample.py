@@ -96,13 +96,13 @@ def _weights(
     centers = ((np.arange(image_size) + 0.5) * scale).reshape(-1, patch_size)
     starts = np.clip(np.floor(centers[:, 0] - support).astype(np.int64), 0, side - size)
     taps = starts[:, None] + np.arange(size) + 0.5
-    down = _cubic((taps[:, None, :] - centers[:, :, None]) / stretch)
+    down = cubic((taps[:, None, :] - centers[:, :, None]) / stretch)
     down /= down.sum(axis=2, keepdims=True)
     across = np.einsum("npk,cd->nkcpd", down, np.eye(3)).reshape(len(starts), size * 3, patch_size * 3)
     return starts, down.astype(np.float32), across.astype(np.float32)
 
 
-def _cubic(x: np.ndarray) -> np.ndarray:
+def cubic(x: np.ndarray) -> np.ndarray:
     """Keys' cubic convolution kernel with a = -1/2, the one Pillow uses."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1

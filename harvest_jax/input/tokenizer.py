@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import ftfy
@@ -102,6 +103,10 @@ class Tokenizer:
             word, ends = (unit[:-4], b" ") if unit.endswith("</w>") else (unit, b"")
             raw += bytes(_UNIT_BYTES[c] for c in word) + ends
         return raw.decode("utf-8", errors="replace").strip()
+
+    def save_vocabulary(self, folder: Path) -> None:
+        """Write `vocab.json` and `merges.txt`, the two files that transformers' `CLIPTokenizer` reads."""
+        self._backend.model.save(str(folder))
 
     def _encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         if len(texts) < 16:  # no thread pool for one caption in a loader process

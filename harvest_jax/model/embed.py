@@ -1,0 +1,50 @@
+"""From what a user has (frames, token ids) to unit embeddings: what `harvest_jax.load` runs and StableHLO files hold.
+
+Products of matrices are asked for in full float32: by default a TPU would round their factors to bfloat16 and an NVIDIA
+GPU to TF32, and embeddings would depend on the machine in the third digit.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+from harvest_jax.input.patches import patchify
+from harvest_jax.model.harvest import Harvest, Params, unit
+
+PRECISION = "highest"
+
+
+def all_patches(clips: UInt8[Array, "b t s s 3"], patch_size: int) -> tuple[UInt8[Array, "b n p"], Int[Array, "b n"]]:
+    """Every patch of the clips and its cell."""
+    patches = patchify(clips, patch_size)
+    return patches, jnp.broadcast_to(jnp.arange(patches.shape[1], dtype=jnp.int32), patches.shape[:2])  # type: ignore[return-value]
+
+
+def video_embedding(harvest: Harvest, params: Params, clips: UInt8[Array, "b t s s 3"]) -> Float[Array, "b d"]:
+    """Embed clips of the model's own size; an image model embeds each frame and averages the normalised embeddings.
+
+    Args:
+      harvest: the model.
+      params: its parameters; only "video" is looked at.
+      clips: RGB; T is the model's number of frames, or any number for an image model.
+
+    Returns:
+      float32, L2-normalised.
+    """
+    video = harvest.config.video
+    with jax.default_matmul_precision(PRECISION):
+        if video.num_frames > 1:
+            return unit(harvest.encode_video(params, *all_patches(clips, video.patch_size))["embedding"])
+        count, frames = clips.shape[:2]
+        single = clips.reshape(count * frames, 1, *clips.shape[2:])
+        embedded = unit(harvest.encode_video(params, *all_patches(single, video.patch_size))["embedding"])
+        return unit(embedded.reshape(count, frames, -1).mean(axis=1))
+
+
+def text_embedding(harvest: Harvest, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b d"]:
+    """Embed captions: token ids int32 of at most the model's context length to float32, L2-normalised.
+
+    Of `params` only "text" is looked at.
+    """
+    with jax.default_matmul_precision(PRECISION):
+        return unit(harvest.encode_text(params, ids)["embedding"])
