@@ -1,0 +1,143 @@
+"""A model as StableHLO programs that run with jax alone: `encode_video` and `encode_text`, for CPU, CUDA and TPU.
+
+Two programs, each with its weights beside it, and `signature.json`, which says how to call them (docs/stablehlo.md has
+the lines that do). Weights are an argument and not constants of the program: `jax.export` writes a flatbuffer, which
+ends at 2 GiB (the video tower of an H/14 in float32 has 2.5 GB), and as constants those of an L/14 (1.2 GB) took 8.4 GB
+of memory to write instead of 0.6 GB. So a program has 25 kB whatever the model's size.
+
+What `jax.export` promises (https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees): a program runs
+on releases of jax and jaxlib up to 6 months newer than those that wrote it, and up to 3 weeks older. Beyond that keep
+the model folder, from which the programs can be written again.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+from flax import traverse_util
+from jax import export
+
+from harvest_jax.errors import DataError
+from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.embed import text_embedding, video_embedding
+from harvest_jax.model.harvest import Harvest
+from harvest_jax.version import __version__
+from harvest_jax.weights.folder import WEIGHTS, check_parameters, load_config
+from harvest_jax.weights.safetensors_file import open_safetensors
+from harvest_jax.weights.stream import all_finite, write_safetensors
+from harvest_jax.weights.tensors import Entry, Tensors
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+SIGNATURE = "signature.json"
+FORMAT = "harvest_jax stablehlo 1"
+
+
+def export_stablehlo(folder: Path, out: Path) -> None:
+    """Write a model folder's programs; the folder appears whole or not at all.
+
+    encode_video takes the flat dict of its weights and uint8 RGB [b, T, S, S, 3], frames made squares of the model's
+    size (normalising is inside); T is symbolic for an image model, which averages over frames. encode_text takes its
+    weights and int32 ids [b, l], l up to the context length. Both give float32 [b, D], L2-normalised: the numbers of
+    `harvest_jax.load(folder)`. The decoder of masked words is left out.
+
+    Args:
+      folder: a model folder.
+      out: a folder that is not there yet, or empty.
+
+    Raises:
+      DataError: the model folder cannot be used; `out` is there already or cannot be written.
+    """
+    config = load_config(folder)
+    tensors = open_safetensors(folder / WEIGHTS)
+    shapes = jax.eval_shape(Harvest(config).init, jax.random.key(0))
+    check_parameters(tensors.entries, traverse_util.flatten_dict(shapes, sep="/"), tensors.where)
+    if not all_finite(tensors.read("logit_scale")):
+        raise DataError(f"{tensors.where}: logit_scale is not finite")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is there already: remove it, or choose another place")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".writing-") as scratch:
+            aside = Path(scratch) / "programs"
+            aside.mkdir()
+            signature = _write(aside, config, tensors)
+            (aside / SIGNATURE).write_text(json.dumps(signature, indent=2) + "\n", encoding="utf-8")
+            os.replace(aside, out)  # onto nothing, or an empty folder
+    except OSError as error:
+        raise DataError(f"{out} could not be written: {error.strerror or error}") from error
+
+
+def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, Any]:
+    """Fill the folder; what signature.json says."""
+    video, text = config.video, config.text
+    frames = str(video.num_frames) if video.num_frames > 1 else "t"
+    size = f"{video.image_size}, {video.image_size}, 3"
+    clips = jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {frames}, {size}"), np.uint8)
+    ids = jax.ShapeDtypeStruct(export.symbolic_shape("b, l", constraints=[f"l <= {text.context_length}"]), np.int32)
+    harvest, tokenizer = Harvest(config), Tokenizer(text.vocab_size)
+    parts = (
+        ("encode_video", "video/", functools.partial(video_embedding, harvest), clips),
+        ("encode_text", "text/", functools.partial(text_embedding, harvest), ids),
+    )
+    functions: dict[str, dict[str, Any]] = {}
+    for name, tower, function, argument in parts:
+        entries = {path: _stored(entry) for path, entry in tensors.entries.items() if path.startswith(tower)}
+        write_safetensors(aside / f"{name}.safetensors", entries, tensors.read, {"format": FORMAT})
+        program = _program(function, entries, argument)
+        (aside / f"{name}.stablehlo").write_bytes(program.serialize())
+        functions[name] = {
+            "program": f"{name}.stablehlo",
+            "weights": f"{name}.safetensors",
+            "input": _array(argument),
+            "output": _array(program.out_avals[0]),
+        }
+    functions["encode_text"]["input"]["constraints"] = [f"l <= {text.context_length}"]
+    return {
+        "format": FORMAT,
+        "model": config.to_dict() | {"decoder": None},
+        "functions": functions,
+        "frames": {  # what has to be done to pictures before the program, and what it does itself
+            "color": "RGB",
+            "image_size": video.image_size,
+            "resize": config.preprocessing.resize,
+            "interpolation": "bicubic with antialias (Pillow)",
+            "normalised_inside": {"mean": config.preprocessing.mean, "std": config.preprocessing.std},
+        },
+        "tokens": {"vocabulary": text.vocab_size, "start": tokenizer.sot, "end": tokenizer.eot, "padding": 0},
+        "logit_scale": float(np.exp(np.float32(tensors.read("logit_scale")))),
+        "platforms": PLATFORMS,
+        "calling_convention_version": program.calling_convention_version,
+        "written_by": {"harvest_jax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
+    }
+
+
+def _stored(entry: Entry) -> Entry:
+    """float16 stays so; all else becomes float32, bfloat16 too, which not every reader of safetensors knows."""
+    return entry if entry.dtype == np.float16 else dataclasses.replace(entry, dtype=np.dtype(np.float32))
+
+
+def _program(
+    function: Callable[..., jax.Array], entries: dict[str, Entry], argument: jax.ShapeDtypeStruct
+) -> export.Exported:
+    """`function(params, argument)` as a program of (flat dict of weights, argument)."""
+
+    def flat(weights: dict[str, jax.Array], argument: jax.Array) -> jax.Array:
+        params = {name: weight.astype(np.float32) for name, weight in weights.items()}
+        return function(traverse_util.unflatten_dict(params, sep="/"), argument)
+
+    weights = {name: jax.ShapeDtypeStruct(entry.shape, entry.dtype) for name, entry in entries.items()}
+    return export.export(jax.jit(flat), platforms=PLATFORMS)(weights, argument)
+
+
+def _array(shape: Any) -> dict[str, Any]:
+    """dtype and dimensions; symbolic ones by their names."""
+    return {"dtype": str(shape.dtype), "shape": [side if isinstance(side, int) else str(side) for side in shape.shape]}
