@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config.distributed = False  # call jax.distributed.initialize() first (the launch scripts set it)
 
     config.model = model = ConfigDict()
-    model.size = "B/16"  # demo, B/32, B/16, L/14, L/14@336
+    model.size = "B/16"  # demo, B/32, B/16, L/14, L/14@336, H/14
     model.num_frames = 8  # frames a clip
     model.keep_ratio = 0.1  # share of the video patches that the tower sees in training; 1.0 drops nothing
     model.drop_scope = (

@@ -18,7 +18,8 @@ from harvest_jax.version import __version__
 COMMANDS = {
     "demo": ("harvest_jax.demo.run", "the whole way on generated clips: write, shard, train, score, report"),
     "shards": ("data_pipeline.make_shards", "captioned videos to shards of decoded frames"),
-    "inspect": ("harvest_jax.inspect", "what is in a shard folder, a model folder or a training folder"),
+    "inspect": ("harvest_jax.inspect", "what is in a shard folder, a model folder, a training folder or a checkpoint"),
+    "weights": ("harvest_jax.weights.main", "checkpoints in and out: import, export, mix"),
     "train": ("harvest_jax.train.main", "train a model, or go on where the folder's last checkpoint stopped"),
     "eval": ("harvest_jax.evaluate.main", "score a model under a named protocol"),
     "search": ("harvest_jax.search", "find videos by words"),

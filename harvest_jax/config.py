@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from harvest_jax.errors import ConfigError
 
-SIZES = ("demo", "B/32", "B/16", "L/14", "L/14@336")
+SIZES = ("demo", "B/32", "B/16", "L/14", "L/14@336", "H/14")
 
 
 @dataclasses.dataclass(frozen=True)

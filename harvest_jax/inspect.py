@@ -1,16 +1,19 @@
-"""`harvest inspect`: what is in a shard folder, a model folder or a training folder."""
+"""`harvest inspect`: what is in a shard folder, a model folder, a training folder or any checkpoint."""
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from harvest_jax.errors import DataError
+from harvest_jax.errors import ConfigError, DataError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest inspect`."""
-    parser.add_argument("folder", type=Path, help="written by harvest shards, harvest train or harvest demo")
+    parser.add_argument(
+        "path", type=Path, help="folder of harvest shards, train or demo; or a checkpoint of any kind, file or folder"
+    )
     parser.add_argument(
         "--contact_sheet",
         type=Path,
@@ -21,32 +24,94 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Recognise the folder by what it holds and describe it."""
-    folder: Path = args.folder
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}")
+    """Recognise the file or folder by what it holds and describe it."""
+    path: Path = args.path
+    if not path.exists():
+        raise DataError(f"no file or folder {path}")
     found: dict[str, Any]
-    if (folder / "dataset_info.json").is_file():
+    if (path / "dataset_info.json").is_file():
         from data_pipeline.inspect_shards import describe, format_description
 
-        found = describe(folder, args.contact_sheet or folder / "contact_sheet.png")
+        found = describe(path, args.contact_sheet or path / "contact_sheet.png")
         text = format_description(found)
-    elif (folder / "model.safetensors").is_file():
-        found = describe_model(folder)
+    elif is_model(path):
+        found = describe_model(path)
         text = _lines(found)
-    elif (folder / "checkpoints").is_dir():
-        found = describe_workdir(folder)
+    elif (path / "checkpoints").is_dir():
+        found = describe_workdir(path)
         text = _lines(found)
     else:
-        raise DataError(f"{folder} is no shard folder (dataset_info.json), model folder (model.safetensors) or workdir")
+        try:
+            found = describe_checkpoint(path)
+        except DataError as error:
+            if not path.is_dir():
+                raise
+            what = "is no shard folder (dataset_info.json), no model folder and no workdir (checkpoints)"
+            raise DataError(f"{path} {what}; as a checkpoint: {error}") from error
+        text = _lines(found)
     print(json.dumps(found) if args.json else text)
     return 0
 
 
+def is_model(folder: Path) -> bool:
+    """Whether it is a model folder of this package, sound or not: Hugging Face's have files of the same names."""
+    if not (folder / "model.safetensors").is_file():
+        return False
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True  # not sound: describe_model says why
+    return not (isinstance(config, dict) and "model_type" in config)
+
+
+def describe_checkpoint(path: Path) -> dict[str, Any]:
+    """What another program's checkpoint is, from names, shapes and configs: no tensor is read.
+
+    Returns:
+      JSON values: `kind` ("checkpoint"), `file`, `family` (None: unknown), `tensors`, `parameters`, `stored_as`,
+      `bytes`; of a known family also `model` and `problem` (None, or why it cannot be imported as it is).
+
+    Raises:
+      DataError: it cannot be read, or is none.
+    """
+    from harvest_jax.weights.families import family_of
+    from harvest_jax.weights.sources import open_checkpoint
+    from harvest_jax.weights.translate import as_ours
+
+    tensors = open_checkpoint(path)
+    sizes = [(math.prod(entry.shape), entry.dtype) for entry in tensors.entries.values()]
+    found: dict[str, Any] = {
+        "kind": "checkpoint",
+        "file": tensors.kind,
+        "family": None,
+        "tensors": len(sizes),
+        "parameters": sum(size for size, _ in sizes),
+        "stored_as": sorted({str(dtype) for _, dtype in sizes}),
+        "bytes": sum(size * dtype.itemsize for size, dtype in sizes),
+    }
+    try:
+        family = family_of(tensors)
+    except DataError:
+        return found | {"names": sorted(tensors.entries)[:10]}
+    found["family"] = family.name
+    unknown: dict[str, Any] = {}
+    problem = None
+    try:
+        try:
+            config = family.architecture(tensors, None)
+        except ConfigError as error:  # all but the activation can be known
+            problem, unknown = str(error), {"activation": None}
+            config = family.architecture(tensors, "gelu")
+        model = config.to_dict()
+        found["model"] = model | {tower: model[tower] | unknown for tower in ("video", "text")}
+        as_ours(tensors, family, config)
+    except (ConfigError, DataError) as error:
+        problem = str(error)
+    return found | {"problem": problem}
+
+
 def describe_model(folder: Path) -> dict[str, Any]:
     """Towers, parameter counts and origin of a model folder, from its headers alone."""
-    import math
-
     from safetensors import SafetensorError, safe_open
 
     from harvest_jax.weights.folder import CONFIG, WEIGHTS, load_config

@@ -59,7 +59,7 @@ def test_wrong_words_end_with_two(arguments, message, capsys):
 def test_mistakes_are_one_line_and_debug_shows_more(tmp_path, capsys):
     missing = str(tmp_path / "gone")
     assert cli.main(["inspect", missing]) == 3
-    assert capsys.readouterr().err == f"harvest inspect: no folder {missing}\n"
+    assert capsys.readouterr().err == f"harvest inspect: no file or folder {missing}\n"
     assert cli.main(["inspect", missing, "--debug"]) == 3
     assert "Traceback" in capsys.readouterr().err
 

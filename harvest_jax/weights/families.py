@@ -1,0 +1,40 @@
+"""Every family of checkpoints that can be read or written.
+
+A family is a value of `tables.Family` (the class is there, not here, so that a family's module can import it while
+this one imports the module). To add one: write a module with its table, and name its value below.
+"""
+
+from harvest_jax.errors import DataError
+from harvest_jax.weights.clip_tables import HUGGING_FACE, OPEN_CLIP_TEXT, OPENAI, OURS
+from harvest_jax.weights.scenic import SCENIC, SCENIC_UNDERSCORE, VIVIT
+from harvest_jax.weights.tables import Family
+from harvest_jax.weights.tensors import Tensors
+from harvest_jax.weights.viclip import VICLIP
+
+FAMILIES: tuple[Family, ...] = (
+    OURS,
+    OPENAI,
+    OPEN_CLIP_TEXT,
+    HUGGING_FACE,
+    VICLIP,
+    SCENIC,
+    SCENIC_UNDERSCORE,
+    VIVIT,
+)
+
+
+def family_of(tensors: Tensors) -> Family:
+    """The family that these tensors belong to.
+
+    Raises:
+      DataError: none, with the names of those that are known and of a few tensors.
+    """
+    for family in FAMILIES:
+        if family.recognise(tensors):
+            return family
+    known = ", ".join(family.name for family in FAMILIES)
+    some = ", ".join(list(tensors.entries)[:3])
+    raise DataError(
+        f"{tensors.where} ({tensors.kind}, {len(tensors.entries)} tensors: {some}, ...) is no checkpoint of a kind "
+        f"that can be imported: {known}"
+    )

@@ -1,0 +1,129 @@
+"""`harvest weights`: checkpoints in, checkpoints out, and mixes of two."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from harvest_jax.model.config import ACTIVATIONS, RESIZES
+
+FORMATS = ("hf", "open_clip", "viclip", "scenic", "safetensors", "stablehlo")  # convert.FORMATS, without its imports
+DTYPES = ("keep", "float32", "float16", "bfloat16")
+
+_IMPORT = """What SRC may be (recognised by what is in it; docs/weights.md has the table):
+  OpenAI's .pt files (TorchScript archives)        ViT-B-32.pt, ViT-B-16.pt, ViT-L-14.pt, ViT-L-14-336px.pt
+  OpenCLIP: a folder, or a .bin, .pt, .safetensors  laion/CLIP-ViT-H-14-laion2B-s32B-b79K
+  Hugging Face CLIP folders                        openai/clip-vit-base-patch16
+  ViCLIP .pth                                      OpenGVLab/ViCLIP
+  Scenic's CLIP (msgpack, npz), harvest_jax's own folders and files
+No pickle is executed. The architecture is read from the file.
+
+  harvest weights import ViT-B-16.pt --out weights/clip_b16
+  harvest train --config configs/harvest_b16.py --workdir runs/b16 --config.model.init_from=weights/clip_b16 ..."""
+
+_EXPORT = """Formats, and what E is:
+  hf           folder for transformers' CLIPModel.from_pretrained, with tokenizer and image processor
+  open_clip    folder: open_clip_model.safetensors and open_clip_config.json
+  viclip       one .safetensors file with the names of InternVideo's ViCLIP: the whole video model
+  scenic       one .msgpack file: the parameter tree of Scenic's CLIP
+  safetensors  one .safetensors file with the names of this package: everything, decoder included
+  stablehlo    folder of compiled-form programs that run without this package
+hf, open_clip and scenic are image models: of a video model they get what it computes of one frame."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `harvest weights`."""
+    commands = parser.add_subparsers(dest="action", metavar="import|export|mix", required=True)
+
+    bring = _command(commands, "import", "make a model folder of a checkpoint", _IMPORT)
+    bring.add_argument("source", type=Path, metavar="SRC", help="file or folder of a checkpoint")
+    bring.add_argument("--out", type=Path, required=True, metavar="D", help="model folder to write")
+    bring.add_argument("--num_frames", type=int, metavar="N", help="frames of a clip; resizes the table of frames")
+    bring.add_argument("--image_size", type=int, metavar="S", help="pixels of a side; resizes the table of places")
+    bring.add_argument("--dtype", choices=DTYPES, default="keep", help="type the numbers are stored in (default: keep)")
+    bring.add_argument("--activation", choices=ACTIVATIONS, help="of the towers, where the source cannot tell it")
+    bring.add_argument("--resize", choices=RESIZES, help="how pictures were made square: cropped, or squashed")
+    for name, what in (("mean", "mean"), ("std", "standard deviation")):
+        bring.add_argument(
+            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help=f"{what} of the training pictures, 0..1"
+        )
+
+    take = _command(commands, "export", "write a model folder in another program's form", _EXPORT)
+    take.add_argument("folder", type=Path, metavar="D", help="model folder (of train, weights import or demo)")
+    take.add_argument("--format", required=True, choices=FORMATS, dest="form", help="see below")
+    take.add_argument("--out", type=Path, required=True, metavar="E", help="folder or file to write")
+
+    mix = _command(
+        commands,
+        "mix",
+        "a model between two (WiSE-FT)",
+        "(1 - alpha) A + alpha B over the parameters that both have; the rest is B's: its decoder, and its table of\n"
+        "frames where A has another number of frames (an image model has none: import it with --num_frames to mix\n"
+        "with a table of zeros).",
+    )
+    mix.add_argument("first", type=Path, metavar="A", help="model folder, usually what training started from")
+    mix.add_argument("second", type=Path, metavar="B", help="model folder, usually what training made")
+    mix.add_argument("--alpha", type=float, required=True, metavar="X", help="0 is A, 1 is B")
+    mix.add_argument("--out", type=Path, required=True, metavar="D", help="model folder to write")
+
+
+def _command(commands: Any, name: str, summary: str, more: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    # also after the action, as with every other command; its absence there takes nothing back
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it and say in a few lines what was done."""
+    lines = {"import": _import, "export": _export, "mix": _mix}[args.action](args)
+    print("\n".join(lines))
+    return 0
+
+
+def _import(args: argparse.Namespace) -> list[str]:
+    from harvest_jax.weights.convert import Changes, import_checkpoint
+
+    changes = Changes(
+        num_frames=args.num_frames,
+        image_size=args.image_size,
+        dtype=args.dtype,
+        activation=args.activation,
+        resize=args.resize,
+        mean=tuple(args.mean) if args.mean else None,
+        std=tuple(args.std) if args.std else None,
+    )
+    done = import_checkpoint(args.source, args.out, changes)
+    return [
+        f"{args.source}: {done['family']} ({done['kind']})",
+        f"{args.out}: {done['model']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}",
+        *(f"note: {note}" for note in done["notes"]),
+    ]
+
+
+def _export(args: argparse.Namespace) -> list[str]:
+    from harvest_jax.weights.convert import export_model
+
+    done = export_model(args.folder, args.form, args.out)
+    lines = [f"{args.out}: {done['form']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}"]
+    if done["left_out"]:
+        lines.append(f"left out, having no place in this format: {', '.join(done['left_out'])}")
+    return lines + [f"note: {note}" for note in done["notes"]]
+
+
+def _mix(args: argparse.Namespace) -> list[str]:
+    from harvest_jax.weights.mix import mix_models
+
+    done = mix_models(args.first, args.second, args.alpha, args.out)
+    mixture = f"{1 - args.alpha:g} x {args.first} + {args.alpha:g} x {args.second}"
+    lines = [f"{args.out}: {mixture}, {done['mixed']:,} numbers"]
+    if done["kept"]:
+        parts = sorted({name if name.startswith("video/") else name.split("/")[0] for name in done["kept"]})
+        lines.append(f"from {args.second} alone: {', '.join(parts)}")
+    return lines
