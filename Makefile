@@ -1,11 +1,11 @@
-# make demo | test | slow | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
+# make demo | test | slow | parity | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow lint format clean
+.PHONY: help venv demo test slow parity lint format clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -15,6 +15,11 @@ WORKDIR ?= runs/demo
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # Bytecode is written at first import instead of for every file of every package: a quarter of the install's time.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+# On Linux torch's usual wheel brings gigabytes of CUDA. Where pip finds the CPU build (VERSION+cpu) it is taken; PyTorch
+# keeps it on an index of its own, whose address can be given: make parity TORCH_INDEX=URL
+TORCH := $(shell grep "^torch==" constraints.txt)
+TORCH_INDEX ?=
 
 help: ## this list
 	@echo "harvest_jax: captioned videos in, a video-language model out. First look: make demo"
@@ -26,10 +31,13 @@ demo: $(VENV)/.base ## the whole way on generated clips, a few minutes on a CPU;
 venv: $(VENV)/.dev ## .venv with the package and everything that the tests and linters need
 
 test: $(VENV)/.dev ## the tests; ARGS="-k shards" passes arguments to pytest
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity $(ARGS)
 
 slow: $(VENV)/.dev ## the tests that take longer than about ten seconds each and repeat what others cover
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow --ignore tests/parity $(ARGS)
+
+parity: $(VENV)/.parity ## against PyTorch's CLIPs, in full size: 10 minutes, 16 GB of memory, 10 GB of disk; ARGS="-k B/32" is one size
+	$(BIN)/python -m pytest -m parity tests/parity $(ARGS)
 
 lint: $(VENV)/.dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
@@ -43,7 +51,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 clean: ## remove .venv and the caches, nothing of yours
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
-# Two stamps in one environment: what the demo needs, and all of it. Installing all of it renews both.
+# Stamps in one environment: what the demo needs, all of it, and what the tests of parity compare with.
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing harvest_jax into $(VENV) (about a minute)"
 	$(PIP) -e .
@@ -53,6 +61,14 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing harvest_jax and its development tools into $(VENV) (about a minute)"
 	$(PIP) -e '.[dev]'
 	@touch $(VENV)/.base $@
+
+# OpenCLIP without what it asks for (torchvision, timm): tests load its model file alone.
+$(VENV)/.parity: $(VENV)/.dev
+	@echo "installing CPU torch and the reference implementations into $(VENV) (about a minute)"
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)+cpu' 2>/dev/null || $(PIP) $(TORCH)
+	$(PIP) -e '.[parity]'
+	$(PIP) --no-deps open_clip_torch
+	@touch $@
 
 # The first of these that runs and fits; names on PATH may be stubs that do not run, so each is asked.
 $(BIN)/python:
