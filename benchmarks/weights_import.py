@@ -58,8 +58,8 @@ def main() -> None:
         harvest = [sys.executable, "-m", "harvest_jax", "weights"]
         command = [*harvest, "import", str(source), "--activation", harvest_config(args.size).video.activation, "--out"]
         runs = sorted(measure([*command, str(Path(scratch) / f"out{number}")]) for number in range(args.runs))
-        _, imports = measure([sys.executable, "-c", "import harvest_jax.weights.convert"])
-        size, peak = source.stat().st_size, max(rss for _, rss in runs)
+        _, _, imports = measure([sys.executable, "-c", "import harvest_jax.weights.convert"])
+        size, peak = source.stat().st_size, max(rss for _, _, rss in runs)
         figures = {
             "size": args.size,
             "form": form,
@@ -67,7 +67,8 @@ def main() -> None:
             "file_bytes": size,
             "written_bytes": sum(path.stat().st_size for path in (Path(scratch) / "out0").iterdir()),
             "seconds": round(runs[len(runs) // 2][0], 2),
-            "seconds_all": [round(seconds, 2) for seconds, _ in runs],
+            "seconds_all": [round(seconds, 2) for seconds, _, _ in runs],
+            "cpu_seconds": round(runs[len(runs) // 2][1], 2),
             "peak_rss": peak,
             "peak_over_file": round(peak / size, 3),
             "imports_rss": imports,
@@ -81,15 +82,15 @@ def main() -> None:
     print(text)
 
 
-def measure(command: list[str]) -> tuple[float, int]:
-    """(seconds, bytes of peak resident memory) of a process."""
+def measure(command: list[str]) -> tuple[float, float, int]:
+    """(seconds, seconds of CPU time, bytes of peak resident memory) of a process."""
     start = time.perf_counter()
     quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     pid = os.posix_spawn(command[0], command, os.environ | {"JAX_PLATFORMS": "cpu"}, file_actions=quiet)
     _, status, usage = os.wait4(pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
 def named_arrays(size: str, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:

@@ -212,6 +212,7 @@ def test_wrappers_are_taken_off_and_the_optimizer_left_alone(inside, tmp_path):
     tree = {
         "optimizer": {"state": {0: {"exp_avg": storages.tensor(np.ones(3, np.float32))}}, "defaults": {"lr": 0.1}},
         "step": 7,
+        "rng_state": storages.tensor(np.ones(4, np.uint8)),
         inside: {"w": storages.tensor(np.ones(2, np.float32)), "unknown": None},
         "args": Call("argparse.Namespace"),
     }
@@ -378,7 +379,7 @@ def test_a_small_pickle_that_stands_for_a_huge_tree(tmp_path, monkeypatch):
 
 def test_keys_that_take_for_ever_to_hash(tmp_path):
     raw = b"\x80\x02)q\x00" + b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(20))
-    refused(write_archive(tmp_path / "x.pth", raw + b"0}h\x14K\x01s.", {}), "keys")
+    refused(write_archive(tmp_path / "x.pth", raw + b"0}h\x14K\x01s.", {}), "a dict with keys")
 
 
 def test_the_size_of_pickles_is_bounded(tmp_path, monkeypatch):

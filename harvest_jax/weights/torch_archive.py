@@ -149,9 +149,9 @@ def _unwrapped(tree: Any) -> tuple[dict[Any, Any], str, dict[str, Any]]:
     """The dict of the model's own tensors, the keys that lead to it, and the plain values beside them."""
     inside: list[str] = []
     beside: dict[str, Any] = {}
-    while isinstance(tree, dict) and not any(isinstance(value, StoredTensor) for value in tree.values()):
+    while isinstance(tree, dict) and len(inside) < 4:  # tensors beside a wrapped model are a training's, as its seeds
         key = next((key for key in WRAPPERS if isinstance(tree.get(key), dict) and tree[key]), None)
-        if key is None or len(inside) == 4:
+        if key is None:
             break
         beside |= {name: value for name, value in tree.items() if isinstance(name, str) and _plain(value)}
         tree = tree[key]
