@@ -100,6 +100,13 @@ def test_there_and_back(folder, tmp_path, capsys):
     assert load_config(tmp_path / "mixed") == load_config(folder)
 
 
+def test_programs_go_out_by_the_same_command(tmp_path, capsys):
+    code, said, _ = run(capsys, "weights", "export", SHIPPED, "--format", "stablehlo", "--out", tmp_path / "programs")
+    assert code == 0
+    assert "stablehlo, 589,249 numbers, float16" in said
+    assert (tmp_path / "programs/signature.json").is_file()
+
+
 def test_preprocessing_and_activation_by_words(folder, tmp_path, capsys):
     words = ["--activation", "gelu", "--resize", "squash", "--mean", 0.5, 0.4, 0.3, "--std", 0.1, 0.2, 0.3]
     assert run(capsys, "weights", "import", folder, "--out", tmp_path / "out", *words)[0] == 0
@@ -119,6 +126,8 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
         (("import", tmp_path / "empty", "--out", tmp_path / "out"), 3),
         (("import", folder, "--out", folder), 3),
         (("import", folder, "--out", tmp_path / "out", "--image_size", "65"), 2),
+        (("import", folder, "--out", tmp_path / "out", "--std", "1", "0", "1"), 2),
+        (("import", folder, "--out", tmp_path / "out", "--mean", "nan", "0", "0"), 2),
         (("export", tmp_path / "empty", "--format", "hf", "--out", tmp_path / "out"), 3),
         (("export", tmp_path / "gone", "--format", "stablehlo", "--out", tmp_path / "out"), 3),
         (("export", folder, "--format", "viclip", "--out", tmp_path / "out"), 2),

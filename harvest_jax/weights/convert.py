@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -50,7 +51,15 @@ class Changes:
     std: tuple[float, float, float] | None = None
 
     def preprocessing(self, found: Preprocessing) -> Preprocessing:
-        """The source's preprocessing with what the user said instead."""
+        """The source's preprocessing with what the user said instead.
+
+        Raises:
+          ConfigError: a mean that is no number, or a deviation that is not above zero.
+        """
+        if self.mean and not all(math.isfinite(number) for number in self.mean):
+            raise ConfigError(f"mean={self.mean}: three numbers are wanted")
+        if self.std and not all(0 < number < math.inf for number in self.std):
+            raise ConfigError(f"std={self.std}: a deviation is above zero")
         return Preprocessing(self.mean or found.mean, self.std or found.std, self.resize or found.resize)
 
 
