@@ -134,23 +134,24 @@ def resized_config(config: HarvestConfig, num_frames: int | None, image_size: in
 def one_frame(ours: Tensors) -> Tensors:
     """The image model in a video model: its table of frames, resized to one, added to every place but the class token.
 
-    For one frame this computes what the video tower does. A table of zeros changes no bit.
+    For one frame this computes what the video tower does. A table of zeros changes no bit; the sum with another one is
+    kept in float32, because rounding it to a file's float16 moves embeddings by 1e-5.
     """
+    frame = resize_temporal(ours.read(FRAMES).astype(np.float32), 1)
+    frames, places = ours.entries[FRAMES], ours.entries[PLACES]
+    entries = ours.entries | {FRAMES: dataclasses.replace(frames, shape=frame.shape)}
+    if frame.any():
+        entries[PLACES] = dataclasses.replace(places, dtype=np.dtype(np.float32))
 
     def read(name: str) -> np.ndarray:
         array = ours.read(name)
         if name == FRAMES:
-            return np.zeros((1, array.shape[1]), array.dtype)
-        if name == PLACES:
-            frame = resize_temporal(ours.read(FRAMES).astype(np.float32), 1)
-            if frame.any():
-                table = array.astype(np.float32)
-                table[1:] += frame
-                return table.astype(array.dtype)
+            return np.zeros(frame.shape, array.dtype)
+        if name == PLACES and frame.any():
+            array = array.astype(np.float32)
+            array[1:] += frame
         return array
 
-    frames = ours.entries[FRAMES]
-    entries = ours.entries | {FRAMES: dataclasses.replace(frames, shape=(1, frames.shape[1]))}
     return dataclasses.replace(ours, entries=entries, read=read)
 
 
