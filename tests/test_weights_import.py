@@ -261,7 +261,10 @@ def test_the_activation_must_be_known():
         with pytest.raises(ConfigError, match=r"give --activation quick_gelu .* or --activation gelu"):
             architecture(family)
         assert architecture(family, activation="gelu").video.activation == "gelu"
-    assert architecture(clip_tables.OPENAI, kind="TorchScript archive").text.activation == "quick_gelu"
+    archive = {"kind": "TorchScript archive", "details": {"input_resolution": 224}}
+    assert architecture(clip_tables.OPENAI, **archive).text.activation == "quick_gelu"
+    with pytest.raises(ConfigError, match="give --activation"):  # a traced OpenCLIP model keeps no such number
+        architecture(clip_tables.OPENAI, kind="TorchScript archive")
 
 
 @pytest.mark.parametrize("size", ["B/32", "B/16", "L/14", "L/14@336", "H/14"])
@@ -336,13 +339,19 @@ def test_open_clip_models_that_are_no_plain_clip_are_refused(path, value, messag
 
 HUGGING_FACE = {
     "model_type": "clip",
-    "vision_config": {"num_attention_heads": 4, "hidden_act": "gelu"},
+    "vision_config": {"num_attention_heads": 4, "hidden_act": "gelu", "image_size": 12},
     "text_config": {"num_attention_heads": 2, "eos_token_id": 2},
 }
 
 
 def test_hugging_face_configs_are_read():
-    pictures = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "do_center_crop": False, "resample": 3}
+    pictures = {
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "do_center_crop": False,
+        "resample": 3,
+        "size": {"height": 12, "width": 12},
+    }
     found = architecture(clip_tables.HUGGING_FACE, {"config": HUGGING_FACE, "preprocessor_config": pictures})
     assert (found.video.heads, found.video.activation) == (4, "gelu")
     assert (found.text.heads, found.text.activation) == (2, "quick_gelu")  # transformers' default
@@ -368,6 +377,35 @@ def test_hugging_face_models_that_are_no_plain_clip_are_refused(path, value, mes
     with pytest.raises((DataError, ConfigError)) as caught:
         architecture(clip_tables.HUGGING_FACE, {"config": changed(HUGGING_FACE, path, value)})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "resize"),
+    [
+        ({"size": 12, "crop_size": 12, "do_center_crop": True}, "crop"),  # as openai/clip-vit-* were published
+        ({"size": {"shortest_edge": 12}, "crop_size": {"height": 12, "width": 12}}, "crop"),
+        ({}, "crop"),
+        ({"size": {"height": 12, "width": 12}, "do_center_crop": False}, "squash"),
+        ({"size": {"height": 12, "width": 12}, "crop_size": {"height": 12, "width": 12}}, "squash"),
+        ({"size": {"shortest_edge": 16}, "crop_size": 12}, "makes pictures of size"),
+        ({"size": {"shortest_edge": 12}, "do_center_crop": False}, "makes pictures of size"),
+        ({"size": {"height": 16, "width": 16}, "do_center_crop": False}, "makes pictures of size"),
+        ({"size": {"longest_edge": 12}}, "makes pictures of size"),
+        ({"do_normalize": False}, "has do_normalize=False"),
+        ({"do_resize": False}, "has do_resize=False"),
+        ({"do_rescale": False}, "has do_rescale=False"),
+        ({"rescale_factor": 1.0}, "has rescale_factor=1.0"),
+        ({"image_mean": [0.5, float("nan"), 0.5]}, "three numbers"),
+        ({"image_std": [0.5, float("nan"), 0.5]}, "three numbers"),
+    ],
+)
+def test_what_a_hugging_face_processor_does_is_understood_or_refused(pictures, resize):
+    details = {"config": HUGGING_FACE, "preprocessor_config": pictures}
+    if resize in ("crop", "squash"):
+        assert architecture(clip_tables.HUGGING_FACE, details).preprocessing.resize == resize
+    else:
+        with pytest.raises(DataError, match=resize):
+            architecture(clip_tables.HUGGING_FACE, details)
 
 
 def test_a_bilinear_processor_is_refused():
@@ -555,6 +593,7 @@ def test_exports_say_what_they_are(folders, tmp_path):
     assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == files
     assert oct((tmp_path / "hf").stat().st_mode) == oct(folders["image"].stat().st_mode)
     config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert config["torch_dtype"] == "float32"
     assert config["vision_config"]["num_attention_heads"] == 2
     assert config["text_config"]["eos_token_id"] == 599
     vocabulary = json.loads((tmp_path / "hf/vocab.json").read_text())

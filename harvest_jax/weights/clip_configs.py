@@ -178,17 +178,60 @@ def read_hugging_face(tensors: Tensors, vocab_size: int) -> ClipFields | None:
         heads=(_count(image, "num_attention_heads", 12, where), _count(text, "num_attention_heads", 8, where)),
         activations=(str(image.get("hidden_act", "quick_gelu")), str(text.get("hidden_act", "quick_gelu"))),
         preprocessing=_preprocessing(
-            pictures, "image_mean", "image_std", pictures.get("do_center_crop", True) is False, where
+            pictures,
+            "image_mean",
+            "image_std",
+            _squashes(pictures, _count(image, "image_size", 224, where), where),
+            where,
         ),
     )
 
 
-def hugging_face_config(config: HarvestConfig) -> dict[str, Any]:
-    """`config.json` of the towers at one frame, for transformers' `CLIPModel`."""
+def _squashes(pictures: Mapping[str, Any], side: int, where: str) -> bool:
+    """Whether a `preprocessor_config.json` makes both sides `side` at once, or else the shorter one and then crops.
+
+    Raises:
+      DataError: it does something else, which no `Preprocessing` can say.
+    """
+    where = f"{where}: its preprocessor_config.json"
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if pictures.get(step, True) is not True:
+            raise DataError(f"{where} has {step}={pictures[step]!r}; pictures are always resized and normalised here")
+    factor = _float(pictures, "rescale_factor", 1 / 255, where)
+    if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
+        raise DataError(f"{where} has rescale_factor={factor}, not 1/255")
+    size, crop = (_sides(pictures, name, side) for name in ("size", "crop_size"))
+    crops = pictures.get("do_center_crop", True) is not False
+    if size == (side, side) and (not crops or crop == (side, side)):
+        return True
+    if size == side and crops and crop in (side, (side, side)):
+        return False
+    raise DataError(
+        f"{where} makes pictures of size {pictures.get('size')} with crop_size {pictures.get('crop_size')} "
+        f"(do_center_crop {crops}); the tower sees {side} x {side}, the shorter side resized to it and the middle cropped, "
+        "or both sides resized to it"
+    )
+
+
+def _sides(pictures: Mapping[str, Any], name: str, usual: int) -> Any:
+    """What is asked for: an int for the shorter side alone, (height, width) for both, as it stands if it is neither."""
+    found = pictures.get(name, usual)
+    if isinstance(found, dict) and set(found) == {"shortest_edge"}:
+        return found["shortest_edge"]
+    return (found["height"], found["width"]) if isinstance(found, dict) and set(found) == {"height", "width"} else found
+
+
+def hugging_face_config(config: HarvestConfig, dtype: str) -> dict[str, Any]:
+    """`config.json` of the towers at one frame, for transformers' `CLIPModel`.
+
+    `dtype` is that in which the tensors are stored, the widest if they differ: without it transformers takes one of
+    them for all.
+    """
     video, text = config.video, config.text
     return {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
+        "torch_dtype": dtype,
         "projection_dim": video.embed_dim,
         "vision_config": {
             "model_type": "clip_vision_model",
@@ -273,7 +316,7 @@ def _preprocessing(fields: Mapping[str, Any], mean: str, std: str, squash: bool,
         if (
             not isinstance(found, list | tuple)
             or len(found) != 3
-            or not all(isinstance(number, int | float) for number in found)
+            or not all(isinstance(number, int | float) and math.isfinite(number) for number in found)
         ):
             raise DataError(f"{where}: {name} of its config should be three numbers and is {str(found)[:60]!r}")
         values.append((float(found[0]), float(found[1]), float(found[2])))

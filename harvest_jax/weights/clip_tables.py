@@ -96,7 +96,8 @@ def _openai_architecture(tensors: Tensors, activation: str | None, text: str) ->
     fields = read_open_clip(tensors, width)
     heads = fields.heads if fields else (heads_of(width, image=True), heads_of(text_width, image=False))
     known = fields.activations[0] if fields else None
-    if "TorchScript" in tensors.kind:  # the form in which OpenAI published its own models
+    # The form in which OpenAI published its own models, and a number that its archives alone keep as a tensor.
+    if "TorchScript" in tensors.kind and "input_resolution" in tensors.details:
         known = "quick_gelu"
     acting = activation_of(activation, known, tensors.where)
     return config_from_towers(

@@ -28,7 +28,7 @@ from harvest_jax.weights.sources import open_checkpoint
 from harvest_jax.weights.stream import write_safetensors
 from harvest_jax.weights.tables import Family
 from harvest_jax.weights.tensors import BFLOAT16, Tensors
-from harvest_jax.weights.translate import as_ours, as_theirs, one_frame, resized, resized_config
+from harvest_jax.weights.translate import as_ours, as_theirs, common_dtype, one_frame, resized, resized_config
 
 DTYPES: dict[str, np.dtype[Any] | None] = {
     "keep": None,
@@ -182,9 +182,10 @@ def export_model(folder: Path, form: str, out: Path) -> dict[str, Any]:
 def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
     config, ours = open_model(folder)
     theirs, summary = _image_model(ours, HUGGING_FACE, config)
+    stored = common_dtype(entry.dtype for entry in theirs.entries.values())
     with _folder_aside(out) as aside:
         write_safetensors(aside / "model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
-        _write_json(aside / "config.json", hugging_face_config(config))
+        _write_json(aside / "config.json", hugging_face_config(config, str(stored)))
         _write_json(aside / "preprocessor_config.json", hugging_face_preprocessor(config))
         _write_tokenizer(aside, config)
     return summary
@@ -247,6 +248,12 @@ def _write_viclip(folder: Path, out: Path) -> dict[str, Any]:
             f"InternVideo's models have width / 64 heads; build its towers with {config.video.heads} and "
             f"{config.text.heads} heads for this one"
         )
+    sizes = config.text.context_length, config.video.num_frames
+    if sizes != viclip.SIZES:
+        summary["notes"].append(
+            f"InternVideo's ViCLIP has tables of {viclip.SIZES[0]} tokens and {viclip.SIZES[1]} frames; build it with "
+            f"max_txt_l={sizes[0]} and video_input_num_frames={sizes[1]} for this one"
+        )
     summary["notes"] += _preprocessing_note(config, viclip.PREPROCESSING, "InternVideo's code")
     return summary
 
@@ -284,11 +291,19 @@ def _write_safetensors(folder: Path, out: Path) -> dict[str, Any]:
 
 
 def _write_stablehlo(folder: Path, out: Path) -> dict[str, Any]:
-    from harvest_jax.weights.stablehlo import export_stablehlo
+    from harvest_jax.weights.stablehlo import export_stablehlo, stored
 
-    config, ours = open_model(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder} is a file; programs are written from a model folder: `harvest weights import` makes one"
+        )
     export_stablehlo(folder, out)
-    return _summary(ours, ours, OURS, config)
+    _, ours = open_model(folder)
+    towers = {name: stored(entry) for name, entry in ours.entries.items() if name.startswith(("video/", "text/"))}
+    left_out = sorted({name.split("/")[0] for name in ours.entries.keys() - towers.keys()} - {"logit_scale"})
+    out_going = dataclasses.replace(ours, entries=towers)
+    notes = ["signature.json has the logit_scale"]
+    return {"parameters": count(out_going), "dtypes": dtypes(out_going), "left_out": left_out, "notes": notes}
 
 
 FORMATS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {

@@ -90,7 +90,7 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, An
     )
     functions: dict[str, dict[str, Any]] = {}
     for name, tower, function, argument in parts:
-        entries = {path: _stored(entry) for path, entry in tensors.entries.items() if path.startswith(tower)}
+        entries = {path: stored(entry) for path, entry in tensors.entries.items() if path.startswith(tower)}
         write_safetensors(aside / f"{name}.safetensors", entries, tensors.read, {"format": FORMAT})
         program = _program(function, entries, argument)
         (aside / f"{name}.stablehlo").write_bytes(program.serialize())
@@ -120,7 +120,7 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, An
     }
 
 
-def _stored(entry: Entry) -> Entry:
+def stored(entry: Entry) -> Entry:
     """float16 stays so; all else becomes float32, bfloat16 too, which not every reader of safetensors knows."""
     return entry if entry.dtype == np.float16 else dataclasses.replace(entry, dtype=np.dtype(np.float32))
 

@@ -30,6 +30,7 @@ from harvest_jax.weights.clip_tables import norm, openai_blocks
 from harvest_jax.weights.tables import SAME, Family, Form, Row, Shape
 from harvest_jax.weights.tensors import Tensors
 
+SIZES = (32, 8)  # tokens and frames of the published models' tables
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESSING = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, "squash")
 """Both sides to the image size, then ImageNet's mean and deviation: as its demo (`__init__.py`) and its evaluation.
