@@ -16,14 +16,13 @@ def get_config() -> ConfigDict:
     model.size = "B/16"  # demo, B/32, B/16, L/14, L/14@336, H/14
     model.num_frames = 8  # frames a clip
     model.keep_ratio = 0.1  # share of the video patches that the tower sees in training; 1.0 drops nothing
-    model.drop_scope = (
-        "clip"  # clip: random over all patches; frame: as many in each frame; tube: same cells in all frames
-    )
+    model.drop_scope = "clip"  # clip: over all patches; frame: as many in each; tube: same cells in all; motion: where
+    # frames differ, patches are kept more often
     model.temporal_init = "zeros"  # zeros: an imported CLIP stays exact; ramp: see docs/decisions.md
     model.decoder_layers = 4  # cross-attention blocks of the masked-word decoder; 0 with train.mlm_weight=0: none
     model.dtype = "bfloat16"  # of the computation; parameters, norms, softmax and losses stay float32
-    model.attention = "xla"  # xla, or cudnn on GPUs
-    model.remat = False  # recompute each block in the backward pass
+    model.attention = "auto"  # of the towers: cudnn (its fused kernels) or xla; auto: cudnn on GPUs in bfloat16
+    model.remat = "none"  # computed again in the backward pass, against memory: none, dots (all but matrices), full
     model.init_from = ""  # folder of a model (harvest train writes one) to start from; empty: random
 
     config.text = text = ConfigDict()
@@ -43,7 +42,8 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.steps = 1000
-    train.batch_size = 256  # clips over all devices
+    train.batch_size = 256  # clips over all devices; each is a negative of all others
+    train.accumulate = 1  # pieces a batch is computed in, against memory; all negatives stay
     train.learning_rate = 1e-5  # peak; linear warm-up, then cosine to 0
     train.warmup_steps = 100
     train.weight_decay = 0.2  # on matrices only: no biases, norms, embeddings, logit_scale
@@ -51,8 +51,13 @@ def get_config() -> ConfigDict:
     train.b2 = 0.98
     train.eps = 1e-6
     train.clip_norm = 0.0  # global gradient norm limit; 0 leaves it
+    train.contrastive_loss = "softmax"  # softmax: CLIP's; sigmoid: SigLIP's, which adds a logit_bias
     train.contrastive_weight = 1.0
+    train.loss_chunk = 0  # captions that the contrastive loss looks at together, against memory; 0: all of the batch
     train.mlm_weight = 1.0
+    train.unmasked_steps = 0  # of `steps`, the last ones, in which the tower sees all patches
+    train.unmasked_learning_rate = 1e-7  # their peak
+    train.unmasked_accumulate = 1  # their pieces: all patches take 1 / keep_ratio times the memory and more
     train.lr_multipliers = (("text/.*", 0.0), (".*", 1.0))  # first regex that fits a parameter's path; 0 freezes it
     train.log_every = 20  # steps
     train.save_every = 1000  # steps

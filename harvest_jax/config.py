@@ -33,7 +33,7 @@ class ModelFields:
     decoder_layers: int
     dtype: str
     attention: str
-    remat: bool
+    remat: str
     init_from: str
 
 
@@ -66,6 +66,7 @@ class TrainFields:
 
     steps: int
     batch_size: int
+    accumulate: int
     learning_rate: float
     warmup_steps: int
     weight_decay: float
@@ -73,8 +74,13 @@ class TrainFields:
     b2: float
     eps: float
     clip_norm: float
+    contrastive_loss: str
     contrastive_weight: float
+    loss_chunk: int
     mlm_weight: float
+    unmasked_steps: int
+    unmasked_learning_rate: float
+    unmasked_accumulate: int
     lr_multipliers: tuple[tuple[str, float], ...]
     log_every: int
     save_every: int
@@ -162,11 +168,13 @@ def _range_faults(config: RunConfig) -> list[str]:
     model, text, data, train, mesh = config.model, config.text, config.data, config.train, config.mesh
     choices = {
         "model.size": (model.size, SIZES),
-        "model.drop_scope": (model.drop_scope, ("clip", "frame", "tube")),
+        "model.drop_scope": (model.drop_scope, ("clip", "frame", "tube", "motion")),
         "model.temporal_init": (model.temporal_init, ("zeros", "ramp")),
         "model.dtype": (model.dtype, ("float32", "bfloat16")),
-        "model.attention": (model.attention, ("xla", "cudnn")),
+        "model.attention": (model.attention, ("auto", "xla", "cudnn")),
+        "model.remat": (model.remat, ("none", "dots", "full")),
         "text.contrastive": (text.contrastive, ("masked", "clean")),
+        "train.contrastive_loss": (train.contrastive_loss, ("softmax", "sigmoid")),
         "data.sampling": (data.sampling, ("random", "middle")),
         "data.crop": (data.crop, ("random", "center")),
     }
@@ -185,6 +193,7 @@ def _range_faults(config: RunConfig) -> list[str]:
         "data.prefetch": (data.prefetch, 1, 1024),
         "train.steps": (train.steps, 1, 10**9),
         "train.batch_size": (train.batch_size, 1, 10**7),
+        "train.accumulate": (train.accumulate, 1, train.batch_size),
         "train.learning_rate": (train.learning_rate, 0, 10),
         "train.warmup_steps": (train.warmup_steps, 0, 10**9),
         "train.weight_decay": (train.weight_decay, 0, 10),
@@ -193,7 +202,11 @@ def _range_faults(config: RunConfig) -> list[str]:
         "train.eps": (train.eps, 1e-12, 1),
         "train.clip_norm": (train.clip_norm, 0, float("inf")),
         "train.contrastive_weight": (train.contrastive_weight, 0, 1e6),
+        "train.loss_chunk": (train.loss_chunk, 0, train.batch_size),
         "train.mlm_weight": (train.mlm_weight, 0, 1e6),
+        "train.unmasked_steps": (train.unmasked_steps, 0, train.steps),
+        "train.unmasked_learning_rate": (train.unmasked_learning_rate, 0, 10),
+        "train.unmasked_accumulate": (train.unmasked_accumulate, 1, train.batch_size),
         "train.log_every": (train.log_every, 1, 10**9),
         "train.save_every": (train.save_every, 1, 10**9),
         "train.keep_checkpoints": (train.keep_checkpoints, 1, 10**6),
@@ -202,6 +215,13 @@ def _range_faults(config: RunConfig) -> list[str]:
     for name, (value, low, high) in ranges.items():
         if not low <= value <= high:  # also catches nan
             faults.append(f"{name}={value} is outside {low}..{high}")
+    for name, parts in (
+        ("accumulate", train.accumulate),
+        ("unmasked_accumulate", train.unmasked_accumulate),
+        ("loss_chunk", train.loss_chunk),
+    ):
+        if parts and train.batch_size % parts:
+            faults.append(f"train.{name}={parts} does not divide train.batch_size={train.batch_size}")
     if mesh.data != -1 and mesh.data < 1:
         faults.append(f"mesh.data={mesh.data} must be -1 (all devices) or at least 1")
     if train.mlm_weight and text.mask_ratio and not model.decoder_layers:

@@ -220,8 +220,10 @@ def test_remat_changes_no_gradient(params):
         loss = lambda p, *batch: model.encode_video(p, *batch)["embedding"].sum()  # noqa: E731
         return jax.jit(jax.grad(loss))(params, patches, positions)["video"]
 
-    for a, b in zip(jax.tree.leaves(gradient(False)), jax.tree.leaves(gradient(True)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    everything = jax.tree.leaves(gradient("none"))
+    for policy in ("dots", "full"):
+        for a, b in zip(everything, jax.tree.leaves(gradient(policy)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_pixels_are_normalised_by_channel():

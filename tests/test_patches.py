@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvest_jax.input import patches
+from harvest_jax.input.frames import Crop
+from harvest_jax.input.motion import motion_weights
 
 
 def test_patchify_orders_cells_by_frame_row_column():
@@ -95,6 +97,33 @@ def test_every_cell_is_equally_likely(scope):
     for _ in range(4000):
         counts[patches.keep_positions(rng, 2, 10, 0.3, scope)] += 1
     np.testing.assert_allclose(counts / 4000, 0.3, atol=0.04)
+
+
+def test_weighted_draws_follow_the_weights():
+    """One of five cells is drawn first in proportion to its weight; the second among those that are left."""
+    weights = np.array([0.5, 1.0, 1.0, 2.5, 0.0001], np.float32)
+    rng = np.random.default_rng(0)
+    counts = np.zeros(5)
+    for _ in range(4000):
+        kept = patches.keep_positions(rng, 1, 5, 0.2, "motion", weights)
+        assert len(kept) == 1
+        counts[kept] += 1
+    np.testing.assert_allclose(counts / 4000, weights / weights.sum(), atol=0.03)
+    many = patches.keep_positions(rng, 1, 5, 0.8, "motion", weights)
+    assert many.tolist() == [0, 1, 2, 3]
+
+
+def test_a_still_clip_is_weighed_evenly_and_a_moving_cell_more():
+    still = np.full((3, 8, 12, 3), 7, np.uint8)
+    np.testing.assert_array_equal(motion_weights(still, Crop(0, 2, 8), 2), np.ones(12))
+    np.testing.assert_array_equal(motion_weights(still[:1], Crop(0, 2, 8), 2), np.ones(4))
+    moving = still.copy()
+    moving[1, :4, 2:6] = 107  # the upper left cell of the crop in the second frame
+    weights = motion_weights(moving, Crop(0, 2, 8), 2)
+    np.testing.assert_allclose(weights.reshape(3, 4)[:, 1:], 0.5)
+    np.testing.assert_allclose(weights.reshape(3, 4)[:, 0], 0.5 + 0.5 * 4)  # a quarter of the cells moves, alike
+    mirrored = motion_weights(moving, Crop(0, 2, 8, flip=True), 2)
+    np.testing.assert_array_equal(mirrored.reshape(3, 2, 2), weights.reshape(3, 2, 2)[:, :, ::-1])
 
 
 def test_positions_drawn_on_the_device_are_valid():

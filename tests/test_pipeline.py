@@ -132,6 +132,41 @@ def test_patches_are_the_pixels_at_their_positions(shards):
             assert np.array_equal(patches, gather(patchify(videos[caption], PATCH), positions))
 
 
+def test_the_last_steps_have_all_patches_in_every_process_and_after_resuming(shards):
+    cells = (SIZE // PATCH) ** 2
+    stages = ("train.steps=4", "train.unmasked_steps=2")
+    for process in ((0, 1), (1, 2)):
+        kept = [batch["patches"].shape[1] for batch in take(shards, 5, *stages, process=process)]
+        assert kept == [num_kept(FRAMES, cells, 0.25)] * 2 + [FRAMES * cells] * 3
+    usual = take(shards, 2)
+    assert_equal(usual, take(shards, 2, *stages))  # the steps before are what they are without
+    iterator = batches(shards, *stages)
+    iterator.set_state({"next_batch": 2})
+    assert_equal([next(iterator)], take(shards, 3, *stages)[2:])
+    iterator.close()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_moving_patches_are_kept_more_often(tmp_path, flip):
+    """The upper left quarter flickers: its cells weigh 2.5 and the others 0.5, so 5 of 8 first draws fall there."""
+    video = np.full((FRAMES, SIZE, SIZE, 3), 128, np.uint8)
+    video[::2, : SIZE // 2, : SIZE // 2], video[1::2, : SIZE // 2, : SIZE // 2] = 0, 200
+    jpegs = tuple(simplejpeg.encode_jpeg(frame, 95, "RGB", "444") for frame in video)
+    write(tmp_path, "train", [make_record(i, jpegs=jpegs, seconds=(0.0, 1.0, 2.0, 3.0)) for i in range(8)])
+    side = SIZE // PATCH
+    share = {}
+    for scope in ("clip", "motion"):
+        taken = take(
+            tmp_path, 40, "data.crop=center", f"data.flip={flip}", "model.keep_ratio=0.1", f"model.drop_scope={scope}"
+        )
+        assert taken[0]["patches"].shape[1] == num_kept(FRAMES, side**2, 0.1, scope)
+        row, column = np.divmod(np.concatenate([batch["positions"].ravel() for batch in taken]) % side**2, side)
+        share[scope] = np.mean((row < side // 2) & ((column < side // 2) | flip))
+    # half of the mirrored clips have it on the right: the whole upper half is counted then
+    assert share["clip"] == pytest.approx(0.5 if flip else 0.25, abs=0.05)
+    assert share["motion"] == pytest.approx(0.72 if flip else 0.59, abs=0.05)
+
+
 def test_flip_mirrors_half_of_the_clips(shards):
     videos = {record.captions[0]: video for record, video in evaluation_clips(shards, "exact", FRAMES, SIZE, "crop")}
     mirrored = []

@@ -55,10 +55,14 @@ def losses(workdir):
     return [(line["loss"], line["grad_norm"], line["mlm_loss"]) for line in lines]
 
 
-def stop_at(shards, workdir, step, how):
+def stop_at(shards, workdir, step, how, *overrides):
     """Start a run and send it a signal as soon as it has logged `step`."""
     process = subprocess.Popen(
-        command(shards, workdir), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(shards, workdir, *overrides),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     metrics = workdir / "metrics.jsonl"
     deadline = time.monotonic() + 240
@@ -104,6 +108,22 @@ def test_a_stop_signal_saves_at_once_and_loader_processes_change_nothing(world_s
     assert again.returncode == 0, again.stderr
     assert f"go on from step {max(saved)}" in again.stdout
     assert losses(tmp_path) == losses(unbroken)
+
+
+@pytest.mark.slow
+def test_the_last_steps_see_all_patches_also_when_killed_among_them(world_shards, tmp_path):
+    """8 steps, the last 4 with all patches, in 2 pieces: killed at the 6th and gone on from the saved one."""
+    stage = ["--config.train.steps=8", "--config.train.unmasked_steps=4", "--config.train.unmasked_accumulate=2"]
+    stage += ["--config.train.unmasked_learning_rate=1e-4", "--config.model.num_frames=4"]
+    whole = train(world_shards, tmp_path / "whole", *stage)
+    assert whole.returncode == 0, whole.stderr
+    lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    assert [line["learning_rate"] <= 1.01e-4 for line in lines] == [line["step"] > 4 for line in lines]
+    stop_at(world_shards, tmp_path / "killed", 6, signal.SIGKILL, *stage)
+    again = train(world_shards, tmp_path / "killed", *stage)
+    assert again.returncode == 0, again.stderr
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert same_weights(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_a_workdir_of_another_config_is_refused_by_name(world_shards, unbroken):

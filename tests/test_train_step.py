@@ -5,6 +5,7 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import traverse_util
 
@@ -14,6 +15,7 @@ from harvest_jax.input.patches import DROP_SCOPES, gather, keep_positions, patch
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import merge, partition
+from harvest_jax.train.initialise import parameters_at_random
 from harvest_jax.train.optim import decays, schedule
 from harvest_jax.train.step import MAX_LOGIT_SCALE, Step
 from tests.test_model import SMALL
@@ -55,19 +57,21 @@ def make_batch(seed=0, keep_ratio=0.5):
 
 
 @functools.cache
-def first_params():
+def first_params(loss="softmax"):
     """Where every run of this file starts."""
-    return jax.tree.map(np.asarray, jax.jit(Harvest(TINY).init, static_argnums=1)(jax.random.key(0), "ramp"))
+    run = make_run(train__contrastive_loss=loss, model__temporal_init="ramp")
+    return jax.tree.map(np.asarray, jax.jit(lambda: parameters_at_random(run, Harvest(TINY)))())
 
 
 @functools.cache
 def compiled_step(run, mesh_fields, devices, min_split):
     """Everything of a run that its batches do not change; the same program is compiled once."""
     model = Harvest(TINY)
-    trained, _ = partition(first_params(), run.train.lr_multipliers)
+    trained, _ = partition(first_params(run.train.contrastive_loss), run.train.lr_multipliers)
     fields = dataclasses.replace(run.mesh, data=mesh_fields[0], fsdp=mesh_fields[1])
     mesh = meshes.make_mesh(fields, BATCH, jax.devices()[:devices])
-    step = Step(model, run, replicate=lambda x: jax.lax.with_sharding_constraint(x, meshes.replicated(mesh)))
+    replicate = lambda x: jax.lax.with_sharding_constraint(x, meshes.replicated(mesh))  # noqa: E731
+    step = Step(model, run, run.train.accumulate, replicate)
     shardings = meshes.state_shardings(jax.eval_shape(step.init_state, trained), mesh)
     init = jax.jit(step.init_state, out_shardings=shardings)
     return init, jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)), mesh
@@ -76,7 +80,7 @@ def compiled_step(run, mesh_fields, devices, min_split):
 def take_steps(run, mesh_fields=(1, 1), count=3, devices=1, batches=None):
     """(losses, trained parameters, state, frozen, first parameters) after `count` steps on a mesh."""
     init, step, mesh = compiled_step(run, mesh_fields, devices, meshes.MIN_SPLIT)
-    params = first_params()
+    params = first_params(run.train.contrastive_loss)
     trained, frozen = partition(params, run.train.lr_multipliers)
     state, frozen = init(meshes.put(trained, mesh)), meshes.put(frozen, mesh)
     losses = []
@@ -92,16 +96,79 @@ def one_device():
     return take_steps(make_run())
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (2, 4), (1, 8)])
-def test_every_mesh_gives_the_one_device_losses(one_device, data, fsdp, monkeypatch):
+PIECES = {"train__accumulate": 2, "train__loss_chunk": 4}
+
+
+@pytest.mark.parametrize(("data", "fsdp", "changes"), [(8, 1, {}), (2, 4, PIECES), (1, 8, {})])
+def test_every_mesh_gives_the_one_device_losses(one_device, data, fsdp, changes, monkeypatch):
+    """In one piece or in several: all have the same negatives."""
     monkeypatch.setattr(meshes, "MIN_SPLIT", 1)  # the test's matrices are small; split them all the same
-    losses, params, state, *_ = take_steps(make_run(), (data, fsdp), devices=8)
+    losses, params, state, *_ = take_steps(make_run(**changes), (data, fsdp), devices=8)
     np.testing.assert_allclose(losses, one_device[0], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(one_device[1]), strict=True):
         # Adam divides by the gradient's size: a gradient of rounding noise may move a parameter by a whole step
         np.testing.assert_allclose(a, b, atol=2e-3)
     kernel = state.params["video"]["transformer"]["blocks"]["mlp"]["c_fc"]["kernel"]
     assert kernel.addressable_shards[0].data.size * fsdp == kernel.size
+
+
+def gradients(run, pieces):
+    """(metrics, gradients) of a batch computed in pieces."""
+    trained, frozen = partition(first_params(run.train.contrastive_loss), run.train.lr_multipliers)
+    step = Step(Harvest(TINY), run, pieces)
+    function = step._gradient if pieces == 1 else step._gradient_in_pieces
+    return jax.jit(function)(trained, frozen, make_batch())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "train__contrastive_loss": "sigmoid",
+            "train__loss_chunk": 8,
+            "text__contrastive": "clean",
+            "train__lr_multipliers": ((".*", 1.0),),
+        },
+    ],
+    ids=["usual", "sigmoid, in chunks, clean, text trained"],
+)
+def test_accumulated_gradients_are_those_of_the_whole_batch(changes):
+    run = make_run(**changes)
+    metrics, whole = gradients(run, 1)
+    in_pieces, parts = gradients(run, 4)
+    assert metrics.keys() == in_pieces.keys()
+    for name, value in metrics.items():
+        np.testing.assert_allclose(in_pieces[name], value, rtol=1e-5, err_msg=name)
+    size = float(optax.tree.norm(whole))
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(whole), jax.tree.leaves(parts), strict=True):
+        assert np.abs(a - b).max() <= 1e-5 * size, path
+        assert np.abs(a).max() > 0, path
+
+
+def test_a_fixed_mask_vector_saves_the_way_back_through_the_frozen_tower():
+    """With nothing trainable behind it, the program has no backward pass of the text tower."""
+
+    def text_products(run):
+        trained, frozen = partition(first_params(), run.train.lr_multipliers)
+        jaxpr = jax.make_jaxpr(Step(Harvest(TINY), run)._gradient)(trained, frozen, make_batch())
+        return str(jaxpr).count("dot_general")
+
+    fixed = (("text/.*|mask_embedding", 0.0), (".*", 1.0))
+    learned = text_products(make_run())
+    assert learned - text_products(make_run(train__lr_multipliers=fixed)) >= 6  # of its one block's four matrices and
+    # its attention, and of the projection
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_training_lowers_the_loss(loss):
+    run = make_run(train__contrastive_loss=loss)
+    losses, params, _, _, before = take_steps(run, count=30, batches=[make_batch(0)] * 30)
+    assert losses[-1] < 0.5 * losses[0]
+    assert ("logit_bias" in params) == (loss == "sigmoid")
+    if loss == "sigmoid":
+        assert before["logit_bias"] == -10
+        assert params["logit_bias"] != -10
 
 
 def test_frozen_text_stays_and_the_rest_moves(one_device):
@@ -115,11 +182,6 @@ def test_frozen_text_stays_and_the_rest_moves(one_device):
     assert still == []  # the mask embedding and the scale too: the gradient passes through the frozen tower
     assert "mask_embedding" in moved
     assert "logit_scale" in moved
-
-
-def test_training_lowers_the_loss():
-    losses, *_ = take_steps(make_run(), count=30, batches=[make_batch(0)] * 30)
-    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_a_batch_that_is_not_finite_changes_nothing():
@@ -176,6 +238,21 @@ def test_logit_scale_is_clamped():
 def test_schedule_warms_up_and_ends_at_zero():
     rate = schedule(make_run(train__warmup_steps=10, train__steps=100, train__learning_rate=1.0).train)
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(55), rate(100)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
+
+
+def test_the_last_steps_have_a_schedule_of_their_own():
+    run = make_run(
+        train__warmup_steps=10,
+        train__steps=100,
+        train__learning_rate=1.0,
+        train__unmasked_steps=20,
+        train__unmasked_learning_rate=0.1,
+    )
+    rate = schedule(run.train)
+    np.testing.assert_allclose([rate(10), rate(45), rate(80)], [1, 0.5, 0], atol=1e-6)
+    np.testing.assert_allclose([rate(82), rate(84), rate(92), rate(100)], [0.05, 0.1, 0.05, 0], atol=1e-6)
+    whole = schedule(make_run(train__steps=20, train__unmasked_steps=20, train__unmasked_learning_rate=0.1).train)
+    np.testing.assert_allclose([whole(4), whole(12)], [0.1, 0.05], atol=1e-6)
 
 
 def test_decay_is_for_matrices_only():

@@ -10,10 +10,10 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float32, Int, Shaped
 
 AnyArray = np.ndarray | jax.Array  # numpy in, numpy out; jax in, jax out
-DROP_SCOPES = ("clip", "frame", "tube")
+DROP_SCOPES = ("clip", "frame", "tube")  # drawn evenly; "motion" is "clip" drawn with weights
 
 
 def patchify(video: Shaped[AnyArray, "*b t height width c"], patch_size: int) -> Shaped[AnyArray, "*b n p"]:
@@ -47,23 +47,29 @@ def num_kept(num_frames: int, cells_per_frame: int, keep_ratio: float, scope: st
     Over the whole clip 1,568 patches at 0.1 keep 157 (InternVideo `viclip_vision.py`); per frame and for tubes each
     frame keeps the same number, 8 x 20 = 160 (CoTrain `clip_module.py`). At least one is kept (per frame, if scoped).
     """
-    if scope == "clip":
+    if scope in ("clip", "motion"):
         total = num_frames * cells_per_frame
         return max(1, total - num_dropped(total, keep_ratio))
     return num_frames * max(1, cells_per_frame - num_dropped(cells_per_frame, keep_ratio))
 
 
 def keep_positions(
-    rng: np.random.Generator, num_frames: int, cells_per_frame: int, keep_ratio: float, scope: str = "clip"
+    rng: np.random.Generator,
+    num_frames: int,
+    cells_per_frame: int,
+    keep_ratio: float,
+    scope: str = "clip",
+    weights: Float32[np.ndarray, " cells"] | None = None,
 ) -> Int[np.ndarray, " kept"]:
-    """Draw the cells that one clip keeps, uniformly without replacement (host form).
+    """Draw the cells that one clip keeps, without replacement (host form).
 
     Args:
       rng: numpy generator.
       num_frames, cells_per_frame: the grid.
       keep_ratio: share kept, in (0, 1]; at 1 every cell is kept and nothing is drawn.
       scope: "clip": over all cells together; "frame": as many in every frame, other ones in each; "tube": the same
-        cells in every frame.
+        cells in every frame; "motion": over all cells together, by weight.
+      weights: for "motion", how likely each cell is drawn first, relative to the others; above 0.
 
     Returns:
       int32 [num_kept], ascending.
@@ -72,6 +78,10 @@ def keep_positions(
     total = num_frames * cells_per_frame
     if kept == total:
         return np.arange(total, dtype=np.int32)
+    if scope == "motion":
+        # The first `kept` of a race of exponential clocks: drawn one after the other in proportion to the weights of
+        # those that are left (Efraimidis and Spirakis, 2006).
+        return positions_from_noise(rng.standard_exponential(total, np.float32) / weights, num_frames, kept, "clip")  # type: ignore[return-value, operator]
     noise_shape = {"clip": (total,), "frame": (num_frames, cells_per_frame), "tube": (cells_per_frame,)}[scope]
     return positions_from_noise(rng.random(noise_shape, dtype=np.float32), num_frames, kept, scope)  # type: ignore[return-value]
 

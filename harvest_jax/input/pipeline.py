@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grain
@@ -26,6 +26,7 @@ from data_pipeline import shard_format
 from harvest_jax.config import RunConfig
 from harvest_jax.errors import ConfigError, DataError, HarvestError
 from harvest_jax.input.frames import center_crop, fit, random_crop, segment_indices
+from harvest_jax.input.motion import motion_weights
 from harvest_jax.input.patches import keep_positions
 from harvest_jax.input.resample import kept_patches
 from harvest_jax.input.text_masking import mask_slots, num_slots
@@ -270,7 +271,7 @@ class _MakeExample(grain.transforms.RandomMap):
     def random_map(self, element: _Numbered, rng: np.random.Generator) -> dict[str, Any]:
         """The example; see `training_batches` for its arrays."""
         number, raw = element.element
-        model, text, data = self.run.model, self.run.text, self.run.data
+        model, text, data, train = self.run.model, self.run.text, self.run.data, self.run.train
         record = self.records.parse(number, raw)
         if not record.captions:
             raise self.records.error(number, record.id, "no caption")
@@ -286,8 +287,15 @@ class _MakeExample(grain.transforms.RandomMap):
             else center_crop(height, width, flip)
         )
         cells = (self.image_size // self.patch_size) ** 2
-        positions = keep_positions(rng, model.num_frames, cells, model.keep_ratio, model.drop_scope)
-        patches = kept_patches(itertools.chain([first], frames), crop, self.image_size, self.patch_size, positions)
+        shown: Iterable[UInt8[np.ndarray, "H W 3"]] = itertools.chain([first], frames)
+        # a clip's place in the global order says which step it is for
+        unmasked = element.index // train.batch_size >= train.steps - train.unmasked_steps
+        keep, weights = 1.0 if unmasked else model.keep_ratio, None
+        if model.drop_scope == "motion" and keep < 1:  # wants all frames at once
+            shown = clip = np.stack(list(shown))
+            weights = motion_weights(clip, crop, self.image_size // self.patch_size)
+        positions = keep_positions(rng, model.num_frames, cells, keep, model.drop_scope, weights)
+        patches = kept_patches(shown, crop, self.image_size, self.patch_size, positions)
 
         caption = record.captions[rng.integers(len(record.captions))]
         ids = self.tokenizer([caption], text.length)[0]

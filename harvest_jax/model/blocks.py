@@ -11,6 +11,9 @@ from jaxtyping import Array, Float
 
 LAYER_NORM_EPS = 1e-5  # CLIP's
 UNROLLED = 4  # layers up to which the scan is unrolled: a fifth less time for the demo's backward pass on a CPU
+# What the backward pass finds in memory of a block, besides its input: nothing, or what the four matrices gave (then
+# norms, the softmax with its two products, and the activation are computed again).
+REMAT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
 def quick_gelu(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
@@ -118,12 +121,12 @@ class Transformer(nn.Module):
     dtype: DTypeLike
     causal: bool = False
     implementation: str = "xla"
-    remat: bool = False
+    remat: str = "none"
     activation: str = "quick_gelu"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        block = Block if self.remat == "none" else nn.remat(Block, prevent_cse=False, policy=REMAT[self.remat])
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},

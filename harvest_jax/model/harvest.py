@@ -29,7 +29,7 @@ class Harvest:
     config: HarvestConfig
     dtype: DTypeLike = jnp.float32
     attention: str = "xla"
-    remat: bool = False
+    remat: str = "none"
 
     @property
     def _video(self) -> VideoTower:

@@ -14,7 +14,7 @@ class TextTower(nn.Module):
 
     config: TextConfig
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(

@@ -37,7 +37,7 @@ class VideoTower(nn.Module):
     config: VideoConfig
     dtype: DTypeLike = jnp.float32
     implementation: str = "xla"
-    remat: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, patches: Float[Array, "b k p"], positions: Int[Array, "b k"]) -> dict[str, Array]:

@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from harvest_jax.config import SIZES, RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.model.config import DecoderConfig, HarvestConfig, harvest_config
 from harvest_jax.model.harvest import Harvest, Params
+from harvest_jax.train.losses import SIGMOID_LOGIT_BIAS, SIGMOID_LOGIT_SCALE
 from harvest_jax.weights.folder import load_config, load_model
 from harvest_jax.weights.resize import resize_temporal
 
@@ -40,26 +42,38 @@ def model_config(run: RunConfig) -> HarvestConfig:
     return config
 
 
+def parameters_at_random(run: RunConfig, model: Harvest) -> Params:
+    """Random float32 parameters of a run, usable under jit and `jax.eval_shape`.
+
+    With the sigmoid loss come its own `logit_scale` and a `logit_bias` [].
+    """
+    params = model.init(jax.random.key(run.seed), run.model.temporal_init)
+    if run.train.contrastive_loss == "sigmoid":
+        params |= {"logit_scale": jnp.float32(SIGMOID_LOGIT_SCALE), "logit_bias": jnp.float32(SIGMOID_LOGIT_BIAS)}
+    return params
+
+
 def initial_parameters(run: RunConfig, model: Harvest) -> Params:
     """Parameters at step 0: float32 host arrays, nested dict, the same on every process.
 
-    From a folder come both towers and `logit_scale`, and the decoder if it has the same shape. The table of frames
-    comes along as it is where the number of frames is the same, and resized (`resize_temporal`) where it is another. An
-    image model has none, nor has a model whose table is zero (an image model imported with --num_frames):
-    `model.temporal_init` starts it then.
+    From a folder come both towers, for the softmax loss `logit_scale`, and the decoder if it has the same shape. The
+    table of frames comes along as it is where the number of frames is the same, and resized (`resize_temporal`) where
+    it is another. A model of one frame, or one whose table is zero (an image model imported with --num_frames), knows
+    nothing of time: `model.temporal_init` starts the table then, on top of that one frame's row.
     """
-    key = jax.random.key(run.seed)
-    fresh: Params = jax.tree.map(np.asarray, jax.jit(model.init, static_argnums=1)(key, run.model.temporal_init))
+    fresh: Params = jax.tree.map(np.asarray, jax.jit(lambda: parameters_at_random(run, model))())
     if not run.model.init_from:
         return fresh
     found_config, found = load_model(Path(run.model.init_from))
     video, frames = dict(found["video"]), model.config.video.num_frames
     table = video["temporal_embedding"]
-    if frames != len(table) == 1 or (frames > 1 and not table.any()):
-        video["temporal_embedding"] = fresh["video"]["temporal_embedding"]
+    if frames > 1 and (len(table) == 1 or not table.any()):
+        video["temporal_embedding"] = fresh["video"]["temporal_embedding"] + resize_temporal(table, frames)
     elif frames != len(table):
         video["temporal_embedding"] = resize_temporal(table, frames)
-    params = fresh | {"video": video, "text": found["text"], "logit_scale": found["logit_scale"]}
+    params = fresh | {"video": video, "text": found["text"]}
+    if run.train.contrastive_loss == "softmax":
+        params |= {"logit_scale": found["logit_scale"]}
     if found_config.decoder is not None and found_config.decoder == model.config.decoder:
         params |= {"decoder": found["decoder"], "mask_embedding": found["mask_embedding"]}
     return params

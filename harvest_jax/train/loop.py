@@ -1,10 +1,12 @@
 """The loop: read, step, log, save. The order within one turn is what makes a resumed run equal to an unbroken one."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int32
 
 from harvest_jax.config import RunConfig
 from harvest_jax.errors import NonFiniteError, Preempted
@@ -19,7 +21,7 @@ ON_DEVICE = ("patches", "positions", "ids", "slots", "slot_weights")
 
 def run_steps(
     run: RunConfig,
-    compiled: Any,
+    compiled: Callable[[bool], Any],
     state: TrainState,
     frozen: Any,
     batches: Any,
@@ -34,6 +36,16 @@ def run_steps(
     The state is saved together with the iterator's position before the next batch is drawn, so what is on disk always
     fits together. The host waits for the device only to log and to save.
 
+    Args:
+      run: the checked config.
+      compiled: the jitted step of the dropping stage (False) or of the last one with all patches (True).
+      state: donated.
+      frozen: the other parameters.
+      batches: iterator of this process's batches, at the place that fits the state.
+      num_clips: of the split.
+      mesh: of the devices.
+      checkpointer, writer, stop: where state, measurements and signals go.
+
     Raises:
       NonFiniteError: at the first logged or saved step after it happened; nothing non-finite is saved.
       Preempted: a stop was asked for; the state is saved.
@@ -45,7 +57,11 @@ def run_steps(
         began = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - began
-        state, metrics = compiled(state, frozen, put_batch({name: batch[name] for name in ON_DEVICE}, mesh))
+        all_patches = step >= train.steps - train.unmasked_steps
+        arrays = {name: batch[name] for name in ON_DEVICE}
+        if jax.process_count() == 1:  # every process would have to come to the same length
+            arrays["ids"] = without_padding(arrays["ids"])
+        state, metrics = compiled(all_patches)(state, frozen, put_batch(arrays, mesh))
         step += 1
         last = step == train.steps
         if step % train.log_every == 0 or step == start + 1 or last:
@@ -68,6 +84,15 @@ def run_steps(
         if stopping:
             raise Preempted(f"stopped by {stop.name}, saved at step {step}: run the same command again to go on")
     return state
+
+
+def without_padding(ids: Int32[np.ndarray, "B L"], multiple: int = 8) -> Int32[np.ndarray, "B l"]:
+    """Captions cut after the longest one's end token, at a multiple of tokens, so that few lengths are compiled.
+
+    The text tower is causal: what stands after the end token changes nothing. The end token has the largest id.
+    """
+    longest = int(ids.argmax(axis=1).max()) + 1
+    return ids[:, : -(-longest // multiple) * multiple]
 
 
 def _stop_if_bad(state: TrainState, batch: dict[str, np.ndarray]) -> None:

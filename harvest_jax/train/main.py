@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from harvest_jax.input.patches import num_kept
 from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import distributed
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.checkpoint import Checkpointer
@@ -26,10 +26,9 @@ from harvest_jax.train.integrity import write_atomically
 from harvest_jax.train.loop import run_steps
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
-from harvest_jax.train.step import Step
+from harvest_jax.train.program import train_program
 from harvest_jax.weights.folder import save_model
 
-DTYPES = {"float32": jax.numpy.float32, "bfloat16": jax.numpy.bfloat16}
 EXAMPLES = """examples:
   harvest train --config configs/demo.py --workdir runs/x --config.data.shards=shards/mine
   harvest train --config configs/harvest_b16.py --workdir runs/b16 --config.data.shards=shards/webvid
@@ -95,9 +94,8 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
     if not run.data.shards:
         raise ConfigError("data.shards is empty: set it to a folder written by `harvest shards`")
     lead = jax.process_index() == 0
-    mesh = meshes.make_mesh(run.mesh, run.train.batch_size)
-    config = model_config(run)
-    model = Harvest(config, DTYPES[run.model.dtype], run.model.attention, run.model.remat)
+    program = train_program(run)
+    mesh, config = program.mesh, program.config
     shards = open_shards(run.data.shards, run.data.split)
 
     with contextlib.ExitStack() as stack:
@@ -115,15 +113,13 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
             Checkpointer(workdir, train.save_every, train.keep_checkpoints, identity(run, shards.digest))
         )
 
-        trained, frozen = partition(initial_parameters(run, model), train.lr_multipliers)
-        step = Step(model, run, replicate=lambda x: jax.lax.with_sharding_constraint(x, meshes.replicated(mesh)))
-        shapes = jax.eval_shape(step.init_state, trained)
-        shardings = meshes.state_shardings(shapes, mesh)
+        trained, frozen = partition(initial_parameters(run, program.model), train.lr_multipliers)
         frozen = meshes.put(frozen, mesh)
         checkpointer.save_frozen(frozen)
-        restored = checkpointer.restore_latest_good(meshes.with_shardings(shapes, shardings), batches)
+        restored = checkpointer.restore_latest_good(program.state, batches)
         if restored is None:
-            state = jax.jit(step.init_state, out_shardings=shardings)(meshes.put(trained, mesh))
+            start_state = jax.jit(program.step().init_state, out_shardings=program.state_shardings)
+            state = start_state(meshes.put(trained, mesh))
         else:
             state = restored[0]
         start = int(state.step)
@@ -133,10 +129,11 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
 
         writer = stack.enter_context(MetricWriter(workdir, train.steps, start, to_terminal, enabled=lead))
         stop = stack.enter_context(StopSignal())
-        compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+        compiled = functools.cache(program.jitted)
         state = run_steps(run, compiled, state, frozen, batches, len(shards), mesh, checkpointer, writer, stop)
 
         params = meshes.fetch(merge(state.params, frozen), mesh)
+        params.pop("logit_bias", None)  # of the sigmoid loss; ranks nothing, and a model folder has no place for it
     export = workdir / "export"
     if lead:
         save_model(export, config, params, {"workdir_step": train.steps, "config": run.to_dict()})

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from harvest_jax.config import MeshFields
@@ -33,7 +34,22 @@ def make_mesh(fields: MeshFields, batch_size: int, devices: Any = None) -> Mesh:
         )
     if batch_size % count:
         raise ConfigError(f"train.batch_size={batch_size} cannot be divided over {count} devices")
-    return jax.make_mesh((data, fields.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    # An axis of a torus may have to be split (4 x 4 x 4 chips as 8 x 8), which jax.make_mesh refuses.
+    grid = mesh_utils.create_device_mesh((data, fields.fsdp), list(devices), allow_split_physical_axes=True)
+    return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def attention(choice: str, dtype: str, mesh: Mesh) -> str:
+    """`model.attention` for these devices: cuDNN's fused kernels know half precision on NVIDIA GPUs alone.
+
+    Raises:
+      ConfigError: cudnn is asked for where it cannot run.
+    """
+    gpu, half = mesh.devices.flat[0].platform in ("gpu", "cuda"), dtype == "bfloat16"
+    if choice == "cudnn" and not (gpu and half):
+        where = mesh.devices.flat[0].platform
+        raise ConfigError(f"model.attention=cudnn wants model.dtype=bfloat16 on GPUs, not {dtype} on {where}: set auto")
+    return "cudnn" if choice == "cudnn" or (choice == "auto" and gpu and half) else "xla"
 
 
 def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:

@@ -12,10 +12,21 @@ NO_DECAY = re.compile(r".*(bias|scale|embedding)$")
 
 
 def schedule(train: TrainFields) -> optax.Schedule:
-    """Learning rate over steps: linear from 0 to the peak, cosine to 0 at the last step."""
-    warmup = min(train.warmup_steps, train.steps - 1)
-    cosine = optax.cosine_decay_schedule(train.learning_rate, train.steps - warmup)
-    return optax.join_schedules([optax.linear_schedule(0.0, train.learning_rate, max(warmup, 1)), cosine], [warmup])
+    """Learning rate over steps: linear from 0 to the peak, cosine to 0; then the same for the steps with all patches.
+
+    Their warm-up takes a fifth of them (ViCLIP, InternVideo `run_freeze_unmask.sh`: 0.1 of 0.5 epochs).
+    """
+    dropping, last = train.steps - train.unmasked_steps, train.unmasked_steps
+    first = _rise_and_fall(train.learning_rate, max(dropping, 1), train.warmup_steps)
+    if not last:
+        return first
+    return optax.join_schedules([first, _rise_and_fall(train.unmasked_learning_rate, last, last // 5)], [dropping])
+
+
+def _rise_and_fall(peak: float, steps: int, warmup: int) -> optax.Schedule:
+    warmup = min(warmup, steps - 1)
+    cosine = optax.cosine_decay_schedule(peak, steps - warmup)
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), cosine], [warmup])
 
 
 def decays(path: str) -> bool:

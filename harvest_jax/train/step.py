@@ -14,7 +14,7 @@ from jaxtyping import Array
 from harvest_jax.config import RunConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train.freeze import Tree, merge
-from harvest_jax.train.losses import contrastive_loss, masked_word_loss
+from harvest_jax.train.losses import masked_word_loss, sigmoid_loss, softmax_loss
 from harvest_jax.train.optim import optimizer, schedule
 
 MAX_LOGIT_SCALE = math.log(100.0)  # CLIP's; InternVideo CoTrain clamps to [0, ln 100]
@@ -39,6 +39,7 @@ class Step:
 
     model: Harvest
     run: RunConfig
+    pieces: int = 1  # that a batch is computed in; divides it
     replicate: Callable[[Array], Array] = lambda x: x  # lays a batch-sharded array out on every device
 
     def init_state(self, trained: Tree) -> TrainState:
@@ -50,49 +51,26 @@ class Step:
             first_bad_step=jnp.full((), -1, jnp.int32),
         )
 
-    def loss(self, trained: Tree, frozen: Tree, batch: Batch) -> tuple[Array, Metrics]:
-        """The objective on one global batch.
+    def __call__(self, state: TrainState, frozen: Tree, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Loss, gradient, update. A step with a non-finite loss or gradient changes nothing but `first_bad_step`.
 
         Args:
-          trained, frozen: the two parts of the parameters.
+          state: of the trained parameters; donated by the jitted shell.
+          frozen: the other parameters.
           batch: patches uint8 [B, K, P], positions int32 [B, K], ids int32 [B, L], slots int32 [B, M],
             slot_weights float32 [B, M].
 
         Returns:
-          the weighted sum of the losses (float32 []), and measurements.
+          the next state, and measurements: float32 [] each.
         """
-        model, train = self.model, self.run.train
-        params = merge(trained, frozen)
-        video = model.encode_video(params, batch["patches"], batch["positions"])
-        ids, slots, weights = batch["ids"], batch["slots"], batch["slot_weights"]
-        words = train.mlm_weight > 0 and slots.shape[1] > 0 and model.config.decoder is not None
-        # One pass through the text tower serves both losses, as the ancestors do, unless the contrastive text is clean.
-        text = model.encode_text(params, ids, masked_positions(slots, weights, ids.shape[1]) if words else None)
-        seen = model.encode_text(params, ids) if words and self.run.text.contrastive == "clean" else text
-
-        total = jnp.zeros(())
-        metrics: Metrics = {}
-        if train.contrastive_weight > 0:
-            loss, ranks = contrastive_loss(video["embedding"], self.replicate(seen["embedding"]), params["logit_scale"])
-            total += train.contrastive_weight * loss
-            metrics |= {"contrastive_loss": loss, **ranks}
-        if words:
-            hidden = jnp.take_along_axis(text["tokens"], slots[..., None], axis=1)
-            logits = model.decode(params, hidden, video["tokens"])
-            loss, accuracy = masked_word_loss(logits, jnp.take_along_axis(ids, slots, axis=1), weights)
-            total += train.mlm_weight * loss
-            metrics |= {"mlm_loss": loss, "mlm_accuracy": accuracy}
-        return total, {"loss": total, "logit_scale": params["logit_scale"], **metrics}
-
-    def __call__(self, state: TrainState, frozen: Tree, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Loss, gradient, update. A step with a non-finite loss or gradient changes nothing but `first_bad_step`."""
-        (loss, metrics), grads = jax.value_and_grad(self.loss, has_aux=True)(state.params, frozen, batch)
+        gradient = self._gradient if self.pieces == 1 else self._gradient_in_pieces
+        metrics, grads = gradient(state.params, frozen, batch)
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer(self.run.train).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if "logit_scale" in params:
             params = params | {"logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         bad = jnp.where(finite | (state.first_bad_step >= 0), state.first_bad_step, state.step)
         metrics |= {"grad_norm": grad_norm, "learning_rate": jnp.asarray(schedule(self.run.train)(state.step))}
@@ -103,6 +81,125 @@ class Step:
             first_bad_step=bad,
         )
         return state, metrics
+
+    def loss(self, trained: Tree, frozen: Tree, batch: Batch) -> tuple[Array, Metrics]:
+        """The objective on one global batch: the weighted sum of the losses (float32 []), and measurements."""
+        params = merge(trained, frozen)
+        outputs = self._towers(params, batch)
+        contrastive, ranks = self._contrastive(params, outputs["video"], outputs["text"])
+        words, right = self._words(params, batch, outputs)
+        return self._total(params, contrastive, ranks, words, right, batch)
+
+    def _gradient(self, trained: Tree, frozen: Tree, batch: Batch) -> tuple[Metrics, Tree]:
+        (_, metrics), grads = jax.value_and_grad(self.loss, has_aux=True)(trained, frozen, batch)
+        return metrics, grads
+
+    def _gradient_in_pieces(self, trained: Tree, frozen: Tree, batch: Batch) -> tuple[Metrics, Tree]:
+        """The same gradient with the activations of one piece in memory (GradCache, arXiv 2101.06983).
+
+        First every piece is embedded; the contrastive loss over all embeddings says what each embedding's gradient is;
+        then every piece is embedded again and that gradient taken back into the parameters, with the masked words'.
+        """
+        params = merge(trained, frozen)
+        pieces = jax.tree.map(self._split, batch)
+
+        def embed(_: None, piece: Batch) -> tuple[None, tuple[Array, Array]]:
+            outputs = self._towers(params, piece)
+            return None, (outputs["video"], outputs["text"])
+
+        _, embeddings = jax.lax.scan(embed, None, pieces)
+        video, text = jax.tree.map(_join, embeddings)
+
+        def contrast(trained: Tree, video: Array, text: Array) -> tuple[Array, Metrics]:
+            loss, ranks = self._contrastive(merge(trained, frozen), video, text)
+            return self.run.train.contrastive_weight * loss, {"loss": loss, **ranks}
+
+        (of_scale, *of_embeddings), ranks = jax.grad(contrast, (0, 1, 2), has_aux=True)(trained, video, text)
+        used = _used(batch)
+
+        def one(trained: Tree, piece: Batch, to_video: Array, to_text: Array) -> tuple[Array, tuple[Array, Array]]:
+            params = merge(trained, frozen)
+            outputs = self._towers(params, piece)
+            words, right = self._words(params, piece, outputs)
+            pulled = jnp.sum(outputs["video"] * to_video) + jnp.sum(outputs["text"] * to_text)
+            return pulled + self.run.train.mlm_weight * words / used, (words, right)
+
+        def add(carry: Any, inputs: Any) -> tuple[Any, None]:
+            piece, to_video, to_text = inputs
+            found = jax.grad(one, has_aux=True)(trained, piece, to_video, to_text)
+            return jax.tree.map(jnp.add, carry, found), None
+
+        start = of_scale, (jnp.zeros(()), jnp.zeros(()))
+        (grads, (words, right)), _ = jax.lax.scan(add, start, (pieces, *map(self._split, of_embeddings)))
+        contrastive = ranks.pop("loss")
+        _, metrics = self._total(params, contrastive, ranks, words, right, batch)
+        return metrics, grads
+
+    def _towers(self, params: Tree, batch: Batch) -> dict[str, Array]:
+        """video, text float32 [B, D], contrasted; hidden [B, M, W] and memory [B, N, V], from which words are told."""
+        video = self.model.encode_video(params, batch["patches"], batch["positions"])
+        ids, slots = batch["ids"], batch["slots"]
+        if not self._has_words(batch):
+            return {"video": video["embedding"], "text": self.model.encode_text(params, ids)["embedding"]}
+        # One pass through the text tower serves both losses, as the ancestors do, unless the contrastive text is clean.
+        masked = masked_positions(slots, batch["slot_weights"], ids.shape[1])
+        text = self.model.encode_text(params, ids, masked)
+        seen = self.model.encode_text(params, ids) if self.run.text.contrastive == "clean" else text
+        hidden = jnp.take_along_axis(text["tokens"], slots[..., None], axis=1)
+        return {
+            "video": video["embedding"],
+            "text": seen["embedding"],
+            "memory": video["tokens"],
+            "hidden": hidden,
+        }
+
+    def _contrastive(self, params: Tree, video: Array, text: Array) -> tuple[Array, Metrics]:
+        train = self.run.train
+        if not train.contrastive_weight:
+            return jnp.zeros(()), {}
+        text = self.replicate(text)
+        if train.contrastive_loss == "sigmoid":
+            return sigmoid_loss(video, text, params["logit_scale"], params["logit_bias"], train.loss_chunk)
+        return softmax_loss(video, text, params["logit_scale"], train.loss_chunk)
+
+    def _words(self, params: Tree, batch: Batch, outputs: dict[str, Array]) -> tuple[Array, Array]:
+        """Summed loss of the masked words, and how many are right."""
+        if not self._has_words(batch):
+            return jnp.zeros(()), jnp.zeros(())
+        logits = self.model.decode(params, outputs["hidden"], outputs["memory"])
+        targets = jnp.take_along_axis(batch["ids"], batch["slots"], axis=1)
+        return masked_word_loss(logits, targets, batch["slot_weights"])
+
+    def _total(
+        self, params: Tree, contrastive: Array, ranks: Metrics, words: Array, right: Array, batch: Batch
+    ) -> tuple[Array, Metrics]:
+        train, total = self.run.train, jnp.zeros(())
+        metrics: Metrics = {}
+        if train.contrastive_weight:
+            total += train.contrastive_weight * contrastive
+            metrics |= {"contrastive_loss": contrastive, **ranks}
+        if self._has_words(batch):
+            used = _used(batch)
+            total += train.mlm_weight * words / used
+            metrics |= {"mlm_loss": words / used, "mlm_accuracy": right / used}
+        return total, {"loss": total, "logit_scale": params["logit_scale"], **metrics}
+
+    def _has_words(self, batch: Batch) -> bool:
+        return self.run.train.mlm_weight > 0 and batch["slots"].shape[1] > 0 and self.model.config.decoder is not None
+
+    def _split(self, rows: Array) -> Array:
+        """[B, ...] to [pieces, B / pieces, ...]; a device's rows stay its own, because pieces are dealt row by row."""
+        return rows.reshape(-1, self.pieces, *rows.shape[1:]).swapaxes(0, 1)
+
+
+def _join(pieces: Array) -> Array:
+    """Inverse of `Step._split`."""
+    return pieces.swapaxes(0, 1).reshape(-1, *pieces.shape[2:])
+
+
+def _used(batch: Batch) -> Array:
+    """Slots in use of the whole batch, 1 if there is none."""
+    return jnp.maximum(batch["slot_weights"].sum(), 1.0)
 
 
 def masked_positions(slots: Array, weights: Array, length: int) -> Array:

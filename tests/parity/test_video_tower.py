@@ -17,7 +17,7 @@ from harvest_jax.model.blocks import Block
 from harvest_jax.model.config import harvest_config
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.model.video_tower import VideoTower
-from harvest_jax.train.losses import contrastive_loss
+from harvest_jax.train.losses import softmax_loss
 from harvest_jax.weights.tensors import Entry, Tensors
 from harvest_jax.weights.translate import as_ours
 from harvest_jax.weights.viclip import VICLIP
@@ -147,7 +147,7 @@ def test_gradients_with_dropped_patches(towers, measured):
 
     def our_loss(params, patches, positions, text):
         found = tower.apply({"params": params["video"]}, patches, positions)["embedding"]
-        return contrastive_loss(found, text, params["logit_scale"])[0]
+        return softmax_loss(found, text, params["logit_scale"])[0]
 
     own = {"video": params["video"], "logit_scale": params["logit_scale"]}
     ours, gradient = jax.jit(jax.value_and_grad(our_loss))(own, patches, positions, text)

@@ -12,7 +12,7 @@ from harvest_jax.model.blocks import Block
 from harvest_jax.model.config import HarvestConfig, TextConfig, VideoConfig
 from harvest_jax.model.harvest import Harvest, Params, normalise, unit
 from harvest_jax.model.video_tower import VideoTower
-from harvest_jax.train.losses import contrastive_loss
+from harvest_jax.train.losses import softmax_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def gradients(config: HarvestConfig, params: Params, batch: Batch) -> dict[str, 
             towers[tower] = _replaced(towers[tower], path, kernel)
         seen = harvest.encode_video(towers, patches, positions)["embedding"]
         read = harvest.encode_text(towers, ids)["embedding"]
-        return contrastive_loss(seen, read, chosen["logit_scale"])[0]
+        return softmax_loss(seen, read, chosen["logit_scale"])[0]
 
     patches, positions = batch.patches(config.video.patch_size)
     value, found = jax.jit(jax.value_and_grad(loss))(chosen, params, patches, positions, batch.ids[: len(patches)])

@@ -1,0 +1,127 @@
+"""The training step of a run as a program: its inputs' shapes, where they lie on the mesh, and the compiled function.
+
+What `harvest train` runs, `harvest plan` compiles for hardware that is not there and `harvest bench step` times is this
+one program.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from harvest_jax.config import RunConfig
+from harvest_jax.errors import ConfigError
+from harvest_jax.input.patches import num_kept
+from harvest_jax.input.text_masking import num_slots
+from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.harvest import Harvest
+from harvest_jax.train import mesh as meshes
+from harvest_jax.train.freeze import Tree, partition
+from harvest_jax.train.initialise import model_config, parameters_at_random
+from harvest_jax.train.step import Step, TrainState
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainProgram:
+    """A run's step on a mesh. Trees are of ShapeDtypeStructs with their shardings; nothing here holds numbers."""
+
+    run: RunConfig
+    config: HarvestConfig
+    model: Harvest
+    mesh: Mesh
+    state: TrainState
+    frozen: Tree
+
+    @property
+    def state_shardings(self) -> TrainState:
+        """Where each array of the state lies."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.state)
+
+    def step(self, all_patches: bool = False) -> Step:
+        """The pure function, of the dropping stage or of the last one, in which all patches are seen."""
+        train = self.run.train
+        return Step(
+            self.model,
+            self.run,
+            pieces=train.unmasked_accumulate if all_patches else train.accumulate,
+            replicate=lambda x: jax.lax.with_sharding_constraint(x, meshes.replicated(self.mesh)),
+        )
+
+    def jitted(self, all_patches: bool = False) -> Any:
+        """jit of (state, frozen, batch) -> (state, metrics); the old state's memory is given to the new one."""
+        return jax.jit(self.step(all_patches), donate_argnums=0, out_shardings=(self.state_shardings, None))
+
+    def batch(self, all_patches: bool = False, text_length: int | None = None) -> dict[str, Any]:
+        """The global batch as ShapeDtypeStructs; `text_length` is `text.length` unless given."""
+        sharding = NamedSharding(self.mesh, meshes.BATCH)
+        shapes = batch_shapes(self.run, self.config, all_patches, text_length)
+        return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
+
+
+def train_program(run: RunConfig, devices: Sequence[Any] | None = None) -> TrainProgram:
+    """The program of a run on some devices (all of this job's if None), which may be those of an abstract topology.
+
+    Raises:
+      ConfigError: devices or batch cannot be divided as asked, or `model.init_from` holds another model.
+      DataError: the folder `model.init_from` cannot be used.
+    """
+    mesh = meshes.make_mesh(run.mesh, run.train.batch_size, devices)
+    for name in ("accumulate", "unmasked_accumulate"):
+        pieces = getattr(run.train, name)
+        if run.train.batch_size // pieces % mesh.size:
+            raise ConfigError(
+                f"train.{name}={pieces} makes pieces of {run.train.batch_size // pieces} clips, which cannot be "
+                f"divided over {mesh.size} devices"
+            )
+    config = model_config(run)
+    attention = meshes.attention(run.model.attention, run.model.dtype, mesh)
+    model = Harvest(config, DTYPES[run.model.dtype], attention, run.model.remat)
+    params = jax.eval_shape(lambda: parameters_at_random(run, model))
+    trained, frozen = partition(params, run.train.lr_multipliers)
+    state = jax.eval_shape(Step(model, run).init_state, trained)
+    with_shardings = lambda tree: meshes.with_shardings(tree, meshes.state_shardings(tree, mesh))  # noqa: E731
+    return TrainProgram(run, config, model, mesh, with_shardings(state), with_shardings(frozen))
+
+
+def batch_shapes(
+    run: RunConfig, config: HarvestConfig, all_patches: bool = False, text_length: int | None = None
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of each array of a global batch."""
+    video, size = config.video, run.train.batch_size
+    keep = 1.0 if all_patches else run.model.keep_ratio
+    kept = num_kept(video.num_frames, video.cells_per_frame, keep, run.model.drop_scope)
+    slots = num_slots(run.text.length, run.text.mask_ratio)
+    return {
+        "patches": ((size, kept, video.patch_dim), np.uint8),
+        "positions": ((size, kept), np.int32),
+        "ids": ((size, text_length or run.text.length), np.int32),
+        "slots": ((size, slots), np.int32),
+        "slot_weights": ((size, slots), np.float32),
+    }
+
+
+def random_batch(run: RunConfig, config: HarvestConfig, all_patches: bool = False, seed: int = 0) -> dict[str, Any]:
+    """Host arrays of `batch_shapes` with random contents, of which captions have all lengths and words masked."""
+    shapes = batch_shapes(run, config, all_patches)
+    rng = np.random.default_rng(seed)
+    size, kept, _ = shapes["patches"][0]
+    length, slots = shapes["ids"][0][1], shapes["slots"][0][1]
+    total = config.video.num_frames * config.video.cells_per_frame
+    ids = rng.integers(1, config.text.vocab_size - 2, (size, length)).astype(np.int32)
+    ids[:, 0] = config.text.vocab_size - 2
+    ends = rng.integers(min(1 + slots, length - 1), length, size)
+    ids[np.arange(length) > ends[:, None]] = 0
+    ids[np.arange(size), ends] = config.text.vocab_size - 1
+    return {
+        "patches": rng.integers(0, 256, shapes["patches"][0], dtype=np.uint8),
+        "positions": np.sort(rng.random((size, total)).argsort(axis=1)[:, :kept], axis=1).astype(np.int32),
+        "ids": ids,
+        "slots": np.tile(np.arange(1, slots + 1, dtype=np.int32), (size, 1)),
+        "slot_weights": np.ones((size, slots), np.float32),
+    }

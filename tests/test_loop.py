@@ -1,0 +1,48 @@
+"""The loop's own decisions: which program a step runs, and how long the captions are that it gets."""
+
+from unittest.mock import create_autospec
+
+import jax
+import numpy as np
+
+from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.train import loop
+from harvest_jax.train.checkpoint import Checkpointer
+from harvest_jax.train.mesh import make_mesh
+from harvest_jax.train.metrics import MetricWriter
+from harvest_jax.train.preemption import StopSignal
+from harvest_jax.train.step import TrainState
+from tests.test_train_step import make_batch, make_run
+
+
+def test_the_last_steps_run_the_program_of_all_patches():
+    run = make_run(train__steps=5, train__unmasked_steps=2)
+    mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
+    seen = []
+
+    def compiled(all_patches):
+        def step(state, frozen, batch):
+            seen.append((all_patches, batch["ids"].shape))
+            return state.replace(step=state.step + 1), {"loss": np.float32(0)}
+
+        return step
+
+    others = [create_autospec(kind, instance=True) for kind in (Checkpointer, MetricWriter, StopSignal)]
+    others[2].requested.return_value = False
+    batch = make_batch() | {"index": np.arange(16)}
+    for start, expected in ((0, [False] * 3 + [True] * 2), (3, [True] * 2)):
+        seen.clear()
+        state = TrainState(step=start, params={}, opt_state=(), first_bad_step=-1)
+        loop.run_steps(run, compiled, state, {}, iter([batch] * 5), 16, mesh, *others)
+        assert [all_patches for all_patches, _ in seen] == expected
+        assert {shape for _, shape in seen} == {(16, 7 + 1)}  # the end token is the seventh of 8
+
+
+def test_padding_is_cut_at_a_multiple_of_eight():
+    ids = Tokenizer(4096)(["a dog", "a cat sits on a mat and looks at a bird", ""], 32)
+    ends = ids.argmax(axis=1)
+    assert ends.max() in range(8, 16)
+    np.testing.assert_array_equal(loop.without_padding(ids), ids[:, :16])
+    assert loop.without_padding(ids[:1]).shape == (1, 8)
+    full = Tokenizer(4096)(["word " * 50], 30)
+    np.testing.assert_array_equal(loop.without_padding(full), full)  # never longer than it is
