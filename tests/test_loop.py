@@ -38,6 +38,36 @@ def test_the_last_steps_run_the_program_of_all_patches():
         assert {shape for _, shape in seen} == {(16, 7 + 1)}  # the end token is the seventh of 8
 
 
+class OnDevice:
+    """A measurement that is not known yet; asking for it waits for the device."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __float__(self):
+        asked.append(self.step)
+        return 0.0
+
+
+asked = []
+
+
+def test_the_host_asks_the_device_for_numbers_only_to_log():
+    run = make_run(train__steps=9, train__log_every=4, train__save_every=100)
+    mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
+    asked.clear()
+
+    def compiled(all_patches):
+        return lambda state, frozen, batch: (state.replace(step=state.step + 1), {"loss": OnDevice(state.step + 1)})
+
+    others = [create_autospec(kind, instance=True) for kind in (Checkpointer, MetricWriter, StopSignal)]
+    others[2].requested.return_value = False
+    state = TrainState(step=0, params={}, opt_state=(), first_bad_step=-1)
+    batch = make_batch() | {"index": np.arange(16)}
+    loop.run_steps(run, compiled, state, {}, iter([batch] * 9), 16, mesh, *others)
+    assert asked == [1, 4, 8, 9]  # the first, every fourth, the last
+
+
 def test_padding_is_cut_at_a_multiple_of_eight():
     ids = Tokenizer(4096)(["a dog", "a cat sits on a mat and looks at a bird", ""], 32)
     ends = ids.argmax(axis=1)

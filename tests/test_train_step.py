@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import inspect
+import types
 
 import jax
 import numpy as np
@@ -17,6 +19,7 @@ from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import merge, partition
 from harvest_jax.train.initialise import parameters_at_random
 from harvest_jax.train.optim import decays, schedule
+from harvest_jax.train.program import train_program
 from harvest_jax.train.step import MAX_LOGIT_SCALE, Step
 from tests.test_model import SMALL
 
@@ -285,6 +288,38 @@ def test_multipliers_scale_the_update():
     np.testing.assert_allclose(
         slow[1]["video"]["proj"]["kernel"] - before, 0.1 * (fast[1]["video"]["proj"]["kernel"] - before), atol=1e-6
     )
+
+
+def test_attention_is_chosen_by_device_and_type():
+    cpu = meshes.make_mesh(run_config.MeshFields(data=1, fsdp=1), 16, jax.devices()[:1])
+    assert meshes.attention("auto", "bfloat16", cpu) == meshes.attention("xla", "float32", cpu) == "xla"
+    with pytest.raises(ConfigError, match="attention=cudnn wants model.dtype=bfloat16 on GPUs, not bfloat16 on cpu"):
+        meshes.attention("cudnn", "bfloat16", cpu)
+    device = types.SimpleNamespace(platform="gpu")
+    gpu = types.SimpleNamespace(devices=np.array([device]))  # what attention() looks at
+    choose = inspect.unwrap(meshes.attention)  # without the checks of types, which want a real mesh
+    assert [choose("auto", dtype, gpu) for dtype in ("bfloat16", "float32")] == ["cudnn", "xla"]
+    with pytest.raises(ConfigError, match="not float32 on gpu"):
+        choose("cudnn", "float32", gpu)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's attention runs on NVIDIA GPUs alone")
+@pytest.mark.parametrize("tokens", [158, 1569])
+def test_cudnn_attention_gives_what_xla_gives(tokens):
+    def output_and_gradient(implementation):
+        keys = jax.random.split(jax.random.key(0), 4)
+        query, key, value, weight = (jax.random.normal(k, (2, tokens, 12, 64), jax.numpy.bfloat16) for k in keys)
+        attend = lambda *args: jax.nn.dot_product_attention(*args, implementation=implementation)  # noqa: E731
+        total = lambda *args: (attend(*args) * weight).astype(np.float32).sum()  # noqa: E731
+        return attend(query, key, value), *jax.grad(total, (0, 1, 2))(query, key, value)
+
+    for a, b in zip(output_and_gradient("cudnn"), output_and_gradient("xla"), strict=True):
+        np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), atol=0.03)
+
+
+def test_pieces_must_be_divisible_over_the_devices():
+    with pytest.raises(ConfigError, match="accumulate=4 makes pieces of 4 clips, which cannot be divided over 8 devic"):
+        train_program(make_run(model__size="demo", train__accumulate=4))
 
 
 def test_mesh_faults_name_both_numbers():
