@@ -1,6 +1,7 @@
 """`harvest inspect`: what is in a shard folder, a model folder, a training folder or any checkpoint."""
 
 import argparse
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -55,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
 
 def is_model(folder: Path) -> bool:
     """Whether it is a model folder of this package, sound or not: Hugging Face's have files of the same names."""
+    from harvest_jax.weights.sources import CONFIG, read_json
+
     if not (folder / "model.safetensors").is_file():
         return False
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return isinstance(read_json(folder / CONFIG).get("model"), dict)
+    except DataError:
         return True  # not sound: describe_model says why
-    return not (isinstance(config, dict) and "model_type" in config)
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     try:
         family = family_of(tensors)
     except DataError:
-        return found | {"names": sorted(tensors.entries)[:10]}
+        return found | {"names": [name[:120] for name in sorted(tensors.entries)[:10]]}
     found["family"] = family.name
     unknown: dict[str, Any] = {}
     problem = None
@@ -114,7 +116,8 @@ def describe_model(folder: Path) -> dict[str, Any]:
     """Towers, parameter counts and origin of a model folder, from its headers alone."""
     from safetensors import SafetensorError, safe_open
 
-    from harvest_jax.weights.folder import CONFIG, WEIGHTS, load_config
+    from harvest_jax.weights.folder import WEIGHTS, load_config
+    from harvest_jax.weights.sources import CONFIG, read_json
 
     config = load_config(folder)
     parts: dict[str, int] = {}
@@ -128,35 +131,42 @@ def describe_model(folder: Path) -> dict[str, Any]:
                 dtypes.add(entry.get_dtype())
     except (SafetensorError, OSError) as error:
         raise DataError(f"{folder / WEIGHTS} cannot be read: {error}") from error
-    origin = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("origin", {})
     return {
         "kind": "model",
         "model": config.to_dict(),
         "parameters": parts | {"all": sum(parts.values())},
         "stored_as": sorted(dtypes),
         "bytes": (folder / WEIGHTS).stat().st_size,
-        "origin": origin,
+        "origin": read_json(folder / CONFIG).get("origin", {}),
     }
 
 
 def describe_workdir(folder: Path) -> dict[str, Any]:
-    """Checkpoints, the last measurements and the config of a training folder."""
+    """Checkpoints, the last measurements and the config of a training folder.
+
+    The last line of the measurements is half written where the run was killed; then it is the line before.
+    """
+    from harvest_jax.weights.sources import CONFIG, read_json
+
     steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
     found: dict[str, Any] = {"kind": "workdir", "checkpoints": steps, "export": (folder / "export").is_dir()}
     metrics = folder / "metrics.jsonl"
-    if metrics.is_file() and (lines := metrics.read_text(encoding="utf-8").splitlines()):
-        found["last_metrics"] = json.loads(lines[-1])
-    if (folder / "config.json").is_file():
-        found["config"] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.is_file() else []
+    while lines and "last_metrics" not in found:
+        with contextlib.suppress(ValueError, RecursionError):
+            found["last_metrics"] = json.loads(lines.pop())
+    if (folder / CONFIG).is_file():
+        found["config"] = read_json(folder / CONFIG)
     return found
 
 
 def _lines(found: dict[str, Any], indent: str = "") -> str:
-    """Nested values as indented lines."""
+    """Nested values as indented lines; what a stranger's file would do to the terminal is escaped."""
     lines = []
     for name, value in found.items():
-        if isinstance(value, dict) and value:
-            lines += [f"{indent}{name}:", _lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name}: {value}")
+        nested = isinstance(value, dict) and value
+        line = f"{indent}{name}:" if nested else f"{indent}{name}: {value}"
+        lines.append(line if line.isprintable() else ascii(line)[1:-1])
+        if nested:
+            lines.append(_lines(value, indent + "  "))
     return "\n".join(lines)

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import jax
+import msgpack
 import numpy as np
 import pytest
 from flax import serialization, traverse_util
@@ -85,6 +86,13 @@ def test_a_prefix_of_some_names_stays(tmp_path):
     same(open_checkpoint(write_state_dict(tmp_path / "x.pth", arrays)), arrays)
 
 
+def test_prefixes_without_end_are_left(tmp_path):
+    save_file({"module." * 50_000 + "a": np.ones(1)}, tmp_path / "x.safetensors")
+    tensors = open_checkpoint(tmp_path / "x.safetensors")
+    assert list(tensors.entries) == ["module." * (50_000 - sources.PREFIXES_LIMIT) + "a"]
+    assert len(tensors.kind) < 100
+
+
 def test_numbers_are_only_taken_where_they_are_whole_numbers(tmp_path):
     numbers = {"vocab_size": np.asarray(np.int64(49408))}
     arrays = ARRAYS | {"context_length": np.ones((), np.float32), "input_resolution": np.ones(3, np.int64)}
@@ -153,6 +161,15 @@ def test_the_parameters_of_a_flax_training_state(place, tmp_path):
     same(tensors, {"kernel": kernel + 1})
     assert "the parameters of a training state" in tensors.kind
     assert tensors.details["beside"]["global_step"] == 3
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_the_shape_of_an_array_in_pieces(pieces, tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    chunks = {str(index): part for index, part in enumerate(np.split(array.ravel(), pieces))}
+    tree = {"w": {"__msgpack_chunked_array__": True, "shape": {"0": 2, "1": 3}, "chunks": chunks}}
+    (tmp_path / "m").write_bytes(serialization.msgpack_serialize(tree))
+    same(open_checkpoint(tmp_path / "m"), {"w": array})
 
 
 def test_large_maps_texts_and_arrays_of_msgpack(tmp_path):
@@ -281,6 +298,16 @@ def test_folders_without_a_config_or_without_weights(tmp_path):
     save_file(ARRAYS, tmp_path / "model.safetensors")
     refused(tmp_path, r"holds model\.safetensors but no config\.json: add it, or name the file")
     same(open_checkpoint(tmp_path / "model.safetensors"), ARRAYS)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "a\n\x1b[2J.pt").write_bytes(b"x")
+    assert refused(tmp_path / "odd", "name one of its files").isprintable()
+
+
+@pytest.mark.parametrize("depth", [40, 900])
+def test_json_that_is_too_deep_to_be_printed(depth, tmp_path):
+    save_file(ARRAYS, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"a":' + "[" * depth + "]" * depth + "}")
+    refused(tmp_path, "more than 32 deep")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000, "\ud800"])
@@ -356,6 +383,8 @@ def array_of(shape, dtype=b"\xa7float32", raw=b"\xc4\x08" + bytes(8), code=1):
         (array_of(b"\x91\xff"), "without a shape"),
         (array_of(b"\x91\xc3"), "without a shape"),
         (array_of(b"\x02"), "without a shape"),
+        (array_of(b"\xdc\x00\x11" + b"\x01" * 17), "17 axes"),
+        (array_of(b"\x93\x00" + (b"\xcf" + (1 << 40).to_bytes(8, "big")) * 2, raw=b"\xc4\x00"), "absurd"),
         (array_of(b"\x91\x02", b"\xa6object"), "dtype 'object'"),
         (array_of(b"\x91\x02", b"\xa3|O8"), "dtype"),
         (array_of(b"\x91\x02", b"\x05"), "dtype '5'"),
@@ -376,6 +405,26 @@ def array_of(shape, dtype=b"\xa7float32", raw=b"\xc4\x08" + bytes(8), code=1):
 def test_msgpack_that_lies(raw, message, tmp_path):
     (tmp_path / "m.msgpack").write_bytes(raw)
     refused(tmp_path / "m.msgpack", message)
+
+
+def test_an_array_in_pieces_of_too_many_axes(tmp_path):
+    chunked = {"__msgpack_chunked_array__": True, "chunks": {"0": np.ones(1)}}
+    tree = {"a": chunked | {"shape": {str(axis): 1 for axis in range(17)}}}
+    (tmp_path / "m").write_bytes(serialization.msgpack_serialize(tree))
+    refused(tmp_path / "m", "17 axes")
+
+
+def test_names_of_msgpack_are_bounded(tmp_path, monkeypatch):
+    assert flax_files.NAMES_LIMIT <= 64 << 20
+    monkeypatch.setattr(flax_files, "NAMES_LIMIT", 1 << 20)
+    for value, message in (
+        ({"w": np.ones(1)}, "endless name"),
+        ([[0]] * 2000, "without end"),
+        ([[]] * 2000, "holds no tensors"),
+    ):
+        tree = {"k" * 1000: {"k" * 1000: value}}
+        (tmp_path / "m").write_bytes(msgpack.packb(tree, default=serialization._msgpack_ext_pack, strict_types=True))
+        refused(tmp_path / "m", message)
 
 
 def test_the_smallest_msgpack_array(tmp_path):
@@ -422,6 +471,8 @@ def test_a_pickled_array_is_refused_and_not_run(tmp_path, monkeypatch):
         (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-3,)}", bytes(8)), "dtype|no header"),
         (npy("{'descr': '>f4', 'fortran_order': False, 'shape': (2,)}", bytes(8)), "dtype >f4"),
         (npy("{'descr': '<U2', 'fortran_order': False, 'shape': (1,)}", bytes(8)), "dtype <U2"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 100000000000000, 100000000000000)}"), "absurd"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1, " * 17 + ")}", bytes(4)), "17 axes"),
         (npy("{'descr': '|V3', 'fortran_order': False, 'shape': (1,)}", bytes(3)), "dtype"),
         (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", bytes(8)), "pickled"),
         (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}+__import__('os')", bytes(8)), "has no header"),

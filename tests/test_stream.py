@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from harvest_jax.errors import DataError
 from harvest_jax.weights import stream
-from harvest_jax.weights.safetensors_file import DTYPES, open_safetensors
+from harvest_jax.weights.safetensors_file import DTYPES, HEADER_LIMIT, open_safetensors
 from harvest_jax.weights.stream import all_finite, write_safetensors
 from harvest_jax.weights.tensors import BFLOAT16, Entry
 
@@ -228,6 +228,9 @@ GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         ({"a": GOOD | {"shape": [2.0]}}, bytes(8)),
         ({"a": GOOD | {"shape": [True, 2]}}, bytes(8)),
         ({"a": GOOD | {"shape": 2}}, bytes(8)),
+        ({"a": GOOD | {"dtype": [[[]]]}}, bytes(8)),
+        ({"a": GOOD | {"shape": [1] * 17, "data_offsets": [0, 4]}}, bytes(4)),
+        ({"a": GOOD | {"shape": [0, 1 << 47, 1 << 47], "data_offsets": [0, 0]}}, b""),  # numpy makes no such array
         ({"a": GOOD | {"data_offsets": [8, 0]}}, bytes(8)),
         ({"a": GOOD | {"data_offsets": [-8, 0]}}, bytes(8)),
         ({"a": GOOD | {"data_offsets": [0]}}, bytes(8)),
@@ -244,6 +247,31 @@ def test_headers_that_lie(header, body, tmp_path):
         open_safetensors(header_file(tmp_path / "x", header, body))
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 600
+
+
+def test_numbers_of_thousands_of_digits_are_not_multiplied(tmp_path):
+    """400 of them took 19 s."""
+    for count, message in ((17, "17 axes"), (10, "absurd")):
+        header = {"a": {"dtype": "F32", "shape": [int("9" * 4200)] * count, "data_offsets": [0, 0]}}
+        with pytest.raises(DataError, match=message):
+            open_safetensors(header_file(tmp_path / "x", header))
+
+
+def test_the_header_is_bounded(tmp_path):
+    header = b"{}".ljust(HEADER_LIMIT + 1)
+    assert HEADER_LIMIT <= 10_000_000  # of which JSON makes 26 times as much in memory
+    with pytest.raises(DataError, match=f"its header is larger than {HEADER_LIMIT} bytes"):
+        open_safetensors(header_file(tmp_path / "x", header))
+
+
+def test_names_in_messages_are_plain_and_short(tmp_path):
+    for name in ("a\n\x1b[2J\ud800", "a" * 10_000, "\N{GRINNING FACE}" * 1000):
+        with pytest.raises(DataError, match="does not fill") as raised:
+            open_safetensors(header_file(tmp_path / "x", {name: GOOD | {"shape": [3]}}, bytes(8)))
+        text = str(raised.value).removeprefix(str(tmp_path))
+        assert text.isascii()
+        assert text.isprintable()
+        assert len(text) < 200
 
 
 def test_a_truncated_file(tmp_path):

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import struct
+import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -206,6 +207,23 @@ def test_a_tree_of_modules_is_named_as_its_state_dict(tmp_path):
     }
 
 
+def test_a_file_of_code_is_read_once_and_all_of_them_are_bounded(tmp_path, monkeypatch):
+    storages = Storages()
+    parts = {f"m{i}": Script(f"__torch__.m.T{i}", {"w": storages.tensor(np.ones(1))}) for i in range(5)}
+    code = "".join(f'class T{i}(Module):\n  __parameters__ = ["w", ]\n  __buffers__ = []\n' for i in range(4))
+    others = {"code/__torch__/m.py": code.encode()}
+    path = write_archive(tmp_path / "x.pt", Script("__torch__.A", parts), storages.raw, others)
+    members = []
+    read = zip_members.ZipMembers.read
+    monkeypatch.setattr(
+        zip_members.ZipMembers, "read", lambda self, name, limit: members.append(name) or read(self, name, limit)
+    )
+    assert set(open_archive(path).entries) == {f"m{i}.w" for i in range(5)}
+    assert members.count("archive/code/__torch__/m.py") == 1
+    monkeypatch.setattr(torch_archive, "CODE_LIMIT", 100)
+    refused(path, "its code is larger than 100 bytes")
+
+
 @pytest.mark.parametrize("inside", ["model", "module", "state_dict", "model_state_dict"])
 def test_wrappers_are_taken_off_and_the_optimizer_left_alone(inside, tmp_path):
     storages = Storages()
@@ -316,7 +334,7 @@ def test_pickles_of_python_that_would_run_code(protocol, tmp_path, monkeypatch):
         (b"\x80\x02ccollections\nOrderedDict\n)\x81.", r"collections\.OrderedDict"),  # NEWOBJ
         (b"\x80\x02ctorch._utils\n_rebuild_parameter\n}b.", "cannot be read"),  # attributes for a function
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"os\.system"),  # STACK_GLOBAL
-        (b"\x80\x04K\x01K\x02\x93.", r"1\.2"),
+        (b"\x80\x04K\x01K\x02\x93.", "a global without a name"),
         (b"c" + b"a" * 50_000 + b"\nb\n.", "aaaa"),
         (b"cm\nos\x1b[31m\n.", "nothing of it was run"),  # names that would write over the terminal
     ],
@@ -377,6 +395,58 @@ def test_a_small_pickle_that_stands_for_a_huge_tree(tmp_path, monkeypatch):
     refused(write_archive(tmp_path / "x.pth", raw + tree, {}), "without end")
 
 
+def instructions(value):
+    """Those of `pickled`, to be put together."""
+    return pickled(value)[2:-1]
+
+
+ORDERED = instructions(Name("collections.OrderedDict"))
+PAIRS = b"](" + b"".join(b"K%cN\x86" % index for index in range(200)) + b"e"
+STATE = instructions({str(index): None for index in range(200)})
+LONG = instructions("a" * 9000)
+DOUBLED = b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(60))
+REBUILD = instructions(Name("torch._tensor._rebuild_from_type_v2"))
+AXES = Call("torch._utils._rebuild_tensor_v2", (Reference(("storage", Name("torch.FloatStorage"), "0", "cpu", 4)), 0,
+            [1] * 100, [1] * 100, False, {}))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        # a dict of one long text's characters, again and again
+        (ORDERED + b"(](" + instructions("ab" * 5000) + b"q\x01" + b"h\x01" * 30 + b"etR", "something else than pairs"),
+        # one list of 200 pairs, copied 200 times by 5 bytes each; the same as the attributes of modules
+        (ORDERED + b"q\x000" + PAIRS + b"\x85q\x010](" + b"h\x00h\x01R" * 200 + b"e", "copies the same values"),
+        (b"c__torch__.a\nB\nq\x000" + STATE + b"q\x010](" + b"h\x00)\x81h\x01b" * 200 + b"e", "copies the same values"),
+        # names of two parts, joined again and again; a part that is a tuple of tuples, 2^60 at last
+        (b"X\x09\0\0\0__torch__q\x000" + LONG + b"q\x010(" + b"h\x00h\x01\x93" * 4 + b"l", "copies the same values"),
+        (b")q\x00" + DOUBLED + b"K\x01\x93", "a global without a name"),
+        (instructions(AXES), "an array of 100 axes"),  # in a list that could be copied
+        (REBUILD + b"q\x000" + b"h\x00" + b"h\x00N" * 1500 + b")" + b"\x87" * 1500 + b"R", "within another"),
+        (b"}\x8b" + struct.pack("<i", 5001) + (1 << 40_000).to_bytes(5001, "little") + b"]s", "of 64 bits"),
+    ],
+)
+def test_small_pickles_that_take_much_memory_or_time(raw, message, tmp_path, monkeypatch):
+    assert inert_pickle.COPIES_LIMIT <= 4_000_000  # a pair of a dict takes some 40 bytes
+    monkeypatch.setattr(inert_pickle, "COPIES_LIMIT", 30_000)
+    refused(write_archive(tmp_path / "x.pth", b"\x80\x02" + raw + b".", {}), message)
+
+
+@pytest.mark.parametrize(("child", "message"), [(b"]K\x01a", "without end"), (b"}", "holds no tensors")])
+def test_a_long_name_before_many_values(child, message, tmp_path, monkeypatch):
+    """Of 4,000 bytes each: what is empty gets no name, and the names of the rest are counted."""
+    assert torch_archive.NAMES_LIMIT <= 64 << 20
+    monkeypatch.setattr(torch_archive, "NAMES_LIMIT", 1 << 20)
+    key = instructions("\N{GRINNING FACE}" * 990)
+    raw = b"\x80\x02}" + key + b"](" + child + b"q\x05" + b"h\x05" * 5000 + b"es."
+    tracemalloc.start()
+    try:
+        refused(write_archive(tmp_path / "x.pth", raw, {}), message)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20  # 20 MB of names otherwise
+    finally:
+        tracemalloc.stop()
+
+
 def test_keys_that_take_for_ever_to_hash(tmp_path):
     raw = b"\x80\x02)q\x00" + b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(20))
     refused(write_archive(tmp_path / "x.pth", raw + b"0}h\x14K\x01s.", {}), "a dict with keys")
@@ -402,7 +472,8 @@ SHORT = Reference(("storage", Name("torch.FloatStorage"), "0", "cpu", 10))
         (view(SHORT, 1, (10,), (1,)), "does not fit"),
         (view(SHORT, 0, (2, 2), (9, 1)), "does not fit"),
         (view(SHORT, 0, (1 << 40,), (0,)), "does not fit"),
-        (view(SHORT, 0, (1 << 47, 1 << 47, 1 << 47), (1, 1, 1)), "does not fit"),
+        (view(SHORT, 0, (1 << 47, 1 << 47, 1 << 47), (1, 1, 1)), "cannot be read"),
+        (view(SHORT, 0, (0, 1 << 47, 1 << 47), (1, 1, 1)), "cannot be read"),  # nothing, of a size that numpy refuses
         (view(SHORT, 9, (10,), (-1,)), "cannot be read"),
         (view(SHORT, -1, (1,), (1,)), "cannot be read"),
         (view(SHORT, 0, (-1,), (1,)), "cannot be read"),
@@ -416,6 +487,7 @@ SHORT = Reference(("storage", Name("torch.FloatStorage"), "0", "cpu", 10))
         (view(Reference(("storage", Name("torch.FloatStorage"), "../0", "cpu", 4)), 0, (1,), (1,)), "holds no"),
         (view(Reference(("storage", Name("torch.FloatStorage"), "1", "cpu", 4)), 0, (1,), (1,)), "holds no"),
         (view(Reference(("storage", Name("torch.FloatStorage"), 0, "cpu", 4)), 0, (1,), (1,)), "cannot be read"),
+        (view(Reference(("storage", Name("torch.FloatStorage"), "0" * 2000, "", 4)), 0, (1,), (1,)), "cannot be read"),
         (view(Reference(("module", Name("torch.FloatStorage"), "0", "cpu", 4)), 0, (1,), (1,)), "cannot be read"),
         (view(Reference(("storage", Name("torch.Size"), "0", "cpu", 4)), 0, (1,), (1,)), "cannot be read"),
         (view(Reference(("storage", Name("torch.QInt8Storage"), "0", "cpu", 4)), 0, (1,), (1,)), "torch.QInt8Storage"),

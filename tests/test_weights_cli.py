@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -103,7 +104,7 @@ def test_there_and_back(folder, tmp_path, capsys):
 def test_programs_go_out_by_the_same_command(tmp_path, capsys):
     code, said, _ = run(capsys, "weights", "export", SHIPPED, "--format", "stablehlo", "--out", tmp_path / "programs")
     assert code == 0
-    assert "stablehlo, 589,249 numbers, float16" in said
+    assert "stablehlo, 589,248 numbers, float16" in said
     assert (tmp_path / "programs/signature.json").is_file()
 
 
@@ -204,6 +205,87 @@ def test_inspect_tells_what_is_wrong(folder, tmp_path, capsys, headers_alone):
     assert error.count("\n") == 1
 
 
+def test_inspect_prints_nothing_raw_of_a_stranger(folder, tmp_path, capsys):
+    for name in ("x\nfamily: fake\x1b[2J", "a\ud800"):
+        header = json.dumps({name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+        (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        code, said, _ = run(capsys, "inspect", tmp_path / "x.safetensors")
+        assert code == 0
+        assert ascii(name)[1:-1] in said
+        assert said.replace("\n", "").isprintable()
+        assert "family: fake" not in said.splitlines()
+        code, _, error = run(capsys, "weights", "import", tmp_path / "x.safetensors", "--out", tmp_path / "out")
+        assert code == 3
+        assert error.rstrip("\n").isprintable()
+    shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"origin": {"by": "a\ud800\x1b[2J"}}))
+    code, said, _ = run(capsys, "inspect", tmp_path / "model")
+    assert code == 0
+    assert "by: a\\ud800\\x1b[2J" in said
+
+
+def test_inspect_of_a_run_that_was_killed(tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "metrics.jsonl").write_bytes('{"step": 1}\n{"step": 2}\n{"step": 3, "ä'.encode()[:-1])
+    assert described(capsys, tmp_path)["last_metrics"] == {"step": 2}
+    (tmp_path / "metrics.jsonl").write_text('{"st')
+    assert "last_metrics" not in described(capsys, tmp_path)
+    (tmp_path / "config.json").write_text('{"a')
+    code, _, error = run(capsys, "inspect", tmp_path)
+    assert code == 3
+    assert "config.json is no JSON" in error
+
+
+def test_inspect_of_folders_that_are_none(folder, tmp_path, capsys):
+    run(capsys, "weights", "export", folder, "--format", "hf", "--out", tmp_path / "hf")
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    del config["model_type"]
+    (tmp_path / "hf/config.json").write_text(json.dumps(config))
+    found = described(capsys, tmp_path / "hf")
+    assert (found["family"], found["problem"]) == ("Hugging Face CLIP", None)
+    for text in ("[" * 5000, '{"model":', '{"model": {"video": []}}'):
+        (tmp_path / "hf/config.json").write_text(text)
+        code, _, error = run(capsys, "inspect", tmp_path / "hf")
+        assert code == 3
+        assert error.count("\n") == 1
+
+
+def test_a_failure_leaves_no_folders(folder, tmp_path, capsys):
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(folder, spoilt)
+    raw = bytearray((spoilt / "model.safetensors").read_bytes())
+    raw[-2:] = np.float16(np.nan).tobytes()
+    (spoilt / "model.safetensors").write_bytes(raw)
+    for words in (
+        ("import", spoilt, "--out", tmp_path / "a/b/c"),
+        ("export", spoilt, "--format", "safetensors", "--out", tmp_path / "a/b/c.safetensors"),
+        ("export", tmp_path / "gone", "--format", "hf", "--out", tmp_path / "a/b/c"),
+    ):
+        assert run(capsys, "weights", *words)[0] == 3
+        assert not (tmp_path / "a").exists()
+    (tmp_path / "a").mkdir()
+    assert run(capsys, "weights", *words)[0] == 3
+    assert list((tmp_path / "a").iterdir()) == []
+    assert run(capsys, "weights", "import", folder, "--out", tmp_path / "a/b/c")[0] == 0
+    assert load_config(tmp_path / "a/b/c") == load_config(folder)
+
+
+def test_exports_say_what_goes_out_and_what_does_not(capsys, folder, tmp_path):
+    code, out, _ = run(capsys, "weights", "export", folder, "--format", "viclip", "--out", tmp_path / "v.safetensors")
+    assert code == 0
+    assert "build it with max_txt_l=32 and video_input_num_frames=4" in out
+    code, out, _ = run(capsys, "weights", "export", folder, "--format", "stablehlo", "--out", tmp_path / "programs")
+    assert code == 0
+    assert "mask_embedding" in out
+    assert "decoder" in out
+    code, _, error = run(
+        capsys, "weights", "export", tmp_path / "v.safetensors", "--format", "stablehlo", "--out", tmp_path / "more"
+    )
+    assert code == 3
+    assert "is a file; programs are written from a model folder" in error
+
+
 # Training from what was imported
 
 
@@ -261,7 +343,12 @@ def test_how_the_table_of_frames_starts(folder):
     image = started(SHIPPED, "model.num_frames=6", ramp)[1]["video"]["temporal_embedding"]
     assert image.shape == (6, 64)
     assert np.abs(image).max() > 0.1  # the ramp
-    assert not started(SHIPPED, "model.num_frames=6")[1]["video"]["temporal_embedding"].any()
+    row = load_model(SHIPPED)[1]["video"]["temporal_embedding"]
+    assert row.shape == (1, 64)
+    assert row.any()  # it belongs to what the image tower learnt, and stays: the ramp is centred on zero
+    np.testing.assert_allclose(image.mean(axis=0, keepdims=True), row, atol=1e-6)
+    zeros = started(SHIPPED, "model.num_frames=6")[1]["video"]["temporal_embedding"]
+    np.testing.assert_array_equal(zeros, np.repeat(row, 6, axis=0))
 
 
 def test_a_table_of_zeros_is_none(tmp_path):

@@ -13,6 +13,7 @@ from harvest_jax.errors import DataError
 from harvest_jax.model.config import harvest_config
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.weights.folder import load_config, load_model, save_model, save_tensors
+from harvest_jax.weights.stablehlo import export_stablehlo
 from harvest_jax.weights.tensors import BFLOAT16, Entry
 from tests.test_model import SMALL
 
@@ -129,12 +130,56 @@ def test_broken_files_are_named(folder):
     weights.unlink()
     with pytest.raises(DataError, match=r"holds no model\.safetensors"):
         load_model(path)
-    for text in ("", "[]", "{}", json.dumps({"model": {"name": "x"}})):
+    for text in ("", "[]", "[" * 5000, "{}", json.dumps({"model": {"name": "x"}})):
         (path / "config.json").write_text(text)
-        with pytest.raises(DataError, match="does not describe a model"):
+        with pytest.raises(DataError, match=r"does not describe a model|is no JSON|holds no JSON object"):
             load_config(path)
     with pytest.raises(DataError, match="is not a model folder"):
         load_config(path / "nowhere")
+
+
+IMPOSSIBLE = [
+    ("video", []),
+    ("preprocessing", []),
+    ("preprocessing", {"std": [0.5, float("nan"), 0.5]}),
+    ("preprocessing", {"mean": [0.5, float("inf"), 0.5]}),
+    ("preprocessing", {"mean": [0.5, 10**400, 0.5]}),
+    ("preprocessing", {"mean": ["a", "b", "c"]}),
+    ("video.heads", 0),
+    ("video.heads", 3),
+    ("video.heads", 1000),
+    ("video.width", "a"),
+    ("video.width", True),
+    ("text.layers", [1]),
+    ("text.vocab_size", 1 << 40),
+    ("decoder.layers", -1),
+    ("name", "a\n\x1b[2J"),
+]
+
+
+def test_configs_of_no_model(folder):
+    path, _ = folder
+    text = (path / "config.json").read_text()
+    for place, value in IMPOSSIBLE:
+        found = json.loads(text)
+        part, _, field = place.partition(".")
+        if field:
+            found["model"][part][field] = value
+        else:
+            found["model"][part] = value
+        (path / "config.json").write_text(json.dumps(found))
+        for load in (load_config, load_model, lambda path: export_stablehlo(path, path / "out")):
+            with pytest.raises(DataError, match="does not describe a model of this package") as raised:
+                load(path)
+            assert str(raised.value).isprintable(), place
+
+
+def test_names_of_strangers_are_escaped(folder):
+    path, _ = folder
+    rewrite(path, lambda flat: flat.update({"a\n\x1b[2J": np.zeros(3, np.float32)}))
+    with pytest.raises(DataError, match="superfluous 'a") as raised:
+        load_model(path)
+    assert str(raised.value).isprintable()
 
 
 def test_names_in_the_file_are_the_paths_of_the_tree(folder):

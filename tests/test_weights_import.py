@@ -326,6 +326,8 @@ def test_open_clip_config_is_read():
         ("model_cfg.vision_cfg.head_width", 1000, "cannot have 0 heads"),
         ("model_cfg.text_cfg", [1], "text_cfg should be a JSON object"),
         ("preprocess_cfg.mean", [1, 2], "mean of its config should be three numbers"),
+        ("preprocess_cfg.mean", [10**400, 0, 0], "mean of its config should be three numbers"),
+        ("model_cfg.vision_cfg.a\n\x1b[2J", "b" * 1000, "a\\n\\x1b[2J="),
         ("preprocess_cfg.std", [0, 1, 1], "above zero"),
         ("preprocess_cfg.interpolation", "bilinear", "interpolation='bilinear'"),
         ("preprocess_cfg.resize_mode", "longest", "resize_mode='longest'"),
@@ -368,6 +370,8 @@ def test_hugging_face_configs_are_read():
         ("vision_config.hidden_act", "gelu_new", "has the activation 'gelu_new'"),
         ("text_config.layer_norm_eps", 1e-6, "epsilon of 1e-06"),
         ("text_config.layer_norm_eps", "x", "should be a number"),
+        ("text_config.layer_norm_eps", 10**400, "should be a number"),
+        ("text_config.layer_norm_eps", float("nan"), "should be a number"),
         ("text_config.eos_token_id", 7, "captions end with token 7"),
         ("text_config.num_attention_heads", 5, "width 64 cannot have 5 heads"),
         ("text_config.num_attention_heads", 0, "positive whole number"),
@@ -413,7 +417,28 @@ def test_a_bilinear_processor_is_refused():
         architecture(clip_tables.HUGGING_FACE, {"config": HUGGING_FACE, "preprocessor_config": {"resample": 2}})
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"name": 1}', '{"name": 1, "video": [], "text": {}, "decoder": null}'])
+def test_a_header_that_tells_of_endless_layers(tmp_path):
+    """A name for each of 10^9 would take all memory; here are 5,000, so that a failure of this test is none."""
+    video = dataclasses.replace(VIDEO, decoder=None)
+    deep = dataclasses.replace(video, text=dataclasses.replace(video.text, layers=5000))
+    arrays = {"text_encoder.token_embedding.weight": np.zeros(1), "vision_encoder.conv1.weight": np.zeros(1)}
+    save_file(arrays, tmp_path / "x.safetensors", {"harvest_jax_config": json.dumps(deep.to_dict())})
+    with pytest.raises(DataError, match="tells of 5000 layers and holds 2 tensors"):
+        import_checkpoint(tmp_path / "x.safetensors", tmp_path / "out")
+
+
+def test_a_single_number_may_have_one_axis(checkpoint, tmp_path):
+    gelu = Changes(activation="gelu")
+    import_checkpoint(checkpoint(put("logit_scale", np.ones(1, np.float32))), tmp_path / "1", gelu)
+    assert load_model(tmp_path / "1")[1]["logit_scale"].shape == ()
+    source = checkpoint(put("logit_scale", np.ones((1, 1), np.float32)))
+    with pytest.raises(DataError, match=r"logit_scale has \[1, 1\], not \[\]"):
+        import_checkpoint(source, tmp_path / "2", gelu)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "[" * 5000, '{"name": 1}', '{"name": 1, "video": [], "text": {}, "decoder": null}']
+)
 def test_a_damaged_header_of_our_own_is_named(tmp_path, text):
     ours = ours_of(IMAGE)
     write_safetensors(tmp_path / "x.safetensors", ours.entries, ours.read, {"harvest_jax_config": text})
@@ -423,13 +448,15 @@ def test_a_damaged_header_of_our_own_is_named(tmp_path, text):
 
 def test_an_impossible_config_of_our_own_is_named(tmp_path):
     ours = ours_of(IMAGE)
-    for change in ({"heads": 3}, {"width": -1}, {"patch_size": 0}, {"width": [1]}, {"layers": "x"}):
+    changes = ({"heads": 3}, {"width": -1}, {"patch_size": 0}, {"patch_size": "a"}, {"width": [1]}, {"layers": "x"})
+    for change in changes:
         values = IMAGE.to_dict()
         values["video"] |= change
         header = {"harvest_jax_config": json.dumps(values)}
         write_safetensors(tmp_path / "x.safetensors", ours.entries, ours.read, header)
-        with pytest.raises(DataError):
-            import_checkpoint(tmp_path / "x.safetensors", tmp_path / "out")
+        for size in (None, 16):
+            with pytest.raises(DataError):
+                import_checkpoint(tmp_path / "x.safetensors", tmp_path / "out", Changes(image_size=size))
 
 
 def test_a_foreign_vocabulary_is_refused(tmp_path):

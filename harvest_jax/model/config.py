@@ -5,6 +5,7 @@ Sizes of B/32, B/16, L/14 and L/14@336 are those of OpenAI's CLIP (arXiv 2103.00
 """
 
 import dataclasses
+import sys
 from typing import Any
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in 0..1, OpenAI CLIP's preprocessing
@@ -86,22 +87,41 @@ class HarvestConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "HarvestConfig":
-        """Inverse of `to_dict`; raises TypeError, KeyError or ValueError on missing, unknown and impossible fields."""
+        """Inverse of `to_dict`, for files of strangers too: what comes out can be compared, hashed and printed.
+
+        Raises:
+          TypeError, KeyError, ValueError, AttributeError: missing, unknown and impossible fields.
+        """
         decoder, preprocessing = values["decoder"], values.get("preprocessing", {})
         fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in preprocessing.items()}
         shown = Preprocessing(**fields)
-        if shown.resize not in RESIZES or not len(shown.mean) == len(shown.std) == 3 or min(shown.std) <= 0:
+        numbers = all(len(row) == 3 and all(map(is_number, row)) for row in (shown.mean, shown.std))
+        if shown.resize not in RESIZES or not numbers or min(shown.std) <= 0:
             raise ValueError(f"impossible preprocessing {preprocessing}")
         for tower in ("video", "text"):
             if values[tower].get("activation", "quick_gelu") not in ACTIVATIONS:
                 raise ValueError(f"unknown activation {values[tower]['activation']!r}")
-        return cls(
+        config = cls(
             name=str(values["name"]),
             video=VideoConfig(**values["video"]),
             text=TextConfig(**values["text"]),
             decoder=None if decoder is None else DecoderConfig(**decoder),
             preprocessing=shown,
         )
+        if not config.name.isprintable() or len(config.name) > 200:
+            raise ValueError("a name that cannot be printed")
+        for part in (config.video, config.text, config.decoder):
+            for name, value in () if part is None else vars(part).items():
+                if name != "activation" and (type(value) is not int or not 0 < value < 1 << 31):
+                    raise ValueError(f"{name} is no positive whole number")
+            if part is not None and part.width % part.heads:
+                raise ValueError(f"{part.heads} heads do not divide a width of {part.width}")
+        return config
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number that a float holds: JSON has infinities, NaN, and integers of any length."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 # (image, patch, video width, layers, heads), (vocabulary, context, text width, layers, heads), shared dim., activation

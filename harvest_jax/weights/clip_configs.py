@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from harvest_jax.errors import DataError
-from harvest_jax.model.config import HarvestConfig, Preprocessing
+from harvest_jax.model.config import HarvestConfig, Preprocessing, is_number
 from harvest_jax.weights.architecture import HEAD_WIDTH
+from harvest_jax.weights.bounds import shown
 from harvest_jax.weights.tensors import Tensors
 
 BICUBIC = 3  # PIL's number, in Hugging Face's files
@@ -74,7 +75,7 @@ def strange_fields(fields: Mapping[str, Any], usual: Mapping[str, tuple[Any, ...
     """Fields that ask for something our towers are not; one that nobody knows is no matter as long as it is off."""
     off: tuple[Any, ...] = (None, False, 0, "", [], {})
     return [
-        f"{name}={value!r}"
+        shown(f"{name}={value!r}")
         for name, value in fields.items()
         if (usual[name] and value not in usual[name] if name in usual else value not in off)
     ]
@@ -207,9 +208,9 @@ def _squashes(pictures: Mapping[str, Any], side: int, where: str) -> bool:
     if size == side and crops and crop in (side, (side, side)):
         return False
     raise DataError(
-        f"{where} makes pictures of size {pictures.get('size')} with crop_size {pictures.get('crop_size')} "
-        f"(do_center_crop {crops}); the tower sees {side} x {side}, the shorter side resized to it and the middle cropped, "
-        "or both sides resized to it"
+        f"{where} makes pictures of size {pictures.get('size')!r} with crop_size {pictures.get('crop_size')!r} "
+        f"(do_center_crop {crops}); the tower sees {side} x {side}, the shorter side resized to it and the middle "
+        "cropped, or both sides resized to it"
     )
 
 
@@ -303,7 +304,7 @@ def _count(fields: Mapping[str, Any], name: str, usual: int, where: str) -> int:
 
 def _float(fields: Mapping[str, Any], name: str, usual: float, where: str) -> float:
     found = fields.get(name, usual)
-    if not isinstance(found, int | float):
+    if not is_number(found):
         raise DataError(f"{where}: {name} of its config should be a number and is {str(found)[:60]!r}")
     return float(found)
 
@@ -313,11 +314,7 @@ def _preprocessing(fields: Mapping[str, Any], mean: str, std: str, squash: bool,
     values = []
     for name, known in ((mean, usual.mean), (std, usual.std)):
         found = fields.get(name) or known
-        if (
-            not isinstance(found, list | tuple)
-            or len(found) != 3
-            or not all(isinstance(number, int | float) and math.isfinite(number) for number in found)
-        ):
+        if not isinstance(found, list | tuple) or len(found) != 3 or not all(map(is_number, found)):
             raise DataError(f"{where}: {name} of its config should be three numbers and is {str(found)[:60]!r}")
         values.append((float(found[0]), float(found[1]), float(found[2])))
     if min(values[1]) <= 0:

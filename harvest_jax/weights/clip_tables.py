@@ -258,14 +258,12 @@ def header_config(tensors: Tensors) -> HarvestConfig | None:
 
 def _config_of(values: Callable[[], Any], where: str) -> HarvestConfig:
     try:
-        config = HarvestConfig.from_dict(values())
-        hash(config)  # a list where a number belongs
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return HarvestConfig.from_dict(values())
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{where} is of this package by its names, but neither its header nor a config.json beside it says what "
-            f"the towers are: {error!r}"
+            f"the towers are: {error!r:.200}"
         ) from error
-    return config
 
 
 def with_activation(config: HarvestConfig, activation: str | None) -> HarvestConfig:

@@ -1,13 +1,9 @@
 """Checkpoints in and out: any family to a model folder, a model folder to any family's own files."""
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from harvest_jax.weights.clip_tables import HEADER, HUGGING_FACE, OPENAI, OURS, 
 from harvest_jax.weights.families import family_of
 from harvest_jax.weights.flax_msgpack import write_msgpack
 from harvest_jax.weights.folder import save_tensors
+from harvest_jax.weights.places import check_free, folder_aside, parents
 from harvest_jax.weights.scenic import SCENIC
 from harvest_jax.weights.sources import open_checkpoint
 from harvest_jax.weights.stream import write_safetensors
@@ -108,8 +105,8 @@ def import_checkpoint(source: Path, out: Path, changes: Changes = Changes()) -> 
             f"its vocabulary has {found.text.vocab_size} entries: taken for the first ones of CLIP's own, which is "
             "right for models of this package alone"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(out, config, ours.entries, ours.read, origin)
+    with parents(out):
+        save_tensors(out, config, ours.entries, ours.read, origin)
     return {
         "family": family.name,
         "kind": theirs.kind,
@@ -175,15 +172,15 @@ def export_model(folder: Path, form: str, out: Path) -> dict[str, Any]:
     if ending and out.suffix != ending:
         raise ConfigError(f"--format {form} writes one file: give --out a name that ends in {ending}, not {out.name}")
     check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return {"form": form, "out": str(out)} | FORMATS[form](folder, out)
+    with parents(out):
+        return {"form": form, "out": str(out)} | FORMATS[form](folder, out)
 
 
 def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
     config, ours = open_model(folder)
     theirs, summary = _image_model(ours, HUGGING_FACE, config)
     stored = common_dtype(entry.dtype for entry in theirs.entries.values())
-    with _folder_aside(out) as aside:
+    with folder_aside(out) as aside:
         write_safetensors(aside / "model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
         _write_json(aside / "config.json", hugging_face_config(config, str(stored)))
         _write_json(aside / "preprocessor_config.json", hugging_face_preprocessor(config))
@@ -211,7 +208,7 @@ def _write_open_clip(folder: Path, out: Path) -> dict[str, Any]:
             "OpenCLIP's config has one for both"
         )
     theirs, summary = _image_model(ours, OPENAI, config)
-    with _folder_aside(out) as aside:
+    with folder_aside(out) as aside:
         write_safetensors(aside / "open_clip_model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
         _write_json(aside / "open_clip_config.json", open_clip_config(config))
     return summary
@@ -319,27 +316,3 @@ ENDINGS = {"viclip": ".safetensors", "safetensors": ".safetensors", "scenic": ".
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def check_free(out: Path) -> None:
-    """Raise DataError where something stands that would be overwritten."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is there already: remove it, or choose another place")
-
-
-@contextlib.contextmanager
-def _folder_aside(out: Path) -> Iterator[Path]:
-    """A folder to fill; it becomes `out` when all went well, and is gone otherwise."""
-    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=".writing-"))
-    try:
-        yield aside
-        aside.chmod(0o777 & ~_umask())  # mkdtemp makes it for its owner only
-        os.replace(aside, out)  # onto nothing, or an empty folder
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -5,6 +5,7 @@ this one imports the module). To add one: write a module with its table, and nam
 """
 
 from harvest_jax.errors import DataError
+from harvest_jax.weights.bounds import shown
 from harvest_jax.weights.clip_tables import HUGGING_FACE, OPEN_CLIP_TEXT, OPENAI, OURS
 from harvest_jax.weights.scenic import SCENIC, SCENIC_UNDERSCORE, VIVIT
 from harvest_jax.weights.tables import Family
@@ -33,7 +34,7 @@ def family_of(tensors: Tensors) -> Family:
         if family.recognise(tensors):
             return family
     known = ", ".join(family.name for family in FAMILIES)
-    some = ", ".join(list(tensors.entries)[:3])
+    some = ", ".join(map(shown, list(tensors.entries)[:3]))
     raise DataError(
         f"{tensors.where} ({tensors.kind}, {len(tensors.entries)} tensors: {some}, ...) is no checkpoint of a kind "
         f"that can be imported: {known}"

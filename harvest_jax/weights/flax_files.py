@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from harvest_jax.errors import DataError
+from harvest_jax.weights.bounds import NAME_LIMIT, NAMES_LIMIT, checked_shape, shown
 from harvest_jax.weights.safetensors_file import DTYPES, map_array
 from harvest_jax.weights.tensors import BFLOAT16, Entry, Tensors
 from harvest_jax.weights.zip_members import ZipMembers
@@ -79,7 +80,7 @@ def open_msgpack(path: Path) -> Tensors:
     def read(name: str) -> np.ndarray:
         array = found[name]
         pieces = [map_array(path, offset, entry) for offset, entry in array.pieces]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces).reshape(array.entry.shape)
+        return (pieces[0] if len(pieces) == 1 else np.concatenate(pieces)).reshape(array.entry.shape)
 
     beside = {key: value for key, value in tree.items() if isinstance(value, bool | int | float | str)}
     entries = {name: array.entry for name, array in found.items()}
@@ -169,11 +170,9 @@ class _Walk:
         if not isinstance(name, str) or name not in DTYPE_OF_NAME:
             raise ValueError(f"an array of the dtype {str(name)[:60]!a}")
         dtype = DTYPE_OF_NAME[name]
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 16:
-            raise ValueError("an array without a shape")
-        if not isinstance(raw, _Raw) or raw.size != math.prod(shape) * dtype.itemsize:
+        entry = Entry(checked_shape(shape), dtype)
+        if not isinstance(raw, _Raw) or raw.size != math.prod(entry.shape) * dtype.itemsize:
             raise ValueError("an array of another size than its shape says")
-        entry = Entry(tuple(shape), dtype)
         return _Array(entry, ((raw.offset, entry),))
 
 
@@ -202,9 +201,9 @@ def _joined(found: dict[str, Any]) -> _Array:
     shape, chunks = found.get("shape"), found.get("chunks")
     if not isinstance(shape, dict) or not isinstance(chunks, dict) or not chunks:
         raise ValueError("an array in pieces without shape or pieces")
-    sizes = tuple(size for axis in range(len(shape)) if type(size := shape.get(str(axis))) is int and size >= 0)
+    sizes = checked_shape([shape.get(str(axis)) for axis in range(len(shape))])
     arrays = [part for index in range(len(chunks)) if isinstance(part := chunks.get(str(index)), _Array)]
-    if len(sizes) != len(shape) or len(arrays) != len(chunks):
+    if len(arrays) != len(chunks):
         raise ValueError("an array in pieces without shape or pieces")
     dtype = arrays[0].entry.dtype
     total = sum(math.prod(part.entry.shape) for part in arrays)
@@ -218,15 +217,21 @@ def _named_arrays(tree: Any) -> dict[str, _Array]:
         raise ValueError("it is no map of names")
     found: dict[str, _Array] = {}
     pending: list[tuple[str, Any]] = [("", tree)]
+    letters = 0
     while pending:
         prefix, value = pending.pop()
         for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            if not (isinstance(child, _Array) or (isinstance(child, dict | list) and child)):
+                continue
             name = f"{prefix}{key}"
-            if isinstance(child, dict | list):
-                pending.append((f"{name}/", child))
-            elif isinstance(child, _Array):
-                if name in found:
-                    raise ValueError(f"it has two arrays {name[:120]!a}")
+            letters += len(name)
+            if letters > NAMES_LIMIT:
+                raise ValueError("its maps lie within each other without end")
+            if not isinstance(child, _Array):
+                pending.append((f"{name}/"[: NAME_LIMIT + 1], child))
+            elif name in found or len(name) > NAME_LIMIT:
+                raise ValueError(f"it has two arrays, or one with an endless name, at {name[:120]!a}")
+            else:
                 found[name] = child
     return found
 
@@ -247,11 +252,12 @@ def open_npz(path: Path) -> Tensors:
         code = header["dtype"].decode("ascii", "replace")
         if "O" in code:
             raise DataError(f"{path} is not used: its array {name[:120]!a} is pickled; save it as numbers")
-        shape = tuple(int(size) for size in header["shape"].split(b",") if size.strip())
-        if code not in NPY_DTYPES or len(shape) > 16:
-            raise DataError(
-                f"{path} is not used: its array {name[:120]!a} has {len(shape)} axes and the dtype {code[:60]}"
-            )
+        if code not in NPY_DTYPES:
+            raise DataError(f"{path} is not used: its array {name[:120]!a} has the dtype {shown(code)}")
+        try:
+            shape = checked_shape([int(size) for size in header["shape"].split(b",") if size.strip()])
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: its array {name[:120]!a} is {error}") from error
         entry = Entry(shape, NPY_DTYPES[code])
         length = int.from_bytes(header["length1"] or header["length2"], "little")
         start = header.start("text") + length

@@ -11,19 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 
 from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.model.harvest import Harvest, Params
+from harvest_jax.model.harvest import Params
 from harvest_jax.version import __version__
+from harvest_jax.weights.bounds import shown
 from harvest_jax.weights.safetensors_file import open_safetensors
+from harvest_jax.weights.sources import CONFIG, read_json
 from harvest_jax.weights.stream import all_finite, write_safetensors
+from harvest_jax.weights.tables import Shape, parameter_shapes
 from harvest_jax.weights.tensors import Entry
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 
 
 def save_model(folder: Path, config: HarvestConfig, params: Params, origin: dict[str, Any], dtype: Any = None) -> None:
@@ -89,9 +91,9 @@ def load_config(folder: Path) -> HarvestConfig:
     if not path.is_file():
         raise DataError(f"{folder} is not a model folder: it holds no {CONFIG}")
     try:
-        return HarvestConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))["model"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} does not describe a model of this package: {error!r}") from error
+        return HarvestConfig.from_dict(read_json(path)["model"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} does not describe a model of this package: {error!r:.200}") from error
 
 
 def load_model(folder: Path) -> tuple[HarvestConfig, Params]:
@@ -105,8 +107,7 @@ def load_model(folder: Path) -> tuple[HarvestConfig, Params]:
     if not path.is_file():
         raise DataError(f"{folder} holds no {WEIGHTS}")
     tensors = open_safetensors(path)
-    shapes = jax.eval_shape(Harvest(config).init, jax.random.key(0))
-    check_parameters(tensors.entries, traverse_util.flatten_dict(shapes, sep="/"), str(path))
+    check_parameters(tensors.entries, parameter_shapes(config), str(path))
     flat: dict[str, np.ndarray] = {}
     for name in tensors.entries:
         flat[name] = tensors.read(name).astype(np.float32)
@@ -115,13 +116,13 @@ def load_model(folder: Path) -> tuple[HarvestConfig, Params]:
     return config, traverse_util.unflatten_dict(flat, sep="/")
 
 
-def check_parameters(found: dict[str, Entry], wanted: dict[str, Any], where: str) -> None:
+def check_parameters(found: dict[str, Entry], wanted: dict[str, Shape], where: str) -> None:
     """Equal names and equal shapes, or one DataError that lists the differences."""
     faults = [f"missing {name}" for name in wanted if name not in found]
-    faults += [f"superfluous {name}" for name in found if name not in wanted]
+    faults += [f"superfluous {shown(name)}" for name in found if name not in wanted]
     for name, entry in found.items():
-        if name in wanted and entry.shape != wanted[name].shape:
-            faults.append(f"{name} has the shape {entry.shape}, not {wanted[name].shape}")
+        if name in wanted and entry.shape != wanted[name]:
+            faults.append(f"{name} has the shape {entry.shape}, not {wanted[name]}")
     if faults:
         more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
         raise DataError(f"{where}: {'; '.join(faults[:6])}{more}")

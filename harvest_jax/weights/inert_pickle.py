@@ -14,20 +14,23 @@ from typing import Any
 import numpy as np
 
 from harvest_jax.errors import DataError
+from harvest_jax.weights.bounds import NAME_LIMIT, checked_shape
 from harvest_jax.weights.tensors import BFLOAT16
 
 BYTES_LIMIT = 64 << 20  # the pickle of a model of 1,000 tensors has 0.2 MB; those of whole trainings a few
 INSTRUCTIONS_LIMIT = 4_000_000  # some seconds; a model of 1,000 tensors has 40,000
+# Items (and characters of names) that instructions copy, since one of two bytes can copy a list of any length again.
+COPIES_LIMIT = 1_000_000
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Global:
     """A function or class of some package: only its name."""
 
     name: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Storage:
     """A member of the archive that holds numbers, `count` of them (bytes where the dtype is None)."""
 
@@ -36,7 +39,7 @@ class Storage:
     count: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class StoredTensor:
     """A tensor as a view of a storage: place of its first number and strides are counted in numbers."""
 
@@ -47,7 +50,7 @@ class StoredTensor:
     strides: tuple[int, ...]
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class Module:
     """An object of a TorchScript archive: its class's name and its attributes."""
 
@@ -146,7 +149,7 @@ def read_pickle(raw: bytes, where: str) -> Any:
                 raise DataError(f"{where} is not used: its pickle has more than {INSTRUCTIONS_LIMIT} instructions")
             machine.follow(instruction.name, argument)
         return machine.stack.pop()
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(f"{where} is damaged: its pickle cannot be read ({error!r:.200})") from error
 
 
@@ -158,6 +161,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.copied = 0
 
     def follow(self, name: str, argument: Any) -> None:
         """One instruction."""
@@ -198,6 +202,9 @@ class _Machine:
                 raise self._refused(name)
         elif name == "STACK_GLOBAL":
             attribute, module = stack.pop(), stack.pop()
+            if not isinstance(module, str) or not isinstance(attribute, str):
+                raise self._refused("a global without a name")
+            self._copies(len(module) + len(attribute))
             stack.append(self._global(f"{module}.{attribute}"))
         elif name == "BINPERSID":
             stack.append(self._storage(stack.pop()))
@@ -228,10 +235,15 @@ class _Machine:
     def _pairs(self, target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Plain keys only: the hash of tuples within tuples can be made to take for ever.
-            if not isinstance(key, str | int | float | bytes | None):
-                raise ValueError("a dict with keys that are neither texts nor numbers")
+            if not isinstance(key, str | int | float | bytes | None) or (isinstance(key, int) and abs(key) >= 1 << 63):
+                raise ValueError("a dict with keys that are neither texts nor numbers of 64 bits")
             target[key] = value
         return target
+
+    def _copies(self, count: int) -> None:
+        self.copied += count
+        if self.copied > COPIES_LIMIT:
+            raise DataError(f"{self.where} is not used: its pickle copies the same values without end")
 
     def _global(self, name: str) -> Global:
         if name not in KNOWN and not name.startswith(TORCHSCRIPT):
@@ -247,8 +259,8 @@ class _Machine:
         )
 
     def _storage(self, label: Any) -> Storage:
-        kind, storage_type, key, _device, count, *_ = label
-        if kind != "storage" or type(key) is not str or type(count) is not int or count < 0:
+        kind, storage_type, key, _device, count = label[:5]  # what may follow is None
+        if kind != "storage" or type(key) is not str or len(key) > NAME_LIMIT or type(count) is not int or count < 0:
             raise ValueError("a reference to something that is no storage")
         return Storage(STORAGES[storage_type.name], key, count)
 
@@ -262,18 +274,26 @@ class _Machine:
         if name in UNUSED:
             return OPAQUE
         if name in DICTIONARIES and not new:
-            return self._pairs({}, [item for pair in (arguments[0] if arguments else ()) for item in pair])
+            pairs = arguments[0] if arguments else ()
+            self._copies(len(pairs))
+            if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+                raise ValueError("a dict of something else than pairs")
+            return self._pairs({}, [item for pair in pairs for item in pair])
         if name in PASSED_ON and not new:
             return arguments[0]
         if name in TENSORS and not new:
+            self._copies(len(arguments[2]) + len(arguments[3]))
             return _tensor(name, arguments)
         if name in SUBCLASSED and not new:
+            if arguments[0] == function:
+                raise self._refused(f"a {name} within another")
             return self._made(arguments[0], arguments[2], new=False)
         raise self._refused(f"a call of {name[:120]!a}")
 
     def _build(self, target: Any, state: Any) -> None:
         if isinstance(target, Module):
             if type(state) is dict:  # anything else is the state of a packed or quantised part, which has no tensors
+                self._copies(len(state))
                 target.attributes.update((key, value) for key, value in state.items() if type(key) is str)
         elif target is not OPAQUE and type(target) is not dict:  # of a dict: the versions of torch's modules
             raise ValueError("a state for something that has none")
@@ -290,7 +310,9 @@ def _tensor(name: str, arguments: tuple[Any, ...]) -> StoredTensor:
             raise ValueError("a tensor that is the conjugate or the negative of what is stored")
     elif len(arguments) > 6 and arguments[6]:
         raise ValueError("a tensor that is the conjugate or the negative of what is stored")
-    numbers = (offset, *shape, *strides)
-    if dtype is None or len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
+    shape = checked_shape(shape)
+    if dtype is None or len(shape) != len(strides):
         raise ValueError("a tensor without shape and strides")
-    return StoredTensor(storage, dtype, offset, tuple(shape), tuple(strides))
+    if not all(type(number) is int and 0 <= number < 1 << 48 for number in (offset, *strides)):
+        raise ValueError("a tensor without a place")
+    return StoredTensor(storage, dtype, offset, shape, tuple(strides))

@@ -8,12 +8,13 @@ Read by hand because the library gives no bfloat16 to numpy in every version and
 import json
 import math
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from harvest_jax.errors import DataError
+from harvest_jax.weights.bounds import checked_shape, shown
 from harvest_jax.weights.tensors import BFLOAT16, Entry, Tensors
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -33,7 +34,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "F64": np.dtype("<f8"),
 }
-HEADER_LIMIT = 100_000_000  # bytes; the limit of the format's own library
+HEADER_LIMIT = 8 << 20  # bytes: 80,000 tensors. In memory JSON takes up to 26 times as much
 
 
 def open_safetensors(path: Path) -> Tensors:
@@ -46,8 +47,10 @@ def open_safetensors(path: Path) -> Tensors:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, HEADER_LIMIT):
+            if size < 8 or length > size - 8:
                 raise DataError(f"{path} cannot be read as safetensors: its header does not fit into {size} bytes")
+            if length > HEADER_LIMIT:
+                raise DataError(f"{path} is not used: its header is larger than {HEADER_LIMIT} bytes")
             header = json.loads(file.read(length), object_pairs_hook=_no_doubles)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -66,7 +69,7 @@ def open_safetensors(path: Path) -> Tensors:
     end = 0
     for name, (_, first, last) in sorted(spans.items(), key=lambda item: item[1][1:]):
         if first != end:
-            raise DataError(f"{path} cannot be read as safetensors: a gap or an overlap before {_short(name)}")
+            raise DataError(f"{path} cannot be read as safetensors: a gap or an overlap before {shown(name)}")
         end = last
     if start + end != size:
         raise DataError(f"{path} cannot be read as safetensors: {size} bytes long, {start + end} by its header")
@@ -108,19 +111,14 @@ def _span(name: str, value: dict[str, Any]) -> tuple[Entry, int, int]:
     """(what it is, first byte, byte after the last); ValueError where they do not agree."""
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{_short(name)} has the dtype {_short(dtype)}, which this package does not read")
-    if not (_counts(shape) and _counts(offsets)):
-        raise ValueError(f"{_short(name)} has no shape and place of whole numbers")
-    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].itemsize:
-        raise ValueError(f"{_short(name)} does not fill its place")
-    return Entry(tuple(shape), DTYPES[dtype]), offsets[0], offsets[1]
-
-
-def _counts(row: Any) -> TypeGuard[list[int]]:
-    return isinstance(row, list) and all(type(number) is int and number >= 0 for number in row)
-
-
-def _short(value: object) -> str:
-    """For a message of one line, whatever a hostile file calls its tensors."""
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+        told = dtype if isinstance(dtype, str) else "none"
+        raise ValueError(f"{shown(name)} has the dtype {shown(told)}, which this package does not read")
+    try:
+        entry = Entry(checked_shape(shape), DTYPES[dtype])
+    except ValueError as error:
+        raise ValueError(f"{shown(name)} is {error}") from error
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
+        raise ValueError(f"{shown(name)} has no place")
+    if offsets[1] - offsets[0] != math.prod(entry.shape) * entry.dtype.itemsize:
+        raise ValueError(f"{shown(name)} does not fill its place")
+    return entry, offsets[0], offsets[1]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.errors import DataError
+from harvest_jax.weights.bounds import shown
 from harvest_jax.weights.flax_files import open_msgpack, open_npz
 from harvest_jax.weights.safetensors_file import open_safetensors
 from harvest_jax.weights.tensors import Tensors
@@ -28,7 +29,9 @@ PREFIXES = ("module.", "_orig_mod.", "params/")
 STATES = {"opt_state/": "params/", "optimizer/state/": "optimizer/target/"}
 # Whole numbers that OpenAI's archives keep among the tensors; all of them follow from the tensors' shapes.
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
-JSON_LIMIT = 64 << 20  # bytes
+JSON_LIMIT = 8 << 20  # bytes; the index of a model of 80,000 tensors has as much
+JSON_DEPTH = 32  # objects and lists within each other; a config has five
+PREFIXES_LIMIT = 8  # so many are taken off one name
 POINTER = b"version https://git-lfs"
 
 
@@ -95,7 +98,7 @@ def _open_folder(folder: Path) -> Tensors:
     if weights:
         raise DataError(f"{folder} holds {weights[0]} but no {CONFIG}: add it, or name the file instead of the folder")
     files = sorted(name for name in os.listdir(folder) if name.endswith((".pt", ".pth", ".bin", ".npz", ".msgpack")))
-    hint = f"; name one of its files, {files[0]} for instance" if files else ""
+    hint = f"; name one of its files, {shown(files[0])} for instance" if files else ""
     raise DataError(f"{folder} is no folder of a model: it holds no weights beside a {CONFIG}{hint}")
 
 
@@ -123,7 +126,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """An object of a JSON file.
 
     Raises:
-      DataError: the file cannot be read, is no JSON, or holds something else.
+      DataError: the file cannot be read, is no JSON, holds something else or lists within lists without end.
     """
     try:
         if path.stat().st_size > JSON_LIMIT:
@@ -135,6 +138,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise DataError(f"{path} holds no JSON object")
+    level: list[Any] = [found]
+    for _ in range(JSON_DEPTH):
+        level = [child for value in level for child in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in level if isinstance(value, dict | list)]
+    if level:  # it could not be printed
+        raise DataError(f"{path} is not used: its values lie more than {JSON_DEPTH} deep within each other")
     return found
 
 
@@ -152,7 +161,9 @@ def _without_state(tensors: Tensors) -> Tensors:
 def _without_prefixes(tensors: Tensors) -> Tensors:
     names = {name: name for name in tensors.entries}
     taken: list[str] = []
-    while prefix := next((p for p in PREFIXES if all(new.startswith(p) for new in names.values())), None):
+    while len(taken) < PREFIXES_LIMIT and (
+        prefix := next((p for p in PREFIXES if all(new.startswith(p) for new in names.values())), None)
+    ):
         names = {old: new.removeprefix(prefix) for old, new in names.items()}
         taken.append(prefix)
     if not taken:

@@ -34,6 +34,7 @@ from harvest_jax.version import __version__
 from harvest_jax.weights.folder import WEIGHTS, check_parameters, load_config
 from harvest_jax.weights.safetensors_file import open_safetensors
 from harvest_jax.weights.stream import all_finite, write_safetensors
+from harvest_jax.weights.tables import parameter_shapes
 from harvest_jax.weights.tensors import Entry, Tensors
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -58,8 +59,7 @@ def export_stablehlo(folder: Path, out: Path) -> None:
     """
     config = load_config(folder)
     tensors = open_safetensors(folder / WEIGHTS)
-    shapes = jax.eval_shape(Harvest(config).init, jax.random.key(0))
-    check_parameters(tensors.entries, traverse_util.flatten_dict(shapes, sep="/"), tensors.where)
+    check_parameters(tensors.entries, parameter_shapes(config), tensors.where)
     if not all_finite(tensors.read("logit_scale")):
         raise DataError(f"{tensors.where}: logit_scale is not finite")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from harvest_jax.errors import DataError
+from harvest_jax.weights.bounds import NAME_LIMIT, NAMES_LIMIT
 from harvest_jax.weights.inert_pickle import BYTES_LIMIT, Module, StoredTensor, read_pickle
 from harvest_jax.weights.tensors import Entry, Tensors
 from harvest_jax.weights.zip_members import ZipMembers
 
 PACKED_LIMIT = 64 << 20  # bytes of a compressed storage once unpacked: torch compresses none
-CODE_LIMIT = 4 << 20  # bytes of one file of code in a TorchScript archive, likewise
+CODE_LIMIT = 8 << 20  # bytes of all code in a TorchScript archive; that of a model of 1,000 modules has 1 MB
 DEPTH_LIMIT, VALUES_LIMIT = 64, 2_000_000  # CLIP H/14 has a depth of 6 and some thousands of values
-NAME_LIMIT = 1000
-RANK_LIMIT = 16
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # where trainings put the model among other things
 OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -93,35 +92,42 @@ class _Registered:
     def __init__(self, members: ZipMembers, root: str) -> None:
         self._members, self._root = members, root
         self._files = set(members.names)
-        self._found: dict[str, set[str] | None] = {}
+        self._found: dict[str, dict[str, set[str]]] = {}  # file: class: names
+        self._read = 0
 
     def names(self, type_name: str) -> set[str] | None:
         """None where the archive does not say (no code, or torch before it wrote the list of buffers)."""
-        if type_name not in self._found:
-            self._found[type_name] = self._search(type_name)
-        return self._found[type_name]
-
-    def _search(self, type_name: str) -> set[str] | None:
         module, _, name = type_name.rpartition(".")
         member = f"{self._root}code/{module.replace('.', '/')}.py"
         if member not in self._files:
             return None
-        code = self._members.read(member, CODE_LIMIT)[:CODE_LIMIT].tobytes().decode("utf-8", "replace")
-        head = re.search(rf"^class {re.escape(name)}\(Module\):\n((?:  __\w+__ = \[.*\]\n)+)", code, re.MULTILINE)
-        if head is None or "__parameters__" not in head[1] or "__buffers__" not in head[1]:
-            return None
-        return set(re.findall(r'"([^"]*)"', head[1]))
+        if member not in self._found:
+            self._found[member] = self._search(member)
+        return self._found[member].get(name)
+
+    def _search(self, member: str) -> dict[str, set[str]]:
+        self._read += self._members.size(member)
+        if self._read > CODE_LIMIT:
+            raise DataError(f"{self._members.path} is not used: its code is larger than {CODE_LIMIT} bytes")
+        code = self._members.read(member, CODE_LIMIT).tobytes().decode("utf-8", "replace")
+        heads = re.finditer(r"^class (\w+)\(Module\):\n((?:  __\w+__ = \[.*\]\n)+)", code, re.MULTILINE)
+        return {
+            head[1]: set(re.findall(r'"([^"]*)"', head[2]))
+            for head in heads
+            if "__parameters__" in head[2] and "__buffers__" in head[2]
+        }
 
 
 def _named_tensors(tree: Any, registered: _Registered | None, path: Path) -> dict[str, StoredTensor]:
     """The tensors in nested modules, dicts and lists by the keys that lead to them; other values are passed over.
 
-    A pickle can hold a dict in itself, or a small one that stands for 2^50 dicts: depth and number are bounded.
+    A pickle can hold a dict in itself, or a small one that stands for 2^50 dicts: depth, number and names are bounded.
     """
     found: dict[str, StoredTensor] = {}
     children: list[tuple[Any, Any]]
     pending: list[tuple[str, int, Any]] = [("", 0, tree)]
-    seen = 0
+    seen = letters = 0
+    endless = DataError(f"{path} is not used: its values lie within each other without end")
     while pending:
         prefix, depth, value = pending.pop()
         if isinstance(value, Module):
@@ -130,18 +136,26 @@ def _named_tensors(tree: Any, registered: _Registered | None, path: Path) -> dic
             children = list(value.items() if isinstance(value, dict) else enumerate(value))
         seen += 1 + len(children)
         if depth > DEPTH_LIMIT or seen > VALUES_LIMIT:
-            raise DataError(f"{path} is not used: its values lie within each other without end")
+            raise endless
         wanted = None
         if isinstance(value, Module) and registered and any(isinstance(child, StoredTensor) for _, child in children):
             wanted = registered.names(value.type_name)
         for key, child in children:
-            if isinstance(child, StoredTensor) and (wanted is None or key in wanted):
-                name = f"{prefix}{key}"
-                if name in found or len(name) > NAME_LIMIT:
-                    raise DataError(f"{path} is not used: two tensors, or one with an endless name, at {name[:120]!a}")
+            inside = child.attributes if isinstance(child, Module) else child
+            nested = isinstance(inside, dict | list | tuple) and len(inside) > 0
+            if not nested and not (isinstance(child, StoredTensor) and (wanted is None or key in wanted)):
+                continue
+            cut = key[: NAME_LIMIT + 1] if isinstance(key, str | bytes) else key
+            name = prefix + (cut if isinstance(cut, str) else repr(cut))
+            letters += len(name)
+            if letters > NAMES_LIMIT:
+                raise endless
+            if nested:
+                pending.append((f"{name}."[: NAME_LIMIT + 1], depth + 1, child))
+            elif name in found or len(name) > NAME_LIMIT:
+                raise DataError(f"{path} is not used: two tensors, or one with an endless name, at {name[:120]!a}")
+            else:
                 found[name] = child
-            elif isinstance(child, Module | dict | list | tuple):
-                pending.append((f"{prefix}{key}."[: NAME_LIMIT + 1], depth + 1, child))
     return found
 
 
@@ -172,8 +186,6 @@ def _check_extent(name: str, tensor: StoredTensor, members: ZipMembers, root: st
     capacity = members.size(f"{root}data/{storage.key}") // width
     declared = storage.count if storage.dtype is not None else storage.count // width
     count = math.prod(tensor.shape)
-    if len(tensor.shape) > RANK_LIMIT:
-        raise DataError(f"{where} has {len(tensor.shape)} axes")
     if count == 0:
         return
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))

@@ -14,6 +14,7 @@ import numpy as np
 
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.model.config import HarvestConfig
+from harvest_jax.weights.bounds import shown
 from harvest_jax.weights.resize import resize_spatial, resize_temporal
 from harvest_jax.weights.stream import all_finite
 from harvest_jax.weights.tables import Family, Row, Shape, parameter_shapes
@@ -40,6 +41,9 @@ def as_ours(theirs: Tensors, family: Family, config: HarvestConfig) -> Tensors:
     """
     shapes = parameter_shapes(config)
     rows = {row.our: row for row in family.rows(config)}
+    layers = max((shapes[our][0] for our, row in rows.items() if row.stacked), default=0)
+    if layers > len(theirs.entries):  # said before so many names are made
+        raise DataError(f"{theirs.where} tells of {layers} layers and holds {len(theirs.entries)} tensors")
     wanted: dict[str, Shape] = {}
     for our, row in rows.items():
         for names in _names(row, shapes[our]):
@@ -210,14 +214,14 @@ def _compare(theirs: Tensors, family: Family, wanted: dict[str, Shape]) -> None:
     wrong = [
         f"{name} has {list(found[name].shape)}, not {list(wanted[name])}"
         for name in both
-        if found[name].shape != wanted[name] and math.prod(found[name].shape) * math.prod(wanted[name]) != 1
+        if found[name].shape != wanted[name] and (found[name].shape, wanted[name]) != ((1,), ())
     ]
     whole = [f"{name} ({found[name].dtype})" for name in both if found[name].dtype not in FLOATS]
     faults = [
         f"{len(names)} {what}: {_some(names)}"
         for what, names in (
             (f"of {len(wanted)} tensors missing", missing),
-            ("left over, with no place in the towers", left_over),
+            ("left over, with no place in the towers", list(map(shown, left_over))),
             ("of another shape", wrong),
             ("that are not floating-point numbers", whole),
         )
