@@ -18,7 +18,7 @@ from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import merge, partition
 from harvest_jax.train.initialise import parameters_at_random
-from harvest_jax.train.optim import decays, schedule
+from harvest_jax.train.optim import adam, decays, schedule
 from harvest_jax.train.program import train_program
 from harvest_jax.train.step import MAX_LOGIT_SCALE, Step
 from tests.test_model import SMALL
@@ -73,8 +73,9 @@ def compiled_step(run, mesh_fields, devices, min_split):
     trained, _ = partition(first_params(run.train.contrastive_loss), run.train.lr_multipliers)
     fields = dataclasses.replace(run.mesh, data=mesh_fields[0], fsdp=mesh_fields[1])
     mesh = meshes.make_mesh(fields, BATCH, jax.devices()[:devices])
-    replicate = lambda x: jax.lax.with_sharding_constraint(x, meshes.replicated(mesh))  # noqa: E731
-    step = Step(model, run, run.train.accumulate, replicate)
+    whole = lambda tree: jax.lax.with_sharding_constraint(tree, meshes.replicated(mesh))  # noqa: E731
+    split = lambda tree: jax.lax.with_sharding_constraint(tree, meshes.state_shardings(tree, mesh))  # noqa: E731
+    step = Step(model, run, run.train.accumulate, whole, whole, split)
     shardings = meshes.state_shardings(jax.eval_shape(step.init_state, trained), mesh)
     init = jax.jit(step.init_state, out_shardings=shardings)
     return init, jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)), mesh
@@ -258,6 +259,24 @@ def test_the_last_steps_have_a_schedule_of_their_own():
     np.testing.assert_allclose([whole(4), whole(12)], [0.1, 0.05], atol=1e-6)
 
 
+def test_adam_is_optaxs_and_keeps_its_moments_where_it_must():
+    rng = np.random.default_rng(0)
+    params = {"a": np.zeros((3, 4), np.float32), "b": np.zeros((), np.float32)}
+    ours, theirs = adam(0.9, 0.98, 1e-6), optax.scale_by_adam(0.9, 0.98, 1e-6)
+    update = jax.jit(lambda grads, state, finite: ours.update(grads, state, finite=finite))
+    one, other = ours.init(params), theirs.init(params)
+    for _ in range(3):
+        grads = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), params)
+        updates, after = update(grads, one, True)
+        expected, other = jax.jit(theirs.update)(grads, other)
+        for a, b in zip(jax.tree.leaves((updates, after)), jax.tree.leaves((expected, other)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+        one = after
+    kept = update(jax.tree.map(lambda leaf: leaf + np.nan, params), one, False)[1]
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(one), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_decay_is_for_matrices_only():
     shapes = jax.eval_shape(Harvest(TINY).init, jax.random.key(0))
     paths = traverse_util.flatten_dict(shapes, sep="/")
@@ -293,7 +312,7 @@ def test_multipliers_scale_the_update():
 def test_attention_is_chosen_by_device_and_type():
     cpu = meshes.make_mesh(run_config.MeshFields(data=1, fsdp=1), 16, jax.devices()[:1])
     assert meshes.attention("auto", "bfloat16", cpu) == meshes.attention("xla", "float32", cpu) == "xla"
-    with pytest.raises(ConfigError, match="attention=cudnn wants model.dtype=bfloat16 on GPUs, not bfloat16 on cpu"):
+    with pytest.raises(ConfigError, match=r"attention=cudnn wants model\.dtype=bfloat16 on GPUs, not bfloat16 on cpu"):
         meshes.attention("cudnn", "bfloat16", cpu)
     device = types.SimpleNamespace(platform="gpu")
     gpu = types.SimpleNamespace(devices=np.array([device]))  # what attention() looks at

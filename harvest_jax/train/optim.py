@@ -1,7 +1,10 @@
 """AdamW as the ancestors use it: warm-up and cosine, decay on matrices only, a multiplier for each parameter."""
 
 import re
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from harvest_jax.config import TrainFields
@@ -42,8 +45,29 @@ def optimizer(train: TrainFields) -> optax.GradientTransformation:
 
     return optax.chain(
         optax.clip_by_global_norm(train.clip_norm) if train.clip_norm else optax.identity(),
-        optax.scale_by_adam(train.b1, train.b2, train.eps),
+        adam(train.b1, train.b2, train.eps),
         optax.add_decayed_weights(train.weight_decay, lambda params: map_with_path(lambda p, _: decays(p), params)),
         optax.stateless(lambda updates, _: scale_each(updates)),
         optax.scale_by_learning_rate(schedule(train)),
     )
+
+
+def adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_adam`, whose moments stay as they are where `finite` is False.
+
+    The moments are finished before the update is taken from them. Left to itself XLA on a CPU computes them a second
+    time inside the update, from the old ones, which it therefore has to copy: three times the seconds.
+    """
+
+    def update(grads: Tree, state: optax.ScaleByAdamState, params: Any = None, *, finite: Any = True) -> Any:
+        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        grads = jax.lax.optimization_barrier(grads)  # else squares are kept for the norm and for here
+        mu = jax.tree.map(keep, optax.tree.update_moment(grads, state.mu, b1, 1), state.mu)
+        nu = jax.tree.map(keep, optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2), state.nu)
+        count = state.count + 1
+        mu, nu = jax.lax.optimization_barrier((mu, nu))
+        mu_hat, nu_hat = (optax.tree.bias_correction(m, b, count) for m, b in ((mu, b1), (nu, b2)))
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu_hat, nu_hat)
+        return updates, optax.ScaleByAdamState(count=keep(count, state.count), mu=mu, nu=nu)
+
+    return optax.GradientTransformationExtraArgs(optax.scale_by_adam(b1, b2, eps).init, update)

@@ -45,12 +45,15 @@ class TrainProgram:
 
     def step(self, all_patches: bool = False) -> Step:
         """The pure function, of the dropping stage or of the last one, in which all patches are seen."""
-        train = self.run.train
+        train, mesh = self.run.train, self.mesh
+        whole = lambda tree: jax.lax.with_sharding_constraint(tree, meshes.replicated(mesh))  # noqa: E731
         return Step(
             self.model,
             self.run,
             pieces=train.unmasked_accumulate if all_patches else train.accumulate,
-            replicate=lambda x: jax.lax.with_sharding_constraint(x, meshes.replicated(self.mesh)),
+            replicate=whole,
+            gather=whole,
+            scatter=lambda tree: jax.lax.with_sharding_constraint(tree, meshes.state_shardings(tree, mesh)),
         )
 
     def jitted(self, all_patches: bool = False) -> Any:

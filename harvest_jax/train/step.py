@@ -41,6 +41,8 @@ class Step:
     run: RunConfig
     pieces: int = 1  # that a batch is computed in; divides it
     replicate: Callable[[Array], Array] = lambda x: x  # lays a batch-sharded array out on every device
+    gather: Callable[[Tree], Tree] = lambda tree: tree  # the same for parameters that are split over `fsdp`
+    scatter: Callable[[Tree], Tree] = lambda tree: tree  # gradients to where their parameters lie
 
     def init_state(self, trained: Tree) -> TrainState:
         """State at step 0."""
@@ -64,20 +66,24 @@ class Step:
           the next state, and measurements: float32 [] each.
         """
         gradient = self._gradient if self.pieces == 1 else self._gradient_in_pieces
-        metrics, grads = gradient(state.params, frozen, batch)
+        # Gathered here, once: left to itself XLA leaves split weights where they are and sends the activations around
+        # (tensor parallelism, which costs many times the network of fsdp). docs/decisions.md
+        metrics, grads = gradient(self.gather(state.params), self.gather(frozen), batch)
+        grads = self.scatter(grads)
         grad_norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer(self.run.train).update(grads, state.opt_state, state.params)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
+        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        keep_count = lambda new, old: keep(new, old) if new.ndim == 0 else new  # noqa: E731 (adam keeps its moments)
+        updates, opt_state = optimizer(self.run.train).update(grads, state.opt_state, state.params, finite=finite)
         params = optax.apply_updates(state.params, updates)
         if "logit_scale" in params:
             params = params | {"logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
-        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         bad = jnp.where(finite | (state.first_bad_step >= 0), state.first_bad_step, state.step)
         metrics |= {"grad_norm": grad_norm, "learning_rate": jnp.asarray(schedule(self.run.train)(state.step))}
         state = TrainState(
             step=state.step + 1,
             params=jax.tree.map(keep, params, state.params),
-            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
+            opt_state=jax.tree.map(keep_count, opt_state, state.opt_state),
             first_bad_step=bad,
         )
         return state, metrics
