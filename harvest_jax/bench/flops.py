@@ -1,0 +1,188 @@
+"""FLOPs of one clip in one training step, by arithmetic on the sizes: products of matrices, a multiply-add as two.
+
+Counted is what the step's program multiplies, forward and backward, no more: a gradient of weights only where they
+train, a gradient of activations only where something trainable lies behind them (so none towards the pixels, and the
+frozen text tower has one as long as the learned mask vector lies behind it), logits of words on masked slots only. A
+loop over layers runs one program for all of them, so if any layer trains, every layer's input has its gradient; of an
+unrolled tower the first layer's is cut where no embedding trains. Causal attention is the whole square, as XLA
+multiplies it. Not counted is what is no product of matrices: norms, activations, softmax, gathers, the optimizer.
+
+`matrix_flops.py` counts the same from the traced program, and the tests hold one against the other and against the
+cost analysis of the compiled program.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from harvest_jax.config import RunConfig
+from harvest_jax.input.patches import num_kept
+from harvest_jax.input.text_masking import num_slots
+from harvest_jax.model.blocks import UNROLLED
+from harvest_jax.model.config import HarvestConfig
+from harvest_jax.train.freeze import multiplier
+from harvest_jax.weights.tables import parameter_shapes
+
+Trains = Callable[[str], bool]  # whether anything under a path ("video/transformer/blocks/attn") trains
+
+
+def step_flops(
+    run: RunConfig, config: HarvestConfig, all_patches: bool = False, text_length: int | None = None
+) -> dict[str, float]:
+    """FLOPs of one clip's share of a training step.
+
+    Args:
+      run: batch size, keep ratio, losses, what trains.
+      config: the sizes (`train.initialise.model_config(run)`).
+      all_patches: the last stage, in which nothing is dropped.
+      text_length: tokens of the captions in the batch; `text.length` unless given.
+
+    Returns:
+      "video", "text", "decoder", "contrastive" (the share of one clip in the products of the whole batch's embeddings,
+      which grows with the batch) and "total", their sum: what has to be computed once, the ground of an MFU.
+      "recomputed" is what rematerialisation, accumulation and the contrastive loss multiply a second time, on top of
+      "total" (a fused attention kernel's own second look at the scores is in neither).
+    """
+    video, text, train = config.video, config.text, run.train
+    keep = 1.0 if all_patches else run.model.keep_ratio
+    kept = num_kept(video.num_frames, video.cells_per_frame, keep, run.model.drop_scope)
+    length = text_length or run.text.length
+    slots = num_slots(run.text.length, run.text.mask_ratio)
+    words = train.mlm_weight > 0 and slots > 0 and config.decoder is not None
+    matched = train.contrastive_weight > 0  # videos meet texts: the contrastive loss
+    clean = words and run.text.contrastive == "clean"
+    start = _Flow(_trains(config, train.lr_multipliers), run.model.remat)
+
+    frames = start.dense("video/patch_embedding", kept, video.patch_dim, video.width)
+    for name in ("class_embedding", "spatial_embedding", "temporal_embedding", "ln_pre"):
+        frames = frames.parameter(f"video/{name}")
+    frames = frames.blocks("video/transformer/blocks", 1 + kept, video.width, video.layers)
+    # The decoder reads these tokens; the contrastive loss, the class token's after a norm and a projection.
+    shown = frames.parameter("video/ln_post").continued().dense("video/proj", 1, video.width, video.embed_dim)
+
+    captions = start.parameter("text/token_embedding").parameter("text/positional_embedding")
+    blocks = "text/transformer/blocks", length, text.width, text.layers
+    masked = (captions.parameter("mask_embedding") if words else captions).blocks(*blocks).parameter("text/ln_final")
+    # One pass through the text tower serves both losses, unless the contrastive text is clean.
+    seen = captions.blocks(*blocks).parameter("text/ln_final") if clean else masked
+    told = seen.continued().dense("text/text_projection", 1, text.width, text.embed_dim)
+
+    answers = start
+    if words:
+        answers = answers.decoder(config, slots, 1 + kept, queries=masked.graded, memory=frames.graded)
+
+    row = 2.0 * train.batch_size * video.embed_dim  # one clip's row in one product of all embeddings
+    parts = {
+        "video": frames.flops + matched * shown.flops,
+        "text": masked.flops + matched * (clean * seen.flops + told.flops),
+        "decoder": answers.flops,
+        "contrastive": matched * row * (1 + shown.graded + told.graded),
+    }
+    recomputed = frames.again + masked.again + matched * clean * seen.again
+    if matched:  # the backward pass makes the similarities again; the sigmoid loss makes them for the ranks, too
+        graded = shown.graded or told.graded or start.trains("logit_scale")
+        recomputed += row * (graded + (train.contrastive_loss == "sigmoid"))
+    if matched and (train.unmasked_accumulate if all_patches else train.accumulate) > 1:
+        # All is embedded first; then the towers run again where a gradient goes back or words are answered.
+        recomputed += (shown.graded or words) * frames.forward
+        recomputed += (told.graded or (words and not clean)) * seen.forward
+    return parts | {"total": sum(parts.values()), "recomputed": recomputed}
+
+
+def _trains(config: HarvestConfig, table: tuple[tuple[str, float], ...]) -> Trains:
+    """Whether anything at or under a path trains, by the table of multipliers."""
+    trained = [path for path in parameter_shapes(config) if multiplier(path, table) > 0]
+    return functools.cache(lambda under: any(path == under or path.startswith(f"{under}/") for path in trained))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Flow:
+    """Activations on their way from the input: FLOPs so far, and whether a gradient has to come back to this point."""
+
+    trains: Trains
+    remat: str = "none"
+    forward: float = 0.0
+    backward: float = 0.0
+    again: float = 0.0  # of the forward pass, in the backward pass
+    graded: bool = False  # whether something that trains lies behind
+
+    @property
+    def flops(self) -> float:
+        """Forward and backward."""
+        return self.forward + self.backward
+
+    def continued(self) -> "_Flow":
+        """From here on, counted apart."""
+        return dataclasses.replace(self, forward=0.0, backward=0.0, again=0.0)
+
+    def parameter(self, path: str) -> "_Flow":
+        """A table or a norm: no product, but its training asks for a gradient up to here."""
+        return dataclasses.replace(self, graded=self.graded or self.trains(path))
+
+    def dense(self, path: str, rows: int, inner: int, outer: int) -> "_Flow":
+        """A product with a matrix of parameters: rows x inner times inner x outer."""
+        product = 2.0 * rows * inner * outer
+        return self._with(product, product * (self.trains(f"{path}/kernel") + self.graded)).parameter(path)
+
+    def attention(self, rows: int, width: int) -> "_Flow":
+        """Self-attention, all heads: scores and mixture are two products; the backward pass has four."""
+        product = 2.0 * rows * rows * width
+        return self._with(2 * product, 4 * product * self.graded)
+
+    def _with(self, forward: float, backward: float) -> "_Flow":
+        return dataclasses.replace(self, forward=self.forward + forward, backward=self.backward + backward)
+
+    def block(self, path: str, rows: int, width: int) -> "_Flow":
+        """One transformer block (`model.blocks.Block`)."""
+        qkv = self.parameter(f"{path}/ln_1").dense(f"{path}/attn/qkv", rows, width, 3 * width)
+        mixed = qkv.attention(rows, width)
+        flow = mixed.dense(f"{path}/attn/out", rows, width, width).feed_forward(path, rows, width)
+        again = 0.0
+        if self.remat == "full" and flow.graded:  # all but the last product, whose result no derivative looks at
+            again = flow.forward - self.forward - 8.0 * rows * width * width
+        if self.remat == "dots":  # scores for the softmax, the mixture for the gradient of the matrix after it
+            again = 2.0 * rows * rows * width * (qkv.graded + self.trains(f"{path}/attn/out/kernel"))
+        return dataclasses.replace(flow, again=flow.again + again)
+
+    def feed_forward(self, path: str, rows: int, width: int) -> "_Flow":
+        """The second half of a block."""
+        flow = self.parameter(f"{path}/ln_2").dense(f"{path}/mlp/c_fc", rows, width, 4 * width)
+        return flow.dense(f"{path}/mlp/c_proj", rows, 4 * width, width)
+
+    def blocks(self, path: str, rows: int, width: int, layers: int) -> "_Flow":
+        """All blocks of a tower. In a loop all of them have the backward pass of the later ones."""
+        flow = self if layers <= UNROLLED else self.parameter(path)
+        for _ in range(layers):
+            flow = flow.block(path, rows, width)
+        return flow
+
+    def decoder(self, config: HarvestConfig, slots: int, rows: int, queries: bool, memory: bool) -> "_Flow":
+        """The masked-word decoder (`model.mlm_decoder`), which is a loop at any depth.
+
+        Args:
+          config: of a model with a decoder.
+          slots: masked words of a caption.
+          rows: video tokens that they look at.
+          queries, memory: whether gradients have to go back into the text tower's and the video tower's tokens.
+        """
+        assert config.decoder is not None
+        width, head = config.decoder.width, "decoder/blocks/cross_attn"
+        seen = dataclasses.replace(self, graded=memory).parameter("decoder/ln_video")
+        seen = seen.dense("decoder/video_proj", rows, config.decoder.memory_width, width)
+        flow = dataclasses.replace(self, graded=queries).parameter("decoder/ln_text")
+        flow = flow.dense("decoder/text_proj", slots, width, width)
+        flow = dataclasses.replace(flow, graded=flow.graded or seen.graded or self.trains("decoder/blocks"))
+        product = 2.0 * slots * rows * width
+        for _ in range(config.decoder.layers):
+            query = flow.parameter("decoder/blocks/ln_1").dense(f"{head}/query", slots, width, width)
+            normed = seen.continued().parameter("decoder/blocks/ln_memory")
+            key, value = (normed.dense(f"{head}/{name}", rows, width, width) for name in ("key", "value"))
+            scores = query.graded or key.graded
+            backward = product * (query.graded + key.graded + value.graded + scores)
+            flow = query._with(2 * product + key.forward + value.forward, backward + key.backward + value.backward)
+            flow = dataclasses.replace(flow, graded=scores or value.graded)
+            flow = flow.dense(f"{head}/out", slots, width, width).feed_forward("decoder/blocks", slots, width)
+        flow = flow.parameter("decoder/ln_final").dense("decoder/head_dense", slots, width, width)
+        flow = flow.parameter("decoder/ln_head")
+        flow = flow.dense("decoder/head_vocab", slots, width, config.decoder.vocab_size)
+        return flow._with(seen.forward, seen.backward)

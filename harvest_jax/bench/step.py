@@ -1,0 +1,214 @@
+"""The real training step, timed: parameters and clips at random, everything else as `harvest train` runs it."""
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from harvest_jax.bench.flops import step_flops
+from harvest_jax.bench.matmul import matmul_rate
+from harvest_jax.config import RunConfig
+from harvest_jax.errors import ConfigError
+from harvest_jax.train import mesh as meshes
+from harvest_jax.train.freeze import Tree, partition
+from harvest_jax.train.initialise import parameters_at_random
+from harvest_jax.train.program import TrainProgram, random_batch, train_program
+from harvest_jax.train.step import TrainState
+from harvest_jax.version import __version__
+
+WARM_UP = 1  # steps; the first one loads kernels
+PROFILED = 3  # steps of a trace
+
+
+def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile: Path | None = None) -> dict[str, Any]:
+    """Compile a run's step for the devices at hand and time it.
+
+    The batch lies on the devices before the clock starts and is the same in every step. `steps` steps are timed each
+    by itself, the host waiting for its end, for the percentiles; then as many are handed over without waiting, as in
+    training, for the throughput.
+
+    Args:
+      run: the checked config; `data`, `init_from`'s weights and the schedule do not matter.
+      steps: timed steps of each kind.
+      matmul_seconds: for the measured rate of products of matrices that the MFU refers to.
+      profile: folder for a `jax.profiler` trace of three more steps.
+
+    Returns:
+      what `harvest bench step --json` prints.
+
+    Raises:
+      ConfigError: it does not fit the memory, or the devices cannot be divided as the config asks.
+    """
+    if jax.process_count() > 1:
+        raise ConfigError("harvest bench step measures the devices of one process; start it in one")
+    program = train_program(run)
+    with _memory_errors(run):
+        compiled, seconds = _compile(program)
+        needed = _compiled_bytes(compiled) * len(jax.local_devices())
+        if jax.default_backend() == "cpu" and needed > _free_host_bytes():  # it would be killed without a word
+            raise ConfigError(
+                _too_large(run, f"the step needs {needed / 1e9:.1f} GB, {_free_host_bytes() / 1e9:.1f} are free")
+            )
+        state, frozen = start(program)
+        batch = meshes.put_batch(random_batch(run, program.config), program.mesh)
+        state, metrics = _steps(compiled, state, frozen, batch, WARM_UP)
+        times = []
+        for _ in range(steps):
+            began = time.perf_counter()
+            state, metrics = _steps(compiled, state, frozen, batch, 1)
+            times.append(time.perf_counter() - began)
+        began, used = time.perf_counter(), time.process_time()
+        state, metrics = _steps(compiled, state, frozen, batch, steps)
+        elapsed, used = time.perf_counter() - began, time.process_time() - used
+        with jax.profiler.trace(str(profile)) if profile else nullcontext():
+            if profile:
+                state, metrics = _steps(compiled, state, frozen, batch, PROFILED)
+        loss = float(metrics["loss"])
+        peak, source = _peak_bytes(compiled)
+        del state, frozen, batch, metrics, compiled
+        matmul = matmul_rate(run.model.dtype, matmul_seconds)
+    flops = step_flops(run, program.config)
+    rate = steps * run.train.batch_size / elapsed
+    return _about(program) | {
+        "clips_per_s": rate,
+        "step_ms_p50": 1e3 * float(np.percentile(times, 50)),
+        "step_ms_p95": 1e3 * float(np.percentile(times, 95)),
+        "step_ms_unblocked": 1e3 * elapsed / steps,
+        "host_cpu_ms": 1e3 * used / steps,  # of all cores: on a CPU what the step costs whatever else runs there
+        "steps": steps,
+        "tflop_per_clip": flops["total"] / 1e12,
+        "tflop_parts": {name: flops[name] / 1e12 for name in ("video", "text", "decoder", "contrastive")},
+        "tflop_recomputed": flops["recomputed"] / 1e12,
+        "mfu": flops["total"] * rate / (matmul * program.mesh.size),
+        "matmul_tflops": matmul / 1e12,
+        "peak_bytes": peak,
+        "peak_bytes_from": source,
+        **seconds,
+        "loss": loss,
+    }
+
+
+def start(program: TrainProgram) -> tuple[TrainState, Tree]:
+    """State at step 0 and frozen parameters, random, made where they shall lie."""
+
+    def make() -> tuple[TrainState, Tree]:
+        params = parameters_at_random(program.run, program.model)
+        trained, frozen = partition(params, program.run.train.lr_multipliers)
+        return program.step().init_state(trained), frozen
+
+    where = program.state_shardings, jax.tree.map(lambda leaf: leaf.sharding, program.frozen)
+    return jax.jit(make, out_shardings=where)()
+
+
+def _compile(program: TrainProgram) -> tuple[Any, dict[str, float]]:
+    """The compiled step, before anything is allocated, and the seconds of tracing and of XLA."""
+    began = time.perf_counter()
+    lowered = program.jitted().lower(program.state, program.frozen, program.batch())
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    return compiled, {"trace_s": traced - began, "compile_s": time.perf_counter() - traced}
+
+
+def _steps(compiled: Any, state: TrainState, frozen: Tree, batch: Any, count: int) -> tuple[TrainState, Any]:
+    """`count` steps, handed over without waiting; returns when the last is done."""
+    for _ in range(count):
+        state, metrics = compiled(state, frozen, batch)
+    jax.block_until_ready((state, metrics))
+    return state, metrics
+
+
+def _about(program: TrainProgram) -> dict[str, Any]:
+    """What was measured, where, with which versions."""
+    run, config, batch = program.run, program.config, program.batch()
+    device = program.mesh.devices.flat[0]
+    return {
+        "device": device.device_kind,
+        "devices": program.mesh.size,
+        "host_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "model": config.name,
+        "batch": run.train.batch_size,
+        "keep_ratio": run.model.keep_ratio,
+        "frames": config.video.num_frames,
+        "patches": config.video.num_frames * config.video.cells_per_frame,
+        "tokens": batch["patches"].shape[1] + 1,  # of the video tower: kept patches and the class token
+        "text_tokens": batch["ids"].shape[1],
+        "dtype": run.model.dtype,
+        "attention": program.model.attention,
+        "remat": run.model.remat,
+        "accumulate": run.train.accumulate,
+        "loss_chunk": run.train.loss_chunk,
+        "mesh": dict(program.mesh.shape),
+        "versions": {
+            "harvest_jax": __version__,
+            "jax": jax.__version__,
+            "jaxlib": jax.lib.__version__,
+            "python": platform.python_version(),
+            "backend": device.client.platform_version.splitlines()[0],
+        },
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _compiled_bytes(compiled: Any) -> int:
+    """Arguments, results and temporary arrays of a program on one device, what is donated counted once."""
+    sizes = compiled.memory_analysis()
+    return (
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        - sizes.alias_size_in_bytes
+        + sizes.temp_size_in_bytes
+        + sizes.generated_code_size_in_bytes
+    )
+
+
+def _peak_bytes(compiled: Any) -> tuple[int, str]:
+    """Most bytes in use on a device, and who says so: its allocator, or where it keeps no books the compiler."""
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+    known = [peak for peak in peaks if peak]
+    return (max(known), "device memory_stats") if known else (_compiled_bytes(compiled), "compiled memory_analysis")
+
+
+def _free_host_bytes() -> float:
+    """Memory that a process may still take, as Linux estimates it; infinite where that is not said."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return float("inf")
+    found = [1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else float("inf")
+
+
+@contextmanager
+def _memory_errors(run: RunConfig) -> Iterator[None]:
+    """XLA's many lines about memory become one that says what to change."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        words = str(error)
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in words or "out of memory" in words.lower():
+            raise ConfigError(
+                _too_large(run, words.splitlines()[0][:120] if words else "the host has none left")
+            ) from error
+        raise
+
+
+def _too_large(run: RunConfig, reason: str) -> str:
+    train, model = run.train, run.model
+    ways = ["a smaller --batch"]
+    pieces = next((n for n in range(train.accumulate + 1, train.batch_size + 1) if train.batch_size % n == 0), None)
+    if pieces:
+        ways.append(f"--config.train.accumulate={pieces} (a batch in pieces)")
+    if model.remat != "full":
+        ways.append(f"--config.model.remat={'dots' if model.remat == 'none' else 'full'}")
+    if train.loss_chunk == 0 and train.batch_size > 1024:
+        ways.append("--config.train.loss_chunk=1024")
+    return (
+        f"out of memory with {model.size}, train.batch_size={train.batch_size}, model.keep_ratio={model.keep_ratio} "
+        f"({reason}): try {' or '.join(ways)}"
+    )

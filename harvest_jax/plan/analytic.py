@@ -1,0 +1,153 @@
+"""A step's memory, arithmetic and traffic without a compiler: for GPUs, whose compiler needs the GPU or its libraries.
+
+Exact are what the state, the frozen parameters and the batch take (their shapes and shardings are those of the real
+program), what automatic differentiation keeps for the backward pass (the program is traced, not run), and the products
+of matrices (`bench.flops`). The rest is stated where it is added up.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from harvest_jax.bench.flops import step_flops
+from harvest_jax.config import MeshFields, RunConfig
+from harvest_jax.plan.collectives import Collective
+from harvest_jax.plan.compiled import Memory, Plan
+from harvest_jax.plan.cost import Cost
+from harvest_jax.plan.hlo import Array
+from harvest_jax.train.program import DTYPES, TrainProgram, train_program
+
+IN_FLIGHT = 2  # batches on the device: the one in use and the next
+WORKING = 4  # arrays as large as the largest of a layer's kept ones that are alive beside them, forward or backward
+PROBE = 11  # clips that are traced to count what is kept for each; no other axis of a model has this length
+
+
+def analytic_plan(program: TrainProgram, all_patches: bool = False) -> Plan:
+    """Estimate a run's step on GPUs.
+
+    Args:
+      program: on as many devices as there are GPUs, of any kind: only their number and order matter.
+      all_patches: the last stage, in which nothing is dropped.
+    """
+    run, count = program.run, program.mesh.size
+    batch = run.train.batch_size // count
+    pieces = run.train.unmasked_accumulate if all_patches else run.train.accumulate
+    kept, largest = kept_bytes(_anywhere(run), all_patches)
+    state, frozen = on_device(program.state), on_device(program.frozen)
+    inputs, trained = on_device(program.batch(all_patches)), on_device(program.state.params)
+    copies = (numbers(program.state.params) + numbers(program.frozen)) * jnp.dtype(DTYPES[run.model.dtype]).itemsize
+    arguments = state + frozen + inputs
+    temporaries = (
+        trained  # gradients, float32 like the parameters
+        + copies  # of the parameters in the type of the computation, gathered where fsdp splits them
+        + (IN_FLIGHT - 1) * inputs
+        + math.ceil(batch / pieces) * (kept + WORKING * largest)
+        + contrastive_bytes(run, program.config.video.embed_dim, count)
+    )
+    memory = Memory(arguments, state, state, int(temporaries), 0, int(arguments + temporaries))
+    flops = step_flops(run, program.config, all_patches)
+    arithmetic = (flops["total"] + flops["recomputed"]) * batch
+    traffic = (
+        2.0 * batch * kept  # what is kept is written once and read once
+        + 2.0 * state  # the optimizer reads and writes parameters and moments
+        + 2.0 * trained  # and gradients are written and read
+        + 3.0 * pieces * copies  # weights are read forward and twice backward
+        + inputs
+    )
+    return Plan(memory, Cost(arithmetic, arithmetic, traffic), communication(program, pieces), "analytic")
+
+
+def _anywhere(run: RunConfig) -> RunConfig:
+    """The run without what does not matter for one clip, so that a search traces it once."""
+    train = dataclasses.replace(run.train, batch_size=PROBE, accumulate=1, unmasked_accumulate=1, loss_chunk=0)
+    return dataclasses.replace(run, train=train, mesh=MeshFields(data=1, fsdp=1))
+
+
+@functools.cache
+def kept_bytes(run: RunConfig, all_patches: bool) -> tuple[float, float]:
+    """Bytes for each clip that the forward pass keeps for the backward pass, and of the largest array of one layer.
+
+    `run` is of `_anywhere`. With fused attention (cuDNN's, in bfloat16) no matrix
+    of scores is kept; the towers' are traced here, and left out.
+    """
+    (small, largest), (large, _) = (_kept(run, all_patches, size) for size in (PROBE, 2 * PROBE))
+    return (large - small) / PROBE, largest
+
+
+def _kept(run: RunConfig, all_patches: bool, size: int) -> tuple[float, float]:
+    """Bytes kept with a batch of `size` clips, and for each of them in the largest array of one layer."""
+    train = dataclasses.replace(run.train, batch_size=size)
+    program = train_program(dataclasses.replace(run, train=train), jax.devices("cpu")[:1])
+    step, batch = program.step(all_patches), program.batch(all_patches)
+
+    def backward(trained: Any, frozen: Any, batch: Any) -> Any:
+        return jax.vjp(lambda trained: step.loss(trained, frozen, batch)[0], trained)[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(backward, program.state.params, program.frozen, batch))
+    if run.model.dtype == "bfloat16":
+        scores = {(n, n) for n in (1 + batch["patches"].shape[1], batch["ids"].shape[1])}
+        kept = [leaf for leaf in kept if leaf.ndim < 4 or leaf.shape[-2:] not in scores]
+    layers = (program.config.video.layers, program.config.text.layers)
+    of_clips = [leaf for leaf in kept if size in leaf.shape]  # the others are weights
+    largest = max(
+        _bytes(leaf) / (leaf.shape[0] if leaf.ndim > 3 and leaf.shape[0] in layers else 1) for leaf in of_clips
+    )
+    return float(sum(_bytes(leaf) for leaf in kept)), largest / size
+
+
+def _bytes(leaf: Any) -> int:
+    return int(leaf.size) * leaf.dtype.itemsize
+
+
+def on_device(tree: Any) -> int:
+    """Bytes on one device of ShapeDtypeStructs with shardings."""
+    return sum(
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=np.int64)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def numbers(tree: Any) -> int:
+    """How many numbers a tree holds, whole."""
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
+
+
+def contrastive_bytes(run: RunConfig, dim: int, devices: int) -> int:
+    """The part of the matrix of similarities that a device holds: float32, forward values and their gradient."""
+    if not run.train.contrastive_weight:
+        return 0
+    rows, columns = run.train.batch_size // devices, run.train.loss_chunk or run.train.batch_size
+    return 4 * (2 * rows * columns + 3 * run.train.batch_size * dim)
+
+
+def communication(program: TrainProgram, pieces: int) -> tuple[Collective, ...]:
+    """The collectives that the design asks for: one gather of text embeddings and its gradient, gradients, fsdp.
+
+    Gradients travel in the type of the computation, in which their products are made.
+    """
+    run, devices, fsdp = program.run, program.mesh.size, program.mesh.shape["fsdp"]
+    dtype = {"bfloat16": "bf16", "float32": "f32"}[run.model.dtype]
+    found = []
+
+    def add(kind: str, group: int, dtype: str, shape: tuple[int, ...], source: str, count: int = 1) -> None:
+        if group > 1 and math.prod(shape) > 0:
+            found.append(Collective(kind, count, group, (Array(dtype, shape),), source))
+
+    embeddings = (run.train.batch_size, program.config.video.embed_dim)
+    if run.train.contrastive_weight:
+        add("all-gather", devices, "f32", embeddings, "text embeddings")
+        add("reduce-scatter", devices, "f32", embeddings, "gradient of the text embeddings")
+    leaves = jax.tree.leaves(program.state.params)
+    split = numbers([leaf for leaf in leaves if not leaf.sharding.is_fully_replicated])
+    frozen = numbers([leaf for leaf in jax.tree.leaves(program.frozen) if not leaf.sharding.is_fully_replicated])
+    add("all-reduce", devices, dtype, (numbers(leaves) - split,), "gradients")
+    add("reduce-scatter", fsdp, dtype, (split,), "gradients of what fsdp splits")
+    add("all-reduce", devices // fsdp, dtype, (split // fsdp,), "gradients of what fsdp splits, between its groups")
+    passes = 2 if pieces == 1 else 3 * pieces  # forward, backward; in pieces forward twice
+    add("all-gather", fsdp, dtype, (split + frozen,), "parameters that fsdp splits", passes)
+    return tuple(sorted(found, key=lambda one: -one.count * one.received))

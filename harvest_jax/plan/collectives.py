@@ -1,0 +1,133 @@
+"""What devices send each other in a step: the collectives of a compiled program."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from harvest_jax.plan.hlo import Array, Computation, Instruction, Module
+
+KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+SHOWN = 100  # characters of an origin: one that was merged from many names them all
+_EXPLICIT = re.compile(r"replica_groups=\{\{([\d, ]+)\}")
+_IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{('[^}]*)\}")  # device_ids=(...) may stand between
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One instruction; sizes are of one execution and one device."""
+
+    kind: str
+    count: int  # executions a step
+    group: int  # devices that take part together
+    arrays: tuple[Array, ...]  # each whole: what is gathered, what is reduced
+    source: str  # the path of JAX functions it comes from
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole arrays: what an all-gather leaves on each device, what an all-reduce sums."""
+        return sum(array.bytes for array in self.arrays)
+
+    @property
+    def received(self) -> float:
+        """Bytes that come into each device, by the algorithms that receive least (rings)."""
+        if self.kind in ("collective-permute", "collective-broadcast"):
+            return float(self.bytes)
+        once = self.bytes * (self.group - 1) / self.group
+        return 2 * once if self.kind == "all-reduce" else once
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        largest = max(self.arrays, key=lambda array: array.bytes)
+        return {
+            "kind": self.kind,
+            "count": self.count,
+            "bytes": self.bytes,
+            "group": self.group,
+            "arrays": len(self.arrays),
+            "largest": f"{largest.dtype}[{','.join(map(str, largest.shape))}]",
+            "from": self.source.removeprefix("jit(<unnamed function>)/")[:SHOWN],
+        }
+
+
+def collectives(module: Module, devices: int) -> tuple[Collective, ...]:
+    """All collectives that run, those inside loops as often as the loop runs; largest total first.
+
+    A TPU program may carry one collective through several fusions, a part in each: they are marked as a chain, have one
+    channel, and are one collective (a link of the chain that lies in a loop does not make it run more often).
+    """
+    found: dict[Any, Collective] = {}
+    for computation, instruction, times in module.running():
+        kind = instruction.opcode.removesuffix("-start")
+        if kind not in KINDS:
+            continue
+        group = group_size(instruction.attributes, devices)
+        arrays = [array for name in instruction.operands for array in computation.instructions[name].arrays]
+        if kind == "all-gather":
+            arrays = [_gathered(array, group, instruction.attributes) for array in arrays]
+        if kind == "all-reduce" and computation.name.startswith("all-reduce-scatter"):
+            kind = "reduce-scatter"  # a TPU's fusion of a sum and the choice of one's own part
+        one = Collective(kind, times, group, tuple(arrays), _source(instruction, computation, module))
+        chained = "chain_id=" in instruction.attributes and re.search(r"channel_id=(\d+)", instruction.attributes)
+        key = (kind, chained[1]) if chained else (computation.name, instruction.name)
+        if key not in found or one.count < found[key].count:
+            found[key] = one
+    running = [one for one in found.values() if one.group > 1 and one.bytes]
+    return tuple(sorted(running, key=lambda one: (-one.count * one.received, one.kind, one.source)))
+
+
+def by_kind(found: tuple[Collective, ...]) -> dict[str, dict[str, int]]:
+    """Sums over the collectives of a kind: instructions, executions, bytes of whole arrays, bytes received."""
+    sums: dict[str, dict[str, int]] = {}
+    for one in found:
+        entry = sums.setdefault(one.kind, {"instructions": 0, "count": 0, "bytes": 0, "received_bytes": 0})
+        entry["instructions"] += 1
+        entry["count"] += one.count
+        entry["bytes"] += one.count * one.bytes
+        entry["received_bytes"] += round(one.count * one.received)
+    return sums
+
+
+def group_size(attributes: str, devices: int) -> int:
+    """Devices in one group, from the three ways in which XLA writes groups; all of them where it writes none."""
+    explicit = _EXPLICIT.search(attributes)
+    if explicit:
+        return len(explicit[1].split(","))
+    iota = _IOTA.search(attributes)
+    if iota:
+        return int(iota[2])
+    mesh = _MESH.search(attributes)
+    if mesh:
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
+        # an axis may be named in part, as 'axis':(before)size
+        parts = re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", mesh[2])
+        return math.prod(int(part) if part else sizes[name] for name, _, part in parts)
+    return devices
+
+
+def _gathered(array: Array, group: int, attributes: str) -> Array:
+    """A device's part to the whole."""
+    found = re.search(r"dimensions=\{(\d+)", attributes)
+    axis = int(found[1]) if found else 0
+    shape = tuple(size * group if index == axis else size for index, size in enumerate(array.shape))
+    return dataclasses.replace(array, shape=shape)
+
+
+def _source(instruction: Instruction, computation: Computation, module: Module) -> str:
+    """Its own origin, else that of the fusion that holds it."""
+    if instruction.op_name:
+        return instruction.op_name
+    for other in module.computations.values():
+        for caller in other.instructions.values():
+            if f"calls=%{computation.name}," in f"{caller.attributes}," and caller.op_name:
+                return caller.op_name
+    return ""

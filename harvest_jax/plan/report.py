@@ -1,0 +1,65 @@
+"""What a plan says, for a person."""
+
+from typing import Any
+
+from harvest_jax.plan.chips import GIB
+
+
+def lines(found: dict[str, Any]) -> str:
+    """The JSON object of `harvest plan` as a page of text."""
+    out = [
+        f"{found['model']}, {found['tokens']} video tokens, {found['dtype']}, batch {found['batch']} on "
+        f"{found['devices']} x {found['chip']} (data {found['mesh']['data']} x fsdp {found['mesh']['fsdp']}), "
+        f"{found['method']}",
+    ]
+    out += _stage(found, found)
+    if "all_patches" in found:
+        out += ["", "the last stage, with all patches:", *_stage(found["all_patches"], found)]
+    if "largest_batch" in found:
+        search = found["largest_batch"]
+        tried = ", ".join(f"{size}{'' if fits else ' not'}" for size, fits in search["tried"].items())
+        out += ["", f"largest batch that fits: {search['batch']} ({search['how']}; tried: {tried})"]
+    return "\n".join(out)
+
+
+def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    out = []
+    limit = f" of {_gib(found['usable_bytes'])} usable" if found["usable_bytes"] else ""
+    verdict = {True: ": fits", False: ": DOES NOT FIT", None: ""}[stage["fits"]]
+    out.append(f"memory a device  {_gib(stage['per_device_bytes'])}{limit}{verdict}")
+    if stage["memory"] is None:
+        return out
+    memory = stage["memory"]
+    names = ("arguments", "temporaries", "outputs", "aliased", "code")
+    out.append("                 " + ", ".join(f"{name} {_gib(memory[name])}" for name in names))
+    out.append(f"arithmetic       {stage['flops'] / 1e12:.3f} TFLOP in products of matrices, a device and step")
+    out.append(f"memory traffic   {stage['bytes_accessed'] / 1e9:.2f} GB, a device and step")
+    out.append("collectives      " + ("" if stage["collectives"] else "none"))
+    for one in stage["collectives"]:
+        out.append(
+            f"  {one['count']:>4} x {one['kind']:<19}{one['bytes'] / 1e6:>10.3f} MB  {one['arrays']:>3} arrays, "
+            f"largest {one['largest']}, groups of {one['group']}; {one['from']}"
+        )
+    if stage["estimate"]:
+        times = stage["estimate"]
+        out.append(
+            f"estimated step   {times['step_ms']:.1f} ms, {times['clips_per_s']:.0f} clips/s, bound by "
+            f"{times['bound_by']} (compute {times['compute_ms']:.1f}, memory {times['memory_ms']:.1f}, network "
+            f"{times['network_ms']:.1f} ms)"
+        )
+        out.append(f"                 assumes: {times['assumes']}; {_calibrated(found)}")
+    return out
+
+
+def _calibrated(found: dict[str, Any]) -> str:
+    calibration = found["calibration"]
+    if isinstance(calibration, str):
+        return calibration
+    return (
+        f"times x {calibration['time']:.2f} and memory x {calibration['memory']:.2f} as measured in "
+        f"{calibration['source']}"
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"

@@ -1,0 +1,116 @@
+"""Hardware by name, and its devices without the hardware: `v5e:16x16`, `h200:8`, `cpu:8`."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+from typing import Any
+
+import jax
+
+from harvest_jax.errors import ConfigError
+from harvest_jax.plan.chips import CHIPS, Chip
+
+EXAMPLES = "v5e:16x16, v5p:4x4x4, v6e:8x8, v4:4x4x4, h200:8, h100:8, a100:8 or cpu:8"
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices that may not be there."""
+
+    name: str
+    kind: str  # of CHIPS, or "cpu"
+    shape: tuple[int, ...]
+
+    @property
+    def chip(self) -> Chip | None:
+        """The public figures, None for a CPU."""
+        return CHIPS.get(self.kind)
+
+    @property
+    def count(self) -> int:
+        """Devices."""
+        return math.prod(self.shape)
+
+
+def parse_topology(name: str) -> Topology:
+    """`KIND:SIZES` to a topology.
+
+    Raises:
+      ConfigError: it is none.
+    """
+    kind, _, sizes = name.partition(":")
+    if (kind not in CHIPS and kind != "cpu") or not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){0,2}", sizes):
+        raise ConfigError(f"--topology {name} is none that is known: write one such as {EXAMPLES}")
+    shape = tuple(int(size) for size in sizes.split("x"))
+    tpu = kind in CHIPS and CHIPS[kind].maker == "tpu"
+    if (len(shape) != CHIPS[kind].torus) if tpu else (len(shape) > 1):
+        dimensions = f"{CHIPS[kind].torus} numbers, chips along each side of the slice" if tpu else "one number"
+        raise ConfigError(f"--topology {name}: {kind} takes {dimensions}: write one such as {EXAMPLES}")
+    return Topology(name, kind, shape)
+
+
+def use_cpu_backend(count: int) -> None:
+    """Keep JAX on the CPU, with `count` virtual devices, if it has not started yet.
+
+    With libtpu installed JAX would look for a TPU on this machine first, and fail loudly.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        try:
+            jax.config.update("jax_num_cpu_devices", count)
+        except RuntimeError:  # it has started
+            return
+
+
+def devices(topology: Topology) -> list[Any]:
+    """Devices to compile for: abstract ones for a TPU, virtual ones on this CPU otherwise (for GPUs only to count).
+
+    Raises:
+      ConfigError: libtpu is missing or knows no such topology; too few virtual devices.
+    """
+    if topology.chip is not None and topology.chip.maker == "tpu":
+        use_cpu_backend(1)
+        return _tpu_devices(topology)
+    use_cpu_backend(topology.count)
+    found = jax.devices("cpu")
+    if len(found) < topology.count:
+        raise ConfigError(
+            f"--topology {topology.name} wants {topology.count} virtual devices and JAX has {len(found)}: "
+            f"set XLA_FLAGS=--xla_force_host_platform_device_count={topology.count}"
+        )
+    return found[: topology.count]
+
+
+def _tpu_devices(topology: Topology) -> list[Any]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            f"--topology {topology.name} needs the TPU compiler, which runs on any machine: "
+            "pip install libtpu, or the extra harvest_jax[plan]"
+        )
+    # libtpu asks Google Cloud's metadata server what machine this is unless it is told, and complains without an
+    # accelerator type, which has no influence on the topology
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    # one process at a time may load libtpu, which makes sense for those that use a TPU
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    from jax.experimental import topologies
+
+    choice: dict[str, Any] = {}
+    if topology.kind == "v4":  # its chips' two cores are one device on a machine, and two in libtpu's description
+        choice["chip_config_name"] = "megacore"
+    if 1 in topology.shape[:2]:  # less than the 2 x 2 chips of a whole host
+        choice["chips_per_host_bounds"] = [min(size, 2) for size in topology.shape[:2]] + [1]
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **choice).devices
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise ConfigError(f"--topology {topology.name}: libtpu says: {_first_line(error)}") from error
+    if len(found) != topology.count:
+        raise ConfigError(f"--topology {topology.name}: libtpu describes {len(found)} devices, not {topology.count}")
+    return list(found)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
