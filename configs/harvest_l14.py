@@ -18,6 +18,5 @@ def get_config() -> ConfigDict:
     """Differences from `harvest_b16`."""
     config = harvest_b16.get_config()
     config.model.size = "L/14"
-    config.model.remat = "dots"
     config.mesh.fsdp = 8
     return config

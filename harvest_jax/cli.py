@@ -23,7 +23,7 @@ COMMANDS = {
     "train": ("harvest_jax.train.main", "train a model, or go on where the folder's last checkpoint stopped"),
     "eval": ("harvest_jax.evaluate.main", "score a model under a named protocol"),
     "search": ("harvest_jax.search", "find videos by words"),
-    "plan": ("harvest_jax.plan.main", "what a training step takes of hardware that is not here: memory, FLOPs, network"),
+    "plan": ("harvest_jax.plan.main", "what training takes of hardware that is not here: memory, FLOPs, network"),
     "bench": ("harvest_jax.bench.main", "how fast this machine trains"),
 }
 

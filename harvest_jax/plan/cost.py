@@ -118,11 +118,11 @@ def moved_bytes(instruction: Instruction, computation: Computation, module: Modu
             for operand, name in zip(known, inner.parameters, strict=False)
             if _off_chip(operand.arrays)
         )
-        return reads + _written(inner, instruction)
+        return float(reads) + _written(inner, instruction)
     reads = sum(_operand_read(instruction, operand.name, operand, module) for operand in known)
     if opcode == "dynamic-update-slice":
-        return reads + (_off_chip(instruction.arrays) and known[1].bytes)
-    return reads + _off_chip(instruction.arrays)
+        return float(reads + (_off_chip(instruction.arrays) and known[1].bytes))
+    return float(reads + _off_chip(instruction.arrays))
 
 
 def _off_chip(arrays: tuple[Array, ...]) -> int:
