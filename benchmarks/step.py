@@ -23,8 +23,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-CONFIG = str(Path(__file__).parent.parent / "configs" / "harvest_b16.py")
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+CONFIG = "configs/harvest_b16.py"  # from ROOT
 # (model.remat, train.accumulate): what is tried in turn
 WAYS = (("none", 1), ("dots", 1), ("full", 1), ("full", 2), ("full", 4), ("full", 8), ("full", 16))
 FIXED_MASK = "--config.train.lr_multipliers=(('mask_embedding',0.0),('text/.*',0.0),('.*',1.0))"
@@ -158,7 +159,7 @@ class Runner:
         command += [f"--config.model.size={model}", *(word for word in words if word != "--unrolled")]
         try:
             done = subprocess.run(
-                command, env=self.environment, capture_output=True, text=True, timeout=self.args.timeout
+                command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=self.args.timeout
             )
         except subprocess.TimeoutExpired:
             return {"error": f"took more than {self.args.timeout:.0f} s"}

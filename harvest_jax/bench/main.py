@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         batch = CPU_BATCH * jax.device_count()
     overrides += [f"train.batch_size={batch}"] if batch is not None else []
     overrides += [f"model.keep_ratio={args.keep}"] if args.keep is not None else []
-    config = args.config or str(run_config.config_file("harvest_b16.py"))
+    config = args.config or os.path.relpath(run_config.config_file("harvest_b16.py"))
     result = {"config": config, "overrides": overrides} | bench_step(
         run_config.load(config, overrides), args.steps, profile=args.profile
     )
