@@ -225,14 +225,15 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 
 def savings(cells: list[dict[str, Any]]) -> list[str]:
-    """A sentence on each row of cells with all patches: how much cheaper the others are."""
+    """A sentence on each row of cells with all patches: how much cheaper the others are, each as it fits (remat)."""
     times = {
         (cell["key"]["model"], cell["key"]["batch"], cell["key"]["keep_ratio"]): cell["result"]["step_ms_p50"]
         for cell in cells
         if "error" not in cell["result"] and not cell["key"]["change"]
     }
     return [
-        f"{model}, batch {batch}: a step with all patches takes {whole / ms:.1f} times one with {keep:g} of them."
+        f"{model}, batch {batch}: a step with all patches takes {whole / ms:.1f} times one with {keep:g} of them "
+        "(each in the way that it fits)."
         for (model, batch, keep), ms in times.items()
         if keep < 1 and (whole := times.get((model, batch, 1.0)))
     ]

@@ -30,12 +30,13 @@ def test_the_last_steps_run_the_program_of_all_patches():
     others = [create_autospec(kind, instance=True) for kind in (Checkpointer, MetricWriter, StopSignal)]
     others[2].requested.return_value = False
     batch = make_batch() | {"index": np.arange(16)}
+    batch["ids"] = np.pad(batch["ids"], ((0, 0), (0, 8)))
     for start, expected in ((0, [False] * 3 + [True] * 2), (3, [True] * 2)):
         seen.clear()
         state = TrainState(step=start, params={}, opt_state=(), first_bad_step=-1)
         loop.run_steps(run, compiled, state, {}, iter([batch] * 5), 16, mesh, *others)
         assert [all_patches for all_patches, _ in seen] == expected
-        assert {shape for _, shape in seen} == {(16, 7 + 1)}  # the end token is the seventh of 8
+        assert {shape for _, shape in seen} == {(16, 8)}  # of 16; the end token is the seventh
 
 
 class OnDevice:
@@ -48,17 +49,26 @@ class OnDevice:
         asked.append(self.step)
         return 0.0
 
+    def block_until_ready(self):
+        waited_for.append((self.step, started[-1]))
+        return self
 
-asked = []
+
+asked, waited_for, started = [], [], []
 
 
 def test_the_host_asks_the_device_for_numbers_only_to_log():
     run = make_run(train__steps=9, train__log_every=4, train__save_every=100)
     mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
-    asked.clear()
+    for seen in (asked, waited_for, started):
+        seen.clear()
 
     def compiled(all_patches):
-        return lambda state, frozen, batch: (state.replace(step=state.step + 1), {"loss": OnDevice(state.step + 1)})
+        def step(state, frozen, batch):
+            started.append(state.step + 1)
+            return state.replace(step=state.step + 1), {"loss": OnDevice(state.step + 1)}
+
+        return step
 
     others = [create_autospec(kind, instance=True) for kind in (Checkpointer, MetricWriter, StopSignal)]
     others[2].requested.return_value = False
@@ -66,6 +76,7 @@ def test_the_host_asks_the_device_for_numbers_only_to_log():
     batch = make_batch() | {"index": np.arange(16)}
     loop.run_steps(run, compiled, state, {}, iter([batch] * 9), 16, mesh, *others)
     assert asked == [1, 4, 8, 9]  # the first, every fourth, the last
+    assert waited_for == [(step, step + 2) for step in range(1, 8)]  # never more than two steps ahead
 
 
 def test_padding_is_cut_at_a_multiple_of_eight():

@@ -28,6 +28,6 @@ def sweep(add: Callable[..., None]) -> None:
 
 
 def sweep_scope(add: Callable[..., None]) -> None:
-    """What is kept, chosen three ways at the default."""
-    for scope in ("clip", "frame", "tube"):
+    """What is kept, chosen four ways at the default."""
+    for scope in ("clip", "frame", "tube", "motion"):
         add(**{"model.drop_scope": scope, "model.keep_ratio": 0.1})

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from harvest_jax.errors import ConfigError
+
 CPU_BATCH = 2  # clips; a B/16 step of a config's own batch would take a CPU minutes and all of its memory
 
 _STEP = """What is timed is the step that `harvest train` runs (towers, decoder, losses, backward pass, optimizer), with
@@ -59,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
 
     overrides = list(args.overrides)
     batch = args.batch
+    try:
+        jax.devices()
+    except RuntimeError as error:  # JAX_PLATFORMS names one that is not here
+        raise ConfigError(f"no device to measure on: {' '.join(str(error).split())}") from error
     if (
         batch is None
         and jax.default_backend() == "cpu"

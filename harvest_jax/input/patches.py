@@ -69,7 +69,7 @@ def keep_positions(
       keep_ratio: share kept, in (0, 1]; at 1 every cell is kept and nothing is drawn.
       scope: "clip": over all cells together; "frame": as many in every frame, other ones in each; "tube": the same
         cells in every frame; "motion": over all cells together, by weight.
-      weights: for "motion", how likely each cell is drawn first, relative to the others; above 0.
+      weights: for "motion", how likely each cell is drawn first, relative to the others; above 0; None weighs evenly.
 
     Returns:
       int32 [num_kept], ascending.
@@ -81,7 +81,8 @@ def keep_positions(
     if scope == "motion":
         # The first `kept` of a race of exponential clocks: drawn one after the other in proportion to the weights of
         # those that are left (Efraimidis and Spirakis, 2006).
-        return positions_from_noise(rng.standard_exponential(total, np.float32) / weights, num_frames, kept, "clip")  # type: ignore[return-value, operator]
+        clocks = rng.standard_exponential(total, np.float32)
+        return positions_from_noise(clocks if weights is None else clocks / weights, num_frames, kept, "clip")  # type: ignore[return-value]
     noise_shape = {"clip": (total,), "frame": (num_frames, cells_per_frame), "tube": (cells_per_frame,)}[scope]
     return positions_from_noise(rng.random(noise_shape, dtype=np.float32), num_frames, kept, scope)  # type: ignore[return-value]
 

@@ -152,14 +152,15 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        block = Block if self.remat == "none" else nn.remat(Block, prevent_cse=False, policy=REMAT[self.remat])
+        unrolled = self.layers <= UNROLLED  # a loop keeps XLA from merging what is computed again with the first time
+        block = Block if self.remat == "none" else nn.remat(Block, prevent_cse=unrolled, policy=REMAT[self.remat])
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.layers,
             in_axes=nn.broadcast,
-            unroll=self.layers if self.layers <= UNROLLED else 1,
+            unroll=self.layers if unrolled else 1,
         )
         x, _ = scanned(
             self.heads, self.layers, self.dtype, self.causal, self.implementation, self.activation, name="blocks"

@@ -39,11 +39,11 @@ def analytic_plan(program: TrainProgram, all_patches: bool = False) -> Plan:
     pieces = run.train.unmasked_accumulate if all_patches else run.train.accumulate
     kept, largest = kept_bytes(_anywhere(run), all_patches)
     state, frozen = on_device(program.state), on_device(program.frozen)
-    inputs, trained = on_device(program.batch(all_patches)), on_device(program.state.params)
+    inputs, trained = on_device(program.batch(all_patches)), 4 * numbers(program.state.params)
     copies = (numbers(program.state.params) + numbers(program.frozen)) * jnp.dtype(DTYPES[run.model.dtype]).itemsize
     arguments = state + frozen + inputs
     temporaries = (
-        trained  # gradients, float32 like the parameters
+        trained  # gradients, float32 like the parameters, whole until they are scattered
         + copies  # of the parameters in the type of the computation, gathered where fsdp splits them
         + (IN_FLIGHT - 1) * inputs
         + math.ceil(batch / pieces) * (kept + WORKING * largest)
@@ -141,13 +141,12 @@ def communication(program: TrainProgram, pieces: int) -> tuple[Collective, ...]:
     embeddings = (run.train.batch_size, program.config.video.embed_dim)
     if run.train.contrastive_weight:
         add("all-gather", devices, "f32", embeddings, "text embeddings")
-        add("reduce-scatter", devices, "f32", embeddings, "gradient of the text embeddings")
+        add("all-reduce", devices, "f32", embeddings, "gradient of the text embeddings")
     leaves = jax.tree.leaves(program.state.params)
     split = numbers([leaf for leaf in leaves if not leaf.sharding.is_fully_replicated])
     frozen = numbers([leaf for leaf in jax.tree.leaves(program.frozen) if not leaf.sharding.is_fully_replicated])
     add("all-reduce", devices, dtype, (numbers(leaves) - split,), "gradients")
     add("reduce-scatter", fsdp, dtype, (split,), "gradients of what fsdp splits")
     add("all-reduce", devices // fsdp, dtype, (split // fsdp,), "gradients of what fsdp splits, between its groups")
-    passes = 2 if pieces == 1 else 3 * pieces  # forward, backward; in pieces forward twice
-    add("all-gather", fsdp, dtype, (split + frozen,), "parameters that fsdp splits", passes)
+    add("all-gather", fsdp, dtype, (split + frozen,), "parameters that fsdp splits")  # once a step (`Step.gather`)
     return tuple(sorted(found, key=lambda one: -one.count * one.received))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from harvest_jax.errors import ConfigError
 from harvest_jax.plan.collectives import Collective, collectives
 from harvest_jax.plan.cost import Cost, program_cost
 from harvest_jax.plan.hlo import parse
@@ -66,7 +67,8 @@ def compile_plan(program: TrainProgram, all_patches: bool = False) -> Plan:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        raise out_of_memory(str(error)) or error from error
+        short = " ".join(str(error).split())[:300]
+        raise out_of_memory(str(error)) or ConfigError(f"the compiler refuses this step: {short}") from error
     module = parse(compiled.as_text())
     return Plan(_memory(compiled), program_cost(module), collectives(module, program.mesh.size), "compiled")
 

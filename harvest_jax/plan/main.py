@@ -86,10 +86,12 @@ def plan(checked: RunConfig, topology: Topology, search: bool = False, measured:
         raise ConfigError(f"--search needs a memory that has an end; {topology.name} is this machine's own")
     if measured and (chip is None or chip.maker != "gpu"):
         raise ConfigError(f"--measured scales the model for GPUs; {topology.name} is compiled")
-    where = devices(topology)
     calibration = Calibration()
-    if measured and chip:
+    if measured and chip:  # first: JAX's virtual devices are counted when it starts, and it may want more of them
+        there = dataclasses.replace(topology, shape=(read_measured(measured, chip).devices,))
+        devices(max(there, topology, key=lambda one: one.count))
         calibration = calibrate(measured, topology)
+    where = devices(topology)
     program = _program(checked, topology, where)
     first = _stage(program, topology, calibration, all_patches=False)
     found = _about(program, topology) | {"calibration": calibration.to_dict()} | first

@@ -12,6 +12,7 @@ import jax
 from harvest_jax.errors import ConfigError
 from harvest_jax.plan.chips import CHIPS, Chip
 
+MOST_DEVICES = 16_384
 EXAMPLES = "v5e:16x16, v5p:4x4x4, v6e:8x8, v4:4x4x4, h200:8, h100:8, a100:8 or cpu:8"
 
 
@@ -44,6 +45,8 @@ def parse_topology(name: str) -> Topology:
     if (kind not in CHIPS and kind != "cpu") or not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){0,2}", sizes):
         raise ConfigError(f"--topology {name} is none that is known: write one such as {EXAMPLES}")
     shape = tuple(int(size) for size in sizes.split("x"))
+    if math.prod(shape) > MOST_DEVICES:
+        raise ConfigError(f"--topology {name}: {math.prod(shape)} devices; {MOST_DEVICES} at most are planned for")
     tpu = kind in CHIPS and CHIPS[kind].maker == "tpu"
     if (len(shape) != CHIPS[kind].torus) if tpu else (len(shape) > 1):
         dimensions = f"{CHIPS[kind].torus} numbers, chips along each side of the slice" if tpu else "one number"

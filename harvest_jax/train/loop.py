@@ -1,5 +1,6 @@
 """The loop: read, step, log, save. The order within one turn is what makes a resumed run equal to an unbroken one."""
 
+import collections
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.step import TrainState
 
+AHEAD = 2  # steps that the host may be ahead of the device: each holds a batch in its memory
 ON_DEVICE = ("patches", "positions", "ids", "slots", "slot_weights")
 
 
@@ -34,7 +36,7 @@ def run_steps(
     """Steps from `state.step` to `train.steps`; returns the last state, saved.
 
     The state is saved together with the iterator's position before the next batch is drawn, so what is on disk always
-    fits together. The host waits for the device only to log and to save.
+    fits together. The host waits for the device only to log and to save, and where it is more than AHEAD steps ahead.
 
     Args:
       run: the checked config.
@@ -53,6 +55,7 @@ def run_steps(
     train = run.train
     step = start = since_step = int(state.step)
     since, waited = time.perf_counter(), 0.0
+    running: collections.deque[Any] = collections.deque()
     while step < train.steps:
         began = time.perf_counter()
         batch = next(batches)
@@ -63,6 +66,9 @@ def run_steps(
             arrays["ids"] = without_padding(arrays["ids"])
         state, metrics = compiled(all_patches)(state, frozen, put_batch(arrays, mesh))
         step += 1
+        running.append(metrics["loss"])
+        if len(running) > AHEAD:  # which is over before the device runs out of work
+            jax.block_until_ready(running.popleft())
         last = step == train.steps
         if step % train.log_every == 0 or step == start + 1 or last:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}

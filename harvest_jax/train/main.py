@@ -63,15 +63,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
-    """What must be the same for a resumed run to be the same run; devices, loader processes and logging may change."""
+    """What must be the same for a resumed run to be the same run.
+
+    Devices, loader processes and logging may change, and what trades memory for time (so that a run that does not fit
+    its last stage can go on): by that the numbers change in their last digits alone.
+    """
     fields = run.to_dict()
     for section, names in {
+        "model": ("init_from", "attention", "remat"),
         "data": ("shards", "workers", "prefetch"),
-        "train": ("log_every", "save_every", "keep_checkpoints"),
+        "train": ("accumulate", "loss_chunk", "unmasked_accumulate", "log_every", "save_every", "keep_checkpoints"),
     }.items():
         for name in names:
             del fields[section][name]
-    del fields["mesh"], fields["distributed"], fields["model"]["init_from"]
+    del fields["mesh"], fields["distributed"]
     return json.loads(json.dumps(fields | {"data_digest": data_digest}))
 
 

@@ -35,20 +35,31 @@ def make_mesh(fields: MeshFields, batch_size: int, devices: Any = None) -> Mesh:
     if batch_size % count:
         raise ConfigError(f"train.batch_size={batch_size} cannot be divided over {count} devices")
     # An axis of a torus may have to be split (4 x 4 x 4 chips as 8 x 8), which jax.make_mesh refuses.
-    grid = mesh_utils.create_device_mesh((data, fields.fsdp), list(devices), allow_split_physical_axes=True)
+    try:
+        grid = mesh_utils.create_device_mesh((data, fields.fsdp), list(devices), allow_split_physical_axes=True)
+    except (NotImplementedError, ValueError) as error:
+        raise ConfigError(
+            f"mesh.data={data} x mesh.fsdp={fields.fsdp} cannot be laid on these {count} devices ({error}): try "
+            "another mesh.fsdp"
+        ) from error
     return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def attention(choice: str, dtype: str, mesh: Mesh) -> str:
-    """`model.attention` for these devices: cuDNN's fused kernels know half precision on NVIDIA GPUs alone.
+    """`model.attention` for these devices: cuDNN's fused kernels know half precision on newer NVIDIA GPUs alone.
 
     Raises:
       ConfigError: cudnn is asked for where it cannot run.
     """
-    gpu, half = mesh.devices.flat[0].platform in ("gpu", "cuda"), dtype == "bfloat16"
+    device, half = mesh.devices.flat[0], dtype == "bfloat16"
+    where = device.platform
+    # its fused kernels begin with the Ampere generation; a device that does not say its own is taken for one
+    gpu = where in ("gpu", "cuda") and float(getattr(device, "compute_capability", "8.0")) >= 8.0
     if choice == "cudnn" and not (gpu and half):
-        where = mesh.devices.flat[0].platform
-        raise ConfigError(f"model.attention=cudnn wants model.dtype=bfloat16 on GPUs, not {dtype} on {where}: set auto")
+        raise ConfigError(
+            "model.attention=cudnn wants model.dtype=bfloat16 on GPUs of Ampere or newer, not "
+            f"{dtype} on {where}: set auto"
+        )
     return "cudnn" if choice == "cudnn" or (choice == "auto" and gpu and half) else "xla"
 
 

@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 
 
 def check_identity(stored: Any, current: Any, workdir: Path) -> None:
-    """Compare two run identities (nested JSON dicts).
+    """Compare two run identities (nested JSON dicts) in what `current` has: older ones may name more.
 
     Raises:
       CheckpointError: naming the fields that differ, with both values.
     """
     old, new = _flatten(stored), _flatten(current)
     faults = [
-        f"{name} was {old.get(name, 'absent')!r} and is {new.get(name, 'absent')!r} now"
-        for name in sorted(old.keys() | new.keys())
-        if name not in old or name not in new or old[name] != new[name]
+        f"{name} was {old.get(name, 'absent')!r} and is {new[name]!r} now"
+        for name in sorted(new)
+        if name not in old or old[name] != new[name]
     ]
     if faults:
         raise CheckpointError(
