@@ -344,7 +344,11 @@ def test_the_model_for_gpus_knows_state_and_pieces(tiny_folder):
     assert max(pieces.memory.temporaries, again.memory.temporaries) < plain.memory.temporaries
     assert min(pieces.cost.flops, again.cost.flops) > plain.cost.flops
     sums = by_kind(plain.collectives)
-    assert sums["all-gather"]["bytes"] == sums["reduce-scatter"]["bytes"] == 4096 * TINY.video.embed_dim * 4
+    embeddings = 4096 * TINY.video.embed_dim * 4
+    assert sums["all-gather"]["bytes"] == embeddings
+    found = {one.source: one for one in plain.collectives}
+    assert found["gradient of the text embeddings"].kind == "all-reduce"
+    assert set(found) == {"text embeddings", "gradient of the text embeddings", "gradients"}
 
 
 def run_command(capsys, *arguments):

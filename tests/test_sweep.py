@@ -213,7 +213,7 @@ def test_a_stopped_run_stops_the_sweep(config, tmp_path):
 @pytest.mark.parametrize("swept", ["", ":harvest_b16"])
 def test_the_example_sweeps_expand(tmp_path, name, swept):
     runs = sweep.expand(f"{ROOT}/configs/sweeps/keep_ratio.py{swept}", tmp_path, name)
-    assert len(runs) == (3 if name else 5)
+    assert len(runs) == (4 if name else 5)
     assert all("model.keep_ratio=" in " ".join(run.overrides) for run in runs)
 
 
