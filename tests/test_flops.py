@@ -9,9 +9,9 @@ import pytest
 from harvest_jax import config as run_config
 from harvest_jax.bench.flops import step_flops
 from harvest_jax.bench.matmul import matmul_rate
-from harvest_jax.bench.matrix_flops import matrix_flops
 from harvest_jax.model.config import DecoderConfig, TextConfig, VideoConfig, harvest_config
 from harvest_jax.train import program as programs
+from tests.matrix_flops import matrix_flops
 
 FIXED = (("mask_embedding", 0.0), ("text/.*", 0.0), (".*", 1.0))
 ALL = ((".*", 1.0),)
