@@ -7,8 +7,8 @@ loop over layers runs one program for all of them, so if any layer trains, every
 unrolled tower the first layer's is cut where no embedding trains. Causal attention is the whole square, as XLA
 multiplies it. Not counted is what is no product of matrices: norms, activations, softmax, gathers, the optimizer.
 
-`tests/matrix_flops.py` counts the same from the traced program, and the tests hold one against the other and against the
-cost analysis of the compiled program.
+`tests/matrix_flops.py` counts the same from the traced program, and the tests hold one against the other and against
+the cost analysis of the compiled program.
 """
 
 import dataclasses
