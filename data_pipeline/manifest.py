@@ -28,11 +28,25 @@ _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """Which part of a file is the clip's: all of it, or what another program packed there.
+
+    `offset` and `size`, in bytes: a tar's member, a TFRecord's record. `record`: the number of an ArrayRecord's record.
+    `field`: the bytes are a `tf.train.Example`, and the clip is in this field of it.
+    """
+
+    offset: int | None = None
+    size: int | None = None
+    record: int | None = None
+    field: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """A clip and what is said about it.
 
-    `video` is relative to the manifest's root; `start` and `end` are seconds in it, None the file's own ends;
-    `captions` may be empty where `extra` holds a question, a label or options.
+    `video` is a file, relative to the manifest's root, and `place` the part of it; `start` and `end` are seconds in the
+    clip's own bytes, None their ends; `captions` may be empty where `extra` holds a question, a label or options.
     """
 
     id: str
@@ -42,6 +56,7 @@ class Row:
     start: float | None = None
     end: float | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    place: Place = Place()
 
 
 @dataclasses.dataclass(frozen=True)
