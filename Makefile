@@ -1,11 +1,11 @@
-# make demo | test | slow | parity | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
+# make demo | test | slow | parity | beam | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow parity lint format clean
+.PHONY: help venv demo test slow parity beam lint format clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -31,13 +31,16 @@ demo: $(VENV)/.base ## the whole way on generated clips, a few minutes on a CPU;
 venv: $(VENV)/.dev ## .venv with the package and everything that the tests and linters need
 
 test: $(VENV)/.dev ## the tests; ARGS="-k shards" passes arguments to pytest
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity --ignore tests/beam $(ARGS)
 
 slow: $(VENV)/.dev ## the tests that take longer than about ten seconds each and repeat what others cover
-	$(BIN)/python -m pytest -m slow --ignore tests/parity $(ARGS)
+	$(BIN)/python -m pytest -m slow --ignore tests/parity --ignore tests/beam $(ARGS)
 
 parity: $(VENV)/.parity ## against PyTorch's CLIPs, in full size: 10 minutes, 16 GB of memory, 10 GB of disk; ARGS="-k B/32" is one size
 	$(BIN)/python -m pytest -m parity tests/parity $(ARGS)
+
+beam: $(VENV)/.beam ## harvest shards on Apache Beam's runners, Dask among them, with workers in other processes
+	$(BIN)/python -m pytest -m beam tests/beam $(ARGS)
 
 lint: $(VENV)/.dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
@@ -68,6 +71,11 @@ $(VENV)/.parity: $(VENV)/.dev
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)+cpu' 2>/dev/null || $(PIP) $(TORCH)
 	$(PIP) -e '.[parity]'
 	$(PIP) --no-deps open_clip_torch
+	@touch $@
+
+$(VENV)/.beam: $(VENV)/.dev
+	@echo "installing Apache Beam and Dask into $(VENV) (about a minute)"
+	$(PIP) -e '.[beam]'
 	@touch $@
 
 # The first of these that runs and fits; names on PATH may be stubs that do not run, so each is asked.

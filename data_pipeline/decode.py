@@ -11,6 +11,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from io import BufferedIOBase
 from pathlib import Path
 
 import av
@@ -21,6 +22,7 @@ from jaxtyping import Float64, UInt8
 
 from data_pipeline.media_paths import VideoRejected, open_regular
 from data_pipeline.picture import Layout, PictureReader, picture_layout
+from data_pipeline.still import is_still, read_still
 from data_pipeline.video_file import DecodeSpec, OpenVideo, check_size, open_video
 
 _SEEK_GAP = 10.0  # seconds: where pictures lie further apart, jumping to the key picture before each one pays
@@ -45,12 +47,12 @@ class DecodedClip:
 
 
 def decode_clip(
-    source: bytes | Path, spec: DecodeSpec, start: float | None = None, end: float | None = None
+    source: bytes | Path | BufferedIOBase, spec: DecodeSpec, start: float | None = None, end: float | None = None
 ) -> DecodedClip:
-    """Decode up to `spec.num_frames` pictures, evenly spaced over start..end.
+    """Decode up to `spec.num_frames` pictures, evenly spaced over start..end; of a JPEG, PNG or WebP its one picture.
 
     Args:
-      source: the file or its content.
+      source: the file or its content; an open one is closed.
       spec: how many, how large, and the bounds.
       start: seconds in the file, None its start.
       end: seconds in the file, None its end.
@@ -58,7 +60,11 @@ def decode_clip(
     Raises:
       VideoRejected: the file cannot be used; its `reason` says why.
     """
-    with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, spec.max_bytes) as file:
+    if isinstance(source, Path):
+        source = open_regular(source, spec.max_bytes)
+    with io.BytesIO(source) if isinstance(source, bytes) else source as file:
+        if is_still(file.read(12)):
+            return _still(file, spec, start, end)
         try:
             measured: float | None = None
             for _ in range(3):  # what the header says; its end measured; the video's end inside a longer file measured
@@ -75,6 +81,16 @@ def decode_clip(
         except (av.FFmpegError, OSError) as error:
             raise VideoRejected(f"damaged: it cannot be read through ({error.strerror})") from error
     raise VideoRejected("damaged: its length cannot be found out")
+
+
+def _still(file: BufferedIOBase, spec: DecodeSpec, start: float | None, end: float | None) -> DecodedClip:
+    """A picture as a clip of one frame."""
+    if start or end is not None:
+        raise VideoRejected("bad span: a picture has no times; leave start and end empty")
+    if spec.min_frames > 1:
+        raise VideoRejected(f"too few frames: a single picture, {spec.min_frames} are needed")
+    picture, width, height = read_still(file, spec)
+    return DecodedClip(picture[None], np.zeros(1), width, height)
 
 
 class _EndsAt(Exception):

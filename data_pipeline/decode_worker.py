@@ -46,15 +46,23 @@ def answer(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Do one task.
 
     A task has `path` (or `root` and `video`, a name that must stay below it), `start`, `end` and `spec` (the fields of
-    DecodeSpec). With `record` (id, captions, extra) the answer's bytes are an encoded record, else the raw frames,
-    whose shape is in the header. A video that cannot be used gives the header {"rejected": reason}.
+    DecodeSpec). With `place` (the fields of Place) the clip is a part of the file. With `record` (id, captions, extra)
+    the answer's bytes are an encoded record, else the raw frames, whose shape is in the header. A video that cannot be
+    used gives the header {"rejected": reason}.
     """
     from data_pipeline import decode, media_paths
 
     try:
         path = task["path"] if "path" in task else media_paths.resolve_below(task["root"], task["video"])
         spec = decode.DecodeSpec(**task["spec"])
-        clip = decode.decode_clip(Path(path), spec, task["start"], task["end"])
+        jpegs = None
+        if any(value not in (None, "") for value in task.get("place", {}).values()):
+            from data_pipeline import packed_clip, source_line
+
+            packed = packed_clip.read_packed(path, source_line.Place(**task["place"]), spec, task["start"], task["end"])
+            clip, jpegs = packed.clip, packed.jpegs
+        else:
+            clip = decode.decode_clip(Path(path), spec, task["start"], task["end"])
         if "record" not in task:
             return {"shape": clip.frames.shape, "seconds": clip.seconds.tolist()}, clip.frames.tobytes()
         from data_pipeline import shard_format
@@ -62,7 +70,7 @@ def answer(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         record = shard_format.Record(
             id=task["record"]["id"],
             captions=tuple(task["record"]["captions"]),
-            jpegs=tuple(shard_format.encode_jpeg(frame) for frame in clip.frames),
+            jpegs=jpegs or tuple(shard_format.encode_jpeg(frame) for frame in clip.frames),
             seconds=tuple(clip.seconds.tolist()),
             width=clip.width,
             height=clip.height,

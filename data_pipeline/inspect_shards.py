@@ -1,26 +1,25 @@
-"""What is in a shard folder: counts, sizes, a picture of some clips with their captions."""
+"""What is in a shard folder, in numbers: counts, sizes, captions, rejects. Pictures are contact_sheet.py's."""
 
 import collections
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
 
-from data_pipeline.make_shards import count_reasons
-from data_pipeline.manifest import Reject
-from data_pipeline.shard_format import Record, ShardSource, open_shards, parse, read_info, split_lengths
+from data_pipeline.contact_sheet import Clip, draw_contact_sheet, evenly_spread, html_sheet, ranges_of
+from data_pipeline.shard_format import ShardSource, open_shards, parse, read_info, split_lengths
+from harvest_jax.errors import DataError
 
 _SAMPLE = 2000  # records looked into per split
-_SHEET_CLIPS = 12
-_SHEET_FRAMES = 8
-_TILE = 128  # pixels, height of a frame on the sheet
-_GAP = 3
+_SHEET_CLIPS = 12  # of all splits together
+_PAGE_CLIPS = 48
+_BINS = 8
+_BAR = 30  # characters of the longest bar
 
 
-def describe(folder: str | Path, contact_sheet: Path | None = None) -> dict[str, Any]:
+def describe(folder: str | Path, contact_sheet: Path | None = None, page: Path | None = None) -> dict[str, Any]:
     """A shard folder in numbers, ready for JSON.
 
     Lengths, sizes and histograms are of up to 2,000 records a split, evenly spread (`sampled` says how many).
@@ -28,27 +27,30 @@ def describe(folder: str | Path, contact_sheet: Path | None = None) -> dict[str,
     Args:
       folder: made by `harvest shards`.
       contact_sheet: PNG file to draw some clips of every split into.
+      page: HTML file for the numbers and more clips, with every caption.
 
     Raises:
       DataError: the folder cannot be read.
+      OSError: a file cannot be written.
     """
     folder = Path(folder)
     version = read_info(folder).get("version")
     splits: dict[str, Any] = {}
-    drawn: list[tuple[str, Record]] = []
+    drawn: list[Clip] = []
+    shown: list[Clip] = []
     names = sorted(split_lengths(folder))
     for name in names:
         source = open_shards(folder, name)
         splits[name] = _describe_split(source) | {"rejects": _rejects(folder / f"rejects-{name}.tsv")}
-        rows = max(1, _SHEET_CLIPS // len(names))
-        drawn += [(name, parse(source[index])) for index in _spread(len(source), rows)]
+        for clips, wanted, where in ((drawn, _SHEET_CLIPS, contact_sheet), (shown, _PAGE_CLIPS, page)):
+            if where is not None:
+                indices = evenly_spread(len(source), max(1, wanted // len(names)))
+                clips += [(name, parse(source[index])) for index in indices]
     if contact_sheet is not None:
         draw_contact_sheet(drawn).save(contact_sheet, format="PNG")
+    if page is not None:
+        page.write_text(html_sheet(folder.resolve().name, splits, shown), encoding="utf-8")
     return {"kind": "shards", "folder": str(folder), "version": version, "splits": splits}
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int)).tolist()
 
 
 def _describe_split(source: ShardSource) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def _describe_split(source: ShardSource) -> dict[str, Any]:
     caption_characters: list[int] = []
     record_bytes: list[int] = []
     columns: set[str] = set()
-    indices = _spread(len(source), _SAMPLE)
+    indices = evenly_spread(len(source), _SAMPLE)
     for index in indices:
         raw = source[index]
         record = parse(raw)
@@ -80,6 +82,10 @@ def _describe_split(source: ShardSource) -> dict[str, Any]:
         "captions_per_clip": _statistics(captions),
         "caption_characters": _statistics(caption_characters),
         "columns": sorted(columns),
+        "histograms": {
+            "record_bytes": _histogram(record_bytes),
+            "caption_characters": _histogram(caption_characters),
+        },
     }
 
 
@@ -94,13 +100,33 @@ def _statistics(values: list[int]) -> dict[str, float]:
     }
 
 
+def _histogram(values: list[int]) -> dict[str, list[int]]:
+    """`edges` at round numbers and the `counts` from each up to the next; the last bin has no end.
+
+    The bins are laid over all but the largest twentieth, so that one enormous value does not take them all.
+    """
+    if not values:
+        return {"edges": [], "counts": []}
+    low, high = min(values), float(np.quantile(values, 0.95, method="nearest"))
+    width = max(1, math.ceil(high - low) / _BINS)
+    power = 10 ** math.floor(math.log10(width))
+    width = next(step * power for step in (1, 2, 5, 10) if step * power >= width)
+    edges = list(range(low // width * width, math.floor(high) + 1, width))
+    counts = np.bincount(np.searchsorted(edges, values, side="right") - 1, minlength=len(edges))
+    return {"edges": edges, "counts": counts.tolist()}
+
+
 def _rejects(path: Path) -> dict[str, Any]:
+    """How many, and how many of each kind (what stands before the reason's colon), the most frequent first."""
     if not path.is_file():
         return {"count": 0, "reasons": {}}
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        rejects = [Reject(line["id"], line["video"], line["reason"]) for line in lines]
-    return {"count": len(rejects), "reasons": count_reasons(rejects)}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            kinds = collections.Counter(line["reason"].split(":", 1)[0] for line in lines)
+    except (KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is damaged: it is no table of id, video and reason") from error
+    return {"count": kinds.total(), "reasons": dict(kinds.most_common())}
 
 
 def format_description(description: dict[str, Any]) -> str:
@@ -124,53 +150,20 @@ def format_description(description: dict[str, Any]) -> str:
         if split["rejects"]["count"]:
             reasons = ", ".join(f"{count} x {kind}" for kind, count in split["rejects"]["reasons"].items())
             lines.append(f"    rejected        {split['rejects']['count']}: {reasons}")
-    return "\n".join(lines)
+        lines += _bars("kB a clip", ranges_of(split["histograms"]["record_bytes"], 1000))
+        lines += _bars("characters", ranges_of(split["histograms"]["caption_characters"]))
+    # columns are named by strangers: what they would do to the terminal is escaped
+    return "\n".join(line if line.isprintable() else ascii(line)[1:-1] for line in lines)
+
+
+def _bars(name: str, ranges: list[tuple[str, int]]) -> list[str]:
+    most = max((count for _, count in ranges), default=1)
+    names = [name, *[""] * len(ranges)]
+    return [
+        f"    {title:<15} {words:<14} {count:>7,} {'#' * math.ceil(_BAR * count / most)}".rstrip()
+        for title, (words, count) in zip(names, ranges, strict=False)
+    ]
 
 
 def _is_sample(split: dict[str, Any]) -> bool:
     return bool(split["sampled"] < split["clips"])
-
-
-def draw_contact_sheet(clips: list[tuple[str, Record]]) -> Image.Image:
-    """One row a clip: its split and id, its first caption, evenly spaced frames."""
-    font = ImageFont.load_default(size=14)
-    strips = [_tiles(record) for _, record in clips]
-    width = max([480, *(sum(tile.width + _GAP for tile in tiles) for tiles in strips)])
-    row_height = _TILE + 44
-    sheet = Image.new("RGB", (width + 16, row_height * len(clips) + 8), "#eeeeee")
-    draw = ImageDraw.Draw(sheet)
-    for index, ((split, record), tiles) in enumerate(zip(clips, strips, strict=True)):
-        top = 8 + index * row_height
-        title = f"{split}  {record.id}  ({record.width}x{record.height}, {len(record.jpegs)} frames)"
-        caption = record.captions[0] if record.captions else str(record.extra)
-        draw.text((8, top), _fit(title, font, width), fill="#666666", font=font)
-        draw.text((8, top + 17), _fit(caption, font, width), fill="black", font=font)
-        left = 8
-        for tile in tiles:
-            sheet.paste(tile, (left, top + 36))
-            left += tile.width + _GAP
-    return sheet
-
-
-def _tiles(record: Record) -> list[Image.Image]:
-    tiles = []
-    for index in _spread(len(record.jpegs), _SHEET_FRAMES):
-        picture = Image.fromarray(decode_jpeg(record.jpegs[index]))
-        width = max(1, round(picture.width * _TILE / picture.height))
-        tiles.append(picture.resize((width, _TILE), Image.Resampling.BICUBIC))
-    return tiles
-
-
-def decode_jpeg(jpeg: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """A stored frame as RGB."""
-    import simplejpeg
-
-    return simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
-
-
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."

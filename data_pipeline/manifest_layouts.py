@@ -12,6 +12,7 @@ Where `.mp4` does not exist below the root, `.webm` and `.mkv` are tried. Every 
 
 import ast
 import dataclasses
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,18 @@ def recognise(columns: Iterable[str]) -> Layout | None:
     return None
 
 
+def name_list(names: Iterable[Any]) -> str:
+    """Names that a stranger chose as part of a message of one line."""
+    shown = (name if name.isprintable() else repr(name) for name in map(str, names))
+    return ", ".join(shown)[:300]
+
+
 def _file_of(root: Path, *stems: str) -> str:
     """The first of the stems with a known suffix that exists below the root, else the first name as `.mp4`."""
     for stem in stems:
         if not stem.startswith("/") and ".." not in stem.split("/"):  # what leads elsewhere is not even looked up
             for suffix in _SUFFIXES:
-                if (root / (stem + suffix)).is_file():
+                if os.path.isfile(os.path.join(root, stem + suffix)):
                     return stem + suffix
     return stems[0] + _SUFFIXES[0]
 

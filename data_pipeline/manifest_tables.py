@@ -2,25 +2,16 @@
 
 import contextlib
 import csv
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.source_line import Line
 from harvest_jax.errors import DataError
 
 _MAX_CELL = 1 << 24  # characters; the csv module stops at 131,072, and an enormous caption should cost one row only
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One row: its place in the file (1 is the first line or row), and its cells or what is wrong with it."""
-
-    number: int
-    cells: dict[str, Any]
-    fault: str = ""
 
 
 def read_lines(path: Path) -> Iterator[Line]:
@@ -41,13 +32,14 @@ def read_lines(path: Path) -> Iterator[Line]:
             yield from _read_parquet(path)
         else:
             raise DataError(
-                f"{path}: a manifest is a .csv, .tsv, .jsonl or .parquet file, not {kind or 'without suffix'}"
+                f"{path}: a manifest is a .csv, .tsv, .jsonl, .parquet or .tar file or a folder, not "
+                f"{kind or 'without suffix'}"
             )
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise DataError(f"{path} is not UTF-8 text (byte 0x{byte:02x}): save it as UTF-8") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or _one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -102,8 +94,23 @@ def _read_parquet(path: Path) -> Iterator[Line]:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=4096):
-                for cells in batch.to_pylist():
+                for cells, fault in _cells_of(batch):
                     number += 1
-                    yield Line(number, cells)
+                    yield Line(number, cells, fault)
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} is not a readable Parquet file: {_one_line(error)}") from error
+
+
+def _cells_of(batch: Any) -> list[tuple[dict[str, Any], str]]:
+    """The rows of a `pyarrow.RecordBatch`; one that Python cannot hold (a date before its first year) has a fault."""
+    try:
+        return [(cells, "") for cells in batch.to_pylist()]
+    except (ValueError, OverflowError) as error:
+        if len(batch) == 1:
+            return [({}, f"a cell cannot be read ({_one_line(error)[:80]})")]
+    return [row for index in range(len(batch)) for row in _cells_of(batch.slice(index, 1))]
+
+
+def _one_line(error: Exception) -> str:
+    """Arrow's messages have several lines, and quote what they choke on."""
+    return " ".join(str(error).split())[:200]

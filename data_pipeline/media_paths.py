@@ -9,13 +9,17 @@ import functools
 import os
 import re
 import stat
-from io import BufferedIOBase
+from io import SEEK_CUR, SEEK_END, BufferedIOBase, BufferedReader, RawIOBase
 from pathlib import Path
+from typing import Any
 
 from harvest_jax.errors import DataError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")  # http:, file:, concat:, subfile,,: and C: alike
 _MAX_NAME = 4096  # PATH_MAX on Linux
+STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+# by which clips are found in a folder or a tar; what they are is seen from their content
+MEDIA_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", *STILL_SUFFIXES)
 
 
 class VideoRejected(DataError):
@@ -61,13 +65,18 @@ def _real_folder(root: str, folder: str) -> str:
     return os.path.realpath(os.path.join(root, folder))
 
 
-def open_regular(path: str | Path, max_bytes: int) -> BufferedIOBase:
+def open_regular(path: str | Path, max_bytes: int, part: tuple[int, int] | None = None) -> BufferedIOBase:
     """Open a regular file of 1 to `max_bytes` bytes for reading.
 
     Never blocks on a pipe or a device. Links are followed: a name from a manifest goes through `resolve_below` first.
 
+    Args:
+      path: the file.
+      max_bytes: the most that is wanted.
+      part: offset and size of what is to be read as if it were a file of its own; `max_bytes` is about that.
+
     Raises:
-      VideoRejected: it does not exist, may not be read, is no regular file, is empty or too large.
+      VideoRejected: it does not exist, may not be read, is no regular file, is empty or too large, has no such part.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -78,11 +87,50 @@ def open_regular(path: str | Path, max_bytes: int) -> BufferedIOBase:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise VideoRejected("not a file: a folder, a pipe or a device")
-        if status.st_size == 0:
+        offset, size = (0, status.st_size) if part is None else part
+        if size == 0:
             raise VideoRejected("empty file: 0 bytes")
-        if status.st_size > max_bytes:
-            raise VideoRejected(f"too large: {status.st_size:,} bytes, more than the {max_bytes:,} allowed")
-        return os.fdopen(descriptor, "rb")
+        if size > max_bytes:
+            raise VideoRejected(f"too large: {size:,} bytes, more than the {max_bytes:,} allowed")
+        if not 0 <= offset <= offset + size <= status.st_size:
+            raise VideoRejected(f"cut off: the file ends before byte {offset + size:,}, where the clip in it does")
+        return os.fdopen(descriptor, "rb") if part is None else BufferedReader(_Part(descriptor, offset, size))
     except BaseException:
         os.close(descriptor)
         raise
+
+
+class _Part(RawIOBase):
+    """Some bytes of an open file as a file of their own; closes it."""
+
+    def __init__(self, descriptor: int, offset: int, size: int):
+        super().__init__()
+        self._descriptor, self._offset, self._size, self._at = descriptor, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._at))
+        data = os.pread(self._descriptor, wanted, self._offset + self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = {SEEK_CUR: self._at, SEEK_END: self._size}.get(whence, 0)
+        if base + offset < 0:
+            raise OSError(22, "there is nothing before the beginning")
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()

@@ -83,6 +83,9 @@ def parse(raw: bytes) -> Record:
     """
     try:
         fields = tf_example_pb2.Example.FromString(raw).features.feature
+        extra = json.loads(fields["extra"].bytes_list.value[0])
+        if not isinstance(extra, dict):
+            raise ValueError("extra is no object")
         return Record(
             id=fields["id"].bytes_list.value[0].decode(),
             captions=tuple(caption.decode() for caption in fields["captions"].bytes_list.value),
@@ -90,9 +93,9 @@ def parse(raw: bytes) -> Record:
             seconds=tuple(fields["seconds"].float_list.value),
             width=fields["width"].int64_list.value[0],
             height=fields["height"].int64_list.value[0],
-            extra=json.loads(fields["extra"].bytes_list.value[0]),
+            extra=extra,
         )
-    except (DecodeError, IndexError, ValueError) as error:
+    except (DecodeError, IndexError, ValueError, RecursionError) as error:
         raise DataError("a record is not one of `harvest shards`") from error
 
 

@@ -135,7 +135,7 @@ def _why_not_opened(file: BufferedIOBase) -> str:
     for offset, signature, name in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
             return f"damaged: begins like {name}, but its header is cut off or broken"
-    return "not a video: not an MP4, MOV, MKV, WebM, AVI or GIF file"
+    return "not a video: not an MP4, MOV, MKV, WebM, AVI or GIF file, nor a JPEG, PNG or WebP picture"
 
 
 def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:

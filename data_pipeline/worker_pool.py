@@ -35,10 +35,14 @@ _AHEAD = 16  # answers per worker that may wait for a slow clip before them
 
 
 class Answer(NamedTuple):
-    """What became of a task: what the worker says of it, and its bytes; header["rejected"] is why it failed."""
+    """What became of a task: what the worker says of it, and its bytes; header["rejected"] is why it failed.
+
+    `tries` is 2 where the first worker was killed from outside.
+    """
 
     header: dict[str, Any]
     payload: bytes
+    tries: int = 1
 
 
 @dataclasses.dataclass
@@ -147,7 +151,7 @@ class DecoderPool:
                     return
                 else:
                     for job, answer in self._receive(pending):
-                        finished[job.index] = answer
+                        finished[job.index] = answer._replace(tries=1 + job.killed_before)
         finally:
             for worker in [worker for worker in self._pool if worker.job is not None]:
                 self._drop(worker)  # the caller stopped listening in the middle

@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="draw frames of some clips (default: FOLDER/contact_sheet.png)",
     )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="of shards, also write a page: the numbers, clips and their captions"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a text")
 
 
@@ -33,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if (path / "dataset_info.json").is_file():
         from data_pipeline.inspect_shards import describe, format_description
 
-        found = describe(path, args.contact_sheet or path / "contact_sheet.png")
+        found = describe(path, args.contact_sheet or path / "contact_sheet.png", args.html)
         text = format_description(found)
     elif is_model(path):
         found = describe_model(path)

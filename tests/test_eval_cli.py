@@ -13,7 +13,6 @@ import harvest_jax
 from data_pipeline import shard_format, worker_pool
 from data_pipeline.decode import decode_clip
 from data_pipeline.media_paths import VideoRejected
-from data_pipeline.tfds_builder import SplitWriter
 from data_pipeline.video_file import DecodeSpec
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError, NonFiniteError
@@ -21,6 +20,7 @@ from harvest_jax.evaluate import results, tasks
 from harvest_jax.input.frames import prepare_clip
 from harvest_jax.input.tokenizer import Tokenizer
 from tests import video_files
+from tests.shard_files import write_records
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs" / "eval"
@@ -229,15 +229,14 @@ def test_a_video_outside_the_root_is_refused(videos, model, tmp_path, capsys):
 
 def write_shards(folder, videos, rows):
     """Real shards of the split "test": (id, video, captions, extra)."""
-    with SplitWriter(folder, "test", len(rows)) as writer:
-        for position, (name, video, captions, extra) in enumerate(rows):
-            clip = decode_clip(videos / f"{video}.mp4", DecodeSpec(num_frames=8, short_side=32))
-            jpegs = tuple(shard_format.encode_jpeg(frame) for frame in clip.frames)
-            record = shard_format.Record(
-                name, captions, jpegs, tuple(clip.seconds.tolist()), clip.width, clip.height, extra
-            )
-            writer.write(position, shard_format.encode(record))
-        writer.publish()
+    raws = []
+    for name, video, captions, extra in rows:
+        clip = decode_clip(videos / f"{video}.mp4", DecodeSpec(num_frames=8, short_side=32))
+        jpegs = tuple(shard_format.encode_jpeg(frame) for frame in clip.frames)
+        seconds = tuple(clip.seconds.tolist())
+        record = shard_format.Record(name, captions, jpegs, seconds, clip.width, clip.height, extra)
+        raws.append(shard_format.encode(record))
+    write_records(folder, "test", raws)
     return [f"--config.data.shards={folder}"]
 
 

@@ -66,6 +66,7 @@ def reason(source: Path | bytes, spec: DecodeSpec | None = None) -> str:
     return caught.value.reason
 
 
+NO_VIDEO = "not a video: not an MP4, MOV, MKV, WebM, AVI or GIF file, nor a JPEG, PNG or WebP picture"
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{0}\n#EXT-X-ENDLIST\n"
 CONCAT = "ffconcat version 1.0\nfile {0}\n"
 MPD = (
@@ -86,7 +87,7 @@ def test_a_playlist_reads_nothing_and_fetches_nothing(tmp_path, video, server, t
         hostile = tmp_path / f"list{suffix}"
         hostile.write_text(text.format(target))
         for source in (hostile, hostile.read_bytes()):
-            assert reason(source) == "not a video: not an MP4, MOV, MKV, WebM, AVI or GIF file"
+            assert reason(source) == NO_VIDEO
     assert seen == []
 
 
@@ -183,7 +184,7 @@ def broken_files(folder: Path, video: Path) -> dict[str, tuple[Path, str]]:
             "bad picture size: its header gives none, or a larger one than is decoded here",
         ),
         "page.html": (b"<!doctype html><title>404</title>", "not a video"),
-        "picture.png": (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a video"),
+        "picture.png": (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged: begins like a picture"),
     }
     files = {}
     for name, (content, expected) in contents.items():

@@ -197,6 +197,7 @@ def test_lines_of_jsonl_that_are_no_objects(tmp_path):
         ("m.csv", b"", "m.csv is empty: the first line names the columns"),
         ("m.csv", b"video,caption\n", "m.csv has no rows"),
         ("m.csv", b"video,text\na.mp4,x\n", r"m.csv lacks columns: it needs video and caption .* it has video, text"),
+        ("m.csv", b'video,"te\nxt"\na.mp4,x\n', r"m.csv lacks columns: .* it has video, 'te\\nxt'$"),
         ("m.csv", b"file,caption\na.mp4,x\n", r"lacks columns: .* it has file, caption"),
         ("m.csv", b"video,caption,video\na.mp4,x,b.mp4\n", "names the column 'video' twice"),
         ("m.csv", "video,caption\na.mp4,Bär\n".encode("latin-1"), r"m.csv is not UTF-8 text \(byte 0xe4\)"),
@@ -209,8 +210,12 @@ def test_lines_of_jsonl_that_are_no_objects(tmp_path):
         ("m.jsonl", b"\xff\xfe{", "m.jsonl is not UTF-8 text"),
         ("m.parquet", b"PAR1 but not really", "m.parquet is not a readable Parquet file"),
         ("m.parquet", b"", "m.parquet is not a readable Parquet file"),
-        ("m.xlsx", b"PK", r"m.xlsx: a manifest is a .csv, .tsv, .jsonl or .parquet file, not .xlsx"),
-        ("manifest", b"video,caption\n", "a manifest is a .csv, .tsv, .jsonl or .parquet file, not without suffix"),
+        ("m.xlsx", b"PK", r"m.xlsx: a manifest is a .csv, .tsv, .jsonl, .parquet or .tar file or a folder, not .xlsx"),
+        (
+            "manifest",
+            b"video,caption\n",
+            "a manifest is a .csv, .tsv, .jsonl, .parquet or .tar file or a folder, not without suffix",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_clear_line(tmp_path, name, content, message):
@@ -223,7 +228,7 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(tmp_path, name, content, m
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match=r"no manifest .*none\.csv"):
         read_manifest(tmp_path / "none.csv")
-    with pytest.raises(DataError, match="it is a folder"):
+    with pytest.raises(DataError, match=r"is no manifest and holds none of what can be in its place: \.tar files"):
         read_manifest(tmp_path)
     path = write(tmp_path / "m.csv", "video,caption\na.mp4,x\n")
     with pytest.raises(DataError, match=r"no folder .*nowhere to read videos from"):

@@ -16,13 +16,13 @@ import simplejpeg
 from orbax.checkpoint import v1 as ocp
 
 from data_pipeline import shard_format
-from data_pipeline.tfds_builder import SplitWriter
 from harvest_jax.config import RunConfig, check, load_dict
 from harvest_jax.errors import ConfigError, DataError, HarvestError
 from harvest_jax.input.frames import prepare_clip
 from harvest_jax.input.patches import gather, num_kept, patchify
 from harvest_jax.input.pipeline import Batches, evaluation_clips, training_batches
 from harvest_jax.input.tokenizer import Tokenizer
+from tests.shard_files import write_records
 
 SIZE, PATCH, FRAMES, LENGTH = 32, 8, 4, 22
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -49,10 +49,7 @@ def make_record(number: int, frames: int = 6, height: int = 40, width: int = 52,
 
 
 def write(folder: Path, split: str, records: list[shard_format.Record]) -> None:
-    with SplitWriter(folder, split, len(records), num_shards=min(2, len(records))) as writer:
-        for position, record in enumerate(records):
-            writer.write(position, shard_format.encode(record))
-        writer.publish()
+    write_records(folder, split, [shard_format.encode(record) for record in records], shards=min(2, len(records)))
 
 
 @pytest.fixture(scope="module")
@@ -374,9 +371,7 @@ def test_a_bad_record_is_named(tmp_path, changes, fault):
 
 
 def test_bytes_that_are_no_record_are_named(tmp_path):
-    with SplitWriter(tmp_path, "train", 1) as writer:
-        writer.write(0, b"something else")
-        writer.publish()
+    write_records(tmp_path, "train", [b"something else"])
     iterator = batches(tmp_path)
     with pytest.raises(DataError, match=f"record 0 of split train in {tmp_path}"):
         next(iterator)

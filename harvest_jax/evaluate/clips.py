@@ -100,6 +100,7 @@ def open_set(data: DataSettings) -> EvaluationSet:
     if not data.manifest:
         return _from_shards(data)
     from data_pipeline.manifest import read_manifest
+    from data_pipeline.source_line import WHOLE
 
     path = Path(data.manifest)
     manifest = read_manifest(path, data.root or None, data.split or None)
@@ -109,6 +110,8 @@ def open_set(data: DataSettings) -> EvaluationSet:
             f"{path}: {len(manifest.rejects)} rows cannot be used, the first: {first.id}: {first.reason}; "
             "mend or remove them"
         )
+    if any(row.place != WHOLE for row in manifest.rows):
+        raise DataError(f"{path} holds packed clips, and scores are of video files: make shards of it (harvest shards)")
     numbers: dict[Clip, int] = {}
     samples = []
     ids: dict[str, int] = {}

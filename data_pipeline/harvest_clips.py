@@ -1,0 +1,87 @@
+"""The face of `harvest shards` that TFDS's users know: a builder that prepares itself.
+
+    from data_pipeline.harvest_clips import HarvestClips
+
+    builder = HarvestClips(manifest=["clips.csv"], data_dir="shards")
+    builder.download_and_prepare()                     # shards/harvest_clips/1.0.0, the bytes of `harvest shards`
+    builder.as_data_source("train")[0]["captions"]
+
+Nothing is downloaded, and nothing of it is TFDS's own writing, which would shuffle through TensorFlow and begin anew
+after every stop (tfds_builder.py). TensorFlow is never imported.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from data_pipeline.manifest import iter_manifest
+from data_pipeline.prepare import plan
+from data_pipeline.prepare.split import Way, here, prepare
+from data_pipeline.shard_format import VERSION
+from data_pipeline.tfds_builder import features
+
+
+class HarvestClips(tfds.core.DatasetBuilder):
+    """Captioned clips from manifests, folders, tars or other datasets.
+
+    Args:
+      manifest: as after `harvest shards --manifest`.
+      root: folder below which the videos lie; default: the manifests'.
+      split: only the rows of this split.
+      options: what to write.
+      workers: decoder processes; with a runner of Beam, for each shard that is being written.
+      others: `data_dir`, below which the dataset gets its folder, and what else TFDS asks for.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+    pkg_dir_path = Path(__file__).parent  # else TFDS looks for a description in files beside this one
+
+    def __init__(
+        self,
+        *,
+        manifest: Sequence[str | os.PathLike[str]],
+        root: str | os.PathLike[str] | None = None,
+        split: str | None = None,
+        options: plan.Options | None = None,
+        workers: int = 1,
+        **others: Any,
+    ):
+        self._source = ([Path(source) for source in manifest], None if root is None else Path(root), split)
+        self._options, self._workers = options or plan.Options(), workers
+        super().__init__(**others)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(builder=self, features=features())
+
+    def download_and_prepare(
+        self, *, download_config: tfds.download.DownloadConfig | None = None, **others: Any
+    ) -> None:
+        """Write all splits, or what an earlier call has not written of them.
+
+        Args:
+          download_config: its `beam_runner` and `beam_options` choose an engine of Apache Beam.
+          others: what TFDS's builders take besides, of no use here.
+
+        Raises:
+          HarvestError, OSError: as `split.prepare`.
+        """
+        config = download_config or tfds.download.DownloadConfig()
+        engine = here(self._workers)
+        if config.beam_runner is not None or config.beam_options is not None:
+            from data_pipeline.prepare import beam
+
+            engine = beam.engine(config.beam_options, self._workers, config.beam_runner)
+        way = Way(engine, self._workers, overwrite=config.download_mode.overwrite_dataset)
+        stream = iter_manifest(*self._source)
+        for _ in prepare(((row.split, row) for row in stream), stream.root, Path(self.data_dir), self._options, way):
+            pass
+        self.info.read_from_directory(self.data_dir)
+
+    def _download_and_prepare(self, **_: Any) -> None:
+        raise NotImplementedError("download_and_prepare does all of it")
+
+    def _as_dataset(self, **_: Any) -> Any:
+        raise NotImplementedError("as_data_source reads it; as_dataset would need TensorFlow")

@@ -1,0 +1,195 @@
+"""What became of each clip: a Parquet file for each finished shard, and of all of them the split's own.
+
+A shard's ledger is written when its file is complete, so it says that the shard is done; its metadata hold the shard's
+size and sha256, and the plan it belongs to. Columns: `id`, `video`, `state` (written, rejected), `reason`, `attempts`
+(how often it was tried), `shard`, `bytes` (of the record), `row` (in the manifest's order, from 0).
+"""
+
+import collections
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_pipeline.manifest import Reject
+from data_pipeline.prepare.files import in_place
+
+WRITTEN, REJECTED = "written", "rejected"
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("video", pa.string()),
+        ("state", pa.string()),
+        ("reason", pa.string()),
+        ("attempts", pa.int32()),
+        ("shard", pa.int32()),
+        ("bytes", pa.int64()),
+        ("row", pa.int64()),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A clip's line; `reason` is None where it was written, `row` None where the manifest's reader rejected it."""
+
+    id: str
+    video: str
+    reason: str | None
+    attempts: int
+    bytes: int
+    row: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A finished shard: `rows` clips of which `records` were written, their bytes, the file's size and sha256.
+
+    `kinds` counts its rejects by kind. `plan` is the digest of the plan it was written for.
+    """
+
+    index: int
+    plan: str
+    rows: int
+    records: int
+    record_bytes: int
+    file_bytes: int
+    sha256: str
+    kinds: dict[str, int]
+
+
+def path_of(job: Path, index: int) -> Path:
+    """The ledger of a shard in a work folder."""
+    return job / f"{index:05d}.ledger"
+
+
+def kind_of(reason: str) -> str:
+    """What stands before the reason's colon."""
+    return re.split(":", reason, maxsplit=1)[0]
+
+
+def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
+    """How many of each kind, the most frequent first."""
+    return most_frequent(collections.Counter(map(kind_of, reasons)))
+
+
+def most_frequent(kinds: Mapping[str, int]) -> dict[str, int]:
+    """Sorted by number, and by name where that is the same."""
+    return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+
+
+def write(job: Path, shard: Shard, clips: Sequence[Clip]) -> None:
+    """Write a shard's ledger: from here on the shard is done.
+
+    Raises:
+      OSError: the disk is full, or the like.
+    """
+    facts = {b"shard": json.dumps(dataclasses.asdict(shard)).encode()}
+    with in_place(path_of(job, shard.index)) as aside:
+        pq.write_table(_table(clips, shard.index).replace_schema_metadata(facts), aside)
+
+
+def read(job: Path, index: int) -> Shard | None:
+    """What a shard's ledger says; None if there is none that can be read."""
+    try:
+        return Shard(**json.loads(pq.read_schema(path_of(job, index)).metadata[b"shard"]))
+    except (OSError, ValueError, TypeError, KeyError):  # pyarrow's own errors are among them
+        return None
+
+
+def rejects_of(job: Path, shards: Iterable[Shard], split: str) -> list[Reject]:
+    """The rejected clips of these shards, in the manifest's order."""
+    found: list[tuple[int, Reject]] = []
+    for shard in shards:
+        if shard.records == shard.rows:
+            continue
+        for line in _read_table(job, shard.index).to_pylist():
+            if line["state"] == REJECTED:
+                found.append((line["row"], Reject(line["id"], line["video"], line["reason"], split)))
+    return [reject for _, reject in sorted(found, key=lambda entry: entry[0])]
+
+
+def merge(
+    job: Path, shards: Iterable[Shard], numbers: Mapping[int, int], early: Iterable[Reject], facts: Any, path: Path
+) -> None:
+    """Write one ledger of all shards, in their order, and of what the manifest's reader rejected at the end.
+
+    Args:
+      job: the work folder.
+      shards: the shards to read.
+      numbers: the number that each has once it is published; one without records has none.
+      early: rejects without a shard.
+      facts: JSON for the file's metadata, under `plan`.
+      path: the file.
+
+    Raises:
+      OSError: the disk is full, or the like.
+    """
+    schema = _SCHEMA.with_metadata({b"plan": json.dumps(facts).encode()})
+    with pq.ParquetWriter(path, schema) as writer:
+        for shard in shards:
+            table = _read_table(job, shard.index)
+            column = pa.array([numbers.get(shard.index)] * table.num_rows, pa.int32())
+            table = table.set_column(table.schema.get_field_index("shard"), "shard", column)
+            writer.write_table(table.replace_schema_metadata(schema.metadata))
+        clips = [Clip(reject.id, reject.video, reject.reason, 0, 0, None) for reject in early]
+        if clips:
+            writer.write_table(_table(clips, None).replace_schema_metadata(schema.metadata))
+
+
+def read_plan(path: Path) -> Any:
+    """The `facts` that `merge` was given; None if the file is not there or is something else."""
+    try:
+        return json.loads(pq.read_schema(path).metadata[b"plan"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Of a split's ledger: clips written, their bytes, clips that a shard was to hold, the lines of the rejects."""
+
+    written: int
+    bytes: int
+    in_shards: int
+    rejected: list[dict[str, Any]]
+
+
+def summarise(path: Path) -> Summary:
+    """Read a ledger that `merge` wrote; rejects in the manifest's order, those of its reader first."""
+    table = pq.read_table(path, columns=["bytes", "row"])
+    rejected = pq.read_table(path, filters=[("state", "==", REJECTED)]).to_pylist()
+    rejected.sort(key=lambda line: -1 if line["row"] is None else line["row"])
+    return Summary(
+        written=table.num_rows - len(rejected),
+        bytes=pc.sum(table["bytes"]).as_py() or 0,
+        in_shards=table.num_rows - table["row"].null_count,
+        rejected=rejected,
+    )
+
+
+def _read_table(job: Path, index: int) -> pa.Table:
+    with path_of(job, index).open("rb") as file:
+        return pq.ParquetFile(file).read()
+
+
+def _table(clips: Sequence[Clip], shard: int | None) -> pa.Table:
+    return pa.table(
+        {
+            "id": [clip.id for clip in clips],
+            "video": [clip.video for clip in clips],
+            "state": [WRITTEN if clip.reason is None else REJECTED for clip in clips],
+            "reason": [clip.reason for clip in clips],
+            "attempts": [clip.attempts for clip in clips],
+            "shard": [shard] * len(clips),
+            "bytes": [clip.bytes for clip in clips],
+            "row": [clip.row for clip in clips],
+        },
+        schema=_SCHEMA,
+    )

@@ -1,0 +1,190 @@
+"""What decides the bytes of a split, fixed before the first of its shards is written.
+
+A plan lies in the split's work folder, `OUT/.SPLIT.writing/plan/`: plan.json and the rows (spool.py). It is made aside
+and moved into place as a whole. A run that goes on reads its manifest again and compares.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.prepare import spool
+from data_pipeline.shard_format import VERSION
+from data_pipeline.video_file import DecodeSpec
+from data_pipeline.worker_pool import TIME_LIMIT, DecoderPool
+from harvest_jax.errors import ConfigError, DataError
+
+SHARD_MB = 256.0  # of a shard: few enough files, small enough to copy and to check
+MODULES = ("data_pipeline.decode", "data_pipeline.shard_format")  # what a worker needs to make records
+_SAMPLE = 32  # clips that are decoded to know how large they become
+_LIBRARIES = ("array_record", "av", "numpy", "protobuf", "simplejpeg")  # another version may write other bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a user decides about a split; `shards` None: as many as `shard_mb` (10**6 bytes) each need."""
+
+    spec: DecodeSpec = dataclasses.field(default_factory=DecodeSpec)
+    shards: int | None = None
+    shard_mb: float = SHARD_MB
+    time_limit: float = TIME_LIMIT
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+          ConfigError: a number out of its range.
+        """
+        if self.shards is not None and self.shards < 1:
+            raise ConfigError(f"--shards {self.shards}: at least 1")
+        if not 1 <= self.shard_mb <= 1e5:
+            raise ConfigError(f"--shard_mb {self.shard_mb:g} is outside 1..100000")
+        if not self.time_limit > 0:
+            raise ConfigError(f"--time_limit {self.time_limit:g}: more than 0 seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A split to be written.
+
+    `rows` are its clips, `early` the rows that the manifest's reader rejected, `manifest` the sha256 of both; `shards`
+    and `shard_mb` are what the user said, `num_shards` what that comes to; `versions` are those of the record and of
+    the libraries that make it.
+    """
+
+    split: str
+    root: str
+    rows: int
+    early: int
+    manifest: str
+    spec: dict[str, Any]
+    time_limit: float
+    shards: int | None
+    shard_mb: float
+    num_shards: int
+    versions: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Names the plan; equal plans give equal bytes."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def span(self, shard: int) -> tuple[int, int]:
+        """The positions of a shard's rows, first and past the last: position * num_shards // rows is the shard."""
+        return -(-shard * self.rows // self.num_shards), -(-(shard + 1) * self.rows // self.num_shards)
+
+    def differences(self, other: "Plan") -> list[str]:
+        """In words, what the user said or gave that is another thing in `other`."""
+        mine, theirs = (_flat(dataclasses.asdict(plan)) for plan in (self, other))
+        names = [name for name in mine if name != "num_shards" and mine[name] != theirs.get(name)]
+        return [
+            "other rows in the manifest" if name == "manifest" else f"{name} {mine[name]}, not {theirs.get(name)}"
+            for name in names
+            if not (name in ("rows", "early") and mine["manifest"] != theirs["manifest"])
+        ]
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    inner = {name: value for group in ("spec", "versions") for name, value in fields[group].items()}
+    return {name: value for name, value in fields.items() if name not in ("spec", "versions")} | inner
+
+
+def versions() -> dict[str, str]:
+    """Of the record and of the libraries that decide its bytes, here."""
+    return {"record": VERSION} | {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def settle(rows: spool.Spool, split: str, root: str | Path, options: Options, workers: int, keep: Plan | None) -> Plan:
+    """The plan of what `rows` took; the number of shards is that of an earlier plan, `keep`, if all else is equal.
+
+    Raises:
+      DataError: two rows share an id.
+      ConfigError: more shards than rows.
+    """
+    manifest = rows.finish()
+    if options.shards is not None and options.shards > max(1, rows.rows):
+        raise ConfigError(f"--shards {options.shards} is impossible for {rows.rows} clips")
+    plan = Plan(
+        split=split,
+        root=os.path.realpath(root),
+        rows=rows.rows,
+        early=rows.early,
+        manifest=manifest,
+        spec=dataclasses.asdict(options.spec),
+        time_limit=options.time_limit,
+        shards=options.shards,
+        shard_mb=options.shard_mb,
+        num_shards=options.shards or 0,
+        versions=versions(),
+    )
+    if options.shards is None:
+        same = keep is not None and not plan.differences(keep)
+        number = keep.num_shards if keep is not None and same else _number_of_shards(rows.folder, plan, workers)
+        plan = dataclasses.replace(plan, num_shards=number)
+    return plan
+
+
+def _number_of_shards(folder: Path, plan: Plan, workers: int) -> int:
+    """From the size of the first clips in the hash's order, so that every run finds the same."""
+    largest = plan.spec["num_frames"] * plan.spec["short_side"] ** 2  # a byte for each pixel of a square
+    if plan.rows * largest <= plan.shard_mb * 1e6:
+        return 1
+    with DecoderPool(workers, plan.time_limit, modules=MODULES) as pool:
+        sizes = [len(answer.payload) for answer in pool.map(tasks(folder, plan, 0, min(plan.rows, _SAMPLE)))]
+    return min(plan.rows, max(1, math.ceil(sum(sizes) / len(sizes) * plan.rows / (plan.shard_mb * 1e6))))
+
+
+def tasks(folder: Path, plan: Plan, begin: int, end: int) -> Iterator[dict[str, Any]]:
+    """What a decoder is asked to do for the rows at these positions; `folder` holds them."""
+    for row in spool.read_rows(folder, begin, end):
+        task: dict[str, Any] = {"root": plan.root, "video": row.video, "start": row.start, "end": row.end}
+        if row.place is not None:
+            task["place"] = row.place
+        record = {"id": row.id, "captions": row.captions, "extra": row.extra}
+        yield task | {"spec": plan.spec, "record": record}
+
+
+def save(job: Path, aside: Path, plan: Plan) -> None:
+    """Put the plan and the folder of its rows into their place at once."""
+    (aside / "plan.json").write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder_of(job), ignore_errors=True)
+    aside.replace(folder_of(job))
+
+
+def folder_of(job: Path) -> Path:
+    """Where the plan and the rows of a work folder lie."""
+    return job / "plan"
+
+
+def load(job: Path) -> Plan | None:
+    """The plan in a work folder; None if there is none that can be read."""
+    try:
+        return Plan(**json.loads((folder_of(job) / "plan.json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def need(job: Path) -> Plan:
+    """The plan in a work folder, for one who was sent to work there.
+
+    Raises:
+      DataError: it is not to be seen from here, or other libraries are installed here than where it was made.
+    """
+    plan = load(job)
+    if plan is None:
+        raise DataError(
+            f"{os.uname().nodename} does not see {folder_of(job)}/plan.json: --out has to lie on a file system that "
+            "every worker has, under the same path"
+        )
+    here = versions()
+    other = [f"{name} {here[name]}, not {version}" for name, version in plan.versions.items() if here[name] != version]
+    if other:
+        raise DataError(f"{os.uname().nodename} would write other bytes: {'; '.join(other)}")
+    return plan

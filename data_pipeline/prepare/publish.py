@@ -1,0 +1,51 @@
+"""The last step: finished shards become a split of the dataset, with its ledger, checksums and list of rejects."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline import tfds_builder
+from data_pipeline.manifest import Reject
+from data_pipeline.prepare import ledger, plan, write
+from data_pipeline.prepare.files import ASIDE, in_place
+
+
+def ledger_path(out: Path, split: str) -> Path:
+    """Where a split says what became of each of its clips."""
+    return out / f"ledger-{split}.parquet"
+
+
+def write_rejects(out: Path, split: str, rejects: Sequence[Reject]) -> None:
+    """A line for each reject: id, video, reason.
+
+    Raises:
+      OSError: the disk is full, or the like.
+    """
+    lines = [("id", "video", "reason"), *((reject.id, reject.video, reject.reason) for reject in rejects)]
+    with in_place(out / f"rejects-{split}.tsv") as aside, aside.open("w", encoding="utf-8") as file:
+        file.writelines("\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines)
+
+
+def publish(out: Path, job: Path, todo: plan.Plan, shards: Sequence[ledger.Shard], early: Sequence[Reject]) -> None:
+    """Make all shards of a plan a split of the dataset; one that was killed in it can be called again.
+
+    Raises:
+      OSError: the disk is full, or the like.
+    """
+    paths = write.published_paths(out, todo.split, shards)
+    numbers = {index: number for number, index in enumerate(paths)}
+    merged = job / f"ledger{ASIDE}"
+    ledger.merge(job, shards, numbers, early, dataclasses.asdict(todo), merged)
+    filled = [shard for shard in shards if shard.records]
+    with tfds_builder.replaced_split(
+        out,
+        job,
+        todo.split,
+        checksums=[(shard.sha256, paths[shard.index]) for shard in filled],
+        lengths=[shard.records for shard in filled],
+        num_bytes=sum(shard.record_bytes for shard in filled),
+    ):
+        for index, path in paths.items():
+            if write.path_of(job, index).exists():  # else a run that was killed here has moved it
+                write.path_of(job, index).replace(path)
+        merged.replace(ledger_path(out, todo.split))

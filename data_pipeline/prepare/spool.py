@@ -1,0 +1,132 @@
+"""The rows of one split on disk, readable in the order of a hash of their ids, in little memory.
+
+    rows.jsonl    a line for each row, in the manifest's order
+    order.npy     int64 [rows, 2]: where each row's line begins, and its number in the manifest; by sha256(id)
+    early.jsonl   a line for each row that the manifest's reader rejected
+
+In memory there are 24 bytes a row while the manifest is read and about 70 while they are sorted; the lines themselves
+are only on disk.
+"""
+
+import array
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.manifest import Place, Reject, Row
+from harvest_jax.errors import DataError
+
+_ROWS, _ORDER, _EARLY = "rows.jsonl", "order.npy", "early.jsonl"
+_KEY = 16  # bytes of the hash that decide the order: of 2**40 ids no two share them by chance
+
+
+class Spool:
+    """Takes the rows and rejects of a split in the manifest's order and writes them below `folder`.
+
+    Attributes:
+      rows, early: how many there were of each.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.rows = self.early = 0
+        self._content = hashlib.sha256()
+        self._keys = bytearray()
+        self._offsets = array.array("q")
+        self._end = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._rows_file = (folder / _ROWS).open("wb")
+        self._early_file = (folder / _EARLY).open("wb")
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._rows_file.close()
+        finally:
+            self._early_file.close()
+
+    def add(self, entry: Row | Reject) -> None:
+        """Put down one row.
+
+        Raises:
+          OSError: the disk is full, or the like.
+        """
+        if isinstance(entry, Reject):
+            line = _line([entry.id, entry.video, entry.reason])
+            self._early_file.write(line)
+            self._content.update(b"-" + line)
+            self.early += 1
+            return
+        place = None if entry.place == Place() else dataclasses.asdict(entry.place)
+        line = _line([entry.id, entry.video, entry.captions, entry.start, entry.end, entry.extra, place])
+        self._rows_file.write(line)
+        self._content.update(b"+" + line)
+        self._keys += hashlib.sha256(entry.id.encode()).digest()[:_KEY]
+        self._offsets.append(self._end)
+        self._end += len(line)
+        self.rows += 1
+
+    def finish(self) -> str:
+        """Sort, close the files, and return the sha256 of all that was added.
+
+        Raises:
+          DataError: two rows share an id.
+          OSError: the disk is full, or the like.
+        """
+        self._rows_file.close()
+        self._early_file.close()
+        keys = np.frombuffer(self._keys, ">u8").reshape(-1, 2)
+        order = np.lexsort((keys[:, 1], keys[:, 0]))
+        keys = keys[order]
+        table = np.stack([np.frombuffer(self._offsets, np.int64)[order], order], axis=1)
+        np.save(self.folder / _ORDER, table)
+        twice = np.flatnonzero((keys[1:] == keys[:-1]).all(axis=1))
+        if len(twice):
+            (row,) = read_rows(self.folder, int(twice[0]), int(twice[0]) + 1)
+            raise DataError(f"two rows share the id {row.id!r}")
+        return self._content.hexdigest()
+
+
+def _line(cells: list[Any]) -> bytes:
+    return json.dumps(cells).encode() + b"\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class SpooledRow:
+    """A row as it was put down; `number` counts from 0 in the manifest's order, `place` is None for a whole file."""
+
+    number: int
+    id: str
+    video: str
+    captions: list[str]
+    start: float | None
+    end: float | None
+    extra: dict[str, Any]
+    place: dict[str, Any] | None
+
+
+def read_rows(folder: Path, begin: int, end: int) -> Iterator[SpooledRow]:
+    """The rows at the positions `begin` to `end` (exclusive) of the hash's order."""
+    table = np.load(folder / _ORDER, mmap_mode="r")
+    with (folder / _ROWS).open("rb") as lines:
+        for offset, number in table[begin:end].tolist():
+            lines.seek(offset)
+            yield SpooledRow(number, *json.loads(lines.readline()))
+
+
+def read_early(folder: Path, split: str) -> Iterator[Reject]:
+    """What the manifest's reader rejected, in the manifest's order."""
+    with (folder / _EARLY).open("rb") as lines:
+        for line in lines:
+            name, video, reason = json.loads(line)
+            yield Reject(name, video, reason, split)

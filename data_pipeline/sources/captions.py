@@ -1,0 +1,48 @@
+"""The captions of a clip whose text lies beside it: `NAME.txt` and `NAME.json`, on a disk or in a tar."""
+
+import json
+from typing import Any
+
+from data_pipeline.manifest_layouts import RowFault
+
+MAX_TEXT = 1 << 20  # bytes of one of them
+
+
+def read_text(raw: bytes, name: str) -> str:
+    """Text from its bytes.
+
+    Raises:
+      RowFault: not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RowFault(f"bad text: its {name} is not UTF-8") from error
+
+
+def read_object(raw: bytes, name: str) -> dict[str, Any]:
+    """A JSON object from its bytes.
+
+    Raises:
+      RowFault: not UTF-8, not JSON, something else than an object.
+    """
+    try:
+        value = json.loads(read_text(raw, name))
+    except (ValueError, RecursionError) as error:
+        raise RowFault(f"bad text: its {name} is not JSON ({str(error)[:80]})") from error
+    if not isinstance(value, dict):
+        raise RowFault(f"bad text: its {name} is not a JSON object")
+    return value
+
+
+def take_captions(columns: dict[str, Any], texts: list[str]) -> Any:
+    """The captions: the texts, or else the columns' own, which are taken out of the columns.
+
+    A column that says the same as the only text is taken out, too.
+    """
+    if not texts:
+        both = [columns.pop(name, None) for name in ("captions", "caption")]
+        return next((value for value in both if value not in (None, "", [])), None)
+    if columns.get("caption") in (texts[0], texts[0].strip(), texts):
+        del columns["caption"]
+    return texts

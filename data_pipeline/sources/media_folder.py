@@ -1,0 +1,93 @@
+"""A folder of videos and pictures with what is said about each beside it: `NAME.txt` or `NAME.json`.
+
+Every line of the .txt that is not empty is a caption; the .json is an object with the columns of a manifest's row
+(`caption` or `captions`, `id`, `split`, `start`, `end`, any other). Folders below are searched, too. A picture that has
+the name of a video is the video's thumbnail and no clip.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.manifest_layouts import RowFault
+from data_pipeline.media_paths import MEDIA_SUFFIXES, STILL_SUFFIXES, VideoRejected, open_regular, resolve_below
+from data_pipeline.source_line import Line
+from data_pipeline.sources.captions import MAX_TEXT, read_object, read_text, take_captions
+from harvest_jax.errors import DataError
+
+
+def read_lines(folder: Path, name: str, root: str) -> Iterator[Line]:
+    """The clips of a folder and of those below it, sorted by name; hidden ones and linked folders are left out.
+
+    Args:
+      folder: where to look.
+      name: its name below the root.
+      root: the root's real path.
+
+    Raises:
+      DataError: there is not one video or picture, or a folder cannot be listed.
+    """
+    numbers = itertools.count(1)
+    found = False
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(below for below in folders if not below.startswith("."))
+        media = [(*os.path.splitext(file), file) for file in sorted(names) if not file.startswith(".")]
+        media = [(stem, kind.lower(), file) for stem, kind, file in media if kind.lower() in MEDIA_SUFFIXES]
+        moving = {stem for stem, kind, _ in media if kind not in STILL_SUFFIXES}
+        below = os.path.normpath(os.path.join(name, os.path.relpath(parent, folder)))
+        for stem, kind, file in media:
+            if kind in STILL_SUFFIXES and stem in moving:
+                continue
+            found = True
+            where = "" if below == "." else f"{below}/"
+            yield _line(next(numbers), where + file, root, beside={f"{stem}.txt", f"{stem}.json"}.intersection(names))
+    if not found:
+        raise DataError(
+            f"{folder} is no manifest and holds none of what can be in its place: .tar files, a TFDS dataset "
+            f"(dataset_info.json), videos or pictures ({' '.join(MEDIA_SUFFIXES)})"
+        )
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
+
+def _line(number: int, video: str, root: str, beside: set[str]) -> Line:
+    """The clip of a file; `beside` are those of its two texts that exist."""
+    cells: dict[str, Any] = {"video": video}
+    where = video.rpartition("/")[0]
+    columns: dict[str, Any] = {}
+    captions: list[str] = []
+    try:
+        for name in sorted(beside):
+            raw = _read(root, os.path.join(where, name))
+            if name.endswith(".json"):
+                columns = read_object(raw, name)
+            else:
+                captions = [line.strip() for line in read_text(raw, name).splitlines() if line.strip()]
+    except RowFault as fault:
+        return Line(number, cells, str(fault))
+    except VideoRejected as error:
+        return Line(number, cells, error.reason)
+    if not beside:
+        stem = os.path.splitext(os.path.basename(video))[0]
+        return Line(number, cells, f"empty caption: there is no {stem}.txt or {stem}.json beside it")
+    return Line(number, columns | cells | {"caption": take_captions(columns, captions)})
+
+
+def _read(root: str, name: str) -> bytes:
+    """A text beside a video.
+
+    Raises:
+      VideoRejected: a link that leads out of the root, no file, too large.
+    """
+    try:
+        with open_regular(resolve_below(root, name), MAX_TEXT) as file:
+            return file.read(MAX_TEXT)
+    except VideoRejected as error:
+        if error.reason.startswith("empty file"):
+            return b""
+        kind, _, detail = error.reason.partition(": ")
+        raise VideoRejected(f"{kind}: {os.path.basename(name)}: {detail}") from error

@@ -1,0 +1,67 @@
+"""The members of a tar that may be hostile, by their headers alone: nothing is extracted, no content is read.
+
+Python's `tarfile` follows whatever the headers say: it reads an extended header of any length into memory, goes back
+where a size is negative, and takes rubbish after the first member for the end. All three are faults here.
+"""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from io import BufferedIOBase
+from typing import Any, cast
+
+_MAX_HEADER = 16 << 10  # bytes of an extended header: a name of 4,096 characters fits several times
+
+
+class TarFault(Exception):
+    """The tar cannot be read from here on; the text is the reason."""
+
+
+class _BoundedFile:
+    """What `tarfile` gets to see of a file: it may not ask for much at once."""
+
+    def __init__(self, file: BufferedIOBase):
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MAX_HEADER:
+            raise TarFault(f"damaged: a header of {size:,} bytes")
+        return self._file.read(size)
+
+
+def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
+    """All members in order, as their headers describe them.
+
+    Raises:
+      TarFault: what was yielded is sound, and what follows cannot be read: cut off or damaged.
+    """
+    length = os.fstat(file.fileno()).st_size
+    last = -1
+    try:
+        with tarfile.open(fileobj=cast(BufferedIOBase, _BoundedFile(file)), mode="r:") as tar:
+            forget = cast(Any, tar)
+            while (member := tar.next()) is not None:
+                if member.offset <= last or member.size < 0:
+                    raise TarFault("damaged: a header leads backwards")
+                if member.isreg() and not member.issparse() and member.offset_data + member.size > length:
+                    raise TarFault(f"cut off: {member.name[:100]!r} ends behind the end of the file")
+                last = member.offset
+                forget.members.clear()  # else it keeps all of them, and every extended header
+                forget.pax_headers.clear()
+                yield member
+            end = tar.offset
+    except TarFault:
+        raise
+    except tarfile.ReadError as error:
+        raise TarFault(f"damaged: {_one_line(error)}") from error
+    except Exception as error:  # tarfile lets through what parsing rubbish raises, of a dozen kinds
+        raise TarFault(f"damaged: {type(error).__name__}: {_one_line(error)}") from error
+    mark = os.pread(file.fileno(), 512, end)
+    if mark.strip(b"\0"):
+        raise TarFault(f"damaged: there is no header at byte {end:,}")
+    if len(mark) < 512:
+        raise TarFault("cut off: the mark at the end of a tar is missing")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,146 @@
+"""Which fields of a TFDS dataset are the clip, its captions and its id, from its features.json.
+
+The file is read as JSON: TFDS itself would import whatever Python class a stranger's file names.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.manifest_layouts import name_list
+from harvest_jax.errors import ConfigError, DataError
+
+_CLIPS = ("video", "clip", "mp4", "webm", "video_bytes", "encoded_video", "frames", "jpegs", "image", "jpeg")
+_CAPTIONS = ("caption", "captions", "text", "texts", "description", "sentence", "sentences", "title", "name")
+_IDS = ("id", "video_id", "clip_id", "image_id", "key", "videoid")
+_OPTION = "say which by --fields video=NAME,caption=NAME"
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of every example: its name (`frames/image` within a group), its kind, and whether it is a list.
+
+    `kind` is "text", "bytes", "image", "number" or "other".
+    """
+
+    name: str
+    kind: str
+    many: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """The fields that make up a clip; `extra` are the other ones worth keeping. `id` is None where there is none."""
+
+    video: str
+    caption: str
+    id: str | None
+    extra: tuple[str, ...]
+
+
+def choose(folder: Path, asked: str) -> Fields:
+    """Choose the fields of a dataset.
+
+    Args:
+      folder: the one that holds features.json.
+      asked: "video=NAME,caption=NAME,id=NAME", or as many of them as are not clear.
+
+    Raises:
+      DataError: the file is missing, damaged or of an old form; none or several fields may be what is needed.
+      ConfigError: `asked` does not read like that, or names no field.
+    """
+    fields = _read(folder / "features.json")
+    by_name = {field.name: field for field in fields}
+    named = _parse(asked, by_name, folder)
+    video = named.get("video") or _video(fields, folder)
+    texts = [field for field in fields if field.kind in ("text", "bytes") and field.name != video]
+    caption = named.get("caption") or _caption(texts, folder)
+    ids = [name for name in _IDS if name in by_name and not by_name[name].many and name not in (video, caption)]
+    name = named.get("id") or next(iter(ids), None)
+    kept = [field.name for field in fields if field.kind in ("text", "number") and not field.many]
+    return Fields(video, caption, name, tuple(one for one in kept if one not in (video, caption, name)))
+
+
+def _parse(asked: str, by_name: dict[str, Field], folder: Path) -> dict[str, str]:
+    named = {}
+    for part in filter(None, asked.split(",")):
+        role, _, name = part.partition("=")
+        if role not in ("video", "caption", "id") or not name:
+            raise ConfigError(f"--fields {asked}: write it like video=NAME,caption=NAME,id=NAME")
+        if name not in by_name:
+            raise ConfigError(f"--fields {asked}: {folder} has no field {name!r}; it has {_list(by_name.values())}")
+        named[role] = name
+    return named
+
+
+def _video(fields: Sequence[Field], folder: Path) -> str:
+    moving = [field for field in fields if field.kind == "image" and field.many]
+    moving += [field for field in fields if field.kind == "bytes" and _last(field.name) in _CLIPS]
+    candidates = moving or [field for field in fields if field.kind == "image"]
+    return _only(candidates, fields, "video", folder)
+
+
+def _caption(texts: Sequence[Field], folder: Path) -> str:
+    likely = [field for field in texts if _last(field.name) in _CAPTIONS[:2]]
+    likely = likely or [field for field in texts if _last(field.name) in _CAPTIONS]
+    return _only(likely or [field for field in texts if _last(field.name) not in _IDS], texts, "caption", folder)
+
+
+def _only(candidates: Sequence[Field], fields: Sequence[Field], role: str, folder: Path) -> str:
+    if len(candidates) == 1:
+        return candidates[0].name
+    what = {"video": "clip (encoded video, or encoded pictures)", "caption": "caption"}[role]
+    if candidates:
+        raise DataError(f"{folder}: the {what} may be any of {_list(candidates)}: {_OPTION}")
+    raise DataError(f"{folder}: no field looks like a {what}; there are {_list(fields) or 'none'}: {_OPTION}")
+
+
+def _list(fields: Iterable[Field]) -> str:
+    return name_list(sorted(field.name for field in fields))
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2].lower()
+
+
+def _read(path: Path) -> list[Field]:
+    try:
+        top = json.loads(path.read_bytes())["featuresDict"]["features"]
+        return list(_leaves(top, "", False))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing: it says what the dataset's records hold") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is damaged, or of a TFDS older than 4.3: read it with TFDS and write it anew"
+        ) from error
+
+
+def _leaves(features: dict[str, Any], prefix: str, many: bool) -> list[Field]:
+    found = []
+    for key, feature in features.items():
+        found += _leaf(feature, f"{prefix}{key}", many)
+    return found
+
+
+def _leaf(feature: dict[str, Any], name: str, many: bool) -> list[Field]:
+    kind = str(feature.get("pythonClassName", "")).rpartition(".")[2]
+    if "featuresDict" in feature:
+        return _leaves(feature["featuresDict"]["features"], f"{name}/", many)
+    if "sequence" in feature and kind == "Sequence":
+        return _leaf(feature["sequence"]["feature"], name, True) if not many else [Field(name, "other", True)]
+    if "video" in feature:
+        return [Field(name, "image" if not many else "other", True)]
+    if "image" in feature:
+        return [Field(name, "image", many)]
+    if "text" in feature:
+        return [Field(name, "text", many)]
+    if "tensor" in feature:
+        scalar = not feature["tensor"].get("shape", {}).get("dimensions")
+        plain = feature["tensor"].get("encoding", "none") == "none"
+        kinds = {"string": "bytes", "object": "bytes"} | dict.fromkeys(("int32", "int64", "float32"), "number")
+        return [Field(name, kinds.get(feature["tensor"].get("dtype"), "other") if scalar and plain else "other", many)]
+    return [Field(name, "number" if "classLabel" in feature else "other", many)]

@@ -1,0 +1,57 @@
+"""Where the records of a TFRecord file lie, by its framing alone: length, its checksum, data, its checksum.
+
+The lengths' checksums (CRC-32C, masked) are compared, so that a damaged file is no list of random places; the data's
+are not, which would mean to read all of it.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from io import BufferedIOBase
+from typing import NamedTuple
+
+_HEAD, _TAIL = 12, 4  # bytes before and after a record's data
+
+
+class RecordFault(Exception):
+    """The records of a file cannot be read from here on; the text is the reason."""
+
+
+class Extent(NamedTuple):
+    """The data of a record, in bytes of the file."""
+
+    offset: int
+    size: int
+
+
+def extents(file: BufferedIOBase) -> Iterator[Extent]:
+    """The records in their order.
+
+    Raises:
+      RecordFault: what was yielded is sound, and what follows cannot be read: cut off or damaged.
+    """
+    descriptor = file.fileno()
+    length = os.fstat(descriptor).st_size
+    at = 0
+    while at < length:
+        head = os.pread(descriptor, _HEAD, at)
+        if len(head) < _HEAD:
+            raise RecordFault("cut off: within a record's header")
+        size, checksum = struct.unpack("<QI", head)
+        if masked_crc32c(head[:8]) != checksum:
+            raise RecordFault(f"damaged: there is no TFRecord at byte {at:,} (compressed ones are not read)")
+        if at + _HEAD + size + _TAIL > length:
+            raise RecordFault("cut off: within a record")
+        yield Extent(at + _HEAD, size)
+        at += _HEAD + size + _TAIL
+
+
+def masked_crc32c(data: bytes) -> int:
+    """TFRecord's checksum of a few bytes: CRC-32C, rotated and shifted so that checksums of checksums stay good."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    value ^= 0xFFFFFFFF
+    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,0 +1,149 @@
+"""Tars as video2dataset and img2dataset write them (WebDataset): clips are read where they lie, nothing is extracted.
+
+`00000.tar` holds, one after the other, the files of a key: `000000012.mp4` (or another video or picture),
+`000000012.txt` with its caption, `000000012.json` with everything else that is known. Members of one key stand
+together. The clip is the part of the tar that holds it; the columns of the .json, `caption` and `captions` apart, are
+kept as they are. What lies beside the tars (`00000.parquet`, `00000_stats.json`) is not looked at.
+"""
+
+import itertools
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.manifest_layouts import RowFault
+from data_pipeline.media_paths import MEDIA_SUFFIXES, VideoRejected, open_regular
+from data_pipeline.source_line import Line, Place
+from data_pipeline.sources.captions import MAX_TEXT, read_object, read_text, take_captions
+from data_pipeline.sources.tar_members import TarFault, members
+from harvest_jax.errors import DataError
+
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's: all before the file's first dot is the key
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_TEXTS = ("txt", "json")
+
+
+def is_tar(path: Path) -> bool:
+    """Whether its name is a tar's.
+
+    Raises:
+      DataError: a compressed one.
+    """
+    if path.name.lower().endswith(_COMPRESSED):
+        raise DataError(f"{path} is compressed, and clips are read where they lie: unpack it to a .tar first (gunzip)")
+    return path.name.lower().endswith(".tar")
+
+
+def tars_of(folder: Path) -> list[Path]:
+    """The tars in a folder, sorted by name; none where it is no folder, or one of another kind.
+
+    Raises:
+      DataError: there is a compressed one, or it cannot be listed.
+    """
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_tar(path))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
+def read_lines(path: Path, video: str) -> Iterator[Line]:
+    """The clips of a tar.
+
+    Args:
+      path: the tar.
+      video: its name below the root.
+
+    Raises:
+      DataError: there is no such file.
+    """
+    try:
+        file = open_regular(path, max_bytes=1 << 62)
+    except VideoRejected as error:
+        if error.reason.startswith("empty file"):  # one that was never filled, among thousands
+            yield Line(1, {"id": video, "video": video}, error.reason)
+            return
+        raise DataError(f"{path}: {error.reason}") from error
+    numbers = itertools.count(1)
+    faults: list[TarFault] = []
+    with file:
+        for key, group in itertools.groupby(_until_fault(file, faults), _key):
+            yield from _lines_of(key, group, file, video, numbers)
+    for fault in faults:
+        yield Line(next(numbers), {"id": video, "video": video}, f"{fault} (all clips before that are used)")
+
+
+def _until_fault(file: BufferedIOBase, faults: list[TarFault]) -> Iterator[tarfile.TarInfo]:
+    """The members; a fault ends them and is put aside, so that the key before it is dealt with first."""
+    try:
+        yield from members(file)
+    except TarFault as fault:
+        faults.append(fault)
+
+
+def _key(member: tarfile.TarInfo) -> str:
+    name = _NAME.fullmatch(member.name)
+    return name[1] if name else ""
+
+
+def _lines_of(
+    key: str, group: Iterator[tarfile.TarInfo], file: BufferedIOBase, video: str, numbers: Iterator[int]
+) -> Iterator[Line]:
+    """What the members of one key come to: one clip, and a line for each member that is a trap."""
+    found: dict[str, tarfile.TarInfo] = {}
+    for member in group:
+        if fault := _trap(member):
+            yield Line(next(numbers), {"video": video}, f"bad member: {fault}", clip=f"{video}/{member.name}")
+        elif key and member.isreg():
+            found.setdefault(member.name[len(key) + 1 :].lower(), member)
+    media = next((kind for kind in MEDIA_SUFFIXES if kind[1:] in found), "")
+    if not media and not any(kind in found for kind in _TEXTS):
+        return  # a folder, sound, an index: nothing that asks to be a clip
+    clip = f"{video}/{key}{media}"
+    if not media:
+        reason = f"not found: the tar has no video or picture named {key[:100]}"
+        yield Line(next(numbers), {"video": video}, reason, clip=clip)
+        return
+    try:
+        texts, columns = _texts(file, found)
+    except RowFault as fault:
+        yield Line(next(numbers), {"video": video}, str(fault), clip=clip)
+        return
+    member = found[media[1:]]
+    cells = {"video": video, "caption": take_captions(columns, texts)}
+    place = Place(offset=member.offset_data, size=member.size)
+    yield Line(next(numbers), cells, place=place, extra=columns, clip=clip)
+
+
+def _trap(member: tarfile.TarInfo) -> str:
+    """What is wrong with a member that no program of good will writes; "" if nothing."""
+    if member.isdir():
+        return ""
+    if member.issym() or member.islnk():
+        return "a link; only plain files are read"
+    if member.issparse():
+        return "a sparse file; only plain files are read"
+    if not member.isreg():
+        return "a device, a pipe or something unknown; only plain files are read"
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        return "its name leads out of the tar"
+    if len(member.name) > 4096 or not member.name.isprintable():
+        return "its name is longer than 4,096 characters or holds control characters"
+    return ""
+
+
+def _texts(file: BufferedIOBase, found: dict[str, tarfile.TarInfo]) -> tuple[list[str], dict[str, Any]]:
+    """The caption of the .txt and the columns of the .json."""
+    raw = {}
+    for kind in _TEXTS:
+        if (member := found.get(kind)) is not None:
+            if member.size > MAX_TEXT:
+                raise RowFault(f"too much text: its .{kind} has {member.size:,} bytes, more than {MAX_TEXT:,}")
+            raw[kind] = os.pread(file.fileno(), member.size, member.offset_data)
+    text = read_text(raw["txt"], ".txt").strip() if "txt" in raw else ""
+    return [text] if text else [], read_object(raw["json"], ".json") if "json" in raw else {}
