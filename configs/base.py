@@ -31,7 +31,8 @@ def get_config() -> ConfigDict:
     text.contrastive = "masked"  # caption that meets the video: masked (one text pass) or clean (two)
 
     config.data = data = ConfigDict()
-    data.shards = ""  # folder written by `harvest shards`
+    data.shards = ""  # folder written by `harvest shards`; several, with commas between them, are mixed
+    data.weights = ()  # their shares of every batch, e.g. (3, 1); empty: each in proportion to its clips
     data.split = "train"
     data.sampling = "random"  # frame within each of num_frames equal segments: random or middle
     data.crop = "random"  # random or center square crop of the model's image size

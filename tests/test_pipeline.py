@@ -336,11 +336,74 @@ def test_fewer_clips_than_a_batch(shards):
     assert batch["index"].tolist() == list(range(8))
 
 
-def test_number_of_records(shards):
+def test_epochs_of_one_set(shards):
     iterator = batches(shards)
-    assert iterator.num_records == 10
     assert isinstance(iterator, grain.DatasetIterator)
+    assert iterator.sets.num_clips == 10
+    assert iterator.sets.epochs(25) == {"epoch": 2.5}
     iterator.close()
+
+
+@pytest.fixture(scope="module")
+def two_sets(shards, tmp_path_factory):
+    stills = tmp_path_factory.mktemp("stills")
+    write(stills, "train", [make_record(i, frames=1, captions=(f"picture {WORDS[i]}",)) for i in range(4)])
+    return f"{shards},{stills}"
+
+
+def test_sets_are_mixed_by_weight(two_sets):
+    taken = take(two_sets, 12, "data.weights=(3, 1)")
+    drawn = [caption for batch in taken for caption in captions(batch)]
+    pictures = [caption for caption in drawn if "picture" in caption]
+    assert len(pictures) == len(drawn) / 4 == 12
+    assert all(
+        sum("picture" in caption for caption in captions(batch)) == 1 for batch in taken
+    )  # in every batch of four
+    for kind, clips in (("picture", 4), ("clip", 10)):  # every set in whole passes, each in another order
+        seen = [caption for caption in drawn if kind in caption]
+        passes = [seen[begin : begin + clips] for begin in range(0, len(seen) - clips + 1, clips)]
+        assert len(passes) >= 3
+        assert all(len(set(once)) == clips for once in passes)
+        assert len({tuple(once) for once in passes}) > 1
+
+
+def test_sets_without_weights_are_mixed_by_size(two_sets):
+    taken = take(two_sets, 14)
+    drawn = [caption for batch in taken for caption in captions(batch)]
+    assert sum("picture" in caption for caption in drawn) == len(drawn) * 4 // 14
+
+
+def test_a_mixture_resumes_exactly_and_is_shared_by_processes(two_sets):
+    overrides = ("data.weights=(2, 1)",)
+    whole = take(two_sets, 6, *overrides)
+    iterator = batches(two_sets, *overrides)
+    iterator.set_state({"next_batch": 4})
+    assert_equal([next(iterator), next(iterator)], whole[4:])
+    assert iterator.sets.epochs(30) == {
+        f"epoch/{os.path.basename(folder)}": pytest.approx(value)
+        for folder, value in zip(two_sets.split(","), (2.0, 2.5), strict=True)
+    }
+    iterator.close()
+    parts = [take(two_sets, 6, *overrides, process=(index, 2)) for index in range(2)]
+    for number, batch in enumerate(whole):
+        for name, rows in batch.items():
+            for index, part in enumerate(parts):
+                assert np.array_equal(part[number][name], rows[index::2]), name
+
+
+@pytest.mark.parametrize(
+    ("shards_field", "weights", "fault"),
+    [
+        ("a,b", "(1,)", "1 numbers for 2 folders"),
+        ("a,b", "(1, 0)", "numbers above 0"),
+        ("a,b", "(1, 'x')", "numbers above 0"),
+        ("a,", "()", "empty folder"),
+        ("a,b,a", "()", "twice"),
+    ],
+)
+def test_mixtures_that_cannot_be(shards_field, weights, fault):
+    with pytest.raises(ConfigError, match=fault):
+        config(shards_field, f"data.weights={weights}")
 
 
 def test_batch_that_processes_cannot_share(shards):

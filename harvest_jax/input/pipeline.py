@@ -1,6 +1,7 @@
 """Shards to batches: the Grain chain of training, and the plain loop of evaluation.
 
-    records -> shuffle -> repeat -> example (sample, decode, crop, drop, tokenize, mask) -> share of a process -> batch
+    records -> shuffle -> repeat -> mix -> example (sample, crop, drop, decode, tokenize, mask) -> share of a process
+    -> batch
 
 Every step is a function of an index, so the batch at step k is computed from (seed, k) alone: the position in the data
 is one number, the same for any number of loader processes, and no random state is carried along. Only kept patches
@@ -8,27 +9,28 @@ leave the loader.
 """
 
 import dataclasses
-import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 import simplejpeg
 from absl import flags
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from data_pipeline import shard_format
 from harvest_jax.config import RunConfig
 from harvest_jax.errors import ConfigError, DataError, HarvestError
 from harvest_jax.input.frames import center_crop, fit, random_crop, segment_indices
+from harvest_jax.input.jpeg_tiles import TILE
 from harvest_jax.input.motion import motion_weights
 from harvest_jax.input.patches import keep_positions
-from harvest_jax.input.resample import kept_patches
+from harvest_jax.input.resample import kept_patches, touched_tiles
+from harvest_jax.input.stored_clip import StoredClip
 from harvest_jax.input.text_masking import mask_slots, num_slots
 from harvest_jax.input.tokenizer import Tokenizer
 
@@ -67,22 +69,26 @@ def training_batches(
         )
     if image_size % patch_size:
         raise ConfigError(f"images of {image_size} pixels cannot be cut into patches of {patch_size}")
-    records = _Records(run.data.shards, run.data.split)
-    if not len(records):
-        raise ConfigError(f"split {run.data.split!r} of {run.data.shards} has no clips: set data.split or data.shards")
-    order_seed, example_seed = (int(word) for word in np.random.SeedSequence(run.seed).generate_state(2))
+    sets = tuple(_Records(folder, run.data.split, which) for which, folder in enumerate(run.data.folders))
+    order_seed, example_seed, *more = (
+        int(word) for word in np.random.SeedSequence(run.seed).generate_state(2 + len(sets) - 1)
+    )
+    weights = run.data.weights or tuple(float(len(records)) for records in sets)
+    shares = [weight / sum(weights) for weight in weights]
+    orders = [
+        grain.MapDataset.source(records).shuffle(seed=seed).repeat()
+        for records, seed in zip(sets, (order_seed, *more), strict=True)
+    ]
     # The share is taken after everything random: a clip's index, and with it all its draws, is its place in the global
     # order, whatever the number of processes.
     batches = (
-        grain.MapDataset.source(records)
-        .shuffle(seed=order_seed)
-        .repeat()
+        (grain.MapDataset.mix(orders, shares) if len(sets) > 1 else orders[0])
         .map_with_index(_Numbered)
-        .random_map(_MakeExample(records, run, image_size, patch_size, tokenizer), seed=example_seed)
+        .random_map(_MakeExample(sets, run, image_size, patch_size, tokenizer), seed=example_seed)
         .slice(slice(process_index, None, process_count))
         .batch(run.train.batch_size // process_count, drop_remainder=True)
     )
-    return Batches(batches, len(records), run.data.workers, run.data.prefetch)
+    return Batches(batches, ClipSets(sets, tuple(shares)), run.data.workers, run.data.prefetch)
 
 
 def evaluation_clips(
@@ -103,7 +109,7 @@ def evaluation_clips(
     """
     records = _Records(os.fspath(folder), split)
     for number in range(len(records)):
-        record = records.parse(number, records[number][1])
+        record = records.parse(number, records[number][-1])
         chosen = segment_indices(len(record.jpegs), num_frames, None)
         yield record, np.stack([fit(frame, image_size, resize) for frame in records.frames(number, record, chosen)])
 
@@ -115,9 +121,9 @@ class Batches(grain.DatasetIterator):
     the right batch, so a run may go on with any number of them. Orbax saves and restores it like a Grain iterator.
     """
 
-    def __init__(self, batches: Any, num_records: int, workers: int, prefetch: int) -> None:
+    def __init__(self, batches: Any, sets: "ClipSets", workers: int, prefetch: int) -> None:
         super().__init__()
-        self.num_records = num_records
+        self.sets = sets
         self._batches = batches
         self._workers = workers
         self._prefetch = prefetch
@@ -181,6 +187,28 @@ class Batches(grain.DatasetIterator):
             reader.close()
 
 
+class ClipSets:
+    """What is trained on: one set of clips, or several that are mixed.
+
+    Attributes:
+      digest: of their shards as written; a run that goes on compares it with the one it began with.
+      num_clips: of all together.
+    """
+
+    def __init__(self, sets: Sequence["_Records"], shares: tuple[float, ...]) -> None:
+        self.digest = ",".join(records.digest for records in sets)
+        self.num_clips = sum(map(len, sets))
+        names = [os.path.basename(os.path.abspath(records.folder)) for records in sets]
+        if len(set(names)) < len(names):
+            names = [records.folder for records in sets]
+        titles = [f"epoch/{name}" for name in names] if len(names) > 1 else ["epoch"]
+        self._passes = {title: share / len(of) for title, share, of in zip(titles, shares, sets, strict=True)}
+
+    def epochs(self, clips: int) -> dict[str, float]:
+        """How often the clips of each set were seen, after so many of all: `epoch`, or `epoch/FOLDER` for each set."""
+        return {title: clips * rate for title, rate in self._passes.items()}
+
+
 def _end_with_parent(worker_index: int, worker_count: int) -> None:
     """End this loader process when the training process is gone, and not before.
 
@@ -205,25 +233,33 @@ class _Numbered:
     """A raw record of the source and its place in the endless global order."""
 
     index: int
-    element: tuple[int, bytes]
+    element: tuple[int, int, bytes]
 
 
 class _Records:
     """The records of a split with their numbers, and their decoding with errors that say which record it was."""
 
-    def __init__(self, folder: str, split: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, split: str, which: int = 0) -> None:
+        self.folder = folder
         self._split = split
+        self._which = which  # of the sets of a mixture
         self._shards = shard_format.open_shards(folder, split)
+        if not len(self._shards):
+            raise ConfigError(f"split {split!r} of {folder} has no clips: set data.split or data.shards")
+
+    @property
+    def digest(self) -> str:
+        """Of the shards."""
+        return self._shards.digest
 
     def __len__(self) -> int:
         return len(self._shards)
 
-    def __getitem__(self, number: int) -> tuple[int, bytes]:
-        return number, self._shards[number]
+    def __getitem__(self, number: int) -> tuple[int, int, bytes]:
+        return self._which, number, self._shards[number]
 
     def __repr__(self) -> str:
-        return f"{self._folder}:{self._split}"
+        return f"{self.folder}:{self._split}"
 
     def parse(self, number: int, raw: bytes) -> shard_format.Record:
         """The record, DataError with its number if it cannot be read or has no frames."""
@@ -254,7 +290,7 @@ class _Records:
         """A DataError that names the record."""
         which = f"record {number}" + (f" (id {name})" if name else "")
         return DataError(
-            f"{which} of split {self._split} in {self._folder}: {fault}; write the shards again with `harvest shards`"
+            f"{which} of split {self._split} in {self.folder}: {fault}; write the shards again with `harvest shards`"
         )
 
 
@@ -262,7 +298,7 @@ class _Records:
 class _MakeExample(grain.transforms.RandomMap):
     """One raw record to one training example; all chance comes from the generator that Grain seeds by index."""
 
-    records: _Records
+    sets: tuple[_Records, ...]
     run: RunConfig
     image_size: int
     patch_size: int
@@ -270,32 +306,21 @@ class _MakeExample(grain.transforms.RandomMap):
 
     def random_map(self, element: _Numbered, rng: np.random.Generator) -> dict[str, Any]:
         """The example; see `training_batches` for its arrays."""
-        number, raw = element.element
+        which, number, raw = element.element
         model, text, data, train = self.run.model, self.run.text, self.run.data, self.run.train
-        record = self.records.parse(number, raw)
+        records = self.sets[which]
+        record = records.parse(number, raw)
         if not record.captions:
-            raise self.records.error(number, record.id, "no caption")
+            raise records.error(number, record.id, "no caption")
 
         chosen = segment_indices(len(record.jpegs), model.num_frames, rng if data.sampling == "random" else None)
-        frames = self.records.frames(number, record, chosen)
-        first = next(frames)
-        height, width, _ = first.shape
-        flip = data.flip and bool(rng.random() < 0.5)
-        crop = (
-            random_crop(height, width, data.min_scale, flip, rng)
-            if data.crop == "random"
-            else center_crop(height, width, flip)
-        )
-        cells = (self.image_size // self.patch_size) ** 2
-        shown: Iterable[UInt8[np.ndarray, "H W 3"]] = itertools.chain([first], frames)
         # a clip's place in the global order says which step it is for
         unmasked = element.index // train.batch_size >= train.steps - train.unmasked_steps
-        keep, weights = 1.0 if unmasked else model.keep_ratio, None
-        if model.drop_scope == "motion" and keep < 1:  # wants all frames at once
-            shown = clip = np.stack(list(shown))
-            weights = motion_weights(clip, crop, self.image_size // self.patch_size)
-        positions = keep_positions(rng, model.num_frames, cells, keep, model.drop_scope, weights)
-        patches = kept_patches(shown, crop, self.image_size, self.patch_size, positions)
+        keep = 1.0 if unmasked else model.keep_ratio
+        try:
+            patches, positions = self._look(StoredClip([record.jpegs[which] for which in chosen.tolist()]), keep, rng)
+        except ValueError as error:
+            raise records.error(number, record.id, str(error)) from error
 
         caption = record.captions[rng.integers(len(record.captions))]
         ids = self.tokenizer([caption], text.length)[0]
@@ -310,3 +335,24 @@ class _MakeExample(grain.transforms.RandomMap):
             "slot_weights": weights,
             "index": np.int64(element.index),
         }
+
+    def _look(
+        self, clip: StoredClip, keep: float, rng: np.random.Generator
+    ) -> tuple[UInt8[np.ndarray, "K P"], Int[np.ndarray, " K"]]:
+        """Crop a clip and drop patches of it by chance; what is dropped is not even decoded where that saves time."""
+        model, data, size, patch = self.run.model, self.run.data, self.image_size, self.patch_size
+        flip = data.flip and bool(rng.random() < 0.5)
+        crop = (
+            random_crop(clip.height, clip.width, data.min_scale, flip, rng)
+            if data.crop == "random"
+            else center_crop(clip.height, clip.width, flip)
+        )
+        cells = (size // patch) ** 2
+        if model.drop_scope == "motion" and keep < 1:  # wants to see all frames first
+            frames = np.stack(list(clip.frames()))
+            weights = motion_weights(frames, crop, size // patch)
+            positions = keep_positions(rng, model.num_frames, cells, keep, model.drop_scope, weights)
+            return kept_patches(frames, crop, size, patch, positions), positions
+        positions = keep_positions(rng, model.num_frames, cells, keep, model.drop_scope)
+        touched = touched_tiles(crop, size, patch, positions, clip.tiles, TILE)
+        return kept_patches(clip.frames_with(touched), crop, size, patch, positions), positions
