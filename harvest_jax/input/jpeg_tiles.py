@@ -59,7 +59,7 @@ def read_tiling(jpegs: Sequence[bytes]) -> Tiling | None:
 def _read_header(jpeg: bytes) -> Tiling | None:
     place, restarts = 2, 0
     size: tuple[int, int, int] | None = None
-    while jpeg[place : place + 1] == b"\xff":
+    while len(jpeg) >= place + 4 and jpeg[place] == 0xFF:
         marker, length = jpeg[place + 1], int.from_bytes(jpeg[place + 2 : place + 4], "big")
         body = jpeg[place + 4 : place + 2 + length]
         if len(body) < length - 2 or length < 2:
