@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     data.crop = "random"  # random or center square crop of the model's image size
     data.min_scale = 0.5  # random crop: least share of the largest square's area; 1.0: all of it
     data.flip = False  # mirror half of the clips (captions with left and right forbid it)
-    data.workers = 0  # loader processes; 0 reads in threads of this process
+    data.workers = 0  # loader processes; -1: one for each core; 0 reads in threads of this process
     data.prefetch = 2  # batches made ahead
 
     config.train = train = ConfigDict()

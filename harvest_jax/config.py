@@ -208,7 +208,7 @@ def _range_faults(config: RunConfig) -> list[str]:
         "text.length": (text.length, 3, 77),
         "text.mask_ratio": (text.mask_ratio, 0, 1),
         "data.min_scale": (data.min_scale, 0.01, 1),
-        "data.workers": (data.workers, 0, 1024),
+        "data.workers": (data.workers, -1, 1024),
         "data.prefetch": (data.prefetch, 1, 1024),
         "train.steps": (train.steps, 1, 10**9),
         "train.batch_size": (train.batch_size, 1, 10**7),

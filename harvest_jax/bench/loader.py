@@ -18,7 +18,7 @@ from harvest_jax.bench.step import versions
 from harvest_jax.config import RunConfig
 from harvest_jax.errors import ConfigError, HarvestError
 from harvest_jax.input.frames import segment_indices
-from harvest_jax.input.pipeline import training_batches
+from harvest_jax.input.pipeline import num_workers, training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.train.initialise import model_config
 from harvest_jax.train.loop import ON_DEVICE
@@ -51,8 +51,9 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
     config = model_config(run)
     mesh = make_mesh(run.mesh, run.train.batch_size)
     cores = len(os.sched_getaffinity(0))
-    if run.data.workers:
-        cores = min(cores, run.data.workers)
+    workers = num_workers(run.data.workers)
+    if workers:
+        cores = min(cores, workers)
     bare = functools.partial(_limit, run, cores, seconds / 2)
     decoding, reading = bare("decode"), bare("read")
 
@@ -99,7 +100,7 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
         "resident_bytes": resident,
         "clips": batches.sets.num_clips,
         "batch": size,
-        "workers": run.data.workers,
+        "workers": workers,
         "prefetch": run.data.prefetch,
         "frames": video.num_frames,
         "kept": batch["patches"].shape[1],

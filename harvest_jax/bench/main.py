@@ -25,8 +25,8 @@ one JSON object: clips_per_s, step_ms_p50, step_ms_p95, tokens, mfu, device, tfl
 and what was measured with which versions."""
 
 
-_LOADER = """What is timed is the loader of `harvest train`: shards to batches of kept patches on the devices, and no model
-behind it. On the same cores, before and after: decoding alone, whole frames as many as the clips' examples need, their
+_LOADER = """What is timed is the loader of `harvest train`: shards to batches of kept patches on the devices, and no
+model behind it. On the same cores, before and after: decoding alone, whole frames as many as the clips need, their
 bytes lying in memory; and reading records alone.
 
   harvest bench loader --shards shards/webvid

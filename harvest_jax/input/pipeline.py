@@ -88,7 +88,7 @@ def training_batches(
         .slice(slice(process_index, None, process_count))
         .batch(run.train.batch_size // process_count, drop_remainder=True)
     )
-    return Batches(batches, ClipSets(sets, tuple(shares)), run.data.workers, run.data.prefetch)
+    return Batches(batches, ClipSets(sets, tuple(shares)), num_workers(run.data.workers), run.data.prefetch)
 
 
 def evaluation_clips(
@@ -112,6 +112,11 @@ def evaluation_clips(
         record = records.parse(number, records[number][-1])
         chosen = segment_indices(len(record.jpegs), num_frames, None)
         yield record, np.stack([fit(frame, image_size, resize) for frame in records.frames(number, record, chosen)])
+
+
+def num_workers(workers: int) -> int:
+    """`data.workers` as a number of processes: -1 is one for each core that this process may run on."""
+    return workers if workers >= 0 else len(os.sched_getaffinity(0))
 
 
 class Batches(grain.DatasetIterator):
