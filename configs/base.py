@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     data.flip = False  # mirror half of the clips (captions with left and right forbid it)
     data.workers = 0  # loader processes; -1: one for each core; 0 reads in threads of this process
     data.prefetch = 2  # batches made ahead
+    data.bad_records = 0  # damaged records that a run gets over, the next one in their place; one more ends it
 
     config.train = train = ConfigDict()
     train.steps = 1000

@@ -59,6 +59,7 @@ class DataFields:
     flip: bool
     workers: int
     prefetch: int
+    bad_records: int
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -210,6 +211,7 @@ def _range_faults(config: RunConfig) -> list[str]:
         "data.min_scale": (data.min_scale, 0.01, 1),
         "data.workers": (data.workers, -1, 1024),
         "data.prefetch": (data.prefetch, 1, 1024),
+        "data.bad_records": (data.bad_records, 0, 10**9),
         "train.steps": (train.steps, 1, 10**9),
         "train.batch_size": (train.batch_size, 1, 10**7),
         "train.accumulate": (train.accumulate, 1, train.batch_size),

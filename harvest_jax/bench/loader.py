@@ -17,8 +17,9 @@ from harvest_jax.bench.processes import cpu_seconds, resident_bytes
 from harvest_jax.bench.step import versions
 from harvest_jax.config import RunConfig
 from harvest_jax.errors import ConfigError, HarvestError
+from harvest_jax.input.batches import num_workers
 from harvest_jax.input.frames import segment_indices
-from harvest_jax.input.pipeline import num_workers, training_batches
+from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.train.initialise import model_config
 from harvest_jax.train.loop import ON_DEVICE

@@ -27,7 +27,7 @@ def run_steps(
     state: TrainState,
     frozen: Any,
     batches: Any,
-    epochs: Callable[[int], dict[str, float]],
+    report: Callable[[int], dict[str, float]],
     mesh: jax.sharding.Mesh,
     checkpointer: Checkpointer,
     writer: MetricWriter,
@@ -44,7 +44,7 @@ def run_steps(
       state: donated.
       frozen: the other parameters.
       batches: iterator of this process's batches, at the place that fits the state.
-      epochs: how often the clips were seen after so many, to be logged.
+      report: what the log says of the data after so many clips.
       mesh: of the devices.
       checkpointer, writer, stop: where state, measurements and signals go.
 
@@ -77,7 +77,7 @@ def run_steps(
                 "clips_per_s": taken * train.batch_size / elapsed,
                 "step_ms": 1e3 * elapsed / taken,
                 "data_wait": waited / elapsed,
-            } | epochs(step * train.batch_size)
+            } | report(step * train.batch_size)
             writer.write(step, values)
             _stop_if_bad(state, batch)
             since, since_step, waited = time.perf_counter(), step, 0.0

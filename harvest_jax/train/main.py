@@ -71,7 +71,7 @@ def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
     fields = run.to_dict()
     for section, names in {
         "model": ("init_from", "attention", "remat"),
-        "data": ("shards", "workers", "prefetch"),
+        "data": ("shards", "workers", "prefetch", "bad_records"),
         "train": ("accumulate", "loss_chunk", "unmasked_accumulate", "log_every", "save_every", "keep_checkpoints"),
     }.items():
         for name in names:
@@ -136,7 +136,7 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
         writer = stack.enter_context(MetricWriter(workdir, train.steps, start, to_terminal, enabled=lead))
         stop = stack.enter_context(StopSignal())
         compiled = functools.cache(program.jitted)
-        state = run_steps(run, compiled, state, frozen, batches, batches.sets.epochs, mesh, checkpointer, writer, stop)
+        state = run_steps(run, compiled, state, frozen, batches, batches.report, mesh, checkpointer, writer, stop)
 
         params = meshes.fetch(merge(state.params, frozen), mesh)
         params.pop("logit_bias", None)  # of the sigmoid loss; ranks nothing, and a model folder has no place for it
