@@ -1,44 +1,35 @@
 """The real loader, timed: shards to batches on the device, beside what bounds it on the same cores."""
 
 import functools
-import multiprocessing
 import os
 import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 import jax
 import numpy as np
-import simplejpeg
 
-from data_pipeline import shard_format
+from harvest_jax.bench.bare import bare_rates
 from harvest_jax.bench.processes import cpu_seconds, resident_bytes
 from harvest_jax.bench.step import versions
 from harvest_jax.config import RunConfig
-from harvest_jax.errors import ConfigError, HarvestError
+from harvest_jax.errors import ConfigError
 from harvest_jax.input.batches import num_workers
-from harvest_jax.input.frames import segment_indices
 from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.train.initialise import model_config
 from harvest_jax.train.loop import ON_DEVICE
 from harvest_jax.train.mesh import make_mesh, put_batch
 
-_HELD = 64  # clips whose bytes lie in memory while decoding alone is timed
-_AT_ONCE = 16  # clips between two looks at the clock
-
 
 def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
     """Draw batches as `harvest train` does, put them on the devices, and do nothing else with them.
 
-    The limits are measured on as many processes as the loader has cores: half of their time before it and half after.
-    They are: decoding, whole, the frames that the clips' examples need, their bytes lying in memory; and reading
-    records in random order, without looking into them.
+    The limits (bare.py) are measured on as many processes as the loader has cores: half of the time before it, half
+    after; of a mixture on its first set.
 
     Args:
       run: the checked config; `data`, the shapes of `model` and `text`, `train.batch_size` and `mesh` matter.
-      seconds: for the loader; for each limit as long.
+      seconds: for the loader; for the limits as long.
 
     Returns:
       what `harvest bench loader --json` prints.
@@ -55,13 +46,15 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
     workers = num_workers(run.data.workers)
     if workers:
         cores = min(cores, workers)
-    bare = functools.partial(_limit, run, cores, seconds / 2)
-    decoding, reading = bare("decode"), bare("read")
+    bare = functools.partial(
+        bare_rates, run.data.folders[0], run.data.split, run.model.num_frames, cores, seconds=seconds / 2
+    )
 
     began = time.perf_counter()
     tokenizer = Tokenizer(config.text.vocab_size)
     batches = training_batches(run, config.video.image_size, config.video.patch_size, tokenizer, 0, 1)
-    opened = time.perf_counter()
+    opened = time.perf_counter() - began
+    before = bare()
 
     def draw() -> dict[str, np.ndarray]:
         batch = {name: array for name, array in next(batches).items() if name in ON_DEVICE}
@@ -69,6 +62,7 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
         return batch
 
     try:
+        began = time.perf_counter()
         batch = draw()
         first = time.perf_counter()
         while time.perf_counter() < first + min(2.0, seconds / 4):  # what was made ahead while nobody asked
@@ -84,20 +78,20 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
 
     size = run.train.batch_size
     rate = count * size / elapsed
-    limit = (decoding + bare("decode")) / 2
+    limit, reading = np.mean([before, bare()], axis=0).tolist()
     video = config.video
     return {
         "clips_per_s": rate,
         "limit_clips_per_s": limit,
         "share_of_limit": rate / limit,
-        "read_limit_clips_per_s": (reading + bare("read")) / 2,
+        "read_limit_clips_per_s": reading,
         "clips_per_core_s": count * size / used,
         "cores_used": used / elapsed,
         "limit_processes": cores,
         "bytes_per_clip": sum(array.nbytes for array in batch.values()) / size,
         "bytes_per_clip_whole": video.num_frames * video.image_size**2 * 3,
-        "open_s": opened - began,
-        "first_batch_s": first - opened,
+        "open_s": opened,
+        "first_batch_s": first - began,
         "resident_bytes": resident,
         "clips": batches.sets.num_clips,
         "batch": size,
@@ -106,60 +100,13 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
         "frames": video.num_frames,
         "kept": batch["patches"].shape[1],
         "patches": video.num_frames * video.cells_per_frame,
+        "text_length": batch["ids"].shape[1],
+        "text_slots": batch["slots"].shape[1],
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "cores": os.cpu_count(),
         "versions": versions(),
     }
-
-
-def _limit(run: RunConfig, processes: int, seconds: float, what: str) -> float:
-    """Clips a second of `processes` processes that do one thing."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(processes)
-    pairs = [context.Pipe(duplex=False) for _ in range(processes)]
-    folder, split, frames = run.data.folders[0], run.data.split, run.model.num_frames
-    workers = [
-        context.Process(target=_bare, args=(what, folder, split, frames, seconds, number, barrier, theirs), daemon=True)
-        for number, (_, theirs) in enumerate(pairs)
-    ]
-    for worker in workers:
-        worker.start()
-    for _, theirs in pairs:
-        theirs.close()
-    try:
-        return sum(ours.recv() for ours, _ in pairs)
-    except EOFError as error:
-        raise HarvestError(f"a process that was to {what} clips alone died; its own message may stand above") from error
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.join()
-
-
-def _bare(
-    what: str, folder: str, split: str, frames: int, seconds: float, number: int, barrier: Any, answer: Connection
-) -> None:
-    """In a process of its own: clips a second of reading, or of decoding, and nothing else."""
-    shards = shard_format.open_shards(folder, split)
-    rng = np.random.default_rng(number)
-    do: Callable[[], Any]
-    if what == "read":
-        do = lambda: shards[rng.integers(len(shards))]  # noqa: E731
-    else:
-        clips = []
-        for index in rng.integers(len(shards), size=_HELD).tolist():
-            jpegs = shard_format.parse(shards[index]).jpegs
-            clips.append([jpegs[which] for which in segment_indices(len(jpegs), frames, rng).tolist()])
-        do = lambda: [simplejpeg.decode_jpeg(jpeg, "RGB") for jpeg in clips[rng.integers(_HELD)]]  # noqa: E731
-    do()
-    barrier.wait(120)
-    count, begin = 0, time.perf_counter()
-    while time.perf_counter() < begin + seconds:
-        for _ in range(_AT_ONCE):
-            do()
-        count += _AT_ONCE
-    answer.send(count / (time.perf_counter() - begin))
 
 
 def table(result: dict[str, Any]) -> str:
