@@ -31,14 +31,16 @@ def get_config() -> ConfigDict:
     text.contrastive = "masked"  # caption that meets the video: masked (one text pass) or clean (two)
 
     config.data = data = ConfigDict()
-    data.shards = ""  # folder written by `harvest shards`
+    data.shards = ""  # folder written by `harvest shards`; several, with commas between them, are mixed
+    data.weights = ()  # their shares of every batch, e.g. (3, 1); empty: each in proportion to its clips
     data.split = "train"
     data.sampling = "random"  # frame within each of num_frames equal segments: random or middle
     data.crop = "random"  # random or center square crop of the model's image size
     data.min_scale = 0.5  # random crop: least share of the largest square's area; 1.0: all of it
     data.flip = False  # mirror half of the clips (captions with left and right forbid it)
-    data.workers = 0  # loader processes; 0 reads in threads of this process
+    data.workers = 0  # loader processes; -1: one for each core; 0 reads in threads of this process
     data.prefetch = 2  # batches made ahead
+    data.bad_records = 0  # damaged records that a run gets over, the next one in their place; one more ends it
 
     config.train = train = ConfigDict()
     train.steps = 1000

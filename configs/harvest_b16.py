@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.model.size = "B/16"
     config.model.remat = "dots"  # a third of the memory for 1 % more arithmetic (docs/performance.md)
-    config.data.workers = 16
-    config.data.prefetch = 32
+    config.data.workers = -1
+    config.data.prefetch = 8
     config.train.steps = 104_000
     config.train.batch_size = 1024
     config.train.learning_rate = 1e-5

@@ -51,6 +51,7 @@ class DataFields:
     """`config.data`."""
 
     shards: str
+    weights: tuple[float, ...]
     split: str
     sampling: str
     crop: str
@@ -58,6 +59,12 @@ class DataFields:
     flip: bool
     workers: int
     prefetch: int
+    bad_records: int
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The shard folders that `shards` names."""
+        return tuple(folder.strip() for folder in self.shards.split(","))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +149,8 @@ def _build(cls: type, values: Mapping[str, Any] | ConfigDict, prefix: str, fault
             value = values[name]
             if name == "lr_multipliers":
                 value = _lr_multipliers(value, faults)
+            elif name == "weights":
+                value = _weights(value, faults)
             elif field.type is float and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
             elif not isinstance(value, field.type) or (isinstance(value, bool) and field.type is not bool):  # type: ignore[arg-type]
@@ -161,6 +170,17 @@ def _lr_multipliers(value: Any, faults: list[str]) -> tuple[tuple[str, float], .
     except (TypeError, ValueError, re.error) as error:
         faults.append(f"train.lr_multipliers must be pairs of (regex, multiplier): {error}")
         return ()
+
+
+def _weights(value: Any, faults: list[str]) -> tuple[float, ...]:
+    try:
+        weights = tuple(float(weight) for weight in value)
+    except (TypeError, ValueError):
+        weights = (-1.0,)
+    if not all(0 < weight < float("inf") for weight in weights):
+        faults.append(f"data.weights must be numbers above 0, one for each folder of data.shards, not {value!r}")
+        return ()
+    return weights
 
 
 def _range_faults(config: RunConfig) -> list[str]:
@@ -189,8 +209,9 @@ def _range_faults(config: RunConfig) -> list[str]:
         "text.length": (text.length, 3, 77),
         "text.mask_ratio": (text.mask_ratio, 0, 1),
         "data.min_scale": (data.min_scale, 0.01, 1),
-        "data.workers": (data.workers, 0, 1024),
+        "data.workers": (data.workers, -1, 1024),
         "data.prefetch": (data.prefetch, 1, 1024),
+        "data.bad_records": (data.bad_records, 0, 10**9),
         "train.steps": (train.steps, 1, 10**9),
         "train.batch_size": (train.batch_size, 1, 10**7),
         "train.accumulate": (train.accumulate, 1, train.batch_size),
@@ -222,6 +243,13 @@ def _range_faults(config: RunConfig) -> list[str]:
     ):
         if parts and train.batch_size % parts:
             faults.append(f"train.{name}={parts} does not divide train.batch_size={train.batch_size}")
+    folders, weights = data.folders, data.weights
+    if weights and len(weights) != len(folders):
+        faults.append(f"data.weights has {len(weights)} numbers for {len(folders)} folders of data.shards")
+    if len(folders) > 1 and "" in folders:
+        faults.append(f"data.shards={data.shards!r} names an empty folder between its commas")
+    if len(set(folders)) < len(folders):
+        faults.append(f"data.shards={data.shards!r} names a folder twice: give it a larger share by data.weights")
     if mesh.data != -1 and mesh.data < 1:
         faults.append(f"mesh.data={mesh.data} must be -1 (all devices) or at least 1")
     if train.mlm_weight and text.mask_ratio and not model.decoder_layers:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import random
 import signal
@@ -487,13 +488,26 @@ def test_the_workdir_of_another_run_is_refused_naming_the_fields(tmp_path):
     assert restore(tmp_path) == 1  # the refused one has let the workdir go
 
 
-def test_another_number_of_processes_is_refused_only_with_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_module, "topology", lambda: {"processes": 2, "devices": 8, "platform": "cpu"})
-    save_steps(tmp_path, 1)
+def test_the_position_in_the_data_survives_another_number_of_processes(tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "topology", lambda: {"processes": 2, "devices": 8, "platform": "cpu"})
+        save_steps(tmp_path, 1)
+    batches = make_batches()
+    fresh = batches.get_state()
     with open_checkpointer(tmp_path) as checkpointer:
-        with pytest.raises(CheckpointError, match="saved by 2 processes and the run has 1 now"):
-            checkpointer.restore_latest_good(target(make_state()), make_batches())
-        assert checkpointer.restore_latest_good(target(make_state()), None)[1]["step"] == 1
+        assert checkpointer.restore_latest_good(target(make_state()), batches)[1]["step"] == 1
+    assert batches.get_state() != fresh
+    assert "topology changed" in caplog.text
+
+
+def test_positions_that_differ_between_processes_are_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    for process, state in enumerate(({"next": 3}, {"next": 3}, {"next": 4})):
+        (tmp_path / "data" / f"process_{process}-of-3.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="go on with the same number"):
+        run_identity.shared_position(tmp_path)
+    (tmp_path / "data" / "process_2-of-3.json").write_text('{"next": 3}')
+    assert run_identity.shared_position(tmp_path) == {"next": 3}
 
 
 # The frozen parameters

@@ -15,6 +15,10 @@ from harvest_jax.train.step import TrainState
 from tests.test_train_step import make_batch, make_run
 
 
+def epochs(clips):
+    return {"epoch": clips / 16}
+
+
 def test_the_last_steps_run_the_program_of_all_patches():
     run = make_run(train__steps=5, train__unmasked_steps=2)
     mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
@@ -34,7 +38,7 @@ def test_the_last_steps_run_the_program_of_all_patches():
     for start, expected in ((0, [False] * 3 + [True] * 2), (3, [True] * 2)):
         seen.clear()
         state = TrainState(step=start, params={}, opt_state=(), first_bad_step=-1)
-        loop.run_steps(run, compiled, state, {}, iter([batch] * 5), 16, mesh, *others)
+        loop.run_steps(run, compiled, state, {}, iter([batch] * 5), epochs, mesh, *others)
         assert [all_patches for all_patches, _ in seen] == expected
         assert {shape for _, shape in seen} == {(16, 8)}  # of 16; the end token is the seventh
 
@@ -74,7 +78,7 @@ def test_the_host_asks_the_device_for_numbers_only_to_log():
     others[2].requested.return_value = False
     state = TrainState(step=0, params={}, opt_state=(), first_bad_step=-1)
     batch = make_batch() | {"index": np.arange(16)}
-    loop.run_steps(run, compiled, state, {}, iter([batch] * 9), 16, mesh, *others)
+    loop.run_steps(run, compiled, state, {}, iter([batch] * 9), epochs, mesh, *others)
     assert asked == [1, 4, 8, 9]  # the first, every fourth, the last
     assert waited_for == [(step, step + 2) for step in range(1, 8)]  # never more than two steps ahead
 

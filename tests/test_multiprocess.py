@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STEPS = 4
 
 
-def train(shards, workdir, launcher, flags):
+def train(shards, workdir, launcher, flags, begins=1):
     command = [
         sys.executable,
         "-m",
@@ -33,6 +34,7 @@ def train(shards, workdir, launcher, flags):
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert ("go on from step" in done.stdout) == (begins > 1)
     return np.array([line["loss"] for line in lines])
 
 
@@ -46,3 +48,8 @@ def test_losses_do_not_depend_on_processes_and_devices(world_shards, tmp_path):
     np.testing.assert_allclose(eight, one, rtol=1e-5)
     np.testing.assert_allclose(two_by_two, one, rtol=1e-5)
     assert (tmp_path / "two" / "export" / "model.safetensors").is_file()
+
+    # what two processes began, one process ends: as if step 4 had never been
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / str(STEPS))
+    resumed = train(world_shards, tmp_path / "two", ["harvest_jax", "train"], "", begins=3)
+    np.testing.assert_allclose(resumed, one, rtol=1e-5)

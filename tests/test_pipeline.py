@@ -18,9 +18,10 @@ from orbax.checkpoint import v1 as ocp
 from data_pipeline import shard_format
 from harvest_jax.config import RunConfig, check, load_dict
 from harvest_jax.errors import ConfigError, DataError, HarvestError
+from harvest_jax.input.batches import Batches
 from harvest_jax.input.frames import prepare_clip
 from harvest_jax.input.patches import gather, num_kept, patchify
-from harvest_jax.input.pipeline import Batches, evaluation_clips, training_batches
+from harvest_jax.input.pipeline import evaluation_clips, training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from tests.shard_files import write_records
 
@@ -333,11 +334,74 @@ def test_fewer_clips_than_a_batch(shards):
     assert batch["index"].tolist() == list(range(8))
 
 
-def test_number_of_records(shards):
+def test_epochs_of_one_set(shards):
     iterator = batches(shards)
-    assert iterator.num_records == 10
     assert isinstance(iterator, grain.DatasetIterator)
+    assert iterator.sets.num_clips == 10
+    assert iterator.report(25) == {"epoch": 2.5}
     iterator.close()
+
+
+@pytest.fixture(scope="module")
+def two_sets(shards, tmp_path_factory):
+    stills = tmp_path_factory.mktemp("stills")
+    write(stills, "train", [make_record(i, frames=1, captions=(f"picture {WORDS[i]}",)) for i in range(4)])
+    return f"{shards},{stills}"
+
+
+def test_sets_are_mixed_by_weight(two_sets):
+    taken = take(two_sets, 12, "data.weights=(3, 1)")
+    drawn = [caption for batch in taken for caption in captions(batch)]
+    pictures = [caption for caption in drawn if "picture" in caption]
+    assert len(pictures) == len(drawn) / 4 == 12
+    assert all(
+        sum("picture" in caption for caption in captions(batch)) == 1 for batch in taken
+    )  # in every batch of four
+    for kind, clips in (("picture", 4), ("clip", 10)):  # every set in whole passes, each in another order
+        seen = [caption for caption in drawn if kind in caption]
+        passes = [seen[begin : begin + clips] for begin in range(0, len(seen) - clips + 1, clips)]
+        assert len(passes) >= 3
+        assert all(len(set(once)) == clips for once in passes)
+        assert len({tuple(once) for once in passes}) > 1
+
+
+def test_sets_without_weights_are_mixed_by_size(two_sets):
+    taken = take(two_sets, 14)
+    drawn = [caption for batch in taken for caption in captions(batch)]
+    assert sum("picture" in caption for caption in drawn) == len(drawn) * 4 // 14
+
+
+def test_a_mixture_resumes_exactly_and_is_shared_by_processes(two_sets):
+    overrides = ("data.weights=(2, 1)",)
+    whole = take(two_sets, 6, *overrides)
+    iterator = batches(two_sets, *overrides)
+    iterator.set_state({"next_batch": 4})
+    assert_equal([next(iterator), next(iterator)], whole[4:])
+    assert iterator.report(30) == {
+        f"epoch/{os.path.basename(folder)}": pytest.approx(value)
+        for folder, value in zip(two_sets.split(","), (2.0, 2.5), strict=True)
+    }
+    iterator.close()
+    parts = [take(two_sets, 6, *overrides, process=(index, 2)) for index in range(2)]
+    for number, batch in enumerate(whole):
+        for name, rows in batch.items():
+            for index, part in enumerate(parts):
+                assert np.array_equal(part[number][name], rows[index::2]), name
+
+
+@pytest.mark.parametrize(
+    ("shards_field", "weights", "fault"),
+    [
+        ("a,b", "(1,)", "1 numbers for 2 folders"),
+        ("a,b", "(1, 0)", "numbers above 0"),
+        ("a,b", "(1, 'x')", "numbers above 0"),
+        ("a,", "()", "empty folder"),
+        ("a,b,a", "()", "twice"),
+    ],
+)
+def test_mixtures_that_cannot_be(shards_field, weights, fault):
+    with pytest.raises(ConfigError, match=fault):
+        config(shards_field, f"data.weights={weights}")
 
 
 def test_batch_that_processes_cannot_share(shards):
@@ -367,6 +431,69 @@ def test_a_bad_record_is_named(tmp_path, changes, fault):
     with pytest.raises(DataError, match=f"record 0 .*clip-5.* of split train in {tmp_path}.*{fault}") as caught:
         next(iterator)
     assert "\n" not in str(caught.value)
+    iterator.close()
+
+
+def damage(folder: Path, split: str, number: int) -> None:
+    """Flip one bit in the middle of a record's first frame, in its file."""
+    shards = shard_format.open_shards(folder, split)
+    jpeg = shard_format.parse(shards[number]).jpegs[0]
+    for path in shards.paths:
+        content = bytearray(path.read_bytes())
+        place = content.find(jpeg)
+        if place >= 0:
+            content[place + len(jpeg) // 2] ^= 4
+            path.write_bytes(content)
+            return
+    raise AssertionError("not found")
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    write(tmp_path, "train", [make_record(i) for i in range(6)])
+    sound = take(tmp_path, 3)
+    damage(tmp_path, "train", 2)
+    damage(tmp_path, "train", 3)
+    return tmp_path, sound
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_records_are_replaced_and_counted(damaged, caplog, workers):
+    folder, sound = damaged
+    iterator = batches(folder, "data.bad_records=2", f"data.workers={workers}")
+    taken = [next(iterator) for _ in range(3)]
+    assert iterator.report(12)["bad_records"] == 2
+    iterator.close()
+    lines = [record.message for record in caplog.records if "is damaged" in record.message]
+    assert sorted(line.split(" of ")[0] for line in lines) == ["record 2", "record 3"]  # once, though drawn twice
+    replaced = 0
+    for before, after in zip(sound, taken, strict=True):
+        assert before.keys() == after.keys()
+        for row, (was, now) in enumerate(zip(captions(before), captions(after), strict=True)):
+            if was in ("the clip number three", "the clip number four"):  # records 2 and 3 of the stored order
+                assert now == "the clip number five"
+                replaced += 1
+            else:
+                assert all(np.array_equal(before[name][row], after[name][row]) for name in before)
+    assert replaced == 4
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_one_damaged_record_more_than_allowed_ends_the_run(damaged, allowed):
+    folder, _ = damaged
+    iterator = batches(folder, f"data.bad_records={allowed}")
+    with pytest.raises(DataError, match="damaged.*again" if not allowed else "more than data.bad_records=1"):
+        list(itertools.islice(iterator, 3))
+    iterator.close()
+
+
+def test_a_set_of_damaged_records_alone_is_given_up(tmp_path):
+    write(tmp_path, "train", [make_record(i) for i in range(2)])
+    damage(tmp_path, "train", 0)
+    damage(tmp_path, "train", 1)
+    iterator = batches(tmp_path, "data.bad_records=100", "train.batch_size=2")
+    with pytest.raises(DataError, match="damaged"):
+        next(iterator)
     iterator.close()
 
 

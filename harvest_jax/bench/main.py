@@ -25,31 +25,54 @@ one JSON object: clips_per_s, step_ms_p50, step_ms_p95, tokens, mfu, device, tfl
 and what was measured with which versions."""
 
 
+_LOADER = """What is timed is the loader of `harvest train`: shards to batches of kept patches on the devices, and no
+model behind it. On the same cores, before and after: decoding alone, whole frames as many as the clips need, their
+bytes lying in memory; and reading records alone.
+
+  harvest bench loader --shards shards/webvid
+  harvest bench loader --shards shards/webvid --config.data.workers=16 --batch 1024 --seconds 60 --json
+
+The last line of --json is one JSON object: clips_per_s, limit_clips_per_s (decoding alone), read_limit_clips_per_s,
+bytes_per_clip (to the devices), cores_used, clips_per_core_s, open_s, first_batch_s, resident_bytes and with which
+settings and versions."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest bench`."""
-    commands = parser.add_subparsers(dest="what", metavar="step", required=True)
-    summary = "time the training step: clips/s, milliseconds, MFU, memory"
-    step = commands.add_parser(
-        "step",
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=_STEP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        usage="harvest bench step [--config FILE[:ARGUMENT]] [--batch N] [--keep R] [--steps N] [--json] "
-        "[--config.FIELD=VALUE ...]",
+    commands = parser.add_subparsers(dest="what", metavar="step|loader", required=True)
+    step = _command(
+        commands, "step", "time the training step: clips/s, milliseconds, MFU, memory", _STEP, "[--steps N]"
     )
-    # also after the action, as with every other command; its absence there takes nothing back
-    step.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    step.add_argument("--config", metavar="FILE", help="config file (default: configs/harvest_b16.py)")
     step.add_argument(
         "--batch", type=int, metavar="N", help=f"clips a step (default: the config's; {CPU_BATCH} on CPUs)"
     )
-    step.add_argument("--keep", type=float, metavar="R", help="share of the patches kept (default: the config's)")
     step.add_argument("--steps", type=_positive, default=10, metavar="N", help="timed steps (default: 10, twice)")
     step.add_argument("--profile", type=Path, metavar="DIR", help="write a jax.profiler trace of three steps there")
-    step.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    step.set_defaults(overrides=[])  # filled with what follows --config.
+    summary = "time the loader: clips/s beside bare decoding and bare reading, bytes, cores, memory"
+    loader = _command(commands, "loader", summary, _LOADER, "--shards DIR [--seconds S]")
+    loader.add_argument("--shards", metavar="DIR", help="a folder written by `harvest shards` (default: data.shards)")
+    loader.add_argument("--batch", type=int, metavar="N", help="clips a batch (default: the config's)")
+    loader.add_argument("--seconds", type=_seconds, default=10.0, metavar="S", help="of timing (default: 10)")
+
+
+def _command(commands: Any, name: str, summary: str, epilog: str, options: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        usage=f"harvest bench {name} {options} [--config FILE[:ARGUMENT]] [--batch N] [--keep R] [--json] "
+        "[--config.FIELD=VALUE ...]",
+    )
+    # also after the action, as with every other command; its absence there takes nothing back
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument("--config", metavar="FILE", help="config file (default: configs/harvest_b16.py)")
+    parser.add_argument("--keep", type=float, metavar="R", help="share of the patches kept (default: the config's)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(overrides=[])  # filled with what follows --config.
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from harvest_jax import config as run_config
-    from harvest_jax.bench.step import bench_step
 
     overrides = list(args.overrides)
     batch = args.batch
@@ -66,17 +88,27 @@ def run(args: argparse.Namespace) -> int:
     except RuntimeError as error:  # JAX_PLATFORMS names one that is not here
         raise ConfigError(f"no device to measure on: {' '.join(str(error).split())}") from error
     if (
-        batch is None
+        args.what == "step"
+        and batch is None
         and jax.default_backend() == "cpu"
         and not any(o.startswith("train.batch_size=") for o in overrides)
     ):
         batch = CPU_BATCH * jax.device_count()
     overrides += [f"train.batch_size={batch}"] if batch is not None else []
     overrides += [f"model.keep_ratio={args.keep}"] if args.keep is not None else []
+    overrides += [f"data.shards={args.shards}"] if args.what == "loader" and args.shards else []
     config = args.config or os.path.relpath(run_config.config_file("harvest_b16.py"))
-    result = {"config": config, "overrides": overrides} | bench_step(
-        run_config.load(config, overrides), args.steps, profile=args.profile
-    )
+    checked = run_config.load(config, overrides)
+    result: dict[str, Any] = {"config": config, "overrides": overrides}
+    if args.what == "loader":
+        from harvest_jax.bench import loader
+
+        result |= loader.bench_loader(checked, args.seconds)
+        print(json.dumps(result) if args.json else loader.table(result))
+        return 0
+    from harvest_jax.bench.step import bench_step
+
+    result |= bench_step(checked, args.steps, profile=args.profile)
     print(json.dumps(result) if args.json else table(result))
     return 0
 
@@ -106,4 +138,11 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.1 <= number <= 86400:
+        raise argparse.ArgumentTypeError("must be from 0.1 to 86400")
     return number

@@ -144,14 +144,19 @@ def _about(program: TrainProgram) -> dict[str, Any]:
         "accumulate": run.train.accumulate,
         "loss_chunk": run.train.loss_chunk,
         "mesh": dict(program.mesh.shape),
-        "versions": {
-            "harvest_jax": __version__,
-            "jax": jax.__version__,
-            "jaxlib": jax.lib.__version__,
-            "python": platform.python_version(),
-            "backend": device.client.platform_version.splitlines()[0],
-        },
+        "versions": versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what the figures depend on."""
+    return {
+        "harvest_jax": __version__,
+        "jax": jax.__version__,
+        "jaxlib": jax.lib.__version__,
+        "python": platform.python_version(),
+        "backend": jax.devices()[0].client.platform_version.splitlines()[0],
     }
 
 

@@ -1,40 +1,27 @@
 """Shards to batches: the Grain chain of training, and the plain loop of evaluation.
 
-    records -> shuffle -> repeat -> example (sample, decode, crop, drop, tokenize, mask) -> share of a process -> batch
+    records -> shuffle -> repeat -> mix -> example (sample, crop, drop, decode, tokenize, mask) -> share of a process
+    -> batch
 
 Every step is a function of an index, so the batch at step k is computed from (seed, k) alone: the position in the data
 is one number, the same for any number of loader processes, and no random state is carried along. Only kept patches
 leave the loader.
 """
 
-import dataclasses
-import itertools
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import grain
 import numpy as np
-import simplejpeg
-from absl import flags
 from jaxtyping import UInt8
 
 from data_pipeline import shard_format
 from harvest_jax.config import RunConfig
-from harvest_jax.errors import ConfigError, DataError, HarvestError
-from harvest_jax.input.frames import center_crop, fit, random_crop, segment_indices
-from harvest_jax.input.motion import motion_weights
-from harvest_jax.input.patches import keep_positions
-from harvest_jax.input.resample import kept_patches
-from harvest_jax.input.text_masking import mask_slots, num_slots
+from harvest_jax.errors import ConfigError
+from harvest_jax.input.batches import Batches, ClipSets
+from harvest_jax.input.examples import MakeExample, Numbered, Records
+from harvest_jax.input.frames import fit, segment_indices
 from harvest_jax.input.tokenizer import Tokenizer
-
-__all__ = ["Batches", "evaluation_clips", "training_batches"]
-
-Batch = dict[str, np.ndarray]
 
 
 def training_batches(
@@ -44,7 +31,7 @@ def training_batches(
     tokenizer: Tokenizer,
     process_index: int,
     process_count: int,
-) -> "Batches":
+) -> Batches:
     """The endless sequence of this process's parts of the global batches.
 
     A batch is a dict of numpy arrays, B = batch_size / process_count rows:
@@ -67,22 +54,26 @@ def training_batches(
         )
     if image_size % patch_size:
         raise ConfigError(f"images of {image_size} pixels cannot be cut into patches of {patch_size}")
-    records = _Records(run.data.shards, run.data.split)
-    if not len(records):
-        raise ConfigError(f"split {run.data.split!r} of {run.data.shards} has no clips: set data.split or data.shards")
-    order_seed, example_seed = (int(word) for word in np.random.SeedSequence(run.seed).generate_state(2))
+    sets = tuple(Records(folder, run.data.split, which) for which, folder in enumerate(run.data.folders))
+    order_seed, example_seed, *more = (
+        int(word) for word in np.random.SeedSequence(run.seed).generate_state(2 + len(sets) - 1)
+    )
+    weights = run.data.weights or tuple(float(len(records)) for records in sets)
+    shares = [weight / sum(weights) for weight in weights]
+    orders = [
+        grain.MapDataset.source(records).shuffle(seed=seed).repeat()
+        for records, seed in zip(sets, (order_seed, *more), strict=True)
+    ]
     # The share is taken after everything random: a clip's index, and with it all its draws, is its place in the global
     # order, whatever the number of processes.
     batches = (
-        grain.MapDataset.source(records)
-        .shuffle(seed=order_seed)
-        .repeat()
-        .map_with_index(_Numbered)
-        .random_map(_MakeExample(records, run, image_size, patch_size, tokenizer), seed=example_seed)
+        (grain.MapDataset.mix(orders, shares) if len(sets) > 1 else orders[0])
+        .map_with_index(Numbered)
+        .random_map(MakeExample(sets, run, image_size, patch_size, tokenizer), seed=example_seed)
         .slice(slice(process_index, None, process_count))
         .batch(run.train.batch_size // process_count, drop_remainder=True)
     )
-    return Batches(batches, len(records), run.data.workers, run.data.prefetch)
+    return Batches(batches, ClipSets(sets, tuple(shares)), run.data)
 
 
 def evaluation_clips(
@@ -101,212 +92,8 @@ def evaluation_clips(
     Raises:
       DataError: the shards cannot be used, or a record cannot be decoded.
     """
-    records = _Records(os.fspath(folder), split)
+    records = Records(os.fspath(folder), split)
     for number in range(len(records)):
-        record = records.parse(number, records[number][1])
+        record = records.read(number)
         chosen = segment_indices(len(record.jpegs), num_frames, None)
         yield record, np.stack([fit(frame, image_size, resize) for frame in records.frames(number, record, chosen)])
-
-
-class Batches(grain.DatasetIterator):
-    """Iterator over batches whose whole state is the number of batches taken.
-
-    Grain's own iterators keep a state whose form depends on the number of loader processes; this one opens them anew at
-    the right batch, so a run may go on with any number of them. Orbax saves and restores it like a Grain iterator.
-    """
-
-    def __init__(self, batches: Any, num_records: int, workers: int, prefetch: int) -> None:
-        super().__init__()
-        self.num_records = num_records
-        self._batches = batches
-        self._workers = workers
-        self._prefetch = prefetch
-        self._next = 0
-        self._reader: Any = None
-
-    def __next__(self) -> Batch:
-        self._assert_not_closed()
-        self.start_prefetch()
-        try:
-            batch = next(self._reader)
-        except RuntimeError as error:
-            if "terminated unexpectedly" not in str(error):
-                raise
-            raise HarvestError(
-                f"a loader process died ({str(error).partition('.')[0]}), its own message may stand above: a script "
-                'needs the guard if __name__ == "__main__"; if memory or /dev/shm ran out, lower data.workers or '
-                "data.prefetch"
-            ) from error
-        self._next += 1
-        return batch
-
-    def start_prefetch(self) -> None:
-        """Open the readers and let them work ahead."""
-        if self._reader is None:
-            self._reader = iter(self._readers(self._batches[self._next :]))
-            self._reader.start_prefetch()
-
-    def get_state(self) -> dict[str, int]:
-        """The number of the next batch."""
-        return {"next_batch": self._next}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Go to a batch; what was made ahead is thrown away."""
-        self._close_reader()
-        self._next = int(state["next_batch"])
-
-    def close(self) -> None:
-        """Stop the loader threads or processes; safe to call again."""
-        self._closed = True
-        self._close_reader()
-
-    def __str__(self) -> str:
-        return f"Batches(next={self._next}, workers={self._workers})"
-
-    def _readers(self, batches: Any) -> Any:
-        if self._workers == 0:
-            threads = min(self._prefetch, os.cpu_count() or 1)
-            return batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=self._prefetch))
-        if not flags.FLAGS.is_parsed():  # Grain's processes read absl's flags, which only absl programs parse
-            flags.FLAGS.mark_as_parsed()
-        inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        options = grain.MultiprocessingOptions(
-            num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch // self._workers)
-        )
-        return batches.to_iter_dataset(inline).mp_prefetch(options, worker_init_fn=_end_with_parent)
-
-    def _close_reader(self) -> None:
-        reader, self._reader = getattr(self, "_reader", None), None
-        if reader is not None:
-            reader.close()
-
-
-def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """End this loader process when the training process is gone, and not before.
-
-    However the parent died: kill -9 leaves no time to tell. Ctrl-C and Slurm's warning reach every process of a run;
-    the loaders leave them to the parent, which saves first and closes them with SIGKILL.
-    """
-    del worker_index, worker_count
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Numbered:
-    """A raw record of the source and its place in the endless global order."""
-
-    index: int
-    element: tuple[int, bytes]
-
-
-class _Records:
-    """The records of a split with their numbers, and their decoding with errors that say which record it was."""
-
-    def __init__(self, folder: str, split: str) -> None:
-        self._folder = folder
-        self._split = split
-        self._shards = shard_format.open_shards(folder, split)
-
-    def __len__(self) -> int:
-        return len(self._shards)
-
-    def __getitem__(self, number: int) -> tuple[int, bytes]:
-        return number, self._shards[number]
-
-    def __repr__(self) -> str:
-        return f"{self._folder}:{self._split}"
-
-    def parse(self, number: int, raw: bytes) -> shard_format.Record:
-        """The record, DataError with its number if it cannot be read or has no frames."""
-        try:
-            record = shard_format.parse(raw)
-        except DataError as error:
-            raise self.error(number, "", str(error)) from error
-        if not record.jpegs:
-            raise self.error(number, record.id, "no frames")
-        return record
-
-    def frames(
-        self, number: int, record: shard_format.Record, chosen: np.ndarray
-    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """The chosen frames one after the other; DataError if one is no JPEG or the sizes differ."""
-        shape = None
-        for which in chosen.tolist():
-            try:
-                frame = simplejpeg.decode_jpeg(record.jpegs[which], "RGB")
-            except ValueError as error:
-                raise self.error(number, record.id, f"frame {which} cannot be read as JPEG ({error})") from error
-            if shape not in (None, frame.shape):
-                raise self.error(number, record.id, f"frame {which} is {frame.shape}, another is {shape}")
-            shape = frame.shape
-            yield frame
-
-    def error(self, number: int, name: str, fault: str) -> DataError:
-        """A DataError that names the record."""
-        which = f"record {number}" + (f" (id {name})" if name else "")
-        return DataError(
-            f"{which} of split {self._split} in {self._folder}: {fault}; write the shards again with `harvest shards`"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _MakeExample(grain.transforms.RandomMap):
-    """One raw record to one training example; all chance comes from the generator that Grain seeds by index."""
-
-    records: _Records
-    run: RunConfig
-    image_size: int
-    patch_size: int
-    tokenizer: Tokenizer
-
-    def random_map(self, element: _Numbered, rng: np.random.Generator) -> dict[str, Any]:
-        """The example; see `training_batches` for its arrays."""
-        number, raw = element.element
-        model, text, data, train = self.run.model, self.run.text, self.run.data, self.run.train
-        record = self.records.parse(number, raw)
-        if not record.captions:
-            raise self.records.error(number, record.id, "no caption")
-
-        chosen = segment_indices(len(record.jpegs), model.num_frames, rng if data.sampling == "random" else None)
-        frames = self.records.frames(number, record, chosen)
-        first = next(frames)
-        height, width, _ = first.shape
-        flip = data.flip and bool(rng.random() < 0.5)
-        crop = (
-            random_crop(height, width, data.min_scale, flip, rng)
-            if data.crop == "random"
-            else center_crop(height, width, flip)
-        )
-        cells = (self.image_size // self.patch_size) ** 2
-        shown: Iterable[UInt8[np.ndarray, "H W 3"]] = itertools.chain([first], frames)
-        # a clip's place in the global order says which step it is for
-        unmasked = element.index // train.batch_size >= train.steps - train.unmasked_steps
-        keep, weights = 1.0 if unmasked else model.keep_ratio, None
-        if model.drop_scope == "motion" and keep < 1:  # wants all frames at once
-            shown = clip = np.stack(list(shown))
-            weights = motion_weights(clip, crop, self.image_size // self.patch_size)
-        positions = keep_positions(rng, model.num_frames, cells, keep, model.drop_scope, weights)
-        patches = kept_patches(shown, crop, self.image_size, self.patch_size, positions)
-
-        caption = record.captions[rng.integers(len(record.captions))]
-        ids = self.tokenizer([caption], text.length)[0]
-        slots, weights = mask_slots(
-            rng, ids, self.tokenizer.eot, text.mask_ratio, num_slots(text.length, text.mask_ratio)
-        )
-        return {
-            "patches": patches,
-            "positions": positions,
-            "ids": ids,
-            "slots": slots,
-            "slot_weights": weights,
-            "index": np.int64(element.index),
-        }

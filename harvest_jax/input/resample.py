@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 
 from harvest_jax.input.frames import Crop
 
@@ -38,16 +38,10 @@ def kept_patches(
     Raises:
       ValueError: fewer frames than the positions reach.
     """
-    cells = image_size // patch_size
-    frame, cell = np.divmod(positions, cells * cells)
-    row, column = np.divmod(cell, cells)
-    if crop.flip:  # a mirrored clip's cell is the mirror image of the cell on the other side
-        column = cells - 1 - column
-    if crop.side == image_size:
-        starts, size = patch_size * np.arange(cells), patch_size
-    else:
-        starts, down, across = _weights(crop.side, image_size, patch_size)
-        size = down.shape[2]
+    frame, row, column = _cells(positions, crop, image_size // patch_size)
+    starts, size = _spans(crop, image_size, patch_size)
+    if crop.side != image_size:
+        _, down, across = _weights(crop.side, image_size, patch_size)
 
     top, left = starts[row], starts[column]
     patches = np.empty((len(positions), patch_size, patch_size * 3), np.uint8)
@@ -68,6 +62,53 @@ def kept_patches(
     if crop.flip:
         patches = patches.reshape(len(positions), patch_size, patch_size, 3)[:, :, ::-1]
     return patches.reshape(len(positions), patch_size * patch_size * 3)
+
+
+def touched_tiles(
+    crop: Crop,
+    image_size: int,
+    patch_size: int,
+    positions: Int[np.ndarray, " K"],
+    shape: tuple[int, int, int],
+    tile: int,
+) -> Bool[np.ndarray, "T rows columns"]:
+    """Where `kept_patches` looks: which tiles of `tile` x `tile` pixels hold pixels of the windows.
+
+    Args:
+      crop, image_size, patch_size, positions: as for `kept_patches`.
+      shape: frames, and rows and columns of tiles in each.
+      tile: side of a tile in pixels.
+    """
+    frame, row, column = _cells(positions, crop, image_size // patch_size)
+    starts, size = _spans(crop, image_size, patch_size)
+    top, left = crop.top + starts[row], crop.left + starts[column]
+    first_row, last_row = top // tile, (top + size - 1) // tile
+    first_column, last_column = left // tile, (left + size - 1) // tile
+    touched = np.zeros(shape, bool)
+    for down in range((size - 2) // tile + 2):
+        for across in range((size - 2) // tile + 2):
+            touched[frame, np.minimum(first_row + down, last_row), np.minimum(first_column + across, last_column)] = (
+                True
+            )
+    return touched
+
+
+def _cells(
+    positions: Int[np.ndarray, " K"], crop: Crop, cells: int
+) -> tuple[Int[np.ndarray, " K"], Int[np.ndarray, " K"], Int[np.ndarray, " K"]]:
+    """Frame, row and column, in the frames as stored."""
+    frame, cell = np.divmod(positions, cells * cells)
+    row, column = np.divmod(cell, cells)
+    # a mirrored clip's cell is the mirror image of the cell on the other side
+    return frame, row, cells - 1 - column if crop.flip else column
+
+
+def _spans(crop: Crop, image_size: int, patch_size: int) -> tuple[Int[np.ndarray, " n"], int]:
+    """Where the window of each row (equally column) of cells begins in the crop, and the windows' side, in pixels."""
+    if crop.side == image_size:
+        return patch_size * np.arange(image_size // patch_size), patch_size
+    starts, down, _ = _weights(crop.side, image_size, patch_size)
+    return starts, down.shape[2]
 
 
 def _windows(frame: UInt8[np.ndarray, "H W 3"], crop: Crop, size: int) -> UInt8[np.ndarray, "n n {size} {3*size}"]:

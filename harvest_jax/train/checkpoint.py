@@ -23,7 +23,7 @@ from harvest_jax.errors import CheckpointError, Preempted
 from harvest_jax.train import agree, integrity
 from harvest_jax.train.integrity import DamagedError
 from harvest_jax.train.orbax_files import BackgroundSave, begin_save, brief, hush, load
-from harvest_jax.train.run_identity import check_identity, check_topology, topology
+from harvest_jax.train.run_identity import check_identity, same_processes, shared_position, topology
 from harvest_jax.train.state_items import abstract, check_spec, from_items, spec, to_items
 from harvest_jax.train.step_folders import StepFolders, write_fault
 
@@ -190,8 +190,8 @@ class Checkpointer:
           (state of the type of `target_state`, the saved meta with "step" added).
 
         Raises:
-          CheckpointError: the step belongs to another config, to other frozen parameters, to another number of
-            processes, or has other names, shapes or dtypes. (An older step would be no better.)
+          CheckpointError: the step belongs to another config, to other frozen parameters, or has other names, shapes
+            or dtypes. (An older step would be no better.)
         """
         self.wait()
         step = agree.on_primary(lambda: self._primary.newest_good())
@@ -205,9 +205,11 @@ class Checkpointer:
         items = to_items(target_state)
         check_spec(meta["arrays"], spec(items), folder)
         wanted = {name: abstract(tree) for name, tree in items.items()}
-        if data_iterator is not None:
+        same = same_processes(meta["topology"])
+        if data_iterator is not None and same:
             wanted["data"] = data_iterator
-        check_topology(meta["topology"], folder, data_iterator is not None)
+        elif data_iterator is not None:
+            data_iterator.set_state(shared_position(folder))
         loaded = load(folder, wanted)
         loaded.pop("data", None)
         self._saved = {step}

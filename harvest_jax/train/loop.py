@@ -27,7 +27,7 @@ def run_steps(
     state: TrainState,
     frozen: Any,
     batches: Any,
-    num_clips: int,
+    report: Callable[[int], dict[str, float]],
     mesh: jax.sharding.Mesh,
     checkpointer: Checkpointer,
     writer: MetricWriter,
@@ -44,7 +44,7 @@ def run_steps(
       state: donated.
       frozen: the other parameters.
       batches: iterator of this process's batches, at the place that fits the state.
-      num_clips: of the split.
+      report: what the log says of the data after so many clips.
       mesh: of the devices.
       checkpointer, writer, stop: where state, measurements and signals go.
 
@@ -77,8 +77,7 @@ def run_steps(
                 "clips_per_s": taken * train.batch_size / elapsed,
                 "step_ms": 1e3 * elapsed / taken,
                 "data_wait": waited / elapsed,
-                "epoch": step * train.batch_size / num_clips,
-            }
+            } | report(step * train.batch_size)
             writer.write(step, values)
             _stop_if_bad(state, batch)
             since, since_step, waited = time.perf_counter(), step, 0.0

@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     checked = run_config.load(args.config, args.overrides)
     if args.validate_only:
         model_config(checked)
-        shards = open_shards(checked.data.shards, checked.data.split)
-        print(f"the config is sound; {len(shards)} clips in split {checked.data.split}")
+        clips = sum(len(open_shards(folder, checked.data.split)) for folder in checked.data.folders)
+        print(f"the config is sound; {clips} clips in split {checked.data.split}")
         return 0
     if checked.distributed:
         distributed.initialize_from_environment()
@@ -71,12 +71,14 @@ def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
     fields = run.to_dict()
     for section, names in {
         "model": ("init_from", "attention", "remat"),
-        "data": ("shards", "workers", "prefetch"),
+        "data": ("shards", "workers", "prefetch", "bad_records"),
         "train": ("accumulate", "loss_chunk", "unmasked_accumulate", "log_every", "save_every", "keep_checkpoints"),
     }.items():
         for name in names:
             del fields[section][name]
     del fields["mesh"], fields["distributed"]
+    if not run.data.weights:  # runs that began before there were any have no such field
+        del fields["data"]["weights"]
     return json.loads(json.dumps(fields | {"data_digest": data_digest}))
 
 
@@ -101,7 +103,6 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
     lead = jax.process_index() == 0
     program = train_program(run)
     mesh, config = program.mesh, program.config
-    shards = open_shards(run.data.shards, run.data.split)
 
     with contextlib.ExitStack() as stack:
         batches = training_batches(
@@ -115,7 +116,7 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
         stack.callback(batches.close)
         train = run.train
         checkpointer = stack.enter_context(
-            Checkpointer(workdir, train.save_every, train.keep_checkpoints, identity(run, shards.digest))
+            Checkpointer(workdir, train.save_every, train.keep_checkpoints, identity(run, batches.sets.digest))
         )
 
         trained, frozen = partition(initial_parameters(run, program.model), train.lr_multipliers)
@@ -130,12 +131,12 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
         start = int(state.step)
         if lead:
             write_atomically(workdir / "config.json", json.dumps(run.to_dict(), indent=2).encode() + b"\n")
-            print(_opening(run, config, mesh, len(shards), start), flush=True)
+            print(_opening(run, config, mesh, batches.sets.num_clips, start), flush=True)
 
         writer = stack.enter_context(MetricWriter(workdir, train.steps, start, to_terminal, enabled=lead))
         stop = stack.enter_context(StopSignal())
         compiled = functools.cache(program.jitted)
-        state = run_steps(run, compiled, state, frozen, batches, len(shards), mesh, checkpointer, writer, stop)
+        state = run_steps(run, compiled, state, frozen, batches, batches.report, mesh, checkpointer, writer, stop)
 
         params = meshes.fetch(merge(state.params, frozen), mesh)
         params.pop("logit_bias", None)  # of the sigmoid loss; ranks nothing, and a model folder has no place for it

@@ -1,5 +1,6 @@
 """Whether a checkpoint belongs to the run that wants to go on from it."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,29 @@ def topology() -> dict[str, Any]:
     return {"processes": jax.process_count(), "devices": jax.device_count(), "platform": jax.default_backend()}
 
 
-def check_topology(saved: dict[str, Any], folder: Path, with_data: bool) -> None:
-    """Compare the `topology` of a checkpoint in `folder` with this run's; other devices are fine, with a warning.
-
-    Raises:
-      CheckpointError: the number of processes changed and the position in the data is wanted.
-    """
+def same_processes(saved: dict[str, Any]) -> bool:
+    """Whether as many processes run now as saved; where `saved`, a checkpoint's `topology`, is another, warn."""
     now = topology()
-    if with_data and saved["processes"] != now["processes"]:
-        raise CheckpointError(
-            f"{folder} was saved by {saved['processes']} processes and the run has {now['processes']} now: "
-            "the position in the data is kept for each process, so go on with the same number"
-        )
     if saved != now:
         log.warning("topology changed: saved on %s, now %s; losses agree closely, not bit for bit", saved, now)
+    return bool(saved["processes"] == now["processes"])
+
+
+def shared_position(folder: Path) -> dict[str, Any]:
+    """The position in the data that every process of a checkpoint had: of `Batches` all have one.
+
+    Args:
+      folder: of a step; an iterator's state lies there as `data/process_0-of-2.json` and so on.
+
+    Raises:
+      CheckpointError: they differ: the order of that data depends on the number of processes.
+    """
+    states = [json.loads(path.read_bytes()) for path in sorted((folder / "data").glob("process_*-of-*.json"))]
+    if not states or any(state != states[0] for state in states):
+        raise CheckpointError(
+            f"{folder} keeps a position in the data for each of its processes: go on with the same number of them"
+        )
+    return states[0]
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""What bounds a loader: decoding alone and reading alone, on as many processes as it has cores."""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from data_pipeline import shard_format
+from harvest_jax.errors import HarvestError
+from harvest_jax.input.frames import segment_indices
+
+_HELD = 64  # clips whose bytes lie in memory while decoding alone is timed
+_AT_ONCE = 16  # clips between two looks at the clock
+_PATIENCE = 120  # seconds for a process to start
+
+
+def bare_rates(folder: str, split: str, num_frames: int, processes: int, seconds: float) -> tuple[float, float]:
+    """Clips a second of all processes together: decoding `num_frames` whole frames of each, and reading records.
+
+    The bytes that are decoded lie in memory; what is read is not looked into. Each for half of the time.
+
+    Raises:
+      HarvestError: a process died.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    pipes = [context.Pipe(duplex=False) for _ in range(processes)]
+    task = (folder, split, num_frames, seconds / 2)
+    workers = [
+        context.Process(target=_measure, args=(*task, number, barrier, theirs), daemon=True)
+        for number, (_, theirs) in enumerate(pipes)
+    ]
+    for worker in workers:
+        worker.start()
+    for _, theirs in pipes:
+        theirs.close()
+    try:
+        rates = np.array([ours.recv() for ours, _ in pipes])
+    except EOFError as error:
+        raise HarvestError("a process that was to decode alone died; its own message may stand above") from error
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
+    return float(rates[:, 0].sum()), float(rates[:, 1].sum())
+
+
+def _measure(
+    folder: str, split: str, num_frames: int, seconds: float, number: int, barrier: Any, answer: Connection
+) -> None:
+    """In a process of its own."""
+    shards = shard_format.open_shards(folder, split)
+    rng = np.random.default_rng(number)
+    clips = []
+    for index in rng.integers(len(shards), size=_HELD).tolist():
+        jpegs = shard_format.parse(shards[index]).jpegs
+        clips.append([jpegs[which] for which in segment_indices(len(jpegs), num_frames, rng).tolist()])
+    barrier.wait(_PATIENCE)
+    decoding = _rate(lambda: [simplejpeg.decode_jpeg(jpeg, "RGB") for jpeg in clips[rng.integers(_HELD)]], seconds)
+    barrier.wait(_PATIENCE)
+    answer.send((decoding, _rate(lambda: shards[rng.integers(len(shards))], seconds)))
+
+
+def _rate(do: Callable[[], Any], seconds: float) -> float:
+    do()
+    count, begin = 0, time.perf_counter()
+    while time.perf_counter() < begin + seconds:
+        for _ in range(_AT_ONCE):
+            do()
+        count += _AT_ONCE
+    return count / (time.perf_counter() - begin)

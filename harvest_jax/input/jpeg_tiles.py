@@ -1,0 +1,127 @@
+"""Decoding only those parts of stored frames in which kept patches lie.
+
+`harvest shards` writes frames as JPEG with a restart marker after every unit of 16 x 16 pixels (a tile): nothing in a
+tile depends on its neighbours, so any choice of tiles, strung together behind the frame's own header, is a JPEG again.
+The tiles that a clip's kept patches touch, a fifth of them at 90 % dropped, become one such picture, decoded by
+one call of the ordinary decoder. The pixels are bit for bit those of the whole frames decoded with the same settings.
+
+Those settings are colour doubled by repetition (`fastupsample`). The decoder's usual interpolation looks across the
+tile's edge; what that costs in PSNR stands in docs/data.md.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import simplejpeg
+from jaxtyping import Bool, Shaped, UInt8
+
+TILE = 16  # pixels: the coding unit of a JPEG with halved colour
+_HIGHEST = 65535 // TILE  # tiles one above the other in one picture: a JPEG is no higher
+_RESTARTS = [bytes([0xFF, 0xD0 + number % 8]) for number in range(_HIGHEST)]
+_FRAME, _RESTART_INTERVAL, _SCAN, _END = 0xC0, 0xDD, 0xDA, b"\xff\xd9"
+_ROW = np.dtype(f"V{TILE * 3}")  # the pixels of a row of a tile, copied as one thing: three times as fast
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """What the frames of one clip have in common, written alike as they are: the header of their JPEGs.
+
+    `height` and `width` are those of a frame in pixels, `rows` and `columns` count its tiles, `size_at` is the place of
+    height and width (two bytes each) in the header.
+    """
+
+    header: bytes
+    height: int
+    width: int
+    size_at: int
+
+    @property
+    def rows(self) -> int:
+        """Of tiles."""
+        return -(-self.height // TILE)
+
+    @property
+    def columns(self) -> int:
+        """Of tiles."""
+        return -(-self.width // TILE)
+
+
+def read_tiling(jpegs: Sequence[bytes]) -> Tiling | None:
+    """The common header of frames as `harvest shards` writes them; None: they have to be decoded as wholes."""
+    tiling = _read_header(jpegs[0])
+    if tiling is None or not all(jpeg.startswith(tiling.header) for jpeg in jpegs):
+        return None
+    return tiling
+
+
+def _read_header(jpeg: bytes) -> Tiling | None:
+    place, restarts = 2, 0
+    size: tuple[int, int, int] | None = None
+    while len(jpeg) >= place + 4 and jpeg[place] == 0xFF:
+        marker, length = jpeg[place + 1], int.from_bytes(jpeg[place + 2 : place + 4], "big")
+        body = jpeg[place + 4 : place + 2 + length]
+        if len(body) < length - 2 or length < 2:
+            return None
+        if marker == _FRAME and length == 17 and (body[5], body[7], body[10], body[13]) == (3, 0x22, 0x11, 0x11):
+            size = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big"), place + 5
+        elif marker == _RESTART_INTERVAL and length == 4:
+            restarts = int.from_bytes(body, "big")
+        elif marker == _SCAN:
+            if size is None or 0 in size or restarts != 1:
+                return None
+            return Tiling(jpeg[: place + 2 + length], *size)
+        place += 2 + length
+    return None
+
+
+def decode_tiles(
+    tiling: Tiling, jpegs: Sequence[bytes], wanted: Bool[np.ndarray, "T rows columns"]
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames of a clip, right in the wanted tiles; elsewhere their pixels are anything.
+
+    Args:
+      tiling: of these frames.
+      jpegs: T frames.
+      wanted: which tiles of each.
+
+    Yields:
+      one buffer, uint8 [16 * rows, 16 * columns, 3], filled anew for each frame: use it before the next.
+
+    Raises:
+      ValueError: a frame is damaged.
+    """
+    chosen = [np.flatnonzero(mask) for mask in wanted]
+    tiles = [tile for jpeg, which in zip(jpegs, chosen, strict=True) for tile in _cut(tiling, jpeg, which)]
+    parts = [_decode(tiling, tiles[begin : begin + _HIGHEST]) for begin in range(0, len(tiles), _HIGHEST)]
+    pixels = parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty((0, TILE), _ROW)])
+    canvas = np.empty((tiling.rows, TILE, tiling.columns), _ROW)
+    by_tile = canvas.swapaxes(1, 2)
+    done = 0
+    for which in chosen:
+        row, column = np.divmod(which, tiling.columns)
+        by_tile[row, column] = pixels[done : done + len(which)]
+        done += len(which)
+        yield canvas.view(np.uint8).reshape(tiling.rows * TILE, tiling.columns * TILE, 3)
+
+
+def _cut(tiling: Tiling, jpeg: bytes, which: np.ndarray) -> list[bytes]:
+    """The bytes of some tiles of a frame, without their restart markers."""
+    begin, end = len(tiling.header), len(jpeg) - len(_END)
+    scan = np.frombuffer(jpeg, np.uint8, end - begin, begin)
+    marks = np.flatnonzero(scan[:-1] == 0xFF)  # what follows is a marker, or 0 where the byte itself is meant
+    marks = marks[(scan[marks + 1] & 0xF8) == 0xD0] + begin
+    if len(marks) != tiling.rows * tiling.columns - 1 or not jpeg.endswith(_END):
+        raise ValueError(f"a frame is damaged: it has {len(marks) + 1} tiles instead of {tiling.rows * tiling.columns}")
+    begins, ends = np.append(begin, marks + 2)[which], np.append(marks, end)[which]
+    return [jpeg[first:last] for first, last in zip(begins.tolist(), ends.tolist(), strict=True)]
+
+
+def _decode(tiling: Tiling, tiles: list[bytes]) -> Shaped[np.ndarray, "n 16"]:
+    """Tiles, decoded as one picture in which they stand one above the other; each row of pixels is one element."""
+    size = (len(tiles) * TILE).to_bytes(2, "big") + TILE.to_bytes(2, "big")
+    header = tiling.header[: tiling.size_at] + size + tiling.header[tiling.size_at + 4 :]
+    scan = b"".join(itertools.chain.from_iterable(zip(tiles, _RESTARTS, strict=False)))
+    picture = simplejpeg.decode_jpeg(header + scan[:-2] + _END, "RGB", fastupsample=True)
+    return picture.reshape(len(tiles), TILE, TILE * 3).view(_ROW)[..., 0]

@@ -1,0 +1,65 @@
+"""The chosen frames of a stored clip: their size, and their pixels, whole or only where they are wanted."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import simplejpeg
+from jaxtyping import Bool, UInt8
+
+from harvest_jax.input.jpeg_tiles import TILE, decode_tiles, read_tiling
+
+_MOST = 0.6  # share of the tiles above which whole frames are faster to decode
+
+
+class StoredClip:
+    """Frames of one record, for training.
+
+    Attributes:
+      height, width: of each frame, in pixels.
+      tiles: frames, and rows and columns of tiles of `TILE` pixels in each.
+    """
+
+    def __init__(self, jpegs: Sequence[bytes]):
+        """Raises ValueError if the first of them is no JPEG."""
+        self._jpegs = jpegs
+        self._tiling = read_tiling(jpegs)
+        if self._tiling is not None:
+            self.height, self.width = self._tiling.height, self._tiling.width
+        else:
+            with _naming(0):
+                self.height, self.width = simplejpeg.decode_jpeg_header(jpegs[0])[:2]
+        self.tiles = len(jpegs), -(-self.height // TILE), -(-self.width // TILE)
+
+    def frames(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """Whole frames, one after the other.
+
+        Raises:
+          ValueError: one is no JPEG, or of another size than the first.
+        """
+        for number, jpeg in enumerate(self._jpegs):
+            with _naming(number):
+                frame = simplejpeg.decode_jpeg(jpeg, "RGB", fastupsample=True)
+            if frame.shape[:2] != (self.height, self.width):
+                raise ValueError(f"frame {number} is {frame.shape}, another is {self.height} x {self.width}")
+            yield frame
+
+    def frames_with(self, wanted: Bool[np.ndarray, "T rows columns"]) -> Iterator[UInt8[np.ndarray, "H2 W2 3"]]:
+        """Frames that are right in the wanted tiles: the same pixels as `frames` gives, for less work.
+
+        They may be larger than the clip by less than a tile, and each may lie where the one before it lay.
+
+        Raises:
+          ValueError: as `frames`.
+        """
+        if self._tiling is None or np.count_nonzero(wanted) > _MOST * wanted.size:
+            return self.frames()
+        return decode_tiles(self._tiling, self._jpegs, wanted)
+
+
+@contextlib.contextmanager
+def _naming(number: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"frame {number} cannot be read as JPEG ({error})") from error
