@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 FRAMES, SIZE, LEAST = 8, 224, 0.5
+REPEATED = 64  # times that each clip of the manifest is in the set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,7 @@ def compare(shards: Path, arguments: argparse.Namespace) -> dict:
     for used in [cores[:1], cores] if len(cores) > 1 else [cores]:
         for workers in sorted({0, len(used)}):
             ours = bench(shards, arguments, used, workers)
-            cases.append({"what": "harvest_jax", "cores": len(used)} | ours)
+            cases.append({"what": "harvest_jax"} | ours | {"cores": len(used)})
             print(f"{len(used)} cores, {workers} loader processes: {ours['clips_per_s']:.0f} clips/s", flush=True)
         for kind in ("video", "jpeg"):
             options = ["--manifest", str(arguments.manifest), "--shards", str(shards), "--batch", str(arguments.batch)]
@@ -165,23 +166,25 @@ def compare(shards: Path, arguments: argparse.Namespace) -> dict:
     return {"machine": platform.processor() or platform.machine(), "cases": cases}
 
 
-def many(shards: Path, arguments: argparse.Namespace) -> dict:
-    """A set of many files: the one shard of the small set, linked under as many names."""
+def enlarge(shards: Path, folder: Path, count: int) -> Path:
+    """A set of `count` files: copies of the one file of the small set. (Grain's shuffle is slow on tiny sets.)"""
     from data_pipeline.shard_format import checksum_path, shard_path
 
-    folder = shards.parent / "many"
     folder.mkdir()
     info = json.loads((shards / "dataset_info.json").read_text())
     (split,) = [split for split in info["splits"] if split["name"] == "train"]
     (length,) = split["shardLengths"]
-    split["shardLengths"] = [length] * arguments.many
+    split["shardLengths"] = [length] * count
     info["splits"] = [split]
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    for number in range(arguments.many):
-        shutil.copyfile(shard_path(shards, "train", 0, 1), shard_path(folder, "train", number, arguments.many))
+    original = shard_path(shards, "train", 0, 1)
+    for number in range(count):
+        try:
+            os.link(original, shard_path(folder, "train", number, count))
+        except OSError:  # another disk
+            shutil.copyfile(original, shard_path(folder, "train", number, count))
     shutil.copyfile(checksum_path(shards, "train"), checksum_path(folder, "train"))
-    cores = sorted(os.sched_getaffinity(0))
-    return {"shards": arguments.many} | bench(folder, arguments, cores, len(cores))
+    return folder
 
 
 def soak(shards: Path, arguments: argparse.Namespace) -> dict:
@@ -222,14 +225,13 @@ def main() -> None:
         if not arguments.shards:
             write_shards(arguments.manifest, shards)
         if arguments.many:
-            moved = Path(scratch) / "shards"
-            if moved != shards:
-                shutil.copytree(shards, moved)
-            result = many(moved, arguments)
+            cores = sorted(os.sched_getaffinity(0))
+            result = bench(enlarge(shards, Path(scratch) / "many", arguments.many), arguments, cores, len(cores))
+            result["shards"] = arguments.many
         elif arguments.soak:
-            result = soak(shards, arguments)
+            result = soak(enlarge(shards, Path(scratch) / "many", REPEATED), arguments)
         else:
-            result = compare(shards, arguments)
+            result = compare(enlarge(shards, Path(scratch) / "many", REPEATED), arguments)
     text = json.dumps(result, indent=1) + "\n"
     if arguments.out:
         arguments.out.write_text(text)

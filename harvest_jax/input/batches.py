@@ -1,11 +1,15 @@
 """The iterator over batches that training draws from, and the end of its loader processes."""
 
+import contextlib
+import ctypes
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
@@ -19,6 +23,7 @@ from harvest_jax.input.examples import Records
 log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def num_workers(workers: int) -> int:
@@ -112,11 +117,12 @@ class Batches(grain.DatasetIterator):
             return batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=self._prefetch))
         if not flags.FLAGS.is_parsed():  # Grain's processes read absl's flags, which only absl programs parse
             flags.FLAGS.mark_as_parsed()
+        _start_tracker_quietly()
         inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = grain.MultiprocessingOptions(
             num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch // self._workers)
         )
-        return batches.to_iter_dataset(inline).mp_prefetch(options, worker_init_fn=_end_with_parent)
+        return batches.to_iter_dataset(inline).mp_prefetch(options, worker_init_fn=_begin_worker)
 
     def _close_reader(self) -> None:
         reader, self._reader = getattr(self, "_reader", None), None
@@ -148,13 +154,30 @@ class ClipSets:
         return {title: clips * rate for title, rate in self._passes.items()}
 
 
-def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """End this loader process when the training process is gone, and not before.
+def _start_tracker_quietly() -> None:
+    """Start Python's tracker of shared memory so that it does not complain of what it has to clear away.
+
+    At the end of a run the loaders are killed with batches made ahead, whose memory it frees, and warns of.
+    """
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")  # which it inherits
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
+
+
+def _begin_worker(worker_index: int, worker_count: int) -> None:
+    """End this loader process when the training process is gone, and not before; keep memory that will be needed again.
 
     However the parent died: kill -9 leaves no time to tell. Ctrl-C and Slurm's warning reach every process of a run;
     the loaders leave them to the parent, which saves first and closes them with SIGKILL.
     """
     del worker_index, worker_count
+    with contextlib.suppress(AttributeError, OSError):  # another C library than GNU's
+        # Every batch fills the same few megabytes; giving them back to the kernel in between, as malloc does, costs a
+        # page fault for each 4 kB of the next one.
+        for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(option, 2**31 - 1 if option == _M_TRIM_THRESHOLD else 2**25)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -92,30 +92,38 @@ def decode_tiles(
     Raises:
       ValueError: a frame is damaged.
     """
-    chosen = [np.flatnonzero(mask) for mask in wanted]
-    tiles = [tile for jpeg, which in zip(jpegs, chosen, strict=True) for tile in _cut(tiling, jpeg, which)]
+    tiles = _cut(tiling, jpegs, wanted)
     parts = [_decode(tiling, tiles[begin : begin + _HIGHEST]) for begin in range(0, len(tiles), _HIGHEST)]
     pixels = parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty((0, TILE), _ROW)])
     canvas = np.empty((tiling.rows, TILE, tiling.columns), _ROW)
     by_tile = canvas.swapaxes(1, 2)
     done = 0
-    for which in chosen:
-        row, column = np.divmod(which, tiling.columns)
-        by_tile[row, column] = pixels[done : done + len(which)]
-        done += len(which)
+    for mask in wanted:
+        row, column = np.nonzero(mask)
+        by_tile[row, column] = pixels[done : done + len(row)]
+        done += len(row)
         yield canvas.view(np.uint8).reshape(tiling.rows * TILE, tiling.columns * TILE, 3)
 
 
-def _cut(tiling: Tiling, jpeg: bytes, which: np.ndarray) -> list[bytes]:
-    """The bytes of some tiles of a frame, without their restart markers."""
-    begin, end = len(tiling.header), len(jpeg) - len(_END)
-    scan = np.frombuffer(jpeg, np.uint8, end - begin, begin)
-    marks = np.flatnonzero(scan[:-1] == 0xFF)  # what follows is a marker, or 0 where the byte itself is meant
-    marks = marks[(scan[marks + 1] & 0xF8) == 0xD0] + begin
-    if len(marks) != tiling.rows * tiling.columns - 1 or not jpeg.endswith(_END):
-        raise ValueError(f"a frame is damaged: it has {len(marks) + 1} tiles instead of {tiling.rows * tiling.columns}")
-    begins, ends = np.append(begin, marks + 2)[which], np.append(marks, end)[which]
-    return [jpeg[first:last] for first, last in zip(begins.tolist(), ends.tolist(), strict=True)]
+def _cut(tiling: Tiling, jpegs: Sequence[bytes], wanted: Bool[np.ndarray, "T rows columns"]) -> list[bytes]:
+    """The bytes of the wanted tiles of all frames, in order, without their restart markers."""
+    joined = b"".join(jpegs)  # one search instead of one for each frame
+    ends = np.cumsum([len(jpeg) for jpeg in jpegs])
+    begins = np.append(0, ends[:-1]) + len(tiling.header)
+    content = np.frombuffer(joined, np.uint8)
+    marks = np.flatnonzero(content[:-1] == 0xFF)  # what follows is a marker, or 0 where the byte itself is meant
+    marks = marks[(content[marks + 1] & 0xF8) == 0xD0]
+    first, last = np.searchsorted(marks, begins), np.searchsorted(marks, ends)  # a header may hold such bytes, too
+    inner = tiling.rows * tiling.columns - 1
+    for number, jpeg in enumerate(jpegs):
+        if last[number] - first[number] != inner or not jpeg.endswith(_END):
+            found = last[number] - first[number] + 1
+            raise ValueError(f"frame {number} is damaged: it has {found} tiles instead of {inner + 1}")
+    marks = marks[first[:, None] + np.arange(inner)]
+    chosen = wanted.reshape(len(jpegs), inner + 1)
+    starts = np.concatenate([begins[:, None], marks + 2], axis=1)[chosen].tolist()
+    stops = np.concatenate([marks, ends[:, None] - len(_END)], axis=1)[chosen].tolist()
+    return [joined[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
 
 def _decode(tiling: Tiling, tiles: list[bytes]) -> Shaped[np.ndarray, "n 16"]:
