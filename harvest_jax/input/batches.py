@@ -48,6 +48,8 @@ class Batches(grain.DatasetIterator):
         self._prefetch = data.prefetch
         self._next = 0
         self._reader: Any = None
+        if self._workers:
+            _start_tracker_quietly()
 
     def __next__(self) -> Batch:
         self._assert_not_closed()
@@ -117,7 +119,6 @@ class Batches(grain.DatasetIterator):
             return batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=self._prefetch))
         if not flags.FLAGS.is_parsed():  # Grain's processes read absl's flags, which only absl programs parse
             flags.FLAGS.mark_as_parsed()
-        _start_tracker_quietly()
         inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = grain.MultiprocessingOptions(
             num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch // self._workers)
