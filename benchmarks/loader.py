@@ -136,13 +136,15 @@ def on_cores(cores: list[int], *command: str, **more: str) -> dict:
 
 
 def bench(shards: Path, arguments: argparse.Namespace, cores: list[int], workers: int) -> dict:
-    return on_cores(
+    result = on_cores(
         cores,
         *("-m", "harvest_jax", "bench", "loader", "--json", "--shards", str(shards)),
         *("--batch", str(arguments.batch), "--seconds", str(arguments.seconds)),
         f"--config.data.workers={workers}",
         JAX_PLATFORMS="cpu",
     )
+    result["overrides"] = [override for override in result["overrides"] if not override.startswith("data.shards=")]
+    return result
 
 
 def write_shards(manifest: Path, out: Path) -> None:

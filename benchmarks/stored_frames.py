@@ -65,10 +65,6 @@ class Stored:
     side: int = 256
 
 
-def jpeg(quality: int, colour: str = "420") -> Encode:
-    return lambda frames: [simplejpeg.encode_jpeg(frame, quality, "RGB", colour) for frame in frames]
-
-
 def decode_jpegs(**shortcuts: bool) -> Decode:
     return lambda blobs, wanted: [simplejpeg.decode_jpeg(blobs[index], "RGB", **shortcuts) for index in wanted]
 
@@ -83,6 +79,12 @@ def pillow(kind: str, **options: Any) -> Encode:
         return blobs
 
     return encode
+
+
+def jpeg(quality: int, colour: str = "4:2:0", tiles: int = 1) -> Encode:
+    """A restart marker after every `tiles` units of coding, none for 0."""
+    markers = {"restart_marker_blocks": tiles} if tiles else {}
+    return pillow("JPEG", quality=quality, subsampling=colour, **markers)
 
 
 def decode_pillow(blobs: Sequence[bytes], wanted: Sequence[int]) -> list[np.ndarray]:
@@ -135,9 +137,20 @@ BASE = Stored("JPEG 90, halved colour", lambda frames: [encode_jpeg(frame) for f
 AXES: dict[str, list[Stored]] = {
     "jpeg": [
         *(Stored(f"JPEG {quality}, halved colour", jpeg(quality), decode_jpegs()) for quality in (75, 85, 90, 95)),
-        *(Stored(f"JPEG {quality}, full colour", jpeg(quality, "444"), decode_jpegs()) for quality in (75, 85, 90, 95)),
-        Stored("JPEG 90, halved colour, best tables", pillow("JPEG", quality=90, optimize=True), decode_jpegs()),
-        Stored("JPEG 90, halved colour, progressive", pillow("JPEG", quality=90, progressive=True), decode_jpegs()),
+        *(
+            Stored(f"JPEG {quality}, full colour", jpeg(quality, "4:4:4"), decode_jpegs())
+            for quality in (75, 85, 90, 95)
+        ),
+        Stored("JPEG 90, halved colour, no markers", jpeg(90, tiles=0), decode_jpegs()),
+        Stored("JPEG 90, halved colour, every other marker", jpeg(90, tiles=2), decode_jpegs()),
+        Stored(
+            "JPEG 90, halved colour, no markers, best tables", pillow("JPEG", quality=90, optimize=True), decode_jpegs()
+        ),
+        Stored(
+            "JPEG 90, halved colour, no markers, progressive",
+            pillow("JPEG", quality=90, progressive=True),
+            decode_jpegs(),
+        ),
     ],
     "decoder": [
         BASE,

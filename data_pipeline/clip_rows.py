@@ -11,13 +11,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest_layouts import ANSWERS, OWN, RowFault
-from data_pipeline.media_paths import VideoRejected, resolve_below
+from data_pipeline.manifest_layouts import ANSWERS, MAX_COLUMNS, OWN, RowFault
+from data_pipeline.media_paths import VideoRejected, check_name, is_one_line, resolve_below
 from data_pipeline.source_line import WHOLE, Line, Place
 from harvest_jax.errors import DataError
 
 DEFAULT_SPLIT = "train"
-MAX_CAPTION = 10_000  # characters of one caption; of all other columns together ten times as many
+MAX_CAPTION = 10_000  # characters of one caption
 _MAX_ID = 256
 _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
@@ -43,7 +43,10 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Reject:
-    """A row that was not used. `id` is "line N" where it has none; `reason` reads "kind: detail"."""
+    """A row that was not used. `id` is "line N" where it has none; `reason` reads "kind: detail".
+
+    `split` is the one among whose rejects it is listed: its own or, where that is not known, the source's first.
+    """
 
     id: str
     video: str
@@ -65,42 +68,62 @@ class RowChecker:
     """Turns the lines of one source after the other into rows and rejects, and remembers which ids are taken.
 
     What it remembers of a row is its id and one number, see `_taken`.
+
+    Attributes:
+      other_splits: those that were not wanted.
+      home: where the source's rejects are listed whose split is not known; "" before the first one that is.
     """
 
     def __init__(self, root: Path, split: str | None):
         self.root, self.split = str(root), split
         self.other_splits: set[str] = set()
-        # of each id: where it was (lines counted over all sources) and a checksum of its video, packed into one number
+        self.home = split or ""
+        # of each id: where it was (lines counted over all sources) and a checksum of its clip, packed into one number
         self._taken: dict[str, int] = {}
         self._sources: list[Path] = []
         self._begins: list[int] = []  # the number of lines before each source
         self._place = 0
+        self._named = False  # whether a row of this source has a split that can be one
+        self._bad_split = ""  # what is wrong with the first that cannot
 
     def begin(self, source: Path) -> None:
         """The lines that follow are this source's."""
         self._sources.append(source)
         self._begins.append(self._place)
+        self.home, self._named, self._bad_split = self.split or "", False, ""
+
+    def end(self) -> None:
+        """No more lines follow that could say what the splits are.
+
+        Raises:
+          DataError: no row named a split that can be one, but some tried to.
+        """
+        if self._bad_split and not self._named:
+            raise DataError(f"{self._sources[-1]}: {self._bad_split}")
+        self.home = self.home or DEFAULT_SPLIT
 
     def check(self, line: Line) -> Row | Reject | None:
         """A line in our own columns as a row or a reject; None where it is of a split that is not wanted.
 
-        Raises:
-          DataError: its split cannot be the name of one.
+        A reject's split is "" where neither it nor any line before it says what it is.
         """
         self._place = self._begins[-1] + line.number
-        split = self._split_of(line.cells)
-        if self.split is not None and split not in (self.split, ""):
-            self.other_splits.add(split)
-            return None
-        if line.fault:
-            return self._reject(line, line.fault, split)
+        split = ""
         try:
+            split = self._split_of(line.cells)
+            if self.split is not None and split not in (self.split, ""):
+                self.other_splits.add(split)
+                return None
+            if line.fault:
+                raise RowFault(line.fault)
             row = self._row(line, split)
-        except (RowFault, VideoRejected) as fault:
-            return self._reject(line, fault.reason if isinstance(fault, VideoRejected) else str(fault), split)
+        except VideoRejected as fault:
+            return self._reject(line, fault.reason, split)
+        except RowFault as fault:
+            return self._reject(line, str(fault), split)
         except RecursionError:
             return self._reject(line, "bad row: lists within lists within lists, too deep to be read", split)
-        self._taken[row.id] = self._place << 32 | zlib.crc32((line.clip or row.video).encode())
+        self._taken[row.id] = self._place << 32 | _checksum(line.clip or row.video, row.start, row.end)
         return row
 
     def _reject(self, line: Line, reason: str, split: str) -> Reject:
@@ -108,18 +131,20 @@ class RowChecker:
         if line.folder and video:
             video = f"{line.folder}/{video}"
         default = _printable(_stem(line.clip)) if line.clip else f"line {line.number}"
-        return Reject(name or default, video, reason, split or self.split or DEFAULT_SPLIT)
+        return Reject(name or default, video, reason, split or self.home)
 
     def _split_of(self, cells: dict[str, Any]) -> str:
         """The row's split; "" where the column is there and the cell is empty."""
-        if "split" not in cells:
-            return self.split or DEFAULT_SPLIT
-        name = str(cells["split"] or "").strip()
-        if name:
-            try:
-                check_split(name)
-            except DataError as error:
-                raise DataError(f"{self._sources[-1]}: {error}") from error
+        name = str(cells["split"] or "").strip() if "split" in cells else self.split or DEFAULT_SPLIT
+        if not name:
+            return ""
+        try:
+            check_split(name)
+        except DataError as error:
+            self._bad_split = self._bad_split or str(error)
+            raise RowFault(f"bad split: {error}") from error
+        self._named = True
+        self.home = self.home or name
         return name
 
     def _row(self, line: Line, split: str) -> Row:
@@ -130,18 +155,20 @@ class RowChecker:
         if not isinstance(video, str) or not video.strip():
             raise RowFault("bad path: no video is named")
         video = video.strip()
-        resolve_below(self.root, video)
+        check_name(video)
         if line.folder:
             video = f"{line.folder}/{video}"
-            resolve_below(self.root, video)
+        resolve_below(self.root, video)
         start, end = _seconds(cells.get("start"), "start"), _seconds(cells.get("end"), "end")
         if end is not None and end <= (start or 0.0):
-            raise RowFault(f"bad span: it ends at {end:g} s, not after its start at {start or 0:g} s")
+            raise RowFault(f"bad span: it ends at {end:.10g} s, not after its start at {start or 0:.10g} s")
         others = {name: value for name, value in cells.items() if name not in OWN} if line.extra is None else line.extra
         extra = {str(name): _jsonable(value) for name, value in others.items()}
         text = json.dumps(extra, ensure_ascii=False)
-        if len(text) > 10 * MAX_CAPTION:
-            raise RowFault(f"too much text: the other columns hold more than {10 * MAX_CAPTION:,} characters")
+        if len(text) > MAX_COLUMNS:
+            if line.extra is None:
+                raise RowFault(f"too much text: the other columns hold more than {MAX_COLUMNS:,} characters")
+            extra = _smallest(extra)  # what a program wrote beside the clip (subtitles, say) is no reason to lose it
         _encodable(text + video, "a column")
         captions = _captions(cells, answers=any(extra.get(name) not in (None, "") for name in ANSWERS))
         name = self._id(cells.get("id"), line.clip or video, start, end)
@@ -149,18 +176,21 @@ class RowChecker:
 
     def _id(self, given: Any, clip: str, start: float | None, end: float | None) -> str:
         if given is None or given == "":
-            span = "".join(f"_{time:g}" for time in (start, end) if time is not None)
+            span = "".join(f"_{time:.10g}" for time in (start, end) if time is not None)
             stem = posixpath.splitext(clip)[0]
-            # with its folder, or its ending too, where another file has the name
-            candidates = [f"{posixpath.basename(stem)}{span}", f"{stem}{span}", f"{clip}{span}"]
-        else:
+            # with its folder, with both ends, or with its ending too, where another clip has the name
+            both = f"_{start or 0:.10g}_{'end' if end is None else f'{end:.10g}'}" if span else ""
+            candidates = [f"{posixpath.basename(stem)}{span}", f"{stem}{span}", f"{stem}{both}", f"{clip}{span}"]
+        elif isinstance(given, str | int) and not isinstance(given, bool):
             candidates = [str(given).strip()]
+        else:
+            raise RowFault("bad id: it is neither a text nor a whole number")
         for name in candidates:
-            if not name or len(name) > _MAX_ID or not name.isprintable():
+            if not name or len(name) > _MAX_ID or not is_one_line(name):
                 raise RowFault(f"bad id: it is empty, longer than {_MAX_ID} characters or holds control characters")
             if name not in self._taken:
                 return name
-            if self._taken[name] & 0xFFFFFFFF == zlib.crc32(clip.encode()):
+            if self._taken[name] & 0xFFFFFFFF == _checksum(clip, start, end):
                 break
         raise RowFault(
             f"duplicate id: {name!r} is {self._whose(name)} (several captions of one clip go into one row, as a list "
@@ -178,12 +208,23 @@ def _stem(clip: str) -> str:
     return posixpath.splitext(posixpath.basename(clip))[0]
 
 
+def _checksum(clip: str, start: float | None, end: float | None) -> int:
+    return zlib.crc32(f"{clip} {start} {end}".encode())
+
+
+def _smallest(extra: dict[str, Any]) -> dict[str, Any]:
+    """As many of the columns as are allowed together; the largest are left out."""
+    sizes = {name: len(json.dumps({name: value}, ensure_ascii=False)) for name, value in extra.items()}
+    total = sum(sizes.values())
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if total <= MAX_COLUMNS:
+            break
+        total -= sizes.pop(name)
+    return {name: value for name, value in extra.items() if name in sizes}
+
+
 def _captions(cells: dict[str, Any], answers: bool) -> tuple[str, ...]:
-    value = cells.get("caption", cells.get("captions"))
-    texts = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    if not all(isinstance(text, str) for text in texts):
-        raise RowFault("bad caption: it is neither a text nor a list of texts")
-    captions = tuple(text.strip() for text in texts if text.strip())
+    captions = _texts(cells.get("caption")) or _texts(cells.get("captions"))
     if not captions and not answers:
         raise RowFault("empty caption")
     longest = max(map(len, captions), default=0)
@@ -192,6 +233,13 @@ def _captions(cells: dict[str, Any], answers: bool) -> tuple[str, ...]:
     for caption in captions:
         _encodable(caption, "the caption")
     return captions
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    texts = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    if not all(isinstance(text, str) for text in texts):
+        raise RowFault("bad caption: it is neither a text nor a list of texts")
+    return tuple(text.strip() for text in texts if text.strip())
 
 
 def _seconds(value: Any, column: str) -> float | None:

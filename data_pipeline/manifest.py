@@ -8,13 +8,13 @@ WebDataset tars, of videos with captions beside them, or a TFDS dataset does in 
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data_pipeline import manifest_layouts, manifest_tables
 from data_pipeline.clip_rows import DEFAULT_SPLIT, MAX_CAPTION, Reject, Row, RowChecker, check_split
 from data_pipeline.manifest_layouts import ANSWERS, RowFault
-from data_pipeline.media_paths import VideoRejected, resolve_below
+from data_pipeline.media_paths import VideoRejected, local_name, resolve_below
 from data_pipeline.source_line import Line, Place
 from data_pipeline.sources import media_folder, tfds_folder, webdataset
 from harvest_jax.errors import DataError
@@ -31,6 +31,8 @@ __all__ = [
     "iter_manifest",
     "read_manifest",
 ]
+
+_MAX_HELD = 10_000  # rejects that wait for a first row which says what its split is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +72,11 @@ class ManifestStream:
         taken = False
         for source in self.sources:
             found = False
-            for part in webdataset.tars_of(source) or [source]:
+            for part in self._parts(source):
                 checker.begin(part)
-                for line in self._lines(part):
+                for result in _with_splits(map(checker.check, self._lines(part)), checker):
                     found = True
-                    if (result := checker.check(line)) is not None:
+                    if result is not None:
                         taken = True
                         yield result
             if not found:
@@ -84,15 +86,21 @@ class ManifestStream:
             others = ", ".join(sorted(checker.other_splits))
             raise DataError(f"{sources} has no rows of the split {self.split!r}; its splits: {others}")
 
+    def _parts(self, source: Path) -> list[Path]:
+        if source.is_dir() and not tfds_folder.is_dataset(source):
+            return webdataset.tars_of(source) or [source]
+        return [source]
+
     def _lines(self, source: Path) -> Iterator[Line]:
+        if source.is_dir():
+            name = self._below_root(source)
+            if tfds_folder.is_dataset(source):
+                return tfds_folder.read_lines(source, name, str(self.root), self.split, self.fields)
+            return media_folder.read_lines(source, name, str(self.root))
         if webdataset.is_tar(source):
             return webdataset.read_lines(source, self._below_root(source))
-        if not source.is_dir():
-            folder = self._below_root(source.parent) if self.rebased else ""
-            return _table_lines(source, self.root / folder, "" if folder == "." else folder)
-        if tfds_folder.is_dataset(source):
-            return tfds_folder.read_lines(source, self._below_root(source), self.split, self.fields)
-        return media_folder.read_lines(source, self._below_root(source), str(self.root))
+        folder = self._below_root(source.parent) if self.rebased else ""
+        return _table_lines(source, self.root / folder, "" if folder == "." else folder)
 
     def _below_root(self, path: Path) -> str:
         """The path's name below the root.
@@ -101,7 +109,7 @@ class ManifestStream:
           DataError: it lies elsewhere, or is a link to elsewhere.
         """
         real = os.path.realpath(path) if path.is_dir() else os.path.join(os.path.realpath(path.parent), path.name)
-        name = os.path.relpath(real, self.root)
+        name = local_name(os.path.relpath(real, self.root))
         try:
             if name != ".":
                 resolve_below(str(self.root), name)
@@ -166,6 +174,29 @@ def read_manifest(path: str | Path, root: str | Path | None = None, split: str |
     return Manifest(rows, rejects, stream.root)
 
 
+def _with_splits(results: Iterable[Row | Reject | None], checker: RowChecker) -> Iterator[Row | Reject | None]:
+    """The results of one source; rejects that come before any split is known are held back until one is.
+
+    Raises:
+      DataError: no row has a split that can be one, and some should.
+    """
+    held: list[Reject] = []
+    for result in results:
+        waits = isinstance(result, Reject) and not result.split
+        if isinstance(result, Reject) and waits:
+            held.append(result)
+            if len(held) < _MAX_HELD:
+                continue
+        if held:
+            checker.end()
+            yield from (dataclasses.replace(early, split=checker.home) for early in held)
+            held.clear()
+        if not waits:
+            yield result
+    checker.end()
+    yield from (dataclasses.replace(early, split=checker.home) for early in held)
+
+
 def _table_lines(path: Path, root: Path, folder: str) -> Iterator[Line]:
     """The rows in our own columns, whatever the file's layout."""
     layout, first_fault = None, ""
@@ -180,7 +211,8 @@ def _table_lines(path: Path, root: Path, folder: str) -> Iterator[Line]:
         fault = line.fault or ("" if layout else "no cells")
         if layout is None or fault:
             first_fault = first_fault or f"{path}, line {line.number}: {fault}"
-            yield Line(line.number, line.cells, f"bad row: {fault}", folder=folder)
+            # the cells may stand under the wrong columns: none of them is believed to be a split
+            yield Line(line.number, line.cells | {"split": None}, f"bad row: {fault}", folder=folder)
             continue
         try:
             missing = sorted(layout.columns - set(line.cells))
@@ -189,6 +221,9 @@ def _table_lines(path: Path, root: Path, folder: str) -> Iterator[Line]:
             for cells in layout.expand(line.cells, root):
                 yield Line(line.number, cells, folder=folder)
         except RowFault as problem:
-            yield Line(line.number, line.cells, f"bad row: {problem}", folder=folder)
+            yield Line(line.number, {"split": None} | line.cells, f"bad row: {problem}", folder=folder)
+        except RecursionError:
+            fault = "bad row: lists within lists within lists, too deep to be read"
+            yield Line(line.number, {"split": None}, fault, folder=folder)
     if layout is None and first_fault:  # not one usable line: the file is something else
         raise DataError(first_fault)

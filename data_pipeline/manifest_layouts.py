@@ -11,6 +11,7 @@ Where `.mp4` does not exist below the root, `.webm` and `.mkv` are tried. Every 
 """
 
 import ast
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable
@@ -19,8 +20,10 @@ from typing import Any
 
 ANSWERS = ("question", "label", "options", "answer")  # an evaluation manifest may have one of these instead of captions
 OWN = ("id", "video", "caption", "captions", "split", "start", "end")
+MAX_COLUMNS = 100_000  # characters of all columns that are not our own, together
 _SUFFIXES = (".mp4", ".webm", ".mkv")
 _MAX_LITERAL = 1 << 20  # characters of a list written as text
+_MAX_CLIPS = 10_000  # of one row: a day in pieces of nine seconds
 
 
 class RowFault(Exception):
@@ -85,13 +88,16 @@ def _panda(cells: dict[str, Any], root: Path) -> list[dict[str, Any]]:
         raise RowFault(f"{len(times)} timestamps but {len(captions)} captions")
     name = str(cells["videoID"])
     video = _file_of(root, name)
+    if len(times) > _MAX_CLIPS:
+        raise RowFault(f"{len(times):,} clips in one row, more than {_MAX_CLIPS:,}")
     rest = _without(cells, "videoID", "timestamp", "caption")
+    columns = {key: _entries(value, len(times)) for key, value in rest.items()}
     rows = []
     for index, (pair, caption) in enumerate(zip(times, captions, strict=True)):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise RowFault("a timestamp is not a pair of start and end")
         own = {"id": f"{name}.{index}", "video": video, "caption": caption, "start": pair[0], "end": pair[1]}
-        rows.append({key: _entry(value, index, len(times)) for key, value in rest.items()} | own)
+        rows.append({key: values[index] for key, values in columns.items()} | own)
     return rows
 
 
@@ -99,21 +105,29 @@ def _list(value: Any, column: str) -> list[Any]:
     if isinstance(value, str) and len(value) <= _MAX_LITERAL:
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # TypeError: {{}}
             value = None
     if not isinstance(value, list | tuple):
         raise RowFault(f"column {column} is not a list")
     return list(value)
 
 
-def _entry(value: Any, index: int, count: int) -> Any:
-    """A column that holds one value per clip gives each clip its own (matching_score and the like)."""
+def _entries(value: Any, count: int) -> list[Any]:
+    """A column's value for each clip: its own where there is one per clip (matching_score and the like), or the same.
+
+    What is the same for all is written down for each: above a size it would be dropped or refused anyway.
+
+    Raises:
+      RowFault: the same value for all is enormous.
+    """
     if isinstance(value, str) and value.startswith("["):
-        try:
+        with contextlib.suppress(RowFault):
             value = _list(value, "")
-        except RowFault:
-            return value
-    return value[index] if isinstance(value, list) and len(value) == count else value
+    if isinstance(value, list) and len(value) == count:
+        return value
+    if len(str(value)) > MAX_COLUMNS:
+        raise RowFault(f"a column holds more than {MAX_COLUMNS:,} characters")
+    return [value] * count
 
 
 LAYOUTS = (

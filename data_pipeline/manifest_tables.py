@@ -66,7 +66,7 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Line]:
                 if not cells:
                     continue
                 fault = "" if len(cells) == len(header) else f"{len(cells)} cells under {len(header)} columns"
-                yield Line(reader.line_num, dict(zip(header, cells, strict=False)), fault)
+                yield Line(reader.line_num, dict.fromkeys(header) | dict(zip(header, cells, strict=False)), fault)
         except csv.Error as error:
             raise DataError(
                 f"{path}, line {reader.line_num}: {error} (a quote inside a quoted cell is doubled)"

@@ -9,6 +9,7 @@ import functools
 import os
 import re
 import stat
+import unicodedata
 from io import SEEK_CUR, SEEK_END, BufferedIOBase, BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")  # http:, file:, concat:, su
 _MAX_NAME = 4096  # PATH_MAX on Linux
 STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # by which clips are found in a folder or a tar; what they are is seen from their content
-MEDIA_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", *STILL_SUFFIXES)
+MOVING_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
+MEDIA_SUFFIXES = (*MOVING_SUFFIXES, *STILL_SUFFIXES)
 
 
 class VideoRejected(DataError):
@@ -30,27 +32,54 @@ class VideoRejected(DataError):
         self.reason = reason
 
 
-def resolve_below(root: str, name: str) -> str:
-    """The real path of `name`, a file below `root`; the file need not exist.
+def is_one_line(name: str) -> bool:
+    """Whether a name has no control characters, line ends or halves of characters; unusual spaces are fine."""
+    # str.isprintable alone refuses the spaces that macOS and Japanese keyboards put into file names
+    return name.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
+
+
+def local_name(name: str) -> str:
+    """The name of a file that was found, not given: with `./` where it would look like an address (`a: b.mp4`)."""
+    return f"./{name}" if _is_address(name) else name
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no relative file name, without looking for the file.
 
     Args:
-      root: a folder, already a real path (`os.path.realpath`).
       name: relative file name. One with a colon early in it (`a:b.mp4`) looks like an address; write `./a:b.mp4`.
 
     Raises:
-      VideoRejected: an address, an absolute path, `..`, a link that leads out of the root, or no file name at all.
+      VideoRejected: an address, an absolute path, `..`, or no file name at all.
     """
-    if not name or len(name) > _MAX_NAME or not name.isprintable():
+    if not name or len(name) > _MAX_NAME or not is_one_line(name):
         raise VideoRejected("bad path: it is empty, longer than 4,096 characters or holds control characters")
-    if _ADDRESS.match(name) or "://" in name or name.startswith("subfile,"):
+    if _is_address(name):
         raise VideoRejected("bad path: it looks like an address; only names of local files below the root are read")
     if name.startswith(("/", "\\")):
         raise VideoRejected("bad path: it is absolute; give it relative to the root (--root)")
     if ".." in name.split("/"):
         raise VideoRejected("bad path: it holds '..'; only files below the root are read")
-    folder, _, file = name.rpartition("/")
-    if file in ("", "."):
+    if name.rpartition("/")[2] in ("", "."):
         raise VideoRejected("bad path: it names a folder")
+
+
+def _is_address(name: str) -> bool:
+    return bool(_ADDRESS.match(name)) or "://" in name or name.startswith("subfile,")
+
+
+def resolve_below(root: str, name: str) -> str:
+    """The real path of `name`, a file below `root`; the file need not exist.
+
+    Args:
+      root: a folder, already a real path (`os.path.realpath`).
+      name: relative file name, see `check_name`.
+
+    Raises:
+      VideoRejected: as `check_name`, or a link that leads out of the root.
+    """
+    check_name(name)
+    folder, _, file = name.rpartition("/")
     path = os.path.join(_real_folder(root, folder), file)
     if os.path.islink(path):
         path = os.path.realpath(path)

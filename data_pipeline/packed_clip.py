@@ -18,7 +18,7 @@ from data_pipeline import shard_format
 from data_pipeline.decode import DecodedClip, decode_clip
 from data_pipeline.media_paths import VideoRejected, open_regular
 from data_pipeline.source_line import Place
-from data_pipeline.still import is_still, read_still
+from data_pipeline.still import is_still, is_turned, read_still
 from data_pipeline.video_file import DecodeSpec
 from harvest_jax.errors import DataError
 from harvest_jax.input.frames import segment_indices
@@ -102,7 +102,9 @@ def _pictures(values: list[bytes], own: shard_format.Record | None, spec: Decode
 
 def _is_storable(jpeg: bytes) -> bool:
     """Whether it is what `shard_format.encode_jpeg` writes, so that encoding it again would only lose quality."""
-    return jpeg.startswith(b"\xff\xd8\xff") and simplejpeg.decode_jpeg_header(jpeg)[2:] == ("YCbCr", "420")
+    if not jpeg.startswith(b"\xff\xd8\xff") or simplejpeg.decode_jpeg_header(jpeg)[2:] != ("YCbCr", "420"):
+        return False
+    return not is_turned(jpeg)  # readers of records look at no EXIF
 
 
 def _still(value: bytes, spec: DecodeSpec) -> tuple[Any, int, int]:

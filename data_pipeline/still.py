@@ -5,7 +5,7 @@ What is transparent is laid on white, as a page shows it; 16 bits a colour becom
 """
 
 import warnings
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
 from typing import IO, cast
 
 import numpy as np
@@ -85,9 +85,19 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
+def is_turned(jpeg: bytes) -> bool:
+    """Whether a sound JPEG is to be turned before it is shown."""
+    with Image.open(BytesIO(jpeg), formats=["JPEG"]) as image:
+        return _turn(image) is not None
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        turn = _TURNS.get(source.getexif().get(_ORIENTATION, 1))
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF says nothing about how the picture was held
-        turn = None
+        return None
+
+
+def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
+    turn = _turn(source)
     return picture if turn is None else picture.transpose(turn)

@@ -4,16 +4,20 @@ import dataclasses
 import io
 import json
 import os
+import resource
 import struct
 import subprocess
 import sys
 import tarfile
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 import simplejpeg
 from array_record.python import array_record_module
+from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from data_pipeline import shard_format
@@ -21,6 +25,8 @@ from data_pipeline.decode_worker import answer
 from data_pipeline.make_shards import write_split
 from data_pipeline.manifest import Manifest, Place, Row, iter_manifest, read_manifest
 from data_pipeline.shard_format import Record, open_shards, parse
+from data_pipeline.sources import media_folder, record_texts
+from data_pipeline.sources.tfds_fields import Fields
 from data_pipeline.sources.tfrecord import masked_crc32c
 from data_pipeline.video_file import DecodeSpec
 from harvest_jax.errors import ConfigError, DataError
@@ -55,6 +61,11 @@ def decoded(row: Row, root: Path, **spec: int) -> dict[str, Any]:
 
 def reasons(manifest: Manifest) -> dict[str, str]:
     return {reject.id: reject.reason for reject in manifest.rejects}
+
+
+def only_reason(manifest: Manifest) -> str:
+    (reject,) = manifest.rejects
+    return reject.reason
 
 
 # ---- WebDataset tars
@@ -159,7 +170,7 @@ def test_keys_that_cannot_be_used_say_why(tmp_path, video):
         ("long.mp4", video),
         ("long.txt", b"x" * 20_000),
         ("much.mp4", video),
-        ("much.json", json.dumps({"caption": "x", "subtitles": "y" * 200_000}).encode()),
+        ("much.json", json.dumps({"caption": "x", "subtitles": "y" * 200_000, "n": 1}).encode()),
         ("good.mp4", video),  # the key comes again
         ("good.txt", b"again"),
         ("nothing.mp4", b""),
@@ -168,7 +179,8 @@ def test_keys_that_cannot_be_used_say_why(tmp_path, video):
         ("README", b"hello"),
     ]
     manifest = read_manifest(write_tar(tmp_path / "00000.tar", members))
-    assert [row.id for row in manifest.rows] == ["good", "nothing"]
+    assert [row.id for row in manifest.rows] == ["good", "much", "nothing"]
+    assert manifest.rows[1].extra == {"n": 1}  # its subtitles are too much, and no reason to lose it
     found = [(reject.id, reject.reason.split(" (")[0]) for reject in manifest.rejects]
     assert found == [
         ("mute", "empty caption"),
@@ -180,10 +192,66 @@ def test_keys_that_cannot_be_used_say_why(tmp_path, video):
         ("deep", "bad row: lists within lists within lists, too deep to be read"),
         ("huge", "too much text: its .txt has 2,000,000 bytes, more than 1,048,576"),
         ("long", "enormous caption: 20,000 characters, more than 10,000"),
-        ("much", "too much text: the other columns hold more than 100,000 characters"),
         ("good", "duplicate id: 'good' is line 1's"),
     ]
-    assert decoded(manifest.rows[1], manifest.root) == {"rejected": "empty file: 0 bytes"}
+    assert decoded(manifest.rows[2], manifest.root) == {"rejected": "empty file: 0 bytes"}
+
+
+def test_names_that_a_key_cannot_be_made_of(tmp_path, video):
+    members = [(name, video) for name in ("clip.v1.mp4", "clip.v1.txt", "clip.v2.mp4", "Mr. Bean.mp4", "Mr. Bean.txt")]
+    members += [("a.left.jpg", picture(1)), ("a.mp4", video), ("a.txt", b"x"), ("a.mask.png", b"")]
+    manifest = read_manifest(write_tar(tmp_path / "0.tar", members))
+    assert [row.id for row in manifest.rows] == ["a"]
+    reason = "bad member: its name has more than one dot, and a clip's key ends at the first: rename it"
+    assert reasons(manifest) == dict.fromkeys(["clip.v1", "clip.v2", "Mr. Bean"], reason)
+
+
+def test_what_macos_adds_to_a_tar_parts_no_key(tmp_path, video):
+    names = ("._a.mp4", "a.mp4", "._a.txt", "a.txt", "d/b\u202fc.mp4", "d/._b\u202fc.txt", "d/b\u202fc.txt")
+    manifest = read_manifest(
+        write_tar(tmp_path / "0.tar", [(name, video if "mp4" in name else b"x") for name in names])
+    )
+    assert [row.id for row in manifest.rows] == ["a", "b\u202fc"]
+    assert manifest.rejects == []
+
+
+def test_a_key_of_endless_endings_takes_no_memory(tmp_path, video):
+    members = [("a.mp4", video), ("a.txt", b"x"), *((f"a.{number}.npy", b"") for number in range(2_000))]
+    write_tar(tmp_path / "0.tar", members)
+    tracemalloc.start()
+    assert [row.id for row in read_manifest(tmp_path / "0.tar").rows] == ["a"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 600_000
+
+
+def test_tars_one_behind_the_other_in_a_file(tmp_path, video):
+    parts = [write_tar(tmp_path / f"{key}.tar", sample(key, video)).read_bytes() for key in "ab"]
+    (tmp_path / "both.tar").write_bytes(b"".join(parts))
+    manifest = read_manifest(tmp_path / "both.tar")
+    assert [row.id for row in manifest.rows] == ["a"]
+    assert reasons(manifest)["both.tar"].startswith("damaged: there is more behind the mark at its end, of another tar")
+
+
+def test_what_a_folder_is_taken_for(tmp_path, video):
+    for name in ("videos.tar", "mixed", "videos/deep", "tars"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("videos.tar/a.mp4", "videos/deep/b.mp4", "mixed/c.mp4"):
+        (tmp_path / name).write_bytes(video)
+        (tmp_path / name).with_suffix(".txt").write_text("x")
+    assert [row.id for row in read_manifest(tmp_path / "videos.tar").rows] == ["a"]  # a folder, whatever its name
+    (tmp_path / "videos" / "backup.tar.gz").write_bytes(b"x")
+    assert [row.id for row in read_manifest(tmp_path / "videos").rows] == ["b"]
+    write_tar(tmp_path / "mixed" / "0.tar", sample("k", video))
+    with pytest.raises(DataError, match=r"mixed holds tars and beside them videos \('c\.mp4'\): give them one by one"):
+        read_manifest(tmp_path / "mixed")
+    write_tar(tmp_path / "tars" / "0.tar", sample("k", video))
+    (tmp_path / "tars" / "1.tar.gz").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"1\.tar\.gz is compressed"):
+        read_manifest(tmp_path / "tars")
+    (tmp_path / "tars" / "1.tar.gz").unlink()
+    write_dataset(tmp_path / "tars", {"video": BYTES, "caption": TEXT}, {"x": [example(video=[video], caption=["y"])]})
+    assert [row.split for row in read_manifest(tmp_path / "tars").rows] == ["x"]  # a dataset, whatever else lies there
 
 
 def test_the_same_keys_in_two_tars_are_told_apart(tmp_path, video):
@@ -282,22 +350,29 @@ def test_rubbish_bombs_and_headers_that_lead_backwards(tmp_path, video):
         block[156:157], block[124:136] = kind, size
         return checksummed(block)
 
-    def pax(text: bytes) -> bytes:
-        record = b"%d %s\n" % (len(text) + 4, text)
+    def pax(*texts: bytes) -> bytes:
+        record = b"".join(b"%d %s\n" % (len(text) + (4 if len(text) < 96 else 5), text) for text in texts)
         return header(b"pax", b"x", b"%011o\0" % len(record)) + record.ljust(512, b"\0")
 
     huge = b"\x80" + struct.pack(">Q", 1 << 40).rjust(11, b"\0")
     negative = b"\xff" + struct.pack(">q", -1024).rjust(11, b"\xff")
     tails = {
         "rubbish": (b"rubbish".ljust(512, b"!"), "damaged: "),
-        "a long pax header": (header(b"pax", b"x", huge), "damaged: a header of 1,099,511,627,776 bytes"),
-        "a long global header": (header(b"pax", b"g", huge), "damaged: a header of 1,099,511,627,776 bytes"),
-        "a long name": (header(b"name", b"L", huge), "damaged: a header of "),
+        "a long pax header": (header(b"pax", b"x", huge), "damaged: a member's headers ask for 1,099,511,627,776 b"),
+        "a long global header": (header(b"pax", b"g", huge), "damaged: a member's headers ask for 1,099,511,627,776 b"),
+        "a long name": (header(b"name", b"L", huge), "damaged: a member's headers ask for "),
         "a member of a terabyte": (header(b"b.mp4", b"0", huge), "cut off: 'b.mp4' ends behind the end"),
         "a negative size": (header(b"b.mp4", b"0", negative), "damaged: "),
         "a negative size by pax": (pax(b"size=-512") + header(b"b.mp4", b"0", b"%011o\0" % 0), "damaged: "),
         "a size of letters by pax": (pax(b"size=many") + header(b"b.mp4", b"0", b"%011o\0" % 0), ""),
         "a pax header that repeats": (pax(b"a=1") * 2000, "damaged: "),
+        "a map of a sparse file without end": (
+            pax(b"GNU.sparse.major=1", b"GNU.sparse.minor=0", b"GNU.sparse.name=b.mp4", b"GNU.sparse.realsize=5")
+            + header(b"b.mp4", b"0", b"%011o\0" % (1 << 20))
+            + b"9999999999\n"
+            + b"1000\n" * ((1 << 20) // 5),
+            "damaged: a member's headers ask for 512 bytes, and all may have 65,536",
+        ),
     }
     for name, (tail, message) in tails.items():
         (tmp_path / "t.tar").write_bytes(body + tail + end)
@@ -394,6 +469,72 @@ def test_a_folder_of_videos_and_pictures_with_texts_beside_them(tmp_path, video)
         [12, 17, 22, 27],
         [5, 15, 25, 35],
     ]
+
+
+NAMES = (
+    "Interstellar: trailer",
+    "subfile,a",
+    "Recording 10.00.00\u202fAM",
+    "\u65e5\u672c\u3000\u8a9e",
+    "a\u200db\xa0c",
+)
+
+
+def test_names_as_people_write_them(tmp_path, video):
+    for folder in ("plain", "with: colon", "rec: tars"):
+        (tmp_path / folder).mkdir()
+    for name in NAMES:
+        for folder in ("plain", "with: colon"):
+            (tmp_path / folder / f"{name}.mp4").write_bytes(video)
+            (tmp_path / folder / f"{name}.txt").write_text(name)
+    manifest = read_manifest(tmp_path / "plain")
+    assert manifest.rejects == []
+    assert {row.id for row in manifest.rows} == set(NAMES)
+    assert all(decoded(row, manifest.root)["numbers"] == [5, 15, 25, 35] for row in manifest.rows)
+    assert len([*iter_manifest([tmp_path / "with: colon"], root=tmp_path)]) == 5
+    assert all(isinstance(row, Row) for row in iter_manifest([tmp_path / "with: colon"], root=tmp_path))
+    write_tar(tmp_path / "rec: tars" / "a: b.tar", sample("k", video))
+    for source in (tmp_path / "rec: tars", tmp_path / "rec: tars" / "a: b.tar"):
+        (row,) = iter_manifest([source])
+        assert isinstance(row, Row)
+        assert (row.id, row.video) == ("k", "./a: b.tar")
+    (tmp_path / "rec: tars" / "m.csv").write_text("video,caption\n../plain/x.mp4,no\nx.mp4,yes\n")
+    sources = [tmp_path / "rec: tars" / "m.csv", tmp_path / "plain"]
+    found = [row for row in iter_manifest(sources) if isinstance(row, Row)]
+    assert found[0].video == "./rec: tars/x.mp4"
+    assert len(found) == 6
+
+
+def test_a_sidecar_costs_its_own_clip_only(tmp_path, video):
+    texts = {
+        "a": '{"caption": "x", "split": "\u65e5\u672c test"}',
+        "b": "{",
+        "c": '{"caption": "x", "split": "val"}',
+        "d": json.dumps({"caption": "x", "split": "val", "subtitles": "y" * 200_000, "n": 1}),
+        "e": '{"caption": "x", "split": ""}',
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.mp4").write_bytes(video)
+        (tmp_path / f"{name}.json").write_text(text)
+    manifest = read_manifest(tmp_path)
+    assert [(row.id, row.split, row.extra) for row in manifest.rows] == [("c", "val", {}), ("d", "val", {"n": 1})]
+    assert [(one.id, one.reason.split(" (")[0], one.split) for one in manifest.rejects] == [
+        (
+            "line 1",
+            "bad split: '\u65e5\u672c test' cannot name a split: use letters, digits and underscores, and not 'all'",
+            "val",
+        ),
+        ("line 2", "bad text: its b.json is not JSON", "val"),
+        ("line 5", "bad split: the cell is empty", "val"),
+    ]
+
+
+def test_many_videos_in_one_folder_take_no_longer_each(tmp_path):
+    for number in range(12_000):
+        (tmp_path / f"{number}.mp4").touch()
+    began = time.process_time()
+    assert len(list(media_folder.read_lines(tmp_path, ".", str(tmp_path)))) == 12_000
+    assert time.process_time() - began < 2  # many times that where all names are gone through for each
 
 
 def test_a_folder_of_links(tmp_path, video):
@@ -596,6 +737,17 @@ def test_a_damaged_dataset_gives_what_is_sound(tmp_path, video, kind):
             "no name of a file",
         ),
         ("dataset_info.json", b'{"name": "x", "fileFormat": "riegeli", "splits": []}', "is stored as 'riegeli'"),
+        ("dataset_info.json", b'{"name": "x", "splits": [{"name": "a", "shardLengths": [Infinity]}]}', "is damaged"),
+        (
+            "dataset_info.json",
+            b'{"name": "%s", "splits": [{"name": "a", "shardLengths": [1]}]}' % (b"x" * 5000),
+            "'x{100}' is no name of a file",
+        ),
+        (
+            "dataset_info.json",
+            b'{"name": "x", "splits": [{"name": "a", "shardLengths": [1]}, {"name": "../up", "shardLengths": [1]}]}',
+            r"'x-\.\./up\.tfrecord-00000-of-00001' is no name of a file",
+        ),
         ("features.json", b"[]", "features.json is damaged, or of a TFDS older than"),
         ("features.json", b'{"featuresDict": {"features": {"a": 5}}}', "features.json is damaged"),
         ("features.json", None, "features.json is missing"),
@@ -609,6 +761,103 @@ def test_a_dataset_that_does_not_describe_itself(tmp_path, name, content, messag
     with pytest.raises(DataError, match=message) as caught:
         read_manifest(folder)
     assert "\n" not in str(caught.value)
+
+
+def theirs(folder: Path, records: list[bytes], kind: str = "tfrecord") -> Path:
+    """A dataset of videos with captions; returns its only file."""
+    write_dataset(folder, {"video": BYTES, "caption": TEXT, "id": TEXT}, {"train": records}, kind)
+    (file,) = folder.glob("theirs-train*")
+    return file
+
+
+def test_a_dataset_whose_files_are_named_by_a_template(tmp_path, video):
+    file = theirs(tmp_path, [example(video=[video], caption=["x"])])
+    info = json.loads((tmp_path / "dataset_info.json").read_text())
+    info["splits"][0]["filepathTemplate"] = "{SPLIT}_{SHARD_INDEX}_{NUM_SHARDS}.{FILEFORMAT}"
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    file.rename(tmp_path / "train_00000_00001.tfrecord")
+    assert [row.id for row in read_manifest(tmp_path).rows] == ["00000-0"]
+
+
+@pytest.mark.parametrize("kind", ["array_record", "tfrecord"])
+def test_a_shard_that_is_a_link_out_is_not_read(tmp_path, video, kind):
+    secret = theirs(tmp_path / "secret", [example(video=[video], caption=["secret"], id=["secret"])], kind)
+    file = theirs(tmp_path / "d", [example(video=[video], caption=["mine"], id=["mine"])], kind)
+    file.unlink()
+    file.symlink_to(secret)
+    manifest = read_manifest(tmp_path / "d")
+    assert manifest.rows == []
+    reason = "bad path: a link leads out of the root; only files below the root are read"
+    assert reasons(manifest) == {file.name: reason}
+
+
+@pytest.mark.parametrize("kind", ["array_record", "tfrecord"])
+def test_a_record_that_is_too_large_is_one_reject(tmp_path, video, kind):
+    small = [example(video=[video], caption=["x"], id=[name]) for name in "ab"]
+    theirs(tmp_path, [small[0], example(video=[bytes(65 << 20)], caption=["x"]), small[1]], kind)
+    manifest = read_manifest(tmp_path)
+    assert [row.id for row in manifest.rows] == ["a", "b"]
+    assert only_reason(manifest) == "too large: a record of more than 67,108,864 bytes"
+
+
+def test_a_record_that_unfolds_to_gigabytes_costs_its_own_file(tmp_path, video):
+    small = example(video=[video], caption=["x"])
+    file = theirs(tmp_path, [small], "array_record")
+    writer = array_record_module.ArrayRecordWriter(str(file), "group_size:1,zstd:1")
+    writer.write(small)
+    writer.write(bytes(1900 << 20))
+    writer.close()
+    assert file.stat().st_size < 1 << 20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    manifest = read_manifest(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+    assert [row.id for row in manifest.rows] == ["00000-0"]
+    assert only_reason(manifest).startswith("crash: the process that reads them ended at the next, of too much memory")
+
+
+def test_numbers_that_unfold_cost_their_own_file(tmp_path, video):
+    zeros = tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[0] * (1 << 20)))
+    message = tf_example_pb2.Example.FromString(example(video=[video], caption=["x"]))
+    message.features.feature["z"].CopyFrom(zeros)
+    theirs(tmp_path, [message.SerializeToString(), example(video=[video], caption=["word"] * 400_000)])
+    manifest = read_manifest(tmp_path)
+    assert [row.id for row in manifest.rows] == ["00000-0"]
+    assert only_reason(manifest) == "too much text: the record's texts have more than 1,048,576 bytes"
+
+
+def test_records_in_groups_are_read_in_their_order(tmp_path):
+    raw = example(video=[os.urandom(40_000)], caption=["x"])
+    file = theirs(tmp_path, [raw], "array_record")
+    writer = array_record_module.ArrayRecordWriter(str(file), "group_size:1024")
+    for _ in range(1024):
+        writer.write(raw)
+    writer.close()
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with record_texts.TextReader("array_record", Fields("video", "caption", None, ())) as reader:
+        lines = list(reader.read(str(file)))
+    assert [line.place.record for line in lines] == list(range(1024))
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 6
+
+
+def test_shards_of_ours_in_another_format_are_refused(tmp_path, video):
+    (tmp_path / "a.mp4").write_bytes(video)
+    write_split([Row("a", "a.mp4", ("x",), "x")], tmp_path, tmp_path / "s", "train", DecodeSpec(num_frames=2))
+    info = (tmp_path / "s" / "dataset_info.json").read_text()
+    (tmp_path / "s" / "dataset_info.json").write_text(info.replace('"1.0.0"', '"2.0.0"'))
+    with pytest.raises(DataError, match=r"was written in format 2\.0\.0, this version reads 1"):
+        read_manifest(tmp_path / "s")
+
+
+def test_a_turned_picture_is_not_stored_as_it_is(tmp_path):
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(numbered_frames(3, 48, 48)[2]).transpose(Image.Transpose.ROTATE_90)
+    image.save(file, "JPEG", quality=95, subsampling=2, exif=exif)
+    record = Record("a", ("x",), (file.getvalue(),), (0.0,), 48, 48, {})
+    write_dataset(tmp_path, {"jpegs": listed(IMAGE), "captions": TEXT}, {"train": [shard_format.encode(record)]})
+    (row,) = read_manifest(tmp_path).rows
+    assert decoded(row, tmp_path, short_side=48)["numbers"] == [2]
 
 
 def test_our_own_shards_are_a_source_and_lose_nothing(tmp_path, video):

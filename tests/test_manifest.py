@@ -3,13 +3,14 @@
 import datetime
 import json
 import os
+import time
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_pipeline.manifest import MAX_CAPTION, Manifest, Row, read_manifest
+from data_pipeline.manifest import MAX_CAPTION, Manifest, Reject, Row, iter_manifest, read_manifest
 from harvest_jax.errors import DataError
 
 
@@ -121,6 +122,11 @@ def test_ids_come_from_file_names(tmp_path):
         ({"id": "x" * 300}, "bad id: it is empty, longer than 256 characters or holds control"),
         ({"id": "a\tb"}, "bad id: it is empty, longer than 256 characters or holds control"),
         ({"id": " "}, "bad id: it is empty"),
+        ({"id": float("nan")}, "bad id: it is neither a text nor a whole number"),
+        ({"id": [1]}, "bad id: it is neither a text nor a whole number"),
+        ({"id": True}, "bad id: it is neither a text nor a whole number"),
+        ({"id": "a\u2028b"}, "bad id: it is empty, longer than 256 characters or holds control"),
+        ({"video": "a\u2029.mp4"}, "bad path: it is empty, longer than 4,096 characters or holds control"),
         ({"video": ""}, "bad path: no video is named"),
         ({"video": 5}, "bad path: no video is named"),
         ({"video": "http://127.0.0.1/a.mp4"}, "bad path: it looks like an address"),
@@ -176,6 +182,77 @@ def test_lines_of_csv_that_do_not_fit_the_header(tmp_path):
         "line 2": "bad row: 4 cells under 3 columns",
         "line 4": "bad row: 1 cells under 3 columns",
     }
+
+
+def test_a_stray_comma_costs_its_row_only_and_makes_no_split(tmp_path):
+    text = "video,caption,split\na.mp4,hello, world,val\nb.mp4,x,val\nc.mp4,a man, with a dog,val\nd.mp4\ne.mp4,z,val\n"
+    for split in (None, "val"):
+        manifest = read_manifest(write(tmp_path / "m.csv", text), split=split)
+        assert [row.id for row in manifest.rows] == ["b", "e"]
+        assert manifest.splits == ["val"]
+        assert [(reject.id, reject.reason) for reject in manifest.rejects] == [
+            ("line 2", "bad row: 4 cells under 3 columns"),
+            ("line 4", "bad row: 4 cells under 3 columns"),
+            ("line 5", "bad row: 1 cells under 3 columns"),
+        ]
+    ragged = read_manifest(write(tmp_path / "n.csv", "video,caption\na.mp4\nb.mp4,x\n"))
+    assert [row.id for row in ragged.rows] == ["b"]
+    assert only_reason(ragged) == "bad row: 1 cells under 2 columns"
+
+
+@pytest.mark.parametrize("split", [None, "val"])
+def test_a_bad_split_costs_its_row_unless_there_is_no_good_one(tmp_path, split):
+    rows = [{"video": f"{name}.mp4", "caption": "x", "split": name} for name in ("all", "a b", "val", "a-b")]
+    rows += [{"video": "y.mp4", "caption": "x", "split": ["val"]}, {"split": "val"}]
+    manifest = read_manifest(write_jsonl(tmp_path / "m.jsonl", rows), split=split)
+    assert [row.id for row in manifest.rows] == ["val"]
+    assert {reject.split for reject in manifest.rejects} == {"val"}
+    assert [reject.reason.split(" cannot")[0] for reject in manifest.rejects] == [
+        "bad split: 'all'",
+        "bad split: 'a b'",
+        "bad split: 'a-b'",
+        "bad split: \"['val']\"",
+        "bad row: no video",
+    ]
+    with pytest.raises(DataError, match=r"n\.jsonl: 'all' cannot name a split"):
+        read_manifest(write_jsonl(tmp_path / "n.jsonl", [*rows[:2], {}]), split=split)
+
+
+def test_rejects_before_the_first_split_wait_for_it_in_bounded_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_pipeline.manifest._MAX_HELD", 2)
+    text = "video,caption,split\n" + "a.mp4,x,y,z\n" * 3 + "b.mp4,x,val\na.mp4\n"
+    manifest = read_manifest(write(tmp_path / "m.csv", text))
+    assert [reject.id for reject in manifest.rejects] == ["line 2", "line 3", "line 4", "line 6"]
+    assert {reject.split for reject in manifest.rejects} == {"train"}
+
+
+def test_spans_of_one_video_that_look_alike(tmp_path):
+    text = "video,caption,start,end\nv.mp4,a,5,\nv.mp4,b,,5\nv.mp4,c,10000.01,10000.04\nv.mp4,d,10000.02,10000.03\n"
+    rows = read_manifest(write(tmp_path / "m.csv", text)).rows
+    assert [row.id for row in rows] == ["v_5", "v_0_5", "v_10000.01_10000.04", "v_10000.02_10000.03"]
+    rows = read_manifest(write(tmp_path / "n.csv", "video,caption,start,end\nv.mp4,b,,5\nv.mp4,a,5,\n")).rows
+    assert [row.id for row in rows] == ["v_5", "v_5_end"]
+
+
+def test_captions_where_caption_is_empty(tmp_path):
+    rows = [{"video": "a.mp4", "caption": empty, "captions": ["one", "two"]} for empty in (None, "", " ", [], [""])]
+    manifest = read_manifest(write_jsonl(tmp_path / "m.jsonl", [row | {"id": n} for n, row in enumerate(rows)]))
+    assert [row.captions for row in manifest.rows] == [("one", "two")] * 5
+
+
+def test_a_link_at_the_root_is_not_one_in_the_manifest_s_folder(tmp_path):
+    for name in ("root/sub/x", "root/other", "outside"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "root" / "x").symlink_to(tmp_path / "outside")
+    sources = [tmp_path / "root" / "sub" / "m.csv", tmp_path / "root" / "other" / "n.csv"]
+    write(sources[0], "video,caption\nx/a.mp4,x\n")
+    write(sources[1], "video,caption\nb.mp4,x\n../x/a.mp4,x\n/b.mp4,x\n")
+    found = list(iter_manifest(sources))
+    assert [one.video for one in found if isinstance(one, Row)] == ["sub/x/a.mp4", "other/b.mp4"]
+    assert [one.reason.split(";")[0] for one in found if isinstance(one, Reject)] == [
+        "bad path: it holds '..'",
+        "bad path: it is absolute",
+    ]
 
 
 def test_lines_of_jsonl_that_are_no_objects(tmp_path):
@@ -314,6 +391,37 @@ def test_panda(tmp_path):
         "line 3": "bad row: 1 timestamps but 2 captions",
         "line 4": "bad row: column timestamp is not a list",
     }
+
+
+def test_a_row_of_panda_that_no_program_of_theirs_wrote(tmp_path):
+    good = {"videoID": "a", "timestamp": [["0:00:01", "0:00:02"]], "caption": ["x"]}
+    rows = [
+        good | {"videoID": "b", "timestamp": "{{}}"},
+        good | {"videoID": "c", "tags": "[{[]}]"},
+        good | {"videoID": "d", "timestamp": [[0, 1]] * 10_001, "caption": ["x"] * 10_001},
+        good | {"videoID": "e", "timestamp": [[0, 1]] * 2, "caption": ["x"] * 2, "note": "y" * 100_001},
+        good,
+    ]
+    manifest = read_manifest(write_jsonl(tmp_path / "m.jsonl", rows))
+    assert [(row.id, row.extra) for row in manifest.rows] == [("c.0", {"tags": "[{[]}]"}), ("a.0", {})]
+    assert reasons(manifest) == {
+        "line 1": "bad row: column timestamp is not a list",
+        "line 3": "bad row: 10,001 clips in one row, more than 10,000",
+        "line 4": "bad row: a column holds more than 100,000 characters",
+    }
+
+
+def test_a_row_of_panda_with_many_clips_is_read_once(tmp_path):
+    count = 2_000
+    lists = {
+        "timestamp": [["0:00:01", "0:00:02"]] * count,
+        "caption": ["c"] * count,
+        "matching_score": [0.5123] * count,
+    }
+    write_jsonl(tmp_path / "m.jsonl", [{"videoID": "a"} | {name: repr(value) for name, value in lists.items()}])
+    began = time.process_time()
+    assert len(read_manifest(tmp_path / "m.jsonl").rows) == count
+    assert time.process_time() - began < 3  # many times that where the lists are read for each clip
 
 
 def test_an_enormous_cell_in_a_csv_costs_one_row(tmp_path):

@@ -11,8 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest_layouts import RowFault
-from data_pipeline.media_paths import MEDIA_SUFFIXES, STILL_SUFFIXES, VideoRejected, open_regular, resolve_below
+from data_pipeline.manifest_layouts import OWN, RowFault
+from data_pipeline.media_paths import (
+    MEDIA_SUFFIXES,
+    STILL_SUFFIXES,
+    VideoRejected,
+    local_name,
+    open_regular,
+    resolve_below,
+)
 from data_pipeline.source_line import Line
 from data_pipeline.sources.captions import MAX_TEXT, read_object, read_text, take_captions
 from harvest_jax.errors import DataError
@@ -36,18 +43,26 @@ def read_lines(folder: Path, name: str, root: str) -> Iterator[Line]:
         media = [(*os.path.splitext(file), file) for file in sorted(names) if not file.startswith(".")]
         media = [(stem, kind.lower(), file) for stem, kind, file in media if kind.lower() in MEDIA_SUFFIXES]
         moving = {stem for stem, kind, _ in media if kind not in STILL_SUFFIXES}
+        present = set(names)
         below = os.path.normpath(os.path.join(name, os.path.relpath(parent, folder)))
         for stem, kind, file in media:
             if kind in STILL_SUFFIXES and stem in moving:
                 continue
             found = True
             where = "" if below == "." else f"{below}/"
-            yield _line(next(numbers), where + file, root, beside={f"{stem}.txt", f"{stem}.json"}.intersection(names))
+            beside = {f"{stem}.txt", f"{stem}.json"} & present
+            yield _line(next(numbers), local_name(where + file), root, beside)
     if not found:
         raise DataError(
             f"{folder} is no manifest and holds none of what can be in its place: .tar files, a TFDS dataset "
             f"(dataset_info.json), videos or pictures ({' '.join(MEDIA_SUFFIXES)})"
         )
+
+
+def holds_media(folder: Path) -> bool:
+    """Whether there is a video or picture in a folder or below it, by its name."""
+    found = (file for _, _, names in os.walk(folder) for file in names)
+    return any(file.lower().endswith(MEDIA_SUFFIXES) for file in found)
 
 
 def _refuse(error: OSError) -> None:
@@ -57,24 +72,26 @@ def _refuse(error: OSError) -> None:
 def _line(number: int, video: str, root: str, beside: set[str]) -> Line:
     """The clip of a file; `beside` are those of its two texts that exist."""
     cells: dict[str, Any] = {"video": video}
-    where = video.rpartition("/")[0]
+    where = os.path.dirname(video)
     columns: dict[str, Any] = {}
     captions: list[str] = []
     try:
         for name in sorted(beside):
-            raw = _read(root, os.path.join(where, name))
+            raw = _read(root, local_name(os.path.join(where, name)))
             if name.endswith(".json"):
                 columns = read_object(raw, name)
             else:
                 captions = [line.strip() for line in read_text(raw, name).splitlines() if line.strip()]
     except RowFault as fault:
-        return Line(number, cells, str(fault))
+        return Line(number, cells | {"split": None}, str(fault))  # what its split is stands in a text, if anywhere
     except VideoRejected as error:
-        return Line(number, cells, error.reason)
+        return Line(number, cells | {"split": None}, error.reason)
     if not beside:
         stem = os.path.splitext(os.path.basename(video))[0]
         return Line(number, cells, f"empty caption: there is no {stem}.txt or {stem}.json beside it")
-    return Line(number, columns | cells | {"caption": take_captions(columns, captions)})
+    cells |= {"caption": take_captions(columns, captions)}
+    extra = {name: value for name, value in columns.items() if name not in OWN}
+    return Line(number, columns | cells, extra=extra)
 
 
 def _read(root: str, name: str) -> bytes:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import Any, cast
 
-_MAX_HEADER = 16 << 10  # bytes of an extended header: a name of 4,096 characters fits several times
+_MAX_HEADER = 64 << 10  # bytes of a member's headers together: a name of 4,096 characters fits several times
+_MAX_PADDING = 64 << 10  # bytes behind the mark at the end; GNU tar and Python write up to 10,240
 
 
 class TarFault(Exception):
@@ -18,14 +19,16 @@ class TarFault(Exception):
 
 
 class _BoundedFile:
-    """What `tarfile` gets to see of a file: it may not ask for much at once."""
+    """What `tarfile` gets to see of a file: `budget` bytes, and no more until it is renewed for the next member."""
 
     def __init__(self, file: BufferedIOBase):
         self._file, self.seek, self.tell = file, file.seek, file.tell
+        self.budget = _MAX_HEADER
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _MAX_HEADER:
-            raise TarFault(f"damaged: a header of {size:,} bytes")
+        if not 0 <= size <= self.budget:
+            raise TarFault(f"damaged: a member's headers ask for {size:,} bytes, and all may have {_MAX_HEADER:,}")
+        self.budget -= size
         return self._file.read(size)
 
 
@@ -37,8 +40,9 @@ def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
     """
     length = os.fstat(file.fileno()).st_size
     last = -1
+    bounded = _BoundedFile(file)
     try:
-        with tarfile.open(fileobj=cast(BufferedIOBase, _BoundedFile(file)), mode="r:") as tar:
+        with tarfile.open(fileobj=cast(BufferedIOBase, bounded), mode="r:") as tar:
             forget = cast(Any, tar)
             while (member := tar.next()) is not None:
                 if member.offset <= last or member.size < 0:
@@ -48,6 +52,7 @@ def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
                 last = member.offset
                 forget.members.clear()  # else it keeps all of them, and every extended header
                 forget.pax_headers.clear()
+                bounded.budget = _MAX_HEADER
                 yield member
             end = tar.offset
     except TarFault:
@@ -61,6 +66,8 @@ def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
         raise TarFault(f"damaged: there is no header at byte {end:,}")
     if len(mark) < 512:
         raise TarFault("cut off: the mark at the end of a tar is missing")
+    if os.pread(file.fileno(), _MAX_PADDING, end).strip(b"\0"):
+        raise TarFault("damaged: there is more behind the mark at its end, of another tar perhaps: keep them apart")
 
 
 def _one_line(error: Exception) -> str:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.manifest_layouts import name_list
+from data_pipeline.media_paths import VideoRejected, open_regular
 from harvest_jax.errors import ConfigError, DataError
 
 _CLIPS = ("video", "clip", "mp4", "webm", "video_bytes", "encoded_video", "frames", "jpegs", "image", "jpeg")
 _CAPTIONS = ("caption", "captions", "text", "texts", "description", "sentence", "sentences", "title", "name")
 _IDS = ("id", "video_id", "clip_id", "image_id", "key", "videoid")
+_MAX_JSON = 64 << 20  # bytes
 _OPTION = "say which by --fields video=NAME,caption=NAME"
 
 
@@ -63,6 +65,21 @@ def choose(folder: Path, asked: str) -> Fields:
     return Fields(video, caption, name, tuple(one for one in kept if one not in (video, caption, name)))
 
 
+def read_json(path: Path) -> Any:
+    """What a dataset's own file says.
+
+    Raises:
+      DataError: it cannot be read, or is enormous.
+      ValueError: it is not JSON.
+      RecursionError: lists within lists within lists.
+    """
+    try:
+        with open_regular(path, _MAX_JSON) as file:
+            return json.load(file)
+    except VideoRejected as error:
+        raise DataError(f"{path} cannot be read: {error.reason}") from error
+
+
 def _parse(asked: str, by_name: dict[str, Field], folder: Path) -> dict[str, str]:
     named = {}
     for part in filter(None, asked.split(",")):
@@ -106,13 +123,10 @@ def _last(name: str) -> str:
 
 
 def _read(path: Path) -> list[Field]:
+    if not path.exists():
+        raise DataError(f"{path} is missing: it says what the dataset's records hold")
     try:
-        top = json.loads(path.read_bytes())["featuresDict"]["features"]
-        return list(_leaves(top, "", False))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: it says what the dataset's records hold") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        return _leaves(read_json(path)["featuresDict"]["features"], "", False)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is damaged, or of a TFDS older than 4.3: read it with TFDS and write it anew"

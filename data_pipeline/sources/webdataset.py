@@ -8,6 +8,7 @@ kept as they are. What lies beside the tars (`00000.parquet`, `00000_stats.json`
 
 import itertools
 import os
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.manifest_layouts import RowFault
-from data_pipeline.media_paths import MEDIA_SUFFIXES, VideoRejected, open_regular
+from data_pipeline.media_paths import MEDIA_SUFFIXES, MOVING_SUFFIXES, VideoRejected, is_one_line, open_regular
 from data_pipeline.source_line import Line, Place
+from data_pipeline.sources import media_folder
 from data_pipeline.sources.captions import MAX_TEXT, read_object, read_text, take_captions
 from data_pipeline.sources.tar_members import TarFault, members
 from harvest_jax.errors import DataError
@@ -25,6 +27,8 @@ from harvest_jax.errors import DataError
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's: all before the file's first dot is the key
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _TEXTS = ("txt", "json")
+_KINDS = {*_TEXTS, *(suffix[1:] for suffix in MEDIA_SUFFIXES)}
+_MAX_DOTTED = 10_000  # names of one key that are kept to be rejected
 
 
 def is_tar(path: Path) -> bool:
@@ -39,17 +43,25 @@ def is_tar(path: Path) -> bool:
 
 
 def tars_of(folder: Path) -> list[Path]:
-    """The tars in a folder, sorted by name; none where it is no folder, or one of another kind.
+    """The tars in a folder, sorted by name; none where it holds videos.
 
     Raises:
-      DataError: there is a compressed one, or it cannot be listed.
+      DataError: there are compressed ones and no videos, or tars and videos side by side; or it cannot be listed.
     """
-    if not folder.is_dir():
-        return []
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_tar(path))
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
+    compressed = [path for path in files if path.name.lower().endswith(_COMPRESSED)]
+    tars = [path for path in files if path.name.lower().endswith(".tar")]
+    if compressed and (tars or not media_folder.holds_media(folder)):
+        is_tar(compressed[0])
+    videos = [path.name for path in files if path.suffix.lower() in MOVING_SUFFIXES]
+    if tars and videos:
+        raise DataError(
+            f"{folder} holds tars and beside them videos ({videos[0]!r}): give them one by one, {folder}/*.tar"
+        )
+    return tars
 
 
 def read_lines(path: Path, video: str) -> Iterator[Line]:
@@ -81,7 +93,8 @@ def read_lines(path: Path, video: str) -> Iterator[Line]:
 def _until_fault(file: BufferedIOBase, faults: list[TarFault]) -> Iterator[tarfile.TarInfo]:
     """The members; a fault ends them and is put aside, so that the key before it is dealt with first."""
     try:
-        yield from members(file)
+        # what macOS puts between the members (._a.mp4) is nobody's clip and would part those of a key
+        yield from (one for one in members(file) if not posixpath.basename(one.name).startswith("._") or _trap(one))
     except TarFault as fault:
         faults.append(fault)
 
@@ -96,12 +109,21 @@ def _lines_of(
 ) -> Iterator[Line]:
     """What the members of one key come to: one clip, and a line for each member that is a trap."""
     found: dict[str, tarfile.TarInfo] = {}
+    dotted: list[str] = []
     for member in group:
+        kind = member.name[len(key) + 1 :].lower()
         if fault := _trap(member):
             yield Line(next(numbers), {"video": video}, f"bad member: {fault}", clip=f"{video}/{member.name}")
-        elif key and member.isreg():
-            found.setdefault(member.name[len(key) + 1 :].lower(), member)
+        elif key and member.isreg() and kind in _KINDS:
+            found.setdefault(kind, member)
+        elif key and member.isreg() and kind.endswith(MEDIA_SUFFIXES) and len(dotted) < _MAX_DOTTED:
+            dotted.append(member.name)
     media = next((kind for kind in MEDIA_SUFFIXES if kind[1:] in found), "")
+    if not media and dotted:  # beside a clip they are its thumbnails or masks
+        reason = "bad member: its name has more than one dot, and a clip's key ends at the first: rename it"
+        for name in dotted:
+            yield Line(next(numbers), {"video": video}, reason, clip=f"{video}/{name}")
+        return
     if not media and not any(kind in found for kind in _TEXTS):
         return  # a folder, sound, an index: nothing that asks to be a clip
     clip = f"{video}/{key}{media}"
@@ -132,7 +154,7 @@ def _trap(member: tarfile.TarInfo) -> str:
         return "a device, a pipe or something unknown; only plain files are read"
     if member.name.startswith("/") or ".." in member.name.split("/"):
         return "its name leads out of the tar"
-    if len(member.name) > 4096 or not member.name.isprintable():
+    if len(member.name) > 4096 or not is_one_line(member.name):
         return "its name is longer than 4,096 characters or holds control characters"
     return ""
 

@@ -1,0 +1,222 @@
+"""The texts of a dataset's records, read in a process of its own with bounded memory.
+
+An ArrayRecord file of a few kilobytes may unfold to gigabytes, and so may an example's numbers: a file that is made to
+do that ends the process that reads it, and costs what follows in that file. Jobs and answers are lines of JSON.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.decode_worker import die_with_parent, limit_resources
+from data_pipeline.manifest_layouts import RowFault
+from data_pipeline.media_paths import VideoRejected, open_regular
+from data_pipeline.source_line import Place
+from data_pipeline.sources import tfrecord
+from data_pipeline.sources.captions import MAX_TEXT
+from data_pipeline.sources.tfds_fields import Fields
+from harvest_jax.errors import DataError
+
+MAX_RECORD = 64 << 20  # bytes
+_MEMORY = 2 << 30  # bytes of address space
+_NESTING = 500  # of what a record of ours says; the one who reads the answer goes a little deeper
+_Texts = Callable[[bytes], tuple[dict[str, Any], dict[str, Any]]]  # a record's cells and its extra columns
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordTexts:
+    """What one record says: the clip's own columns and the others, or why it cannot be used."""
+
+    place: Place
+    cells: dict[str, Any]
+    extra: dict[str, Any] | None = None
+    fault: str = ""
+
+
+class TextReader:
+    """Reads files of records one after the other; a context manager that leaves no process behind.
+
+    Args:
+      kind: "array_record" or "tfrecord".
+      fields: which fields hold the texts; None for records of `harvest shards`.
+    """
+
+    def __init__(self, kind: str, fields: Fields | None):
+        self._job = {"kind": kind, "fields": None if fields is None else dataclasses.asdict(fields)}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "TextReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def read(self, path: str) -> Iterator[RecordTexts]:
+        """The records of a file in their order.
+
+        Raises:
+          RecordFault: those before it are sound, and what follows cannot be read.
+        """
+        process = self._process = self._process or _start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended: reading shows it
+            process.stdin.write(json.dumps(self._job | {"path": path}).encode() + b"\n")
+            process.stdin.flush()
+        for line in process.stdout:
+            if (record := _understood(line)) is None:
+                return
+            yield record
+        self._end()
+        raise tfrecord.RecordFault("crash: the process that reads them ended at the next, of too much memory perhaps")
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            with contextlib.suppress(BrokenPipeError), self._process:  # waits, and closes the pipes
+                self._process = None
+
+
+def _understood(line: bytes | str) -> RecordTexts | None:
+    """An answer; None where the file ended well.
+
+    Raises:
+      RecordFault: it did not.
+    """
+    answer = json.loads(line)
+    if "end" not in answer:
+        return RecordTexts(Place(**answer.pop("place")), **answer)
+    if answer["end"]:
+        raise tfrecord.RecordFault(answer["end"])
+    return None
+
+
+def _start() -> subprocess.Popen[bytes]:
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    # BLAS threads would only reserve the address space that is bounded
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "data_pipeline.sources.record_texts", str(os.getpid())]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment)
+
+
+# ---- in the process
+
+
+def main(argv: list[str]) -> None:
+    """Entry point: the parent's process id; jobs come on standard input until it closes."""
+    die_with_parent(int(argv[0]))
+    limit_resources(_MEMORY)
+    importlib.import_module("data_pipeline.shard_format")  # and all that it needs, which goes deep
+    sys.setrecursionlimit(_NESTING)
+    for line in sys.stdin:
+        for text in answers(**json.loads(line)):
+            print(text)
+        sys.stdout.flush()
+
+
+def answers(path: str, kind: str, fields: dict[str, Any] | None) -> Iterator[str]:
+    """The answers to one job: a line for each record, and one for the end with what ended it."""
+    texts = _own_texts if fields is None else _texts_of(Fields(**fields))
+    fault = ""
+    try:
+        for place, raw in _records(path, kind):
+            yield _answer(place, raw, texts)
+    except tfrecord.RecordFault as error:
+        fault = str(error)
+    yield json.dumps({"end": fault})
+
+
+def _answer(place: Place, raw: bytes | None, texts: _Texts) -> str:
+    about: dict[str, Any] = {"place": dataclasses.asdict(place), "cells": {}}
+    try:
+        if raw is None:
+            raise RowFault(f"too large: a record of more than {MAX_RECORD:,} bytes")
+        cells, extra = texts(raw)
+        answer = json.dumps(about | {"cells": cells, "extra": extra})
+        if len(answer) > MAX_TEXT:
+            raise RowFault(f"too much text: the record's texts have more than {MAX_TEXT:,} bytes")
+        return answer
+    except RowFault as fault:
+        return json.dumps(about | {"fault": str(fault)})
+
+
+def _records(path: str, kind: str) -> Iterator[tuple[Place, bytes | None]]:
+    """The records of a file and where they are; None for one that is too large.
+
+    Raises:
+      RecordFault: those before it are sound, and what follows cannot be read.
+    """
+    try:
+        with open_regular(path, max_bytes=1 << 62) as file:
+            if kind == "tfrecord":
+                for extent in tfrecord.extents(file):
+                    small = extent.size <= MAX_RECORD
+                    raw = os.pread(file.fileno(), extent.size, extent.offset) if small else None
+                    yield Place(offset=extent.offset, size=extent.size), raw
+                return
+    except VideoRejected as error:
+        raise tfrecord.RecordFault(error.reason) from error
+    from array_record.python import array_record_module
+
+    try:
+        reader = array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0")
+        try:
+            for index in range(reader.num_records()):
+                raw = reader.read()  # in their order: by number, a group of records would be unpacked for each of them
+                yield Place(record=index), raw if len(raw) <= MAX_RECORD else None
+        finally:
+            reader.close()
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise tfrecord.RecordFault(f"damaged: {' '.join(str(error).split(';')[0].split())}") from error
+
+
+def _own_texts(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    from data_pipeline.shard_format import parse
+
+    try:
+        record = parse(raw)
+    except DataError as error:
+        raise RowFault("bad row: it is no record of `harvest shards`") from error
+    return {"id": record.id, "captions": record.captions}, record.extra
+
+
+def _texts_of(fields: Fields) -> _Texts:
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    def read(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+        try:
+            found = tf_example_pb2.Example.FromString(raw).features.feature
+            extra = {
+                name: _values(found[name], 1)[0] for name in fields.extra if name in found and _values(found[name], 1)
+            }
+            cells: dict[str, Any] = {"captions": _values(found[fields.caption]) if fields.caption in found else []}
+            if fields.id is not None and fields.id in found:
+                cells["id"] = next(iter(_values(found[fields.id], 1)), None)
+        except (DecodeError, ValueError) as error:
+            raise RowFault("bad row: it is no tf.train.Example with UTF-8 texts") from error
+        return cells, extra
+
+    return read
+
+
+def _values(feature: Any, count: int | None = None) -> list[Any]:
+    """A feature's values, or the first of them: texts, numbers."""
+    kind = feature.WhichOneof("kind")
+    if kind is None:
+        return []
+    values = getattr(feature, kind).value[:count]
+    return [value.decode() for value in values] if kind == "bytes_list" else list(values)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
