@@ -3,11 +3,8 @@
 A shard folder is a TFDS dataset, which `tfds.builder_from_directory(D).as_data_source("train")` reads too:
 `dataset_info.json`, `features.json` and, per split, ArrayRecord files with one record per group, so that any record is
 one read; beside them `checksums-SPLIT.txt` and `rejects-SPLIT.tsv`. A record is a `tf.train.Example` with the fields of
-`Record`; frames are JPEG, quality 90 with halved colour.
-
-Why that JPEG (96 pictures of 48 web clips, 456 x 256): 21 kB at 42.6 dB and 0.5 ms; quality 75: 13 kB, 39.6 dB;
-quality 95: 30 kB, 44.0 dB; full colour at 90: 25 kB, 43.9 dB, and a third slower to decode. The videos themselves hold
-halved colour, so keeping all of it mostly stores what the decoder interpolated.
+`Record`; frames are JPEG, quality 90 with halved colour, with a restart marker after every 16 x 16 pixels, so that a
+part of a frame can be decoded (harvest_jax/input/jpeg_tiles.py). Why that: docs/data.md.
 """
 
 import bisect

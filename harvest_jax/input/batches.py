@@ -1,7 +1,5 @@
 """The iterator over batches that training draws from, and the end of its loader processes."""
 
-import contextlib
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -23,7 +21,6 @@ from harvest_jax.input.examples import Records
 log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def num_workers(workers: int) -> int:
@@ -123,7 +120,7 @@ class Batches(grain.DatasetIterator):
         options = grain.MultiprocessingOptions(
             num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch // self._workers)
         )
-        return batches.to_iter_dataset(inline).mp_prefetch(options, worker_init_fn=_begin_worker)
+        return batches.to_iter_dataset(inline).mp_prefetch(options, worker_init_fn=_end_with_parent)
 
     def _close_reader(self) -> None:
         reader, self._reader = getattr(self, "_reader", None), None
@@ -167,18 +164,13 @@ def _start_tracker_quietly() -> None:
         sys.warnoptions.pop()
 
 
-def _begin_worker(worker_index: int, worker_count: int) -> None:
-    """End this loader process when the training process is gone, and not before; keep memory that will be needed again.
+def _end_with_parent(worker_index: int, worker_count: int) -> None:
+    """End this loader process when the training process is gone, and not before.
 
     However the parent died: kill -9 leaves no time to tell. Ctrl-C and Slurm's warning reach every process of a run;
     the loaders leave them to the parent, which saves first and closes them with SIGKILL.
     """
     del worker_index, worker_count
-    with contextlib.suppress(AttributeError, OSError):  # another C library than GNU's
-        # Every batch fills the same few megabytes; giving them back to the kernel in between, as malloc does, costs a
-        # page fault for each 4 kB of the next one.
-        for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            ctypes.CDLL(None).mallopt(option, 2**31 - 1 if option == _M_TRIM_THRESHOLD else 2**25)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
