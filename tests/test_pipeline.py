@@ -17,12 +17,14 @@ from orbax.checkpoint import v1 as ocp
 
 from data_pipeline import shard_format
 from harvest_jax.config import RunConfig, check, load_dict
-from harvest_jax.errors import ConfigError, DataError, HarvestError
+from harvest_jax.errors import CheckpointError, ConfigError, DataError, HarvestError
 from harvest_jax.input.batches import Batches
 from harvest_jax.input.frames import prepare_clip
 from harvest_jax.input.patches import gather, num_kept, patchify
 from harvest_jax.input.pipeline import evaluation_clips, training_batches
 from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.train.main import identity
+from harvest_jax.train.run_identity import check_identity
 from tests.shard_files import write_records
 
 SIZE, PATCH, FRAMES, LENGTH = 32, 8, 4, 22
@@ -231,6 +233,39 @@ def test_state_goes_on_exactly(shards, step):
     assert_equal([next(resumed) for _ in range(4)], straight[step:])
     assert resumed.get_state() == {"next_batch": step + 4}
     resumed.close()
+
+
+@pytest.mark.parametrize("stop", [4, 5, 6])
+def test_resuming_at_the_end_of_an_epoch_with_other_workers(shards, stop):
+    """Ten clips in batches of two: the fifth batch is an epoch's last."""
+    straight = take(shards, 8, "train.batch_size=2")
+    stopped = batches(shards, "train.batch_size=2")
+    list(itertools.islice(stopped, stop))
+    state = stopped.get_state()
+    stopped.close()
+    for workers in (0, 1) if stop == 5 else (0,):
+        resumed = batches(shards, "train.batch_size=2", f"data.workers={workers}")
+        resumed.set_state(state)
+        assert_equal(list(itertools.islice(resumed, 8 - stop)), straight[stop:])
+        resumed.close()
+    drawn = [caption for batch in straight for caption in captions(batch)]
+    assert len(set(drawn[:10])) == 10
+
+
+def test_shards_that_were_changed_or_added_are_another_set(tmp_path):
+    """What a checkpoint keeps of the data, and a run that goes on compares."""
+    records = [make_record(i) for i in range(6)]
+    digests = []
+    for name, changed in (("same", records), ("again", records), ("added", [*records, make_record(7)])):
+        write(tmp_path / name, "train", changed)
+        digests.append(batches(tmp_path / name).sets.digest)
+    write(tmp_path / "changed", "train", [*records[:5], make_record(5, captions=("the clip number seven",))])
+    digests.append(batches(tmp_path / "changed").sets.digest)
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    config_of = config(tmp_path / "same")
+    with pytest.raises(CheckpointError, match=r"data_digest was .* and is"):
+        check_identity(identity(config_of, digests[0]), identity(config_of, digests[2]), tmp_path)
 
 
 def test_orbax_saves_and_restores_the_position(shards, tmp_path):
