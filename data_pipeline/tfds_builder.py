@@ -6,8 +6,6 @@ features use no image codecs: TensorFlow is never imported.
 """
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +13,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info as tfds_info
 
-from data_pipeline.prepare.files import in_place, sync
+from data_pipeline.prepare.files import in_place, locked, sync
 from data_pipeline.shard_format import DATASET, VERSION, checksum_path
+from harvest_jax.errors import DataError
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -54,7 +53,7 @@ def replaced_split(
     Raises:
       OSError: the disk is full, or the like; if it is raised before the caller is let in, the dataset is as it was.
     """
-    with _folder_lock(out):
+    with locked(out / ".lock", wait=True):  # other splits of it may be written at the same time
         _write_info(out, work, split, None)  # from here on no reader takes the old files for the new ones
         kept = {path for _, path in checksums}
         yield
@@ -72,6 +71,7 @@ def _write_info(out: Path, work: Path, split: str, written: tuple[list[int], int
         splits.append(_split_info(out, split, *written))
     elif not splits:
         (out / "dataset_info.json").unlink(missing_ok=True)
+        sync(out)
         return
     identity = tfds_info.DatasetIdentity(
         name=DATASET, version=tfds.core.Version(VERSION), data_dir=str(out), module_name=__name__
@@ -85,12 +85,18 @@ def _write_info(out: Path, work: Path, split: str, written: tuple[list[int], int
     for name in ("features.json", "dataset_info.json"):
         sync(work / name)
         (work / name).replace(out / name)
+    sync(out)
 
 
 def _existing_splits(folder: Path) -> list[tfds.core.SplitInfo]:
     if not (folder / "dataset_info.json").exists():
         return []
-    return list(tfds.builder_from_directory(folder).info.splits.values())
+    try:
+        return list(tfds.builder_from_directory(folder).info.splits.values())
+    except ValueError as error:  # TFDS's, where features.json is missing
+        raise DataError(
+            f"{folder}/features.json is missing or damaged: copy it from another shard folder, it is the same in all"
+        ) from error
 
 
 def _split_info(folder: Path, split: str, lengths: list[int], num_bytes: int) -> tfds.core.SplitInfo:
@@ -98,25 +104,3 @@ def _split_info(folder: Path, split: str, lengths: list[int], num_bytes: int) ->
         data_dir=folder, dataset_name=DATASET, split=split, filetype_suffix="array_record"
     )
     return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
-
-
-def lock(descriptor: int, wait: bool) -> bool:
-    """Lock an open folder for this process; True as well where the file system knows no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-@contextlib.contextmanager
-def _folder_lock(folder: Path) -> Iterator[None]:
-    """Two splits of one dataset may be written at the same time; their metadata one after the other."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        lock(descriptor, wait=True)
-        yield
-    finally:
-        os.close(descriptor)

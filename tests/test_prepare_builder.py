@@ -50,6 +50,15 @@ def test_the_builder_prepares_itself_and_writes_the_same(manifest, tmp_path, mon
     assert len(again.as_data_source("train")[0]["jpegs"]) == 10  # of the default's 16, as many as there are
 
 
+def test_a_dataset_without_its_features_is_one_line(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "DecoderPool", InThisProcess)
+    found = read_manifest(manifest)
+    write_split(found.rows[:1], found.root, tmp_path, "test", SPEC)
+    (tmp_path / "features.json").unlink()
+    with pytest.raises(DataError, match=r"features\.json is missing or damaged: copy it from another"):
+        write_split(found.rows[:1], found.root, tmp_path, "train", SPEC)
+
+
 def test_tensorflow_is_never_imported():
     code = "import sys, data_pipeline.harvest_clips; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=Path(__file__).parents[1])
@@ -61,7 +70,8 @@ def test_a_worker_that_sees_no_plan_or_would_write_other_bytes(tmp_path, monkeyp
     rows = plan.spool.Spool(tmp_path / "rows")
     plan.save(tmp_path, tmp_path / "rows", plan.settle(rows, "train", "/", plan.Options(SPEC, 1), 1, None))
     write.write_shards(tmp_path, [])
-    other = plan.versions() | {"av": "0"}
+    other = plan.versions() | {"av": "0", "another": "1"}
+    del other["pillow"]
     monkeypatch.setattr(plan, "versions", lambda: other)
-    with pytest.raises(DataError, match=r"would write other bytes: .*av 0, not"):
+    with pytest.raises(DataError, match=r"other bytes: av 0, not .*; another 1, not None; pillow None, not"):
         write.write_shards(tmp_path, [0])

@@ -121,16 +121,21 @@ def _watching(job: Path, indices: Sequence[int], count: Tally) -> Iterator[None]
     over = threading.Event()
 
     def look() -> None:
+        with contextlib.suppress(OSError):  # of a network file system, which is there again the next time
+            count_new()
+        count.show()
+        try:
+            count.check()
+        except TooManyRejects:
+            with contextlib.suppress(OSError):
+                (job / write.STOP).touch()
+
+    def count_new() -> None:
         found = [entry.name for entry in os.scandir(job) if entry.name in waiting]
         for name in found:
             shard = ledger.read(job, waiting.pop(name))
             if shard is not None:
                 count.add_shard(shard)
-        count.show()
-        try:
-            count.check()
-        except TooManyRejects:
-            (job / write.STOP).touch()
 
     def watch() -> None:
         while not over.wait(_EVERY):

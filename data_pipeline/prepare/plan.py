@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import math
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,13 @@ from data_pipeline.shard_format import VERSION
 from data_pipeline.video_file import DecodeSpec
 from data_pipeline.worker_pool import TIME_LIMIT, DecoderPool
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.version import __version__
 
 SHARD_MB = 256.0  # of a shard: few enough files, small enough to copy and to check
-MODULES = ("data_pipeline.decode", "data_pipeline.shard_format")  # what a worker needs to make records
+# what a worker needs to make records
+MODULES = ("data_pipeline.decode", "data_pipeline.packed_clip", "data_pipeline.shard_format")
 _SAMPLE = 32  # clips that are decoded to know how large they become
-_LIBRARIES = ("array_record", "av", "numpy", "protobuf", "simplejpeg")  # another version may write other bytes
+_LIBRARIES = ("array_record", "av", "numpy", "pillow", "protobuf")  # another version may write other bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Plan:
 
     `rows` are its clips, `early` the rows that the manifest's reader rejected, `manifest` the sha256 of both; `shards`
     and `shard_mb` are what the user said, `num_shards` what that comes to; `versions` are those of the record and of
-    the libraries that make it.
+    all that makes it.
     """
 
     split: str
@@ -83,9 +86,9 @@ class Plan:
     def differences(self, other: "Plan") -> list[str]:
         """In words, what the user said or gave that is another thing in `other`."""
         mine, theirs = (_flat(dataclasses.asdict(plan)) for plan in (self, other))
-        names = [name for name in mine if name != "num_shards" and mine[name] != theirs.get(name)]
+        names = [name for name in mine | theirs if name != "num_shards" and mine.get(name) != theirs.get(name)]
         return [
-            "other rows in the manifest" if name == "manifest" else f"{name} {mine[name]}, not {theirs.get(name)}"
+            "other rows in the manifest" if name == "manifest" else f"{name} {mine.get(name)}, not {theirs.get(name)}"
             for name in names
             if not (name in ("rows", "early") and mine["manifest"] != theirs["manifest"])
         ]
@@ -97,8 +100,9 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the record and of the libraries that decide its bytes, here."""
-    return {"record": VERSION} | {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    """Of the record and of all that decides its bytes, here."""
+    own = {"record": VERSION, "harvest_jax": __version__, "machine": platform.machine()}
+    return own | {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
 def settle(rows: spool.Spool, split: str, root: str | Path, options: Options, workers: int, keep: Plan | None) -> Plan:
@@ -166,9 +170,19 @@ def folder_of(job: Path) -> Path:
 def load(job: Path) -> Plan | None:
     """The plan in a work folder; None if there is none that can be read."""
     try:
-        return Plan(**json.loads((folder_of(job) / "plan.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return parse(json.loads((folder_of(job) / "plan.json").read_bytes()))
+    except (OSError, ValueError):
         return None
+
+
+def parse(facts: Any) -> Plan | None:
+    """A plan from its fields; None if they are those of another version, or damaged."""
+    try:
+        plan = Plan(**facts)
+    except TypeError:
+        return None
+    groups = isinstance(plan.spec, dict) and isinstance(plan.versions, dict)
+    return plan if groups and isinstance(plan.num_shards, int) and plan.num_shards > 0 else None
 
 
 def need(job: Path) -> Plan:
@@ -183,8 +197,7 @@ def need(job: Path) -> Plan:
             f"{os.uname().nodename} does not see {folder_of(job)}/plan.json: --out has to lie on a file system that "
             "every worker has, under the same path"
         )
-    here = versions()
-    other = [f"{name} {here[name]}, not {version}" for name, version in plan.versions.items() if here[name] != version]
+    other = dataclasses.replace(plan, versions=versions()).differences(plan)
     if other:
         raise DataError(f"{os.uname().nodename} would write other bytes: {'; '.join(other)}")
     return plan

@@ -7,7 +7,7 @@ from pathlib import Path
 from data_pipeline import tfds_builder
 from data_pipeline.manifest import Reject
 from data_pipeline.prepare import ledger, plan, write
-from data_pipeline.prepare.files import ASIDE, in_place
+from data_pipeline.prepare.files import ASIDE, in_place, sync
 
 
 def ledger_path(out: Path, split: str) -> Path:
@@ -36,6 +36,7 @@ def publish(out: Path, job: Path, todo: plan.Plan, shards: Sequence[ledger.Shard
     numbers = {index: number for number, index in enumerate(paths)}
     merged = job / f"ledger{ASIDE}"
     ledger.merge(job, shards, numbers, early, dataclasses.asdict(todo), merged)
+    sync(merged)
     filled = [shard for shard in shards if shard.records]
     with tfds_builder.replaced_split(
         out,

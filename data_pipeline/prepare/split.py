@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_pipeline.manifest import Reject, Row, check_split
 from data_pipeline.prepare import ledger, plan, publish, spool, write
-from data_pipeline.prepare.files import ASIDE
+from data_pipeline.prepare.files import ASIDE, locked
 from data_pipeline.prepare.tally import Tally
 from data_pipeline.shard_format import split_lengths
 from harvest_jax.errors import DataError, HarvestError
@@ -92,7 +92,7 @@ def prepare(
         for split, entry in entries:
             if split not in spools:
                 check_split(split)
-                jobs[split] = open_folders.enter_context(_work_folder(out, split, way.restart))
+                jobs[split] = open_folders.enter_context(_work_folder(out, split))
                 spools[split] = open_folders.enter_context(spool.Spool(jobs[split] / _NEW))
             spools[split].add(entry)
         for split in sorted(spools):
@@ -100,35 +100,26 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _work_folder(out: Path, split: str, restart: bool) -> Iterator[Path]:
+def _work_folder(out: Path, split: str) -> Iterator[Path]:
     """The folder in which a split is written, for this process alone; it goes if nothing in it is worth keeping."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is not a folder")
+    out.mkdir(parents=True, exist_ok=True)
     job = Path(os.path.realpath(out)) / f".{split}.writing"
-    job.mkdir(parents=True, exist_ok=True)
-    with _locked(job) as mine:
+    with locked(job.with_suffix(".lock"), wait=False) as mine:
         if not mine:
             raise DataError(f"another run is writing the split {split!r} of {out}")
+        if job.is_symlink():
+            raise DataError(f"{job} is a link, and what it leads to may be somebody's: remove the link")
+        job.mkdir(exist_ok=True)
         for leftover in job.iterdir():
-            if restart or leftover.name in (_NEW, write.STOP) or leftover.name.endswith(ASIDE):
+            if leftover.name in (_NEW, write.STOP) or leftover.name.endswith(ASIDE):
                 _remove(leftover)
         try:
             yield job
         finally:
             if not any(job.glob("*.ledger")):
                 shutil.rmtree(job, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    from data_pipeline.tfds_builder import lock
-
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # the one who held the lock a moment ago may have removed the folder, and a third made it anew
-        yield lock(descriptor, wait=False) and folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
-    finally:
-        os.close(descriptor)
 
 
 def _report_of(out: Path, split: str) -> ShardReport:
@@ -139,10 +130,20 @@ def _report_of(out: Path, split: str) -> ShardReport:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _discard(job: Path) -> None:
+    """Remove a work folder, its ledgers first: without one no shard is taken for finished.
+
+    Workers of an engine may still write there, each the twin of one that was faster; that is no fault of the split.
+    """
+    for path in job.glob("*.ledger"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(job, ignore_errors=True)
 
 
 def _prepare_split(
@@ -150,28 +151,34 @@ def _prepare_split(
 ) -> ShardReport:
     began = time.monotonic()
     is_there = (out / "dataset_info.json").exists() and split in split_lengths(out)
-    there = plan.Plan(**facts) if is_there and (facts := ledger.read_plan(publish.ledger_path(out, split))) else None
-    begun = plan.load(job)
+    there = plan.parse(ledger.read_plan(publish.ledger_path(out, split))) if is_there else None
+    begun = None if way.restart else plan.load(job)
     todo = plan.settle(rows, split, root, options, way.workers, begun or there)
     if is_there and not way.overwrite:
         if todo != there:
             raise DataError(f"{out} has the split {split!r} already: --overwrite replaces it")
-        shutil.rmtree(job)  # of a run that was killed at its very end
+        unmoved = begun not in (None, todo) or any(shard.records for shard in write.finished(job, todo, None))
+        if way.restart or not unmoved:  # of a run that was killed at its very end, not of one with --overwrite
+            _discard(job)
         return _report_of(out, split)
+    if way.restart:
+        for path in set(job.iterdir()) - {rows.folder}:
+            _remove(path)
     if begun not in (None, todo) and any(job.glob("*.ledger")):
         raise DataError(
             f"{job} holds a run that was begun with other options ({'; '.join(begun.differences(todo))}): give the "
             "same again to go on, or --restart to begin anew"
         )
     plan.save(job, rows.folder, todo)  # also where there is one: whatever became of its rows, these are whole
-    earlier = write.finished(out, job, todo)
-    shards = _write(out, job, todo, way, earlier)
-    before = sum(shard.rows for shard in earlier)
     early = list(spool.read_early(plan.folder_of(job), split))
+    moved_to = None if is_there else out
+    earlier = write.finished(job, todo, moved_to)
+    shards = _write(job, todo, way, earlier, early, moved_to)
+    before = sum(shard.rows for shard in earlier)
     rejects = (*early, *ledger.rejects_of(job, shards, split))
     publish.write_rejects(out, split, rejects)
     if not any(shard.records for shard in shards):
-        shutil.rmtree(job)
+        _discard(job)
         reasons = "; ".join(
             f"{count} x {kind}" for kind, count in ledger.count_kinds(reject.reason for reject in rejects).items()
         )
@@ -179,7 +186,7 @@ def _prepare_split(
             f"not one clip of {split} could be used ({reasons or 'none given'}): see {out}/rejects-{split}.tsv"
         )
     publish.publish(out, job, todo, shards, early)
-    shutil.rmtree(job)
+    _discard(job)
     return ShardReport(
         n_written=sum(shard.records for shard in shards),
         rejects=rejects,
@@ -190,19 +197,27 @@ def _prepare_split(
     )
 
 
-def _write(out: Path, job: Path, todo: plan.Plan, way: Way, earlier: Sequence[ledger.Shard]) -> list[ledger.Shard]:
+def _write(
+    job: Path,
+    todo: plan.Plan,
+    way: Way,
+    earlier: Sequence[ledger.Shard],
+    early: Sequence[Reject],
+    moved_to: Path | None,
+) -> list[ledger.Shard]:
     """Have the shards written that are not; all of them."""
     done = {shard.index for shard in earlier}
     missing = [index for index in range(todo.num_shards) if index not in done]
     if not missing:
         return list(earlier)
     with way.watch(todo.split) as progress:
-        tally = Tally(todo.split, todo.rows, todo.early, earlier, way.max_rejects, progress)
+        kinds = ledger.count_kinds(reject.reason for reject in early)
+        tally = Tally(todo.split, todo.rows, kinds, earlier, way.max_rejects, progress)
         tally.check()
         for index in missing:  # what it says is not true any more
             ledger.path_of(job, index).unlink(missing_ok=True)
         way.engine(job, missing, tally)
-    shards = write.finished(out, job, todo)
+    shards = write.finished(job, todo, moved_to)
     if len(shards) < todo.num_shards:
         raise HarvestError(
             f"{todo.num_shards - len(shards)} of {todo.num_shards} shards of {todo.split} were not written: the same "

@@ -85,10 +85,11 @@ class Spool:
         """
         self._rows_file.close()
         self._early_file.close()
-        keys = np.frombuffer(self._keys, ">u8").reshape(-1, 2)
+        keys, offsets = np.frombuffer(self._keys, ">u8").reshape(-1, 2), np.frombuffer(self._offsets, np.int64)
+        self._keys, self._offsets = bytearray(), array.array("q")  # their memory is free when this is done
         order = np.lexsort((keys[:, 1], keys[:, 0]))
         keys = keys[order]
-        table = np.stack([np.frombuffer(self._offsets, np.int64)[order], order], axis=1)
+        table = np.stack([offsets[order], order], axis=1)
         np.save(self.folder / _ORDER, table)
         twice = np.flatnonzero((keys[1:] == keys[:-1]).all(axis=1))
         if len(twice):

@@ -3,7 +3,7 @@
 import collections
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from data_pipeline.prepare import ledger
 from harvest_jax.errors import DataError
@@ -12,7 +12,7 @@ MIN_CLIPS = 200  # before so many are done a share says little
 
 
 class TooManyRejects(DataError):
-    """More of the rows failed than may; `kinds` counts the reasons."""
+    """More of the rows failed than may; `kinds` counts the reasons, those in the manifest included."""
 
     def __init__(self, message: str, kinds: dict[str, int]):
         super().__init__(message)
@@ -33,7 +33,7 @@ class Tally:
         self,
         split: str,
         total: int,
-        early: int,
+        early: Mapping[str, int],
         earlier: Iterable[ledger.Shard],
         max_rejects: float | None = None,
         progress: Callable[["Tally"], None] | None = None,
@@ -41,8 +41,8 @@ class Tally:
         self.split, self.total = split, total
         self.done = self.rejected = self.bytes = 0
         self.began = time.monotonic()
-        self._kinds: collections.Counter[str] = collections.Counter()
-        self._early, self._max_rejects, self._progress = early, max_rejects, progress
+        self._kinds = collections.Counter(early)
+        self._early, self._max_rejects, self._progress = sum(early.values()), max_rejects, progress
         for shard in earlier:
             self.add_shard(shard)
         self.before = self.done
@@ -82,19 +82,19 @@ class Tally:
         """See whether what has failed so far allows to go on.
 
         Raises:
-          TooManyRejects: more rows failed than may of all; or so many of the clips done that by three standard
-            deviations more will than may.
+          TooManyRejects: more rows failed than may of all, those of the manifest counted first; or so many of the
+            clips done that by three standard deviations more will than may.
         """
         if self._max_rejects is None or self.done < MIN_CLIPS:
             return
         may = self._max_rejects * (self.total + self._early) - self._early
         share = min(1.0, max(0.0, may / self.total))
         likely = share * self.done + 3 * math.sqrt(share * (1 - share) * self.done)
-        if self.rejected > min(likely, max(0.0, may)):
+        if self.rejected > min(likely, may):
             raise TooManyRejects(
-                f"{self.rejected} of the first {self.done} clips of {self.split} failed, which is more than "
-                f"--max_rejects {self._max_rejects:g} allows"
-                f"{f' ({self._early} rows of the manifest failed before)' if self._early else ''}; finished shards are "
-                "kept: the same command with a larger share goes on",
+                f"{self.rejected} of the first {self.done} clips of {self.split} failed"
+                f"{f' and {self._early} rows of the manifest before' if self._early else ''}, which is more than "
+                f"--max_rejects {self._max_rejects:g} allows; finished shards are kept: the same command with a larger "
+                "share goes on, and where the fault was elsewhere --restart tries all again",
                 ledger.most_frequent(self._kinds),
             )

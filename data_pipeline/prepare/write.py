@@ -132,7 +132,8 @@ def _os_error(path: Path) -> Iterator[None]:
 
 def _count_attempt(job: Path, index: int) -> int:
     """How often this shard has been begun, now included: a byte for each time."""
-    descriptor = os.open(job / f"{index:05d}.attempts", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    descriptor = os.open(job / f"{index:05d}.attempts", how, 0o666)
     try:
         os.write(descriptor, b".")
         return os.fstat(descriptor).st_size
@@ -151,15 +152,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def finished(out: Path, job: Path, todo: plan.Plan) -> list[ledger.Shard]:
+def finished(job: Path, todo: plan.Plan, moved_to: Path | None) -> list[ledger.Shard]:
     """The shards that need not be written again, in order: the ledger can be read, the file is there and of its size.
 
-    Of a run that was killed while it moved its shards to where they belong, some are there already; they are
-    recognised by their content.
+    Of a run that was killed while it moved its shards to where they belong, the dataset `moved_to`, some are there
+    already; they are recognised by their content. A dataset that has the split is None here: what lies there is of a
+    run that came to its end.
     """
     shards = [shard for index in range(todo.num_shards) if (shard := ledger.read(job, index)) is not None]
     shards = [shard for shard in shards if shard.plan == todo.digest]
-    moved = published_paths(out, todo.split, shards) if len(shards) == todo.num_shards else {}
+    moved: dict[int, Path] = {}
+    if moved_to is not None and len(shards) == todo.num_shards:
+        moved = published_paths(moved_to, todo.split, shards)
     return [shard for shard in shards if _is_there(job, shard, moved.get(shard.index))]
 
 
