@@ -55,9 +55,8 @@ def training_batches(
     if image_size % patch_size:
         raise ConfigError(f"images of {image_size} pixels cannot be cut into patches of {patch_size}")
     sets = tuple(Records(folder, run.data.split, which) for which, folder in enumerate(run.data.folders))
-    order_seed, example_seed, *more = (
-        int(word) for word in np.random.SeedSequence(run.seed).generate_state(2 + len(sets) - 1)
-    )
+    # the first set's order, the examples, the orders of further sets: a set alone is read as if there were no mixtures
+    order_seed, example_seed, *more = map(int, np.random.SeedSequence(run.seed).generate_state(1 + len(sets)))
     weights = run.data.weights or tuple(float(len(records)) for records in sets)
     shares = [weight / sum(weights) for weight in weights]
     orders = [
