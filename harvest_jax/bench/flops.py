@@ -78,7 +78,7 @@ def step_flops(
         "decoder": answers.flops,
         "contrastive": matched * row * (1 + shown.graded + told.graded),
     }
-    recomputed = frames.again + masked.again + matched * clean * seen.again
+    recomputed = frames.again + masked.again + matched * clean * seen.again + answers.again
     if matched:  # the backward pass makes the similarities again; the sigmoid loss makes them for the ranks, too
         graded = shown.graded or told.graded or start.trains("logit_scale")
         recomputed += row * (graded + (train.contrastive_loss == "sigmoid"))
@@ -157,7 +157,7 @@ class _Flow:
         return flow
 
     def decoder(self, config: HarvestConfig, slots: int, rows: int, queries: bool, memory: bool) -> "_Flow":
-        """The masked-word decoder (`model.mlm_decoder`), which is a loop at any depth.
+        """The masked-word decoder (`model.mlm_decoder`), whose layers' inputs all have gradients if anything in it trains.
 
         Args:
           config: of a model with a decoder.
@@ -174,6 +174,7 @@ class _Flow:
         flow = dataclasses.replace(flow, graded=flow.graded or seen.graded or self.trains("decoder/blocks"))
         product = 2.0 * slots * rows * width
         for _ in range(config.decoder.layers):
+            before = flow.forward
             query = flow.parameter("decoder/blocks/ln_1").dense(f"{head}/query", slots, width, width)
             normed = seen.continued().parameter("decoder/blocks/ln_memory")
             key, value = (normed.dense(f"{head}/{name}", rows, width, width) for name in ("key", "value"))
@@ -181,7 +182,14 @@ class _Flow:
             backward = product * (query.graded + key.graded + value.graded + scores)
             flow = query._with(2 * product + key.forward + value.forward, backward + key.backward + value.backward)
             flow = dataclasses.replace(flow, graded=scores or value.graded)
+            looked = flow.graded
             flow = flow.dense(f"{head}/out", slots, width, width).feed_forward("decoder/blocks", slots, width)
+            again = 0.0  # as in `block`
+            if self.remat == "full" and flow.graded:
+                again = flow.forward - before - 8.0 * slots * width * width
+            if self.remat == "dots":
+                again = product * (looked + self.trains(f"{head}/out/kernel"))
+            flow = dataclasses.replace(flow, again=flow.again + again)
         flow = flow.parameter("decoder/ln_final").dense("decoder/head_dense", slots, width, width)
         flow = flow.parameter("decoder/ln_head")
         flow = flow.dense("decoder/head_vocab", slots, width, config.decoder.vocab_size)

@@ -4,18 +4,32 @@ Parameters are float32; matrices are multiplied in `dtype`; layer norms and the 
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 LAYER_NORM_EPS = 1e-5  # CLIP's
 UNROLLED = 4  # layers up to which the scan is unrolled: a fifth less time for the demo's backward pass on a CPU
-# What the backward pass finds in memory of a block, besides its input: nothing, or what the four matrices gave (then
-# norms, the softmax with its two products, and the activation are computed again).
-REMAT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+PRODUCT = "product"  # what a matrix gave, bias included
+_products = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+
+
+def _keep_products(primitive: Any, *arrays: Any, **parameters: Any) -> bool:
+    """What `remat=dots` leaves in memory: products with matrices, and attention where it is one kernel.
+
+    The bias is in it, because a GPU adds it where the product is made: kept without, the sum is a pass of its own.
+    """
+    return primitive.name.startswith("dot_product_attention_fwd") or _products(primitive, *arrays, **parameters)
+
+
+# What the backward pass finds in memory of a block, besides its input: nothing, or what the matrices gave (then norms,
+# the activation and, without a fused kernel, attention's two products with the softmax are computed again).
+REMAT = {"full": None, "dots": _keep_products}
 
 
 def quick_gelu(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
@@ -43,27 +57,63 @@ class Projection(nn.Module):
 
     DenseGeneral multiplies tensors of more axes, whose gradients XLA lays out anew on a CPU before they are of use:
     a tenth of the video tower's seconds. Parameters have its names, shapes and start.
+
+    With `split` the first axis of `features` makes so many products, returned as a list: one product of them all would
+    have to be cut into pieces by copies, forward and backward.
     """
 
     features: tuple[int, ...]
     dtype: DTypeLike
     kernel_init: nn.initializers.Initializer
     inputs: int = 1  # axes of x that are multiplied away
+    split: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "..."]) -> Any:
         rest, inner = x.shape[: -self.inputs], x.shape[-self.inputs :]
         flat = math.prod(inner), math.prod(self.features)
         start = lambda key, shape: self.kernel_init(key, flat, jnp.float32).reshape(shape)  # noqa: E731
         kernel = self.param("kernel", start, (*inner, *self.features))
         bias = self.param("bias", nn.initializers.zeros, self.features)
         x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
-        y = x.reshape(-1, flat[0]) @ kernel.reshape(flat) + bias.reshape(-1)
-        return y.reshape(*rest, *self.features)
+        x, parts = x.reshape(-1, flat[0]), self.features[0] if self.split else 1
+        kernel, bias = kernel.reshape(flat[0], parts, -1), bias.reshape(parts, -1)
+        shape = (*rest, *self.features[self.split :])
+        made = [checkpoint_name(x @ kernel[:, i] + bias[i], PRODUCT).reshape(shape) for i in range(parts)]
+        return made if self.split else made[0]
+
+
+def attend(
+    query: Float[Array, "b m h d"],
+    key: Float[Array, "b n h d"],
+    value: Float[Array, "b n h d"],
+    implementation: str = "xla",
+    causal: bool = False,
+) -> Float[Array, "b m h d"]:
+    """Softmax attention in float32 over scaled products, through XLA or cuDNN's fused kernel.
+
+    The kernel's backward pass wants even numbers of queries and keys: a row of zeros is added where they are odd, and
+    keys that were added are left out of the softmax. (Up to its version 0.10 at least, JAX refuses all odd numbers in
+    training, though cuDNN does so with a bias only; there is none here.)
+    """
+    queries, keys = query.shape[1], key.shape[1]
+    lengths: dict[str, Any] = {}
+    if implementation == "cudnn" and (queries % 2 or keys % 2):
+        query, key, value = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (query, key, value))
+        lengths["key_value_seq_lengths"] = jnp.full(query.shape[:1], keys, jnp.int32)
+    mixed = jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        is_causal=causal,
+        implementation=implementation,  # type: ignore[call-overload]
+        **lengths,
+    )
+    return mixed[:, :queries]
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with one fused query-key-value product."""
+    """Multi-head self-attention; queries, keys and values have one parameter."""
 
     heads: int
     dtype: DTypeLike
@@ -74,15 +124,9 @@ class SelfAttention(nn.Module):
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         width = x.shape[-1]
         init = nn.initializers.normal(width**-0.5)
-        qkv = Projection((3, self.heads, width // self.heads), self.dtype, init, name="qkv")(x)
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # b n heads head_dim
-        mixed = jax.nn.dot_product_attention(
-            query,
-            key,
-            value,
-            is_causal=self.causal,
-            implementation=self.implementation,  # type: ignore[call-overload]
-        )
+        shape = (3, self.heads, width // self.heads)
+        query, key, value = Projection(shape, self.dtype, init, split=True, name="qkv")(x)  # b n heads head_dim each
+        mixed = attend(query, key, value, self.implementation, self.causal)
         return Projection((width,), self.dtype, init, inputs=2, name="out")(mixed)
 
 
@@ -91,6 +135,7 @@ class CrossAttention(nn.Module):
 
     heads: int
     dtype: DTypeLike
+    implementation: str = "xla"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b m d"], memory: Float[Array, "b n d"]) -> Float[Array, "b m d"]:
@@ -100,7 +145,7 @@ class CrossAttention(nn.Module):
         query = Projection(shape, self.dtype, init, name="query")(x)
         key = Projection(shape, self.dtype, init, name="key")(memory)
         value = Projection(shape, self.dtype, init, name="value")(memory)
-        mixed = jax.nn.dot_product_attention(query, key, value)
+        mixed = attend(query, key, value, self.implementation)
         return Projection((width,), self.dtype, init, inputs=2, name="out")(mixed)
 
 
@@ -139,8 +184,31 @@ class Block(nn.Module):
         return x, None
 
 
+def stack(block: type[nn.Module], layers: int, remat: str, unroll: bool) -> Any:
+    """A module of `layers` blocks, one after another; parameters carry a leading axis of that length.
+
+    Args:
+      block: of `(x, fixed) -> (x, None)`.
+      layers: how many.
+      remat: "none", or a key of `REMAT`.
+      unroll: compile every block by itself. Otherwise one is compiled, in a loop, which writes what the backward pass
+        needs into arrays of all layers: on a GPU passes over memory of their own. `UNROLLED` and fewer always are.
+    """
+    unroll = unroll or layers <= UNROLLED
+    if remat != "none":  # a loop keeps XLA from merging what is computed again with the first time
+        block = nn.remat(block, prevent_cse=unroll, policy=REMAT[remat])
+    return nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        length=layers,
+        in_axes=nn.broadcast,
+        unroll=layers if unroll else 1,
+    )
+
+
 class Transformer(nn.Module):
-    """`layers` blocks, compiled once: parameters carry a leading axis of that length."""
+    """`layers` blocks; see `stack`."""
 
     layers: int
     heads: int
@@ -148,21 +216,13 @@ class Transformer(nn.Module):
     causal: bool = False
     implementation: str = "xla"
     remat: str = "none"
+    unroll: bool = False
     activation: str = "quick_gelu"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        unrolled = self.layers <= UNROLLED  # a loop keeps XLA from merging what is computed again with the first time
-        block = Block if self.remat == "none" else nn.remat(Block, prevent_cse=unrolled, policy=REMAT[self.remat])
-        scanned = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=self.layers,
-            in_axes=nn.broadcast,
-            unroll=self.layers if unrolled else 1,
-        )
-        x, _ = scanned(
+        blocks = stack(Block, self.layers, self.remat, self.unroll)
+        x, _ = blocks(
             self.heads, self.layers, self.dtype, self.causal, self.implementation, self.activation, name="blocks"
         )(x, None)
         return x

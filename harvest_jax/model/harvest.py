@@ -30,20 +30,21 @@ class Harvest:
     dtype: DTypeLike = jnp.float32
     attention: str = "xla"
     remat: str = "none"
+    unroll: bool = False  # see `blocks.stack`
 
     @property
     def _video(self) -> VideoTower:
-        return VideoTower(self.config.video, self.dtype, self.attention, self.remat)
+        return VideoTower(self.config.video, self.dtype, self.attention, self.remat, self.unroll)
 
     @property
     def _text(self) -> TextTower:
-        return TextTower(self.config.text, self.dtype, self.remat)
+        return TextTower(self.config.text, self.dtype, self.attention, self.remat, self.unroll)
 
     @property
     def _decoder(self) -> MlmDecoder:
         if self.config.decoder is None:
             raise ValueError("this model has no decoder")
-        return MlmDecoder(self.config.decoder, self.dtype)
+        return MlmDecoder(self.config.decoder, self.dtype, self.attention, self.remat, self.unroll)
 
     def init(self, key: jax.Array, temporal_init: str = "zeros") -> Params:
         """Random float32 parameters; usable under jit and `jax.eval_shape`.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from harvest_jax.model.blocks import CrossAttention, LayerNorm, Mlp
+from harvest_jax.model.blocks import CrossAttention, LayerNorm, Mlp, stack
 from harvest_jax.model.config import DecoderConfig
 
 
@@ -19,10 +19,11 @@ class DecoderBlock(nn.Module):
 
     config: DecoderConfig
     dtype: DTypeLike
+    implementation: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "b m d"], memory: Float[Array, "b n d"]) -> tuple[Float[Array, "b m d"], None]:
-        attention = CrossAttention(self.config.heads, self.dtype, name="cross_attn")
+        attention = CrossAttention(self.config.heads, self.dtype, self.implementation, name="cross_attn")
         x = x + attention(LayerNorm(name="ln_1")(x), LayerNorm(name="ln_memory")(memory))
         x = x + Mlp(self.dtype, self.config.layers, name="mlp")(LayerNorm(name="ln_2")(x))
         return x, None
@@ -33,6 +34,9 @@ class MlmDecoder(nn.Module):
 
     config: DecoderConfig
     dtype: DTypeLike = jnp.float32
+    implementation: str = "xla"
+    remat: str = "none"
+    unroll: bool = False
 
     @nn.compact
     def __call__(self, queries: Float[Array, "b m w"], memory: Float[Array, "b n v"]) -> Float[Array, "b m vocab"]:
@@ -42,14 +46,8 @@ class MlmDecoder(nn.Module):
         )
         memory = dense("video_proj")(LayerNorm(name="ln_video")(memory))
         x = dense("text_proj")(LayerNorm(name="ln_text")(queries))
-        scanned = nn.scan(
-            DecoderBlock,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=self.config.layers,
-            in_axes=nn.broadcast,
-        )
-        x, _ = scanned(self.config, self.dtype, name="blocks")(x, memory)
+        blocks = stack(DecoderBlock, self.config.layers, self.remat, self.unroll)
+        x, _ = blocks(self.config, self.dtype, self.implementation, name="blocks")(x, memory)
         x = LayerNorm(name="ln_final")(x)
         x = LayerNorm(name="ln_head")(nn.gelu(dense("head_dense")(x), approximate=False))
         logits = nn.Dense(

@@ -14,7 +14,9 @@ class TextTower(nn.Module):
 
     config: TextConfig
     dtype: DTypeLike = jnp.float32
+    implementation: str = "xla"
     remat: str = "none"
+    unroll: bool = False
 
     @nn.compact
     def __call__(
@@ -52,7 +54,9 @@ class TextTower(nn.Module):
             config.heads,
             self.dtype,
             causal=True,
+            implementation=self.implementation,
             remat=self.remat,
+            unroll=self.unroll,
             activation=config.activation,
             name="transformer",
         )(x)

@@ -38,6 +38,7 @@ class VideoTower(nn.Module):
     dtype: DTypeLike = jnp.float32
     implementation: str = "xla"
     remat: str = "none"
+    unroll: bool = False
 
     @nn.compact
     def __call__(self, patches: Float[Array, "b k p"], positions: Int[Array, "b k"]) -> dict[str, Array]:
@@ -77,6 +78,7 @@ class VideoTower(nn.Module):
             self.dtype,
             implementation=self.implementation,
             remat=self.remat,
+            unroll=self.unroll,
             activation=config.activation,
             name="transformer",
         )(x)

@@ -45,6 +45,11 @@ def make_mesh(fields: MeshFields, batch_size: int, devices: Any = None) -> Mesh:
     return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
+def is_gpu(device: Any) -> bool:
+    """Whether a device is an NVIDIA GPU."""
+    return device.platform in ("gpu", "cuda")
+
+
 def attention(choice: str, dtype: str, mesh: Mesh) -> str:
     """`model.attention` for these devices: cuDNN's fused kernels know half precision on newer NVIDIA GPUs alone.
 
@@ -52,13 +57,12 @@ def attention(choice: str, dtype: str, mesh: Mesh) -> str:
       ConfigError: cudnn is asked for where it cannot run.
     """
     device, half = mesh.devices.flat[0], dtype == "bfloat16"
-    where = device.platform
     # its fused kernels begin with the Ampere generation; a device that does not say its own is taken for one
-    gpu = where in ("gpu", "cuda") and float(getattr(device, "compute_capability", "8.0")) >= 8.0
+    gpu = is_gpu(device) and float(getattr(device, "compute_capability", "8.0")) >= 8.0
     if choice == "cudnn" and not (gpu and half):
         raise ConfigError(
             "model.attention=cudnn wants model.dtype=bfloat16 on GPUs of Ampere or newer, not "
-            f"{dtype} on {where}: set auto"
+            f"{dtype} on {device.platform}: set auto"
         )
     return "cudnn" if choice == "cudnn" or (choice == "auto" and gpu and half) else "xla"
 
