@@ -1,11 +1,11 @@
-# make demo | test | slow | parity | beam | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
+# make demo | test | slow | parity | beam | gpu | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow parity beam lint format clean
+.PHONY: help venv demo test slow parity beam gpu lint format clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -14,7 +14,8 @@ WORKDIR ?= runs/demo
 # A file's tests stay in one process, for what they share.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # Bytecode is written at first import instead of for every file of every package: a quarter of the install's time.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PIP := $(BIN)/python $(INSTALL)
 
 # On Linux torch's usual wheel brings gigabytes of CUDA. Where pip finds the CPU build (VERSION+cpu) it is taken; PyTorch
 # keeps it on an index of its own, whose address can be given: make parity TORCH_INDEX=URL
@@ -31,16 +32,19 @@ demo: $(VENV)/.base ## the whole way on generated clips, a few minutes on a CPU;
 venv: $(VENV)/.dev ## .venv with the package and everything that the tests and linters need
 
 test: $(VENV)/.dev ## the tests; ARGS="-k shards" passes arguments to pytest
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity --ignore tests/beam $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity --ignore tests/beam --ignore tests/gpu $(ARGS)
 
 slow: $(VENV)/.dev ## the tests that take longer than about ten seconds each and repeat what others cover
-	$(BIN)/python -m pytest -m slow --ignore tests/parity --ignore tests/beam $(ARGS)
+	$(BIN)/python -m pytest -m slow --ignore tests/parity --ignore tests/beam --ignore tests/gpu $(ARGS)
 
 parity: $(VENV)/.parity ## against PyTorch's CLIPs, in full size: 10 minutes, 16 GB of memory, 10 GB of disk; ARGS="-k B/32" is one size
 	$(BIN)/python -m pytest -m parity tests/parity $(ARGS)
 
 beam: $(VENV)/.beam ## harvest shards on Apache Beam's runners, Dask among them, with workers in other processes
 	$(BIN)/python -m pytest -m beam tests/beam $(ARGS)
+
+gpu: $(VENV)-gpu/.gpu ## the step through XLA's compiler for GPUs, which needs no GPU but NVIDIA's libraries (4 GB, in .venv-gpu)
+	JAX_PLATFORMS=cpu $(VENV)-gpu/bin/python -m pytest -m gpu tests/gpu $(ARGS)
 
 lint: $(VENV)/.dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
@@ -52,7 +56,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and the caches, nothing of yours
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # Stamps in one environment: what the demo needs, all of it, and what the tests of parity compare with.
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
@@ -76,6 +80,13 @@ $(VENV)/.parity: $(VENV)/.dev
 $(VENV)/.beam: $(VENV)/.dev
 	@echo "installing Apache Beam and Dask into $(VENV) (about a minute)"
 	$(PIP) -e '.[beam]'
+	@touch $@
+
+# In an environment of its own: with the plugin installed JAX looks for a GPU wherever it starts.
+$(VENV)-gpu/.gpu: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing JAX's CUDA plugin into $(VENV)-gpu (some minutes)"
+	$(BIN)/python -m venv $(VENV)-gpu
+	$(VENV)-gpu/bin/python $(INSTALL) -e '.[dev,gpu-cuda13]'
 	@touch $@
 
 # The first of these that runs and fits; names on PATH may be stubs that do not run, so each is asked.

@@ -1,11 +1,14 @@
 """The towers: against a plain numpy CLIP, and the invariants that dropping and masking rest on."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from harvest_jax.input.patches import patchify
+from harvest_jax.model.blocks import UNROLLED, attend
 from harvest_jax.model.config import (
     CLIP_MEAN,
     CLIP_STD,
@@ -210,6 +213,47 @@ def test_bfloat16_computes_close_to_float32_with_float32_parameters(model, param
     assert half["tokens"].dtype == jnp.bfloat16
     cosine = np.sum(np.asarray(unit(half["embedding"])) * np.asarray(unit(full["embedding"])), axis=-1)
     assert cosine.min() > 0.999
+
+
+@pytest.mark.parametrize(("queries", "keys", "causal"), [(6, 6, False), (7, 7, False), (5, 8, False), (7, 7, True)])
+def test_rows_added_for_cudnn_change_nothing(queries, keys, causal, monkeypatch):
+    """cuDNN gets even lengths, with keys that are none left out; here XLA does its part."""
+    random = np.random.default_rng(0)
+    arrays = [jnp.asarray(random.normal(size=(2, n, 3, 8)), jnp.float32) for n in (queries, keys, keys)]
+    one, seen = jax.nn.dot_product_attention, []
+
+    def cudnn(query, key, value, implementation, **options):
+        if implementation == "cudnn":
+            seen.append((query.shape[1], key.shape[1], value.shape[1]))
+        return one(query, key, value, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", cudnn)
+
+    def output_and_gradient(implementation):
+        total = lambda *args: jnp.sin(attend(*args, implementation, causal)).sum()  # noqa: E731
+        return attend(*arrays, implementation, causal), *jax.grad(total, (0, 1, 2))(*arrays)
+
+    for a, b in zip(output_and_gradient("cudnn"), output_and_gradient("xla"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert seen == 2 * [(queries + queries % 2, keys + keys % 2, keys + keys % 2)]
+
+
+@pytest.mark.parametrize("remat", ["none", "dots"])
+def test_unrolled_layers_change_no_gradient(remat):
+    """One program for each layer, or one in a loop: the accelerators' way and the CPU's."""
+    config = dataclasses.replace(SMALL, video=dataclasses.replace(SMALL.video, layers=UNROLLED + 1))
+    params = jax.jit(Harvest(config).init)(jax.random.key(0))
+    patches, positions = clips()
+
+    def gradient(unroll):
+        model = Harvest(config, remat=remat, unroll=unroll)
+        loss = lambda p, *batch: jnp.sin(model.encode_video(p, *batch)["embedding"]).sum()  # noqa: E731
+        jaxpr = jax.make_jaxpr(loss)(params, patches, positions)
+        assert f"unroll={UNROLLED + 1 if unroll else 1}" in str(jaxpr)
+        return jax.jit(jax.grad(loss))(params, patches, positions)["video"]
+
+    for a, b in zip(jax.tree.leaves(gradient(True)), jax.tree.leaves(gradient(False)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_remat_changes_no_gradient(params):

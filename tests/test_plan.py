@@ -24,7 +24,7 @@ from harvest_jax.plan.chips import CHIPS, received_per_second
 from harvest_jax.plan.collectives import by_kind, collectives, group_size
 from harvest_jax.plan.compiled import Memory, Plan, compile_plan, out_of_memory
 from harvest_jax.plan.cost import Cost, program_cost
-from harvest_jax.plan.estimate import estimate
+from harvest_jax.plan.estimate import estimate, longest_kernels
 from harvest_jax.plan.search import largest_batch
 from harvest_jax.plan.topology import devices, parse_topology
 from harvest_jax.train import mesh as meshes
@@ -35,6 +35,8 @@ from tests.test_train_step import TINY
 BATCH = 72  # no axis of a parameter has this length
 # What TPU compilers write, shortened: tuples with comments, tiled layouts, memory spaces, loops without a trip count.
 TPU = (Path(__file__).parent / "data" / "tpu_program.txt").read_text()
+# What the compiler for GPUs writes, in the same way: calls of cuBLAS and cuDNN with their working memory.
+GPU = (Path(__file__).parent / "data" / "gpu_program.txt").read_text()
 
 
 def test_a_tpu_program_is_read():
@@ -71,6 +73,32 @@ def test_a_tpu_program_is_read():
     # written. After the loop: the scattered sum.
     counter = 4 + 4 + 4 + 1  # to choose the layer, and to see whether the loop goes on
     assert cost.bytes == 12 * (layer + 2 * rows + layer + counter) + (1024 + 128) * 512 * 4
+
+
+def test_a_gpu_program_is_read_kernel_by_kernel(monkeypatch):
+    cost = program_cost(hlo.parse(GPU))
+    query, product = 4 * 256 * 4 * 64 * 2, 2 * 4 * 4 * 256 * 256 * 64  # bytes of an array, FLOPs of all heads' scores
+    rows, weights, wide = 1024 * 64 * 2, 64 * 256 * 2, 1024 * 256 * 2
+    attend = ("while/body/attn/dot_product_attention_fwd", 3, 2 * product, 4 * query + 4 * 4 * 256 * 4)
+    back = ("while/body/checkpoint/attn/dot_product_attention_bwd", 3, 5 * product, 7 * query)
+    gemm = ("mlp/dot_general", 1, 2 * 1024 * 64 * 256, rows + weights + wide)  # cuBLAS's and XLA's own
+    found = {
+        (one.source.removeprefix("jit(<unnamed function>)/"), one.times, one.flops, one.bytes) for one in cost.kernels
+    }
+    assert len(cost.kernels) == 5
+    assert found == {attend, back, gemm, ("mlp/mul", 1, 0.0, 2.0 * wide)}
+    assert cost.flops == cost.bf16_flops == 3 * 7 * product + 2 * gemm[2]
+    assert cost.bytes == 3 * (attend[3] + back[3]) + 2 * gemm[3] + 2 * wide
+
+    plan, where = Plan(Memory(0, 0, 0, 0, 0, 0), cost, (), "compiled"), parse_topology("h200:1")
+    times, longest = estimate(plan, where, 1), longest_kernels(plan, where)
+    assert [one["from"] for one in longest][1:] == ["attn/dot_product_attention_fwd", "mlp/dot_general", "mlp/mul"]
+    assert (longest[0]["count"], longest[2]["count"]) == (3, 2)  # turns of a loop; two kernels of one origin
+    assert times.step_ms == times.kernels_ms == pytest.approx(sum(one["ms"] for one in longest), abs=1e-3)
+    slow = dataclasses.replace(CHIPS["h200"], flops=CHIPS["h200"].flops / 2)  # now some kernels are bound by arithmetic
+    monkeypatch.setitem(CHIPS, "h200", slow)
+    times = estimate(plan, where, 1)
+    assert times.kernels_ms > 1.05 * max(times.compute_ms, times.memory_ms)
 
 
 @pytest.mark.parametrize(
@@ -351,6 +379,11 @@ def test_the_model_for_gpus_knows_state_and_pieces(tiny_folder):
     assert set(found) == {"text embeddings", "gradient of the text embeddings", "gradients"}
 
 
+@pytest.fixture
+def no_gpu_compiler(monkeypatch):
+    monkeypatch.setattr("harvest_jax.plan.topology.compiler_is_here", lambda: False)
+
+
 def run_command(capsys, *arguments):
     code = cli.main(["plan", "--config", str(run_config.config_file("base.py")), *arguments])
     shown = capsys.readouterr()
@@ -372,6 +405,7 @@ def test_the_command_for_virtual_devices(tiny_folder, capsys):
     assert found["estimate"] is None
 
 
+@pytest.mark.usefixtures("no_gpu_compiler")
 def test_the_command_for_gpus(tiny_folder, capsys):
     fields = [f"--config.{field}" for field in (f"model.init_from={tiny_folder}", "text.length=8")]
     code, out, _ = run_command(
@@ -393,6 +427,7 @@ def test_the_command_for_gpus(tiny_folder, capsys):
     assert err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("no_gpu_compiler")
 def test_a_measured_step_scales_the_model(tiny_folder, tmp_path, capsys):
     config = str(run_config.config_file("base.py"))
     fields = [f"model.init_from={tiny_folder}", "text.length=8", "train.batch_size=512"]
@@ -424,7 +459,7 @@ def test_a_measured_step_scales_the_model(tiny_folder, tmp_path, capsys):
     [
         (["--topology", "v5e"], "--topology v5e is none that is known"),
         (["--topology", "cpu:8", "--search"], "--search needs a memory that has an end"),
-        (["--topology", "cpu:8", "--measured", "x"], "--measured scales the model for GPUs"),
+        (["--topology", "cpu:8", "--measured", "x"], "--measured scales plans for GPUs"),
         (["--topology", "h200:8", "--measured", "gone"], "--measured gone is no result"),
         (["--topology", "h200:8", "--config.train.batch_size=12"], "cannot be divided over 8 devices"),
         (["--topology", "h200:8", "--config.mesh.fsdp=3"], "the 8 devices"),
@@ -435,6 +470,23 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_gpu_compiler_that_does_not_work_is_one_line(monkeypatch, capsys):
+    """As with the plugin but without NVIDIA's libraries, or of another version of JAX."""
+    monkeypatch.setattr("harvest_jax.plan.topology.compiler_is_here", lambda: True)
+
+    def missing(**description):
+        assert description["topology"] == "1x1x8"
+        assert "major: 9 minor: 0" in description["target_config"]
+        raise RuntimeError("cuda is not among the platforms\nsecond line")
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", missing)
+    code, out, err = run_command(capsys, "--topology", "h200:8")
+    assert (code, out) == (2, "")
+    assert "h200:8: JAX's CUDA plugin says: cuda is not among" in err
+    code, _, err = run_command(capsys, "--topology", "h200:12")
+    assert (code, "are planned for as whole machines" in err) == (2, True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed")

@@ -14,6 +14,7 @@ from flax import traverse_util
 from harvest_jax import config as run_config
 from harvest_jax.errors import ConfigError
 from harvest_jax.input.patches import DROP_SCOPES, gather, keep_positions, patchify
+from harvest_jax.model.blocks import attend
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import merge, partition
@@ -325,14 +326,28 @@ def test_attention_is_chosen_by_device_and_type():
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's attention runs on NVIDIA GPUs alone")
-@pytest.mark.parametrize("tokens", [158, 1569])
-def test_cudnn_attention_gives_what_xla_gives(tokens):
+@pytest.mark.parametrize(
+    ("queries", "keys", "causal"),
+    [
+        (158, 158, False),
+        (393, 393, False),
+        (1569, 1569, False),
+        (5, 158, False),
+        (5, 393, False),
+        (32, 32, True),
+        (31, 31, True),
+    ],
+)
+def test_cudnn_attention_gives_what_xla_gives(queries, keys, causal):
     def output_and_gradient(implementation):
-        keys = jax.random.split(jax.random.key(0), 4)
-        query, key, value, weight = (jax.random.normal(k, (2, tokens, 12, 64), jax.numpy.bfloat16) for k in keys)
-        attend = lambda *args: jax.nn.dot_product_attention(*args, implementation=implementation)  # noqa: E731
-        total = lambda *args: (attend(*args) * weight).astype(np.float32).sum()  # noqa: E731
-        return attend(query, key, value), *jax.grad(total, (0, 1, 2))(query, key, value)
+        random = iter(jax.random.split(jax.random.key(0), 4))
+        query, key, value, weight = (
+            jax.random.normal(next(random), (2, tokens, 12, 64), jax.numpy.bfloat16)
+            for tokens in (queries, keys, keys, queries)
+        )
+        one = lambda *args: attend(*args, implementation, causal)  # noqa: E731
+        total = lambda *args: (one(*args) * weight).astype(np.float32).sum()  # noqa: E731
+        return one(query, key, value), *jax.grad(total, (0, 1, 2))(query, key, value)
 
     for a, b in zip(output_and_gradient("cudnn"), output_and_gradient("xla"), strict=True):
         np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), atol=0.03)

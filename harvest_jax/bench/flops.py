@@ -157,7 +157,7 @@ class _Flow:
         return flow
 
     def decoder(self, config: HarvestConfig, slots: int, rows: int, queries: bool, memory: bool) -> "_Flow":
-        """The masked-word decoder (`model.mlm_decoder`), whose layers' inputs all have gradients if anything in it trains.
+        """The masked-word decoder (`model.mlm_decoder`): if any layer trains, every layer's input has its gradient.
 
         Args:
           config: of a model with a decoder.

@@ -192,7 +192,7 @@ def stack(block: type[nn.Module], layers: int, remat: str, unroll: bool) -> Any:
       layers: how many.
       remat: "none", or a key of `REMAT`.
       unroll: compile every block by itself. Otherwise one is compiled, in a loop, which writes what the backward pass
-        needs into arrays of all layers: on a GPU passes over memory of their own. `UNROLLED` and fewer always are.
+        needs into arrays of all layers: passes over memory of their own. `UNROLLED` and fewer always are.
     """
     unroll = unroll or layers <= UNROLLED
     if remat != "none":  # a loop keeps XLA from merging what is computed again with the first time

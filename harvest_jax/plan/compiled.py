@@ -9,7 +9,9 @@ import jax
 from harvest_jax.errors import ConfigError
 from harvest_jax.plan.collectives import Collective, collectives
 from harvest_jax.plan.cost import Cost, program_cost
+from harvest_jax.plan.gpu import COMPILER_OPTIONS
 from harvest_jax.plan.hlo import parse
+from harvest_jax.train.mesh import is_gpu
 from harvest_jax.train.program import TrainProgram
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -61,11 +63,12 @@ def compile_plan(program: TrainProgram, all_patches: bool = False) -> Plan:
       all_patches: the last stage, in which nothing is dropped.
 
     Raises:
-      OutOfMemory: it does not fit (a TPU's compiler knows the memory; a CPU's does not).
+      OutOfMemory: it does not fit (a TPU's compiler ends there; the others do not).
     """
     lowered = program.jitted(all_patches).lower(program.state, program.frozen, program.batch(all_patches))
     try:
-        compiled = lowered.compile()
+        on_gpu = is_gpu(program.mesh.devices.flat[0])
+        compiled = lowered.compile(compiler_options=COMPILER_OPTIONS if on_gpu else None)
     except jax.errors.JaxRuntimeError as error:
         short = " ".join(str(error).split())[:300]
         raise out_of_memory(str(error)) or ConfigError(f"the compiler refuses this step: {short}") from error

@@ -12,31 +12,75 @@ from harvest_jax.plan.hlo import Array, Computation, Instruction, Module, called
 # What moves nothing by itself: names for parts of memory, and operations whose computations are counted instead.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all"}
 _FREE |= {"add-dependency", "optimization-barrier", "partition-id", "replica-id", "opt-barrier", "domain"}
+_LIBRARY = re.compile(r'custom_call_target="__(cublas)\$|custom_call_target="__cudnn\$fmha(\w*)"')
 _FREE_TARGETS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")  # a TPU's custom calls for layout
 # bf16 products that a float32 product of this precision is made of on a TPU (XLA's 6-pass and 3-pass algorithms)
 _PASSES = {"highest": 6, "high": 3}
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
-    """Of one execution on one device."""
+class Kernel:
+    """One instruction that the device starts by itself, and what one execution takes."""
 
+    source: str  # the path of JAX functions it comes from
+    times: int  # executions a step
     flops: float  # of products of matrices, a multiply-add as two
     bf16_flops: float  # the same with float32 products at higher precision as the bf16 products they are made of
     bytes: float  # from and to memory
 
 
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of one execution of the program on one device; the sums of its kernels."""
+
+    flops: float
+    bf16_flops: float
+    bytes: float
+    kernels: tuple[Kernel, ...] = ()  # none: not known one by one
+
+
 def program_cost(module: Module) -> Cost:
     """Sums over all instructions that run. Elementwise arithmetic is not counted; its memory traffic is."""
-    flops = weighted = moved = 0.0
+    found = []
     for computation, instruction, times in module.running():
-        if instruction.opcode in ("dot", "convolution"):
-            one = times * product_flops(instruction, computation)
-            flops += one
-            weighted += one * _passes(instruction, computation)
-        if computation.name not in module.fused:
-            moved += times * moved_bytes(instruction, computation, module)
-    return Cost(flops, weighted, moved)
+        if computation.name in module.fused:
+            continue
+        flops, weighted = _arithmetic(instruction, computation, module)
+        moved = moved_bytes(instruction, computation, module)
+        if flops or moved:
+            found.append(Kernel(instruction.op_name or instruction.opcode, times, flops, weighted, moved))
+    total = {name: sum(one.times * getattr(one, name) for one in found) for name in ("flops", "bf16_flops", "bytes")}
+    return Cost(**total, kernels=tuple(found))
+
+
+def _arithmetic(instruction: Instruction, computation: Computation, module: Module) -> tuple[float, float]:
+    """(FLOPs, FLOPs as bf16 products) of an instruction, those of the computation that a fusion holds included."""
+    if instruction.opcode in ("dot", "convolution"):
+        flops = product_flops(instruction, computation)
+        return flops, flops * _passes(instruction, computation)
+    if instruction.opcode == "custom-call":
+        flops = library_flops(instruction, computation)
+        return flops, flops
+    if instruction.opcode != "fusion":
+        return 0.0, 0.0
+    inner = module.computations[called_computations(instruction)[0]]
+    parts = [_arithmetic(one, inner, module) for one in inner.instructions.values()]
+    return sum(flops for flops, _ in parts), sum(weighted for _, weighted in parts)
+
+
+def library_flops(instruction: Instruction, computation: Computation) -> float:
+    """Of a call of cuBLAS or cuDNN's attention, 0 for others. Attention's backward pass makes its scores again."""
+    found = _LIBRARY.search(instruction.attributes)
+    if found is None:
+        return 0.0
+    left, right = (computation.instructions[name].arrays[0].shape for name in instruction.operands[:2])
+    if found[1] == "cublas":
+        axes = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
+        contracted = [left[int(axis)] for axis in re.findall(r"\d+", axes[1])] if axes else []
+        return 2.0 * math.prod(instruction.arrays[0].shape) * math.prod(contracted)
+    batch, queries, heads, width = left
+    products = 5 if found[2].endswith("Backward") else 2
+    return products * 2.0 * batch * heads * queries * right[1] * width
 
 
 def product_flops(instruction: Instruction, computation: Computation) -> float:
@@ -122,6 +166,8 @@ def moved_bytes(instruction: Instruction, computation: Computation, module: Modu
     reads = sum(_operand_read(instruction, operand.name, operand, module) for operand in known)
     if opcode == "dynamic-update-slice":
         return float(reads + (_off_chip(instruction.arrays) and known[1].bytes))
+    if _LIBRARY.search(instruction.attributes):  # its working memory comes as a result
+        return float(reads + sum(array.stored for array in instruction.arrays if array.dtype not in ("s8", "u8")))
     return float(reads + _off_chip(instruction.arrays))
 
 

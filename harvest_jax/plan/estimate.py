@@ -1,31 +1,36 @@
 """The time of a step, estimated from a chip's public figures."""
 
 import dataclasses
+import re
 from typing import Any
 
-from harvest_jax.plan.chips import received_per_second
+from harvest_jax.plan.chips import Chip, received_per_second
 from harvest_jax.plan.compiled import Plan
+from harvest_jax.plan.cost import Kernel
 from harvest_jax.plan.topology import Topology
 
 ASSUMES = (
-    "arithmetic, memory traffic and network each at the chip's public peak and wholly at the same time: "
-    "a real step takes longer; the input is always there"
+    "kernels one after another, each at the chip's public peak of arithmetic or of memory traffic, whichever takes it "
+    "longer, the network meanwhile: a real step takes longer; the input is always there"
 )
+SHOWN = 20  # kinds of kernels that a plan lists
+_WRAPPERS = re.compile(r"jit\(<unnamed function>\)/|(?:while/body|closed_call|checkpoint|rematted_computation)/")
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Milliseconds that each resource is busy in a step; the step takes at least the longest of them."""
+    """Milliseconds that each resource is busy in a step."""
 
     compute_ms: float
     memory_ms: float
     network_ms: float
+    kernels_ms: float  # one after another; where they are not known one by one, the longer of compute and memory
     clips_per_s: float
 
     @property
     def step_ms(self) -> float:
-        """Of the slowest resource."""
-        return max(self.compute_ms, self.memory_ms, self.network_ms)
+        """The kernels, or the network if that takes longer."""
+        return max(self.kernels_ms, self.network_ms)
 
     @property
     def bound_by(self) -> str:
@@ -50,11 +55,36 @@ def estimate(plan: Plan, topology: Topology, batch_size: int, slower: float = 1.
     chip = topology.chip
     if chip is None:
         return None
-    flops = plan.cost.bf16_flops if chip.maker == "tpu" else plan.cost.flops
+    cost = plan.cost
     received = sum(one.count * one.received for one in plan.collectives)
-    times = (
-        1e3 * slower * flops / chip.flops,
-        1e3 * slower * plan.cost.bytes / chip.bandwidth,
-        1e3 * slower * received / received_per_second(chip, topology.shape),
-    )
-    return Estimate(*times, clips_per_s=1e3 * batch_size / max(times))
+    whole = Kernel("", 1, cost.flops, cost.bf16_flops, cost.bytes)
+    compute, memory = _seconds(whole, chip)
+    kernels = sum(one.times * max(_seconds(one, chip)) for one in cost.kernels) or max(compute, memory)
+    network = received / received_per_second(chip, topology.shape)
+    compute_ms, memory_ms, network_ms, kernels_ms = (1e3 * slower * one for one in (compute, memory, network, kernels))
+    return Estimate(compute_ms, memory_ms, network_ms, kernels_ms, 1e3 * batch_size / max(kernels_ms, network_ms))
+
+
+def longest_kernels(plan: Plan, topology: Topology, slower: float = 1.0) -> list[dict[str, Any]]:
+    """Where the estimated time goes: kernels of one origin together (those of all layers, say), the longest first."""
+    chip = topology.chip
+    if chip is None:
+        return []
+    groups: dict[str, dict[str, Any]] = {}
+    for one in plan.cost.kernels:
+        name = _WRAPPERS.sub("", one.source)
+        group = groups.setdefault(name, {"from": name, "count": 0, "ms": 0.0, "compute_ms": 0.0, "memory_ms": 0.0})
+        compute, memory = _seconds(one, chip)
+        group["count"] += one.times
+        for key, seconds in (("ms", max(compute, memory)), ("compute_ms", compute), ("memory_ms", memory)):
+            group[key] += 1e3 * slower * one.times * seconds
+    longest = sorted(groups.values(), key=lambda group: -group["ms"])[:SHOWN]
+    return [
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in one.items()} for one in longest
+    ]
+
+
+def _seconds(kernel: Kernel, chip: Chip) -> tuple[float, float]:
+    """(arithmetic, memory) of one execution."""
+    flops = kernel.bf16_flops if chip.maker == "tpu" else kernel.flops
+    return flops / chip.flops, kernel.bytes / chip.bandwidth

@@ -17,7 +17,7 @@ from harvest_jax.plan.analytic import analytic_plan
 from harvest_jax.plan.chips import GIB
 from harvest_jax.plan.collectives import by_kind
 from harvest_jax.plan.compiled import OutOfMemory, Plan, compile_plan
-from harvest_jax.plan.estimate import estimate
+from harvest_jax.plan.estimate import estimate, longest_kernels
 from harvest_jax.plan.measured import Calibration, read_measured
 from harvest_jax.plan.report import lines
 from harvest_jax.plan.search import CLOSE, largest_batch
@@ -25,19 +25,22 @@ from harvest_jax.plan.topology import EXAMPLES, Topology, devices, parse_topolog
 from harvest_jax.train.program import TrainProgram, train_program
 
 MOST = 2**20  # clips; no larger batch is searched
+VERSIONS = ("harvest_jax", "jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "jax-cuda12-pjrt", "nvidia-cudnn-cu13")
 HOW = f"doubling or halving from the config's batch, then bisection until 1/{CLOSE} more does not fit"
 
-_EPILOG = f"""The step is the one that `harvest train` runs. For a TPU slice it is compiled, on any machine with libtpu
-(`pip install libtpu`); memory, collectives and FLOPs are those of the compiled program. For GPUs it is modelled from
-the traced program. For cpu:N it is compiled for N virtual devices. Times are estimates from public figures.
+_EPILOG = f"""The step is the one that `harvest train` runs. It is compiled: for a TPU slice on any machine with libtpu (the
+extra harvest_jax[plan]), for GPUs on any with JAX's CUDA plugin (harvest_jax[gpu] or [gpu-cuda13]; without it the step
+is modelled from the traced program), for cpu:N with N virtual devices. Memory, collectives, FLOPs and kernels are those
+of the compiled program; times are estimates from public figures.
 
   harvest plan --config configs/harvest_b16.py --topology v5e:16x16 --config.train.batch_size=32768
   harvest plan --config configs/harvest_l14.py --topology v5p:4x4x4 --search --json
   harvest plan --config configs/harvest_b16.py --topology h200:8 --measured bench.json
 
 Topologies: {EXAMPLES}.
-The last line of --json is one JSON object: devices, per_device_bytes, fits, collectives, memory, flops, estimate and
-what was planned with which versions. A plan that does not fit ends with exit code 2, except with --search."""
+The last line of --json is one JSON object: devices, per_device_bytes, fits, collectives, memory, flops, estimate,
+kernels (where the time goes) and what was planned with which versions. A plan that does not fit ends with exit code 2,
+except with --search."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +88,7 @@ def plan(checked: RunConfig, topology: Topology, search: bool = False, measured:
     if search and chip is None:
         raise ConfigError(f"--search needs a memory that has an end; {topology.name} is this machine's own")
     if measured and (chip is None or chip.maker != "gpu"):
-        raise ConfigError(f"--measured scales the model for GPUs; {topology.name} is compiled")
+        raise ConfigError(f"--measured scales plans for GPUs; {topology.name} is none")
     calibration = Calibration()
     if measured and chip:  # first: JAX's virtual devices are counted when it starts, and it may want more of them
         there = dataclasses.replace(topology, shape=(read_measured(measured, chip).devices,))
@@ -108,20 +111,20 @@ def calibrate(path: Path, topology: Topology) -> Calibration:
     assert topology.chip is not None
     measured = read_measured(path, topology.chip)
     there = dataclasses.replace(topology, shape=(measured.devices,))
-    found = analytic_plan(_program(measured.run, there, devices(there)))
+    found = _plan(_program(measured.run, there, devices(there)), there, all_patches=False)
     times = estimate(found, there, measured.run.train.batch_size)
     assert times is not None
     return Calibration(measured.step_ms / times.step_ms, measured.peak_bytes / found.memory.peak, measured.path)
 
 
 def _program(checked: RunConfig, topology: Topology, where: list[Any]) -> TrainProgram:
-    if topology.chip is not None and topology.chip.maker == "gpu":  # its shapes are traced on a CPU, without cuDNN
+    if topology.modelled:  # shapes are traced on a CPU, without cuDNN
         checked = dataclasses.replace(checked, model=dataclasses.replace(checked.model, attention="auto"))
     return train_program(checked, where)
 
 
 def _plan(program: TrainProgram, topology: Topology, all_patches: bool) -> Plan:
-    if topology.chip is not None and topology.chip.maker == "gpu":
+    if topology.modelled:
         return analytic_plan(program, all_patches)
     begun = time.perf_counter()
     batch = program.run.train.batch_size
@@ -138,17 +141,24 @@ def _stage(program: TrainProgram, topology: Topology, calibration: Calibration, 
     try:
         found = _plan(program, topology, all_patches)
     except OutOfMemory as error:
-        nothing = {"memory": None, "flops": None, "bytes_accessed": None, "estimate": None}
+        nothing: dict[str, Any] = {
+            "memory": None,
+            "flops": None,
+            "bytes_accessed": None,
+            "estimate": None,
+            "kernels": [],
+        }
         return {"per_device_bytes": error.used, "fits": False, **nothing, "collectives": [], "collective_bytes": {}}
     peak = round(calibration.memory * found.memory.peak)
     times = estimate(found, topology, program.run.train.batch_size, calibration.time)
     return {
         "per_device_bytes": peak,
-        "fits": None if chip is None else found.method == "compiled" or peak <= chip.usable,
+        "fits": None if chip is None else chip.maker == "tpu" or peak <= chip.usable,
         "memory": found.memory.to_dict(),
         "flops": found.cost.flops,
         "bytes_accessed": found.cost.bytes,
         "estimate": times.to_dict() if times else None,
+        "kernels": longest_kernels(found, topology, calibration.time),
         "collectives": [one.to_dict() for one in found.collectives],
         "collective_bytes": by_kind(found.collectives),
     }
@@ -162,7 +172,7 @@ def _about(program: TrainProgram, topology: Topology) -> dict[str, Any]:
         "chip": chip.name if chip else "CPU",
         "devices": program.mesh.size,
         "mesh": dict(program.mesh.shape),
-        "method": "analytic" if chip and chip.maker == "gpu" else "compiled",
+        "method": "analytic" if topology.modelled else "compiled",
         "model": program.config.name,
         "batch": run.train.batch_size,
         "tokens": 1 + program.batch()["patches"].shape[1],  # of the video tower: kept patches and the class token
@@ -174,7 +184,7 @@ def _about(program: TrainProgram, topology: Topology) -> dict[str, Any]:
         "loss_chunk": run.train.loss_chunk,
         "chip_bytes": chip.memory if chip else None,
         "usable_bytes": chip.usable if chip else None,
-        "versions": {name: _version(name) for name in ("harvest_jax", "jax", "jaxlib", "libtpu")},
+        "versions": {name: _version(name) for name in VERSIONS},
     }
 
 

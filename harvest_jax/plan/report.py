@@ -4,6 +4,8 @@ from typing import Any
 
 from harvest_jax.plan.chips import GIB
 
+SHOWN = 12  # kinds of kernels; --json has more
+
 
 def lines(found: dict[str, Any]) -> str:
     """The JSON object of `harvest plan` as a page of text."""
@@ -47,6 +49,9 @@ def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[str]:
             f"{times['bound_by']} (compute {times['compute_ms']:.1f}, memory {times['memory_ms']:.1f}, network "
             f"{times['network_ms']:.1f} ms)"
         )
+        for one in stage["kernels"][:SHOWN]:
+            bound = "compute" if one["compute_ms"] >= one["memory_ms"] else "memory"
+            out.append(f"  {one['ms']:>9.2f} ms  {one['count']:>4} x {one['from'][-80:]}, {bound}")
         out.append(f"                 assumes: {times['assumes']}; {_calibrated(found)}")
     return out
 

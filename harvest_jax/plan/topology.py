@@ -11,6 +11,7 @@ import jax
 
 from harvest_jax.errors import ConfigError
 from harvest_jax.plan.chips import CHIPS, Chip
+from harvest_jax.plan.gpu import compiler_is_here, gpu_devices
 
 MOST_DEVICES = 16_384
 EXAMPLES = "v5e:16x16, v5p:4x4x4, v6e:8x8, v4:4x4x4, h200:8, h100:8, a100:8 or cpu:8"
@@ -28,6 +29,11 @@ class Topology:
     def chip(self) -> Chip | None:
         """The public figures, None for a CPU."""
         return CHIPS.get(self.kind)
+
+    @property
+    def modelled(self) -> bool:
+        """Whether no compiler for it is here: GPUs without JAX's CUDA plugin."""
+        return self.chip is not None and self.chip.maker == "gpu" and not compiler_is_here()
 
     @property
     def count(self) -> int:
@@ -68,14 +74,17 @@ def use_cpu_backend(count: int) -> None:
 
 
 def devices(topology: Topology) -> list[Any]:
-    """Devices to compile for: abstract ones for a TPU, virtual ones on this CPU otherwise (for GPUs only to count).
+    """Devices to compile for: abstract ones for a TPU or a GPU, virtual ones on this CPU otherwise.
+
+    For GPUs that are modelled they are only there to be counted.
 
     Raises:
-      ConfigError: libtpu is missing or knows no such topology; too few virtual devices.
+      ConfigError: libtpu is missing, or a compiler knows no such topology; too few virtual devices.
     """
-    if topology.chip is not None and topology.chip.maker == "tpu":
+    if topology.chip is not None and not topology.modelled:
         use_cpu_backend(1)
-        return _tpu_devices(topology)
+        tpu = topology.chip.maker == "tpu"
+        return _tpu_devices(topology) if tpu else gpu_devices(topology.kind, topology.count)
     use_cpu_backend(topology.count)
     found = jax.devices("cpu")
     if len(found) < topology.count:

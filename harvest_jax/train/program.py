@@ -84,7 +84,7 @@ def train_program(run: RunConfig, devices: Sequence[Any] | None = None) -> Train
             )
     config = model_config(run)
     attention = meshes.attention(run.model.attention, run.model.dtype, mesh)
-    unroll = meshes.is_gpu(mesh.devices.flat[0])  # a loop over the layers costs a GPU time (docs/performance.md)
+    unroll = mesh.devices.flat[0].platform != "cpu"  # a loop over the layers costs memory traffic: docs/decisions.md
     model = Harvest(config, DTYPES[run.model.dtype], attention, run.model.remat, unroll)
     params = jax.eval_shape(lambda: parameters_at_random(run, model))
     trained, frozen = partition(params, run.train.lr_multipliers)
