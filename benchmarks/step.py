@@ -30,9 +30,11 @@ CONFIG = "configs/harvest_b16.py"  # from ROOT
 WAYS = (("none", 1), ("dots", 1), ("full", 1), ("full", 2), ("full", 4), ("full", 8), ("full", 16))
 FIXED_MASK = "--config.train.lr_multipliers=(('mask_embedding',0.0),('text/.*',0.0),('.*',1.0))"
 NO_DECODER = ("--config.model.decoder_layers=0", "--config.train.mlm_weight=0.0")
-# The scan over layers is unrolled up to a number of layers that is no config field: no run should need to set it.
-UNROLLED = (
-    "import sys; from harvest_jax.model import blocks; blocks.UNROLLED = 99; "
+# Whether layers are a loop follows from the device, as no run should need to say it: a loop on CPUs alone.
+LAYERS = "--layers-otherwise"
+OTHERWISE = (
+    "import sys; from harvest_jax.model import blocks; stack = blocks.stack; "
+    "blocks.stack = lambda block, layers, remat, unroll: stack(block, layers, remat, not unroll); "
     "from harvest_jax.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 ROW = re.compile(r"^harvest bench: (.*)$", re.MULTILINE)
@@ -86,7 +88,7 @@ def ablations(batch: int, cpu: bool) -> list[tuple[str, tuple[str, ...]]]:
         ("mask vector fixed: no backward pass in the text tower", (FIXED_MASK,)),
         ("contrastive text clean: a second text pass", ("--config.text.contrastive=clean",)),
         ("no decoder, no masked words", NO_DECODER),
-        ("layers unrolled", ("--unrolled",)),
+        ("layers unrolled" if cpu else "layers in a loop", (LAYERS,)),
         ("remat full", ("--config.model.remat=full",)),
     ]
     if cpu:
@@ -152,11 +154,11 @@ class Runner:
 
     def measure(self, model: str, keep: float, batch: int, words: list[str]) -> dict[str, Any]:
         """What `harvest bench step` says, or {"error": its words}."""
-        start = ["-c", UNROLLED] if "--unrolled" in words else ["-m", "harvest_jax"]
+        start = ["-c", OTHERWISE] if LAYERS in words else ["-m", "harvest_jax"]
         command = [sys.executable, *start, "bench", "step", "--config", CONFIG, "--json"]
         steps = self.args.steps or (max(1, round(0.5 / keep)) if self.args.cpu else 20)
         command += ["--batch", str(batch), "--keep", str(keep), "--steps", str(steps)]
-        command += [f"--config.model.size={model}", *(word for word in words if word != "--unrolled")]
+        command += [f"--config.model.size={model}", *(word for word in words if word != LAYERS)]
         try:
             done = subprocess.run(
                 command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=self.args.timeout

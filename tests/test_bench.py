@@ -258,7 +258,7 @@ def test_ablation_changes_one_thing_at_a_time(tmp_path, monkeypatch):
     assert asked[0] == []
     assert len({tuple(words) for words in asked}) == len(changes) == len({change for change, _ in changes})
     for words in asked:  # every one of them is a config that can be used
-        overrides = [word.removeprefix("--config.") for word in words if word != "--unrolled"]
+        overrides = [word.removeprefix("--config.") for word in words if word != grid.LAYERS]
         run_config.load(grid.CONFIG, [*overrides, "train.batch_size=8"])
     assert (tmp_path / "step_x_ablation.png").stat().st_size > 10_000
 

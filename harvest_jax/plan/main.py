@@ -28,10 +28,10 @@ MOST = 2**20  # clips; no larger batch is searched
 VERSIONS = ("harvest_jax", "jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "jax-cuda12-pjrt", "nvidia-cudnn-cu13")
 HOW = f"doubling or halving from the config's batch, then bisection until 1/{CLOSE} more does not fit"
 
-_EPILOG = f"""The step is the one that `harvest train` runs. It is compiled: for a TPU slice on any machine with libtpu (the
-extra harvest_jax[plan]), for GPUs on any with JAX's CUDA plugin (harvest_jax[gpu] or [gpu-cuda13]; without it the step
-is modelled from the traced program), for cpu:N with N virtual devices. Memory, collectives, FLOPs and kernels are those
-of the compiled program; times are estimates from public figures.
+_EPILOG = f"""The step is the one that `harvest train` runs. It is compiled: for a TPU slice on any machine with libtpu
+(the extra harvest_jax[plan]), for GPUs on any with JAX's CUDA plugin (harvest_jax[gpu] or [gpu-cuda13]; without it the
+step is modelled from the traced program), for cpu:N with N virtual devices. Memory, collectives, FLOPs and kernels are
+those of the compiled program; times are estimates from public figures.
 
   harvest plan --config configs/harvest_b16.py --topology v5e:16x16 --config.train.batch_size=32768
   harvest plan --config configs/harvest_l14.py --topology v5p:4x4x4 --search --json
