@@ -41,6 +41,10 @@ def main() -> None:
     parser.add_argument("--name", help="of the results (default: the topology's)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
+    chip = parse_topology(args.topology).chip
+    if chip is None or chip.maker != "gpu":
+        parser.error(f"--topology {args.topology}: GPUs are compiled for here; for others see `harvest plan`")
+    args.out.mkdir(parents=True, exist_ok=True)
     if not compiler_is_here():
         parser.error("JAX's CUDA plugin is not installed: pip install -c constraints.txt -e '.[gpu-cuda13]'")
     name = args.name or f"{args.topology.replace(':', '_')}{'_ablation' if args.ablate else ''}"
@@ -62,12 +66,8 @@ def grid(args: argparse.Namespace) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def changes() -> list[tuple[str, tuple[str, ...]]]:
-    """(name, overrides): what benchmarks/step.py measures on a GPU; `remat=dots` is the config's own.
-
-    Without float32, whose peak is another than the chip's public one.
-    """
-    found = [(name, words) for name, words in ablations(1024, cpu=False) if name not in ("remat dots", "float32")]
-    return [*found, ("remat none", ("--config.model.remat=none",))]
+    """(name, overrides): what benchmarks/step.py measures on a GPU, but float32, whose peak is another."""
+    return [(name, words) for name, words in ablations(1024, cpu=False) if name != "float32"]
 
 
 def planned(topology: str, words: tuple[str, ...]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def ablations(batch: int, cpu: bool) -> list[tuple[str, tuple[str, ...]]]:
         return [*changes, ("bfloat16", ("--config.model.dtype=bfloat16",))]
     return [
         *changes,
-        ("remat dots", ("--config.model.remat=dots",)),
+        ("remat none", ("--config.model.remat=none",)),
         ("text of 77 tokens", ("--config.text.length=77",)),
         ("decoder of one layer", ("--config.model.decoder_layers=1",)),
         (f"batch in {pieces} pieces", (f"--config.train.accumulate={pieces}",)),

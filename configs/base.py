@@ -21,8 +21,8 @@ def get_config() -> ConfigDict:
     model.temporal_init = "zeros"  # zeros: an imported CLIP stays exact; ramp: see docs/decisions.md
     model.decoder_layers = 4  # cross-attention blocks of the masked-word decoder; 0 with train.mlm_weight=0: none
     model.dtype = "bfloat16"  # of the computation; parameters, norms, softmax and losses stay float32
-    model.attention = "auto"  # of the towers: cudnn (its fused kernels) or xla; auto: cudnn on GPUs in bfloat16
-    model.remat = "none"  # computed again in the backward pass, against memory: none, dots (all but matrices), full
+    model.attention = "auto"  # cudnn (its fused kernels) or xla; auto: cudnn on GPUs in bfloat16
+    model.remat = "none"  # computed again in the backward pass, against memory: none, dots (all but products), full
     model.init_from = ""  # folder of a model (harvest train writes one) to start from; empty: random
 
     config.text = text = ConfigDict()

@@ -23,7 +23,7 @@ from jaxtyping import Float64, UInt8
 from data_pipeline.media_paths import VideoRejected, open_regular
 from data_pipeline.picture import Layout, PictureReader, picture_layout
 from data_pipeline.still import is_still, read_still
-from data_pipeline.video_file import DecodeSpec, OpenVideo, check_size, open_video
+from data_pipeline.video_file import DecodeSpec, OpenVideo, check_size, exact_fraction, open_video
 
 _SEEK_GAP = 10.0  # seconds: where pictures lie further apart, jumping to the key picture before each one pays
 _SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that obey skip_frame packet by packet
@@ -123,7 +123,7 @@ def _scan_end(video: OpenVideo) -> float:
 
 def _end_of(packet: Packet) -> Fraction:
     ticks = (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0)
-    return ticks * (packet.time_base or Fraction(0))
+    return ticks * exact_fraction(packet.time_base)
 
 
 def _decode(video: OpenVideo, spec: DecodeSpec, first: float, last: float, trust_end: bool) -> DecodedClip:

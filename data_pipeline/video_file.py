@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BufferedIOBase
+from numbers import Rational
 from typing import Any
 
 import av
@@ -25,6 +26,8 @@ CODECS = (
     "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,mpeg4,mpeg1video,mpeg2video,h263,msmpeg4v1,msmpeg4v2,msmpeg4,"
     "wmv1,wmv2,wmv3,vc1,flv,mjpeg,gif,prores,theora,vp6,vp6f,dvvideo,ffv1,huffyuv,ffvhuff,rawvideo,png,cinepak,svq3"
 )
+# Titles that are no UTF-8 end nothing; since version 19 PyAV sees to that itself.
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _SIGNATURES = (
     (4, b"ftyp", "an MP4 or MOV file"),
     (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM file"),
@@ -120,7 +123,7 @@ def open_video(file: BufferedIOBase, spec: DecodeSpec) -> Iterator[OpenVideo]:
     }
     file.seek(0)
     try:
-        container = av.open(_Nameless(file), "r", options=options, io_open=_refuse, metadata_errors="replace")
+        container = av.open(_Nameless(file), "r", options=options, io_open=_refuse, **_METADATA)
     except (MemoryError, av.MemoryError) as error:
         raise VideoRejected("too much memory: its header asks for more than a decoder gets") from error
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -147,7 +150,8 @@ def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
     if stream.codec_context is None or stream.codec_context.codec.name not in CODECS.split(","):
         codec = "an unknown codec" if stream.codec_context is None else f"the codec {stream.codec_context.codec.name}"
         raise VideoRejected(f"unsupported codec: its pictures are in {codec}")
-    if stream.time_base is None or stream.time_base <= 0:
+    time_base = exact_fraction(stream.time_base)
+    if time_base <= 0:
         raise VideoRejected("damaged: its pictures carry no times")
     check_size(stream.codec_context.width, stream.codec_context.height, spec)
     stream.codec_context.thread_count = 1  # one clip a core: throughput, and the same frames everywhere
@@ -155,16 +159,23 @@ def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
 
     starts = [Fraction(container.start_time, av.time_base)] if container.start_time is not None else []
     if stream.start_time is not None:
-        starts.append(stream.start_time * stream.time_base)
+        starts.append(stream.start_time * time_base)
     origin = min(starts, default=Fraction(0))
     end, exact = None, False
     if stream.duration is not None and stream.duration > 0:
-        end, exact = (stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base - origin, True
+        end, exact = ((stream.start_time or 0) + stream.duration) * time_base - origin, True
     elif container.duration is not None and container.duration > 0:
         end = Fraction(container.duration, av.time_base)
     if end is not None and end > spec.max_seconds:
         raise VideoRejected(f"too long: {float(end):,.0f} s, more than {spec.max_seconds:,.0f} s")
-    return OpenVideo(container, stream, stream.time_base, origin, None if end is None else float(end), exact)
+    return OpenVideo(container, stream, time_base, origin, None if end is None else float(end), exact)
+
+
+def exact_fraction(rational: Rational | None) -> Fraction:
+    """A time base; 0 where there is none. PyAV's own type, since its version 19, computes in 32 bits."""
+    if rational is None or not rational.denominator:
+        return Fraction(0)
+    return Fraction(int(rational.numerator), int(rational.denominator))
 
 
 def check_size(width: int, height: int, spec: DecodeSpec) -> None:

@@ -73,7 +73,11 @@ def _jaxprs(value: Any) -> list[Jaxpr]:
 
 def _scan(params: dict[str, Any], wanted: list[bool]) -> tuple[float, list[bool]]:
     """A carried value is needed if it comes out or if the next turn needs it."""
-    body, constants, carried = params["jaxpr"].jaxpr, params["num_consts"], params["num_carry"]
+    body = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
+    if "ft_in" in params:  # since JAX 0.12: trees of constants, carried values and what is looped over
+        constants, carried, _ = (len(list(tree.vals)) for tree in params["ft_in"].unpack())
+    else:
+        constants, carried = params["num_consts"], params["num_carry"]
     wanted = list(wanted)
     while True:
         flops, needs = _count(body, wanted)

@@ -3,8 +3,9 @@
 Counted is what the step's program multiplies, forward and backward, no more: a gradient of weights only where they
 train, a gradient of activations only where something trainable lies behind them (so none towards the pixels, and the
 frozen text tower has one as long as the learned mask vector lies behind it), logits of words on masked slots only. A
-loop over layers runs one program for all of them, so if any layer trains, every layer's input has its gradient; of an
-unrolled tower the first layer's is cut where no embedding trains. Causal attention is the whole square, as XLA
+loop over layers runs one program for all of them, so if any layer trains, every layer's input has its gradient; of a
+short tower, which is unrolled everywhere, the first layer's is cut where no embedding trains. (GPUs and TPUs unroll
+all, so of a longer tower they may compute a layer's share less than is counted, where no embedding trains.) Causal attention is the whole square, as XLA
 multiplies it. Not counted is what is no product of matrices: norms, activations, softmax, gathers, the optimizer.
 
 `tests/matrix_flops.py` counts the same from the traced program, and the tests hold one against the other and against
@@ -41,7 +42,8 @@ def step_flops(
       "video", "text", "decoder", "contrastive" (the share of one clip in the products of the whole batch's embeddings,
       which grows with the batch) and "total", their sum: what has to be computed once, the ground of an MFU.
       "recomputed" is what rematerialisation, accumulation and the contrastive loss multiply a second time, on top of
-      "total" (a fused attention kernel's own second look at the scores is in neither).
+      "total", with attention by XLA (a fused kernel's result is kept by `remat=dots`, and its own second look at the
+      scores is in neither).
     """
     video, text, train = config.video, config.text, run.train
     keep = 1.0 if all_patches else run.model.keep_ratio

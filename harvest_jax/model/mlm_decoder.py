@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from harvest_jax.model.blocks import CrossAttention, LayerNorm, Mlp, stack
+from harvest_jax.model import blocks
+from harvest_jax.model.blocks import CrossAttention, LayerNorm, Mlp
 from harvest_jax.model.config import DecoderConfig
 
 
@@ -46,8 +47,8 @@ class MlmDecoder(nn.Module):
         )
         memory = dense("video_proj")(LayerNorm(name="ln_video")(memory))
         x = dense("text_proj")(LayerNorm(name="ln_text")(queries))
-        blocks = stack(DecoderBlock, self.config.layers, self.remat, self.unroll)
-        x, _ = blocks(self.config, self.dtype, self.implementation, name="blocks")(x, memory)
+        layers = blocks.stack(DecoderBlock, self.config.layers, self.remat, self.unroll)
+        x, _ = layers(self.config, self.dtype, self.implementation, name="blocks")(x, memory)
         x = LayerNorm(name="ln_final")(x)
         x = LayerNorm(name="ln_head")(nn.gelu(dense("head_dense")(x), approximate=False))
         logits = nn.Dense(

@@ -1,4 +1,4 @@
-"""A step's memory, arithmetic and traffic without a compiler: for GPUs, whose compiler needs the GPU or its libraries.
+"""A step's memory, arithmetic and traffic without a compiler: for GPUs, whose compiler wants NVIDIA's libraries.
 
 Exact are what the state, the frozen parameters and the batch take (their shapes and shardings are those of the real
 program), what automatic differentiation keeps for the backward pass (the program is traced, not run), and the products
@@ -72,8 +72,8 @@ def _anywhere(run: RunConfig) -> RunConfig:
 def kept_bytes(run: RunConfig, all_patches: bool) -> tuple[float, float]:
     """Bytes for each clip that the forward pass keeps for the backward pass, and of the largest array of one layer.
 
-    `run` is of `_anywhere`. With fused attention (cuDNN's, in bfloat16) no matrix
-    of scores is kept; the towers' are traced here, and left out.
+    `run` is of `_anywhere`. With fused attention (cuDNN's, in bfloat16) no matrix of scores is kept; the towers' are
+    traced here, and left out. What `remat=dots` keeps of that kernel (its result, a tenth more) is not in it.
     """
     (small, largest), (large, _) = (_kept(run, all_patches, size) for size in (PROBE, 2 * PROBE))
     return (large - small) / PROBE, largest

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from harvest_jax.plan.collectives import KINDS
 from harvest_jax.plan.hlo import Array, Computation, Instruction, Module, called_computations
 
 # What moves nothing by itself: names for parts of memory, and operations whose computations are counted instead.
@@ -27,6 +28,7 @@ class Kernel:
     flops: float  # of products of matrices, a multiply-add as two
     bf16_flops: float  # the same with float32 products at higher precision as the bf16 products they are made of
     bytes: float  # from and to memory
+    meanwhile: bool = False  # goes on beside others: a collective, or a copy that is started and awaited later
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,8 @@ def program_cost(module: Module) -> Cost:
         flops, weighted = _arithmetic(instruction, computation, module)
         moved = moved_bytes(instruction, computation, module)
         if flops or moved:
-            found.append(Kernel(instruction.op_name or instruction.opcode, times, flops, weighted, moved))
+            meanwhile = instruction.opcode.endswith("-start") or instruction.opcode in KINDS
+            found.append(Kernel(instruction.op_name or instruction.opcode, times, flops, weighted, moved, meanwhile))
     total = {name: sum(one.times * getattr(one, name) for one in found) for name in ("flops", "bf16_flops", "bytes")}
     return Cost(**total, kernels=tuple(found))
 

@@ -9,9 +9,13 @@ from harvest_jax.plan.compiled import Plan
 from harvest_jax.plan.cost import Kernel
 from harvest_jax.plan.topology import Topology
 
-ASSUMES = (
+ONE_BY_ONE = (
     "kernels one after another, each at the chip's public peak of arithmetic or of memory traffic, whichever takes it "
     "longer, the network meanwhile: a real step takes longer; the input is always there"
+)
+TOGETHER = (
+    "arithmetic, memory traffic and network each at the chip's public peak and wholly at the same time: a real step "
+    "takes much longer; the input is always there"
 )
 SHOWN = 20  # kinds of kernels that a plan lists
 _WRAPPERS = re.compile(r"jit\(<unnamed function>\)/|(?:while/body|closed_call|checkpoint|rematted_computation)/")
@@ -26,6 +30,7 @@ class Estimate:
     network_ms: float
     kernels_ms: float  # one after another; where they are not known one by one, the longer of compute and memory
     clips_per_s: float
+    assumes: str = TOGETHER
 
     @property
     def step_ms(self) -> float:
@@ -34,13 +39,15 @@ class Estimate:
 
     @property
     def bound_by(self) -> str:
-        """Which one that is."""
-        return max(("compute", "memory", "network"), key=lambda name: getattr(self, f"{name}_ms"))
+        """Which one, or of the kernels what they take most of."""
+        if self.network_ms > self.kernels_ms:
+            return "network"
+        return "compute" if self.compute_ms >= self.memory_ms else "memory"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        figures = {name: round(value, 4) for name, value in dataclasses.asdict(self).items()}
-        return {"step_ms": round(self.step_ms, 4), "bound_by": self.bound_by, **figures, "assumes": ASSUMES}
+        figures = {name: round(value, 4) for name, value in vars(self).items() if isinstance(value, float)}
+        return {"step_ms": round(self.step_ms, 4), "bound_by": self.bound_by, **figures, "assumes": self.assumes}
 
 
 def estimate(plan: Plan, topology: Topology, batch_size: int, slower: float = 1.0) -> Estimate | None:
@@ -59,10 +66,13 @@ def estimate(plan: Plan, topology: Topology, batch_size: int, slower: float = 1.
     received = sum(one.count * one.received for one in plan.collectives)
     whole = Kernel("", 1, cost.flops, cost.bf16_flops, cost.bytes)
     compute, memory = _seconds(whole, chip)
-    kernels = sum(one.times * max(_seconds(one, chip)) for one in cost.kernels) or max(compute, memory)
+    waited = (one for one in cost.kernels if not one.meanwhile)
+    kernels = sum(one.times * max(_seconds(one, chip)) for one in waited) or max(compute, memory)
     network = received / received_per_second(chip, topology.shape)
     compute_ms, memory_ms, network_ms, kernels_ms = (1e3 * slower * one for one in (compute, memory, network, kernels))
-    return Estimate(compute_ms, memory_ms, network_ms, kernels_ms, 1e3 * batch_size / max(kernels_ms, network_ms))
+    clips_per_s = 1e3 * batch_size / max(kernels_ms, network_ms)
+    assumes = ONE_BY_ONE if cost.kernels else TOGETHER
+    return Estimate(compute_ms, memory_ms, network_ms, kernels_ms, clips_per_s, assumes)
 
 
 def longest_kernels(plan: Plan, topology: Topology, slower: float = 1.0) -> list[dict[str, Any]]:
@@ -72,6 +82,8 @@ def longest_kernels(plan: Plan, topology: Topology, slower: float = 1.0) -> list
         return []
     groups: dict[str, dict[str, Any]] = {}
     for one in plan.cost.kernels:
+        if one.meanwhile:
+            continue
         name = _WRAPPERS.sub("", one.source)
         group = groups.setdefault(name, {"from": name, "count": 0, "ms": 0.0, "compute_ms": 0.0, "memory_ms": 0.0})
         compute, memory = _seconds(one, chip)

@@ -25,7 +25,8 @@ from harvest_jax.plan.topology import EXAMPLES, Topology, devices, parse_topolog
 from harvest_jax.train.program import TrainProgram, train_program
 
 MOST = 2**20  # clips; no larger batch is searched
-VERSIONS = ("harvest_jax", "jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "jax-cuda12-pjrt", "nvidia-cudnn-cu13")
+NVIDIA = ("jax-cuda13-pjrt", "jax-cuda12-pjrt", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
+VERSIONS = ("harvest_jax", "jax", "jaxlib", "libtpu", *NVIDIA)
 HOW = f"doubling or halving from the config's batch, then bisection until 1/{CLOSE} more does not fit"
 
 _EPILOG = f"""The step is the one that `harvest train` runs. It is compiled: for a TPU slice on any machine with libtpu

@@ -1,4 +1,4 @@
-"""A measured step of such a chip, to scale the analytic estimates by."""
+"""A measured step of such a chip, to scale estimates by."""
 
 import dataclasses
 import json

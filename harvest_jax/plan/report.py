@@ -14,6 +14,8 @@ def lines(found: dict[str, Any]) -> str:
         f"{found['devices']} x {found['chip']} (data {found['mesh']['data']} x fsdp {found['mesh']['fsdp']}), "
         f"{found['method']}",
     ]
+    if found["method"] == "analytic":
+        out.append("a model of the step; with JAX's CUDA plugin (harvest_jax[gpu]) it is compiled, without a GPU too")
     out += _stage(found, found)
     if "all_patches" in found:
         out += ["", "the last stage, with all patches:", *_stage(found["all_patches"], found)]
@@ -44,10 +46,10 @@ def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[str]:
         )
     if stage["estimate"]:
         times = stage["estimate"]
+        parts = ", ".join(f"{name} {times[f'{name}_ms']:.1f}" for name in ("kernels", "compute", "memory", "network"))
         out.append(
             f"estimated step   {times['step_ms']:.1f} ms, {times['clips_per_s']:.0f} clips/s, bound by "
-            f"{times['bound_by']} (compute {times['compute_ms']:.1f}, memory {times['memory_ms']:.1f}, network "
-            f"{times['network_ms']:.1f} ms)"
+            f"{times['bound_by']} ({parts} ms)"
         )
         for one in stage["kernels"][:SHOWN]:
             bound = "compute" if one["compute_ms"] >= one["memory_ms"] else "memory"

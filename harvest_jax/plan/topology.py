@@ -57,6 +57,9 @@ def parse_topology(name: str) -> Topology:
     if (len(shape) != CHIPS[kind].torus) if tpu else (len(shape) > 1):
         dimensions = f"{CHIPS[kind].torus} numbers, chips along each side of the slice" if tpu else "one number"
         raise ConfigError(f"--topology {name}: {kind} takes {dimensions}: write one such as {EXAMPLES}")
+    machine = CHIPS[kind].machine if kind in CHIPS else 0
+    if machine and shape[0] > machine and shape[0] % machine:
+        raise ConfigError(f"--topology {name}: more than {machine} GPUs are planned for as whole machines of {machine}")
     return Topology(name, kind, shape)
 
 
