@@ -212,7 +212,7 @@ def table(cells: list[dict[str, Any]]) -> str:
     results = [cell["result"] for cell in cells if "error" not in cell["result"]]
     about = ""
     if results:
-        first = results[-1]
+        first = results[0]  # of an ablation the step as it is
         rates = sorted(result["matmul_tflops"] for result in results if result["dtype"] == first["dtype"])
         about = (
             f"{first['devices']} x {first['device']}, {first['host_cores']} host cores; {first['frames']} frames, "

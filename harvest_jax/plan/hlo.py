@@ -1,7 +1,7 @@
 """A compiled XLA program's text as instructions, and how often each runs in one execution of the program.
 
-XLA's own cost analysis counts the body of a loop once, however often it runs, and the layers of a tower (on CPUs) or the
-pieces of a batch are a loop. So the text is read instead: computations, their instructions, who calls whom, and the
+XLA's own cost analysis counts the body of a loop once, however often it runs, and the layers of a tower (on CPUs) or
+the pieces of a batch are a loop. So the text is read instead: computations, their instructions, who calls whom, and the
 trip counts of loops.
 """
 
