@@ -6,7 +6,8 @@ frozen text tower has one as long as the learned mask vector lies behind it), lo
 loop over layers runs one program for all of them, so if any layer trains, every layer's input has its gradient; of a
 short tower, which is unrolled everywhere, the first layer's is cut where no embedding trains. (GPUs and TPUs unroll
 all; of a longer tower they then compute up to a layer's share less than is counted.) Causal attention is the whole
-square, as XLA multiplies it. Not counted is what is no product of matrices: norms, activations, softmax, gathers, the optimizer.
+square, as XLA multiplies it. Not counted is what is no product of matrices: norms, activations, softmax, gathers, the
+optimizer.
 
 `tests/matrix_flops.py` counts the same from the traced program, and the tests hold one against the other and against
 the cost analysis of the compiled program.
