@@ -137,7 +137,8 @@ def _decode(video: OpenVideo, spec: DecodeSpec, first: float, last: float, trust
         for frame in _frames_at(video, packets, wanted):
             check_size(frame.width, frame.height, spec)
             if reader is None or layout is None:
-                layout = picture_layout(frame, video.stream.codec_context.sample_aspect_ratio, spec)
+                pixel_aspect = exact_fraction(video.stream.codec_context.sample_aspect_ratio)
+                layout = picture_layout(frame, pixel_aspect, spec)
                 reader = PictureReader(layout, spec)
             if frame.pts is not None and frame.pts not in pictures:
                 pictures[frame.pts] = reader.read(frame)

@@ -42,14 +42,19 @@ class Layout:
     shown_height: int
 
 
-def picture_layout(frame: VideoFrame, pixel_aspect: Fraction | None, spec: DecodeSpec) -> Layout:
+def picture_layout(frame: VideoFrame, pixel_aspect: Fraction, spec: DecodeSpec) -> Layout:
     """The layout of a video from its first picture; phones write their rotation as a matrix beside it.
+
+    Args:
+      frame: the first picture.
+      pixel_aspect: width over height of a pixel, 0 where the file does not say.
+      spec: how large pictures may be.
 
     Raises:
       VideoRejected: the picture is too long and narrow.
     """
     width, height = float(frame.width), float(frame.height)
-    if pixel_aspect is not None and Fraction(1, 4) <= pixel_aspect <= 4:
+    if Fraction(1, 4) <= pixel_aspect <= 4:
         width *= float(pixel_aspect)
     if max(width, height) > spec.max_aspect * min(width, height):
         raise VideoRejected(f"bad picture size: {width:.0f} x {height:.0f} is too long and narrow")

@@ -18,7 +18,8 @@ TOGETHER = (
     "takes much longer; the input is always there"
 )
 SHOWN = 20  # kinds of kernels that a plan lists
-_WRAPPERS = re.compile(r"jit\(<unnamed function>\)/|(?:while/body|closed_call|eval_jaxpr|checkpoint|rematted_computation)/")
+_LOOPS = "while/body|closed_call|eval_jaxpr|checkpoint|rematted_computation"
+_WRAPPERS = re.compile(rf"jit\(<unnamed function>\)/|(?:{_LOOPS})/")
 
 
 @dataclasses.dataclass(frozen=True)
