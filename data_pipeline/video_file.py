@@ -172,7 +172,7 @@ def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
 
 
 def exact_fraction(rational: Rational | None) -> Fraction:
-    """A time base or a pixel's aspect; 0 where there is none. PyAV's own type (since version 19) computes in 32 bits."""
+    """A time base or a pixel's aspect; 0 where there is none. PyAV's own (since 19) computes in 32 bits."""
     if rational is None or not rational.denominator:
         return Fraction(0)
     return Fraction(int(rational.numerator), int(rational.denominator))
