@@ -46,8 +46,8 @@ def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[str]:
         )
     if stage["estimate"]:
         times = stage["estimate"]
-        names = (*(["kernels"] if stage["kernels"] else []), "compute", "memory", "network")
-        parts = ", ".join(f"{name} {times[f'{name}_ms']:.1f}" for name in names)
+        resources = [*(["kernels"] if stage["kernels"] else []), "compute", "memory", "network"]
+        parts = ", ".join(f"{name} {times[f'{name}_ms']:.1f}" for name in resources)
         out.append(
             f"estimated step   {times['step_ms']:.1f} ms, {times['clips_per_s']:.0f} clips/s, bound by "
             f"{times['bound_by']} ({parts} ms)"
