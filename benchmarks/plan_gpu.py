@@ -1,6 +1,6 @@
 r"""The training step through XLA's compiler for GPUs, over model x kept patches x batch, or with one thing changed.
 
-    python benchmarks/plan_gpu.py                                    # one H200: 8 minutes, no GPU needed
+    python benchmarks/plan_gpu.py                                    # one H200, which need not be there: 20 minutes
     python benchmarks/plan_gpu.py --ablate                           # B/16, batch 1,024: 5 minutes
     python benchmarks/plan_gpu.py --topology h100:8 --models B/16 --keeps 0.1 --batches 8192
 
