@@ -97,7 +97,7 @@ def torch_case(arguments: argparse.Namespace) -> None:
     if arguments.torch == "video":
         clips = [Clip(video=path) for path in videos(arguments.manifest)]
     else:
-        from data_pipeline.shard_format import open_shards, parse
+        from data_pipeline.shards.shard_format import open_shards, parse
 
         shards = open_shards(arguments.shards, "train")
         clips = [Clip(jpegs=parse(shards[number]).jpegs) for number in range(len(shards))]
@@ -116,7 +116,7 @@ def torch_case(arguments: argparse.Namespace) -> None:
 
 
 def videos(manifest: Path) -> list[str]:
-    from data_pipeline.manifest import read_manifest
+    from data_pipeline.manifest.read import read_manifest
 
     found = read_manifest(manifest)
     return [str(found.root / row.video) for row in found.rows]
@@ -170,7 +170,7 @@ def compare(shards: Path, arguments: argparse.Namespace) -> dict:
 
 def enlarge(shards: Path, folder: Path, count: int) -> Path:
     """A set of `count` files: copies of the one file of the small set. (Grain's shuffle is slow on tiny sets.)"""
-    from data_pipeline.shard_format import checksum_path, shard_path
+    from data_pipeline.shards.shard_format import checksum_path, shard_path
 
     folder.mkdir()
     info = json.loads((shards / "dataset_info.json").read_text())
@@ -191,13 +191,14 @@ def enlarge(shards: Path, folder: Path, count: int) -> Path:
 
 def soak(shards: Path, arguments: argparse.Namespace) -> dict:
     """Memory of all processes, minute by minute."""
-    from harvest_jax import config as run_config
     from harvest_jax.bench.processes import resident_bytes
+    from harvest_jax.config import files as config_files
+    from harvest_jax.config import run as run_config
     from harvest_jax.input.pipeline import training_batches
     from harvest_jax.input.tokenizer import Tokenizer
 
     overrides = [f"data.shards={shards}", f"train.batch_size={arguments.batch}", "data.workers=1"]
-    run = run_config.load(str(run_config.config_file("harvest_b16.py")), overrides)
+    run = run_config.load(str(config_files.config_file("harvest_b16.py")), overrides)
     batches = training_batches(run, SIZE, 16, Tokenizer(49408), 0, 1)
     begin, clips, lines = time.perf_counter(), 0, []
     while time.perf_counter() < begin + arguments.soak:

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from data_pipeline import shard_format
-from harvest_jax import config as run_config
+from data_pipeline.shards import shard_format
+from harvest_jax.config import files as config_files
+from harvest_jax.config import run as run_config
 from harvest_jax.input import jpeg_tiles
 from harvest_jax.input.examples import MakeExample, Numbered, Records
-from harvest_jax.input.frames import random_crop, segment_indices
 from harvest_jax.input.patches import keep_positions
-from harvest_jax.input.resample import kept_patches, touched_tiles
 from harvest_jax.input.text_masking import mask_slots, num_slots
 from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.pixels.frame_sampling import segment_indices
+from harvest_jax.pixels.resample import kept_patches, touched_tiles
+from harvest_jax.pixels.square import random_crop
 
 SIZE, PATCH, LEAST = 224, 16, 0.5
 
@@ -30,7 +32,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    run = run_config.load(str(run_config.config_file("harvest_b16.py")), [f"data.shards={arguments.shards}"])
+    run = run_config.load(str(config_files.config_file("harvest_b16.py")), [f"data.shards={arguments.shards}"])
     frames, keep, length, ratio = run.model.num_frames, run.model.keep_ratio, run.text.length, run.text.mask_ratio
     records, tokenizer = Records(run.data.shards, run.data.split), Tokenizer(49408)
     shards = shard_format.open_shards(run.data.shards, run.data.split)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from data_pipeline.manifest import iter_manifest
+from data_pipeline.manifest.read import iter_manifest
 
 CAPTION = "billiards, a concentrated young woman playing in a club"
 

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.step import LAYERS, RESULTS, ablations
-from harvest_jax import config as run_config
 from harvest_jax.bench.flops import step_flops
+from harvest_jax.config import files as config_files
+from harvest_jax.config import run as run_config
 from harvest_jax.model import blocks
 from harvest_jax.plan.chips import GIB
+from harvest_jax.plan.command import plan
 from harvest_jax.plan.gpu import compiler_is_here
-from harvest_jax.plan.main import plan
-from harvest_jax.plan.topology import parse_topology
+from harvest_jax.plan.hardware import parse_topology
 from harvest_jax.train.initialise import model_config
 
 CONFIG = "harvest_b16.py"
@@ -73,7 +74,7 @@ def changes() -> list[tuple[str, tuple[str, ...]]]:
 def planned(topology: str, words: tuple[str, ...]) -> dict[str, Any]:
     """One compiled step."""
     overrides = [word.removeprefix("--config.") for word in words if word != LAYERS]
-    run = run_config.load(str(run_config.config_file(CONFIG)), overrides)
+    run = run_config.load(str(config_files.config_file(CONFIG)), overrides)
     stack = blocks.stack
     if LAYERS in words:
         blocks.stack = lambda block, layers, remat, unroll: stack(block, layers, remat, not unroll)

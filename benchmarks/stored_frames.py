@@ -35,11 +35,11 @@ from av.video.reformatter import Interpolation
 from PIL import AvifImagePlugin, Image
 
 from benchmarks.vs_torch import cpu_name
-from data_pipeline.decode import decode_clip
+from data_pipeline.decode.clip import decode_clip
+from data_pipeline.decode.video_file import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
-from data_pipeline.shard_format import encode_jpeg
-from data_pipeline.video_file import DecodeSpec
-from harvest_jax.input.frames import fit
+from data_pipeline.shards.shard_format import encode_jpeg
+from harvest_jax.pixels.square import fit
 
 CLIPS = 10_700_000  # WebVid-10M
 CLIPS_PER_SECOND = 4000

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harvest_jax.config import RunConfig, TrainFields
+from harvest_jax.config.run import RunConfig, TrainFields
 from harvest_jax.model.config import DecoderConfig, HarvestConfig, TextConfig, VideoConfig
 
 LAYER_NORM_EPS = 1e-5

@@ -248,11 +248,12 @@ Set = tuple[Callable[[], Any], Callable[[Any], float], Callable[[], int], dict[s
 
 def checked_config(args: argparse.Namespace) -> Any:
     """The run's config, of both sides."""
-    from harvest_jax import config
+    from harvest_jax.config import files as config_files
+    from harvest_jax.config import run as run_config
 
     overrides = [f"model.size={args.size}", f"model.num_frames={args.frames}", f"model.keep_ratio={args.keep}"]
     overrides += [f"model.dtype={args.dtype}", f"train.batch_size={args.batch}", "train.steps=100000"]
-    return config.load(str(config.config_file("base.py")), [*overrides, *args.set])
+    return run_config.load(str(config_files.config_file("base.py")), [*overrides, *args.set])
 
 
 def ours(args: argparse.Namespace) -> Set:

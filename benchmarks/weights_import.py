@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 
 from harvest_jax.model.config import harvest_config
-from harvest_jax.weights.clip_tables import OPENAI
-from harvest_jax.weights.stream import write_safetensors
-from harvest_jax.weights.tables import parameter_shapes
-from harvest_jax.weights.tensors import Entry, Tensors
+from harvest_jax.weights.families.clip import OPENAI
+from harvest_jax.weights.families.table import parameter_shapes
+from harvest_jax.weights.files.safetensors_writer import write_safetensors
+from harvest_jax.weights.files.tensors import Entry, Tensors
 from harvest_jax.weights.translate import as_theirs
 
 FORMS = {"archive": ".pt", "state_dict": ".pt", "safetensors": ".safetensors"}

@@ -1,106 +1,87 @@
-"""Making finished shards a split of a TFDS dataset: its description of them, and the files in their places.
+"""The face of `harvest shards` that TFDS's users know: a builder that prepares itself.
 
-The dataset is TFDS's in features, names and metadata, without its writer: that one shuffles through TensorFlow's file
-system as soon as a split is larger than 1 GB. Here records arrive in their final order, so nothing is shuffled. The
-features use no image codecs: TensorFlow is never imported.
+    from data_pipeline.tfds_builder import HarvestClips
+
+    builder = HarvestClips(manifest=["clips.csv"], data_dir="shards")
+    builder.download_and_prepare()                     # shards/harvest_clips/1.0.0, the bytes of `harvest shards`
+    builder.as_data_source("train")[0]["captions"]
+
+Nothing is downloaded, and nothing of it is TFDS's own writing, which would shuffle through TensorFlow and begin anew
+after every stop (tfds_builder.py). TensorFlow is never imported.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import dataset_info as tfds_info
 
-from data_pipeline.prepare.files import in_place, locked, sync
-from data_pipeline.shard_format import DATASET, VERSION, checksum_path
-from harvest_jax.errors import DataError
-
-
-def features() -> tfds.features.FeaturesDict:
-    """The fields of `shard_format.Record` as TFDS knows them; JPEG frames are plain bytes."""
-    kinds = tfds.features
-    return kinds.FeaturesDict(
-        {
-            "id": kinds.Text(),
-            "captions": kinds.Sequence(kinds.Text()),
-            "jpegs": kinds.Sequence(kinds.Tensor(shape=(), dtype=np.object_)),
-            "seconds": kinds.Sequence(kinds.Scalar(np.float32)),
-            "width": kinds.Scalar(np.int64),
-            "height": kinds.Scalar(np.int64),
-            "extra": kinds.Text(),
-        }
-    )
+from data_pipeline.manifest.read import iter_manifest
+from data_pipeline.prepare import plan
+from data_pipeline.prepare.split import Way, here, prepare
+from data_pipeline.shards.shard_format import VERSION
+from data_pipeline.shards.tfds_metadata import features
 
 
-@contextlib.contextmanager
-def replaced_split(
-    out: Path, work: Path, split: str, checksums: Sequence[tuple[str, Path]], lengths: Sequence[int], num_bytes: int
-) -> Iterator[None]:
-    """Take a split's description away, let the caller move its files, and describe it anew.
-
-    Readers see the dataset as it was, then (if the split is there already) without this split, then with it.
+class HarvestClips(tfds.core.DatasetBuilder):
+    """Captioned clips from manifests, folders, tars or other datasets.
 
     Args:
-      out: the dataset.
-      work: a folder on the same file system to write to.
-      split: its name.
-      checksums: the sha256 of each of its files, and where the file is to lie.
-      lengths: records in each.
-      num_bytes: of all records.
-
-    Raises:
-      OSError: the disk is full, or the like; if it is raised before the caller is let in, the dataset is as it was.
+      manifest: as after `harvest shards --manifest`.
+      root: folder below which the videos lie; default: the manifests'.
+      split: only the rows of this split.
+      options: what to write.
+      workers: decoder processes; with a runner of Beam, for each shard that is being written.
+      others: `data_dir`, below which the dataset gets its folder, and what else TFDS asks for.
     """
-    with locked(out / ".lock", wait=True):  # other splits of it may be written at the same time
-        _write_info(out, work, split, None)  # from here on no reader takes the old files for the new ones
-        kept = {path for _, path in checksums}
-        yield
-        for old in set(out.glob(f"{DATASET}-{split}.array_record-*")) - kept:
-            old.unlink()
-        with in_place(checksum_path(out, split)) as aside:
-            aside.write_text("".join(f"{digest}  {path.name}\n" for digest, path in checksums), encoding="utf-8")
-        _write_info(out, work, split, (list(lengths), num_bytes))
 
+    VERSION = tfds.core.Version(VERSION)
+    pkg_dir_path = Path(__file__).parent  # else TFDS looks for a description in files beside this one
 
-def _write_info(out: Path, work: Path, split: str, written: tuple[list[int], int] | None) -> None:
-    """Write `features.json` and `dataset_info.json`, each complete or not at all."""
-    splits = [other for other in _existing_splits(out) if other.name != split]
-    if written is not None:
-        splits.append(_split_info(out, split, *written))
-    elif not splits:
-        (out / "dataset_info.json").unlink(missing_ok=True)
-        sync(out)
-        return
-    identity = tfds_info.DatasetIdentity(
-        name=DATASET, version=tfds.core.Version(VERSION), data_dir=str(out), module_name=__name__
-    )
-    info = tfds_info.DatasetInfo(
-        builder=identity, description="Captioned clips: JPEG frames, written by harvest_jax.", features=features()
-    )
-    info.set_file_format("array_record")
-    info.set_splits(tfds.core.SplitDict(split_infos=sorted(splits, key=lambda split: split.name)))
-    info.write_to_directory(work)
-    for name in ("features.json", "dataset_info.json"):
-        sync(work / name)
-        (work / name).replace(out / name)
-    sync(out)
+    def __init__(
+        self,
+        *,
+        manifest: Sequence[str | os.PathLike[str]],
+        root: str | os.PathLike[str] | None = None,
+        split: str | None = None,
+        options: plan.Options | None = None,
+        workers: int = 1,
+        **others: Any,
+    ):
+        self._source = ([Path(source) for source in manifest], None if root is None else Path(root), split)
+        self._options, self._workers = options or plan.Options(), workers
+        super().__init__(**others)
 
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(builder=self, features=features())
 
-def _existing_splits(folder: Path) -> list[tfds.core.SplitInfo]:
-    if not (folder / "dataset_info.json").exists():
-        return []
-    try:
-        return list(tfds.builder_from_directory(folder).info.splits.values())
-    except ValueError as error:  # TFDS's, where features.json is missing
-        raise DataError(
-            f"{folder}/features.json is missing or damaged: copy it from another shard folder, it is the same in all"
-        ) from error
+    def download_and_prepare(
+        self, *, download_config: tfds.download.DownloadConfig | None = None, **others: Any
+    ) -> None:
+        """Write all splits, or what an earlier call has not written of them.
 
+        Args:
+          download_config: its `beam_runner` and `beam_options` choose an engine of Apache Beam.
+          others: what TFDS's builders take besides, of no use here.
 
-def _split_info(folder: Path, split: str, lengths: list[int], num_bytes: int) -> tfds.core.SplitInfo:
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=folder, dataset_name=DATASET, split=split, filetype_suffix="array_record"
-    )
-    return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
+        Raises:
+          HarvestError, OSError: as `split.prepare`.
+        """
+        config = download_config or tfds.download.DownloadConfig()
+        engine = here(self._workers)
+        if config.beam_runner is not None or config.beam_options is not None:
+            from data_pipeline.prepare import beam
+
+            engine = beam.engine(config.beam_options, self._workers, config.beam_runner)
+        way = Way(engine, self._workers, overwrite=config.download_mode.overwrite_dataset)
+        stream = iter_manifest(*self._source)
+        for _ in prepare(((row.split, row) for row in stream), stream.root, Path(self.data_dir), self._options, way):
+            pass
+        self.info.read_from_directory(self.data_dir)
+
+    def _download_and_prepare(self, **_: Any) -> None:
+        raise NotImplementedError("download_and_prepare does all of it")
+
+    def _as_dataset(self, **_: Any) -> Any:
+        raise NotImplementedError("as_data_source reads it; as_dataset would need TensorFlow")

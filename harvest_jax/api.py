@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from harvest_jax.errors import DataError
-from harvest_jax.input.frames import prepare_clip
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.model.embed import PRECISION, all_patches, text_embedding, video_embedding
 from harvest_jax.model.harvest import Harvest, Params
+from harvest_jax.model.inference import PRECISION, all_patches, text_embedding, video_embedding
+from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.weights.folder import load_model
 
 BATCH = 16  # clips or captions a call of the compiled functions; the last batch is padded
@@ -75,8 +75,8 @@ class Model:
         return np.stack(clips) if clips else np.zeros((0, self.num_frames, size, size, 3), np.uint8)
 
     def _decode(self, paths: Sequence[str | Path]) -> Iterator[UInt8[np.ndarray, "t h w 3"]]:
-        from data_pipeline.video_file import VideoRejected
-        from data_pipeline.worker_pool import VideoDecoder
+        from data_pipeline.decode.pool import VideoDecoder
+        from data_pipeline.decode.video_file import VideoRejected
 
         workers = max(1, min(len(paths), len(os.sched_getaffinity(0))))
         size, resize = self.config.video.image_size, self.config.preprocessing.resize

@@ -16,15 +16,15 @@ from harvest_jax.errors import HarvestError
 from harvest_jax.version import __version__
 
 COMMANDS = {
-    "demo": ("harvest_jax.demo.run", "the whole way on generated clips: write, shard, train, score, report"),
-    "shards": ("data_pipeline.make_shards", "captioned videos to shards of decoded frames"),
-    "inspect": ("harvest_jax.inspect", "what is in a shard folder, a model folder, a training folder or a checkpoint"),
-    "weights": ("harvest_jax.weights.main", "checkpoints in and out: import, export, mix"),
-    "train": ("harvest_jax.train.main", "train a model, or go on where the folder's last checkpoint stopped"),
-    "eval": ("harvest_jax.evaluate.main", "score a model under a named protocol"),
-    "search": ("harvest_jax.search", "find videos by words"),
-    "plan": ("harvest_jax.plan.main", "what training takes of hardware that is not here: memory, FLOPs, network"),
-    "bench": ("harvest_jax.bench.main", "how fast this machine trains"),
+    "demo": ("harvest_jax.demo.command", "the whole way on generated clips: write, shard, train, score, report"),
+    "shards": ("data_pipeline.command", "captioned videos to shards of decoded frames"),
+    "inspect": ("harvest_jax.describe", "what is in a shard folder, a model folder, a training folder or a checkpoint"),
+    "weights": ("harvest_jax.weights.command", "checkpoints in and out: import, export, mix"),
+    "train": ("harvest_jax.train.command", "train a model, or go on where the folder's last checkpoint stopped"),
+    "eval": ("harvest_jax.evaluate.command", "score a model under a named protocol"),
+    "search": ("harvest_jax.search.command", "find videos by words"),
+    "plan": ("harvest_jax.plan.command", "what training takes of hardware that is not here: memory, FLOPs, network"),
+    "bench": ("harvest_jax.bench.command", "how fast this machine trains"),
 }
 
 

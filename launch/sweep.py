@@ -23,7 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harvest_jax import config as run_config
+from harvest_jax.config import files as config_files
+from harvest_jax.config import run as run_config
 from harvest_jax.errors import ConfigError, HarvestError
 from harvest_jax.version import __version__
 
@@ -183,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sweep_function(config: str, name: str) -> Callable[[Callable[..., None]], None]:
     file = config.partition(":")[0]
     wanted = f"sweep_{name}" if name else "sweep"
-    module = run_config.load_module(file)
+    module = config_files.load_module(file)
     function = getattr(module, wanted, None)
     if not callable(function):
         found = sorted(key for key in vars(module) if key == "sweep" or key.startswith("sweep_"))

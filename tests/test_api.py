@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import harvest_jax
-from data_pipeline.decode import decode_clip
-from data_pipeline.video_file import DecodeSpec
+from data_pipeline.decode.clip import decode_clip
+from data_pipeline.decode.video_file import DecodeSpec
 from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.errors import DataError
-from harvest_jax.input.frames import fit
 from harvest_jax.model.config import Preprocessing
+from harvest_jax.pixels.square import fit
 from harvest_jax.weights.folder import load_model, save_model
-from tests.video_files import numbered_frames, write_video
+from tests.helpers.video_files import numbered_frames, write_video
 
 
 @pytest.fixture(scope="module")

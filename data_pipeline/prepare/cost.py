@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_pipeline.manifest import Reject, Row
+from data_pipeline.decode.pool import DecoderPool
+from data_pipeline.manifest.read import Reject, Row
 from data_pipeline.prepare import ledger, plan, spool
-from data_pipeline.worker_pool import DecoderPool
 
 _SAMPLE = 64  # clips of each split that are decoded, after one whose time is not counted
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipeline.manifest import Reject
-from data_pipeline.prepare.files import in_place
+from data_pipeline.manifest.read import Reject
+from harvest_jax.files import in_place
 
 WRITTEN, REJECTED = "written", "rejected"
 _SCHEMA = pa.schema(

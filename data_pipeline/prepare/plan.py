@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.decode.pool import TIME_LIMIT, DecoderPool
+from data_pipeline.decode.video_file import DecodeSpec
 from data_pipeline.prepare import spool
-from data_pipeline.shard_format import VERSION
-from data_pipeline.video_file import DecodeSpec
-from data_pipeline.worker_pool import TIME_LIMIT, DecoderPool
+from data_pipeline.shards.shard_format import VERSION
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.version import __version__
 
 SHARD_MB = 256.0  # of a shard: few enough files, small enough to copy and to check
 # what a worker needs to make records
-MODULES = ("data_pipeline.decode", "data_pipeline.packed_clip", "data_pipeline.shard_format")
+MODULES = ("data_pipeline.decode.clip", "data_pipeline.decode.packed_clip", "data_pipeline.shards.shard_format")
 _SAMPLE = 32  # clips that are decoded to know how large they become
 _LIBRARIES = ("array_record", "av", "numpy", "pillow", "protobuf")  # another version may write other bytes
 

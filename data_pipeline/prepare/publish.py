@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipeline import tfds_builder
-from data_pipeline.manifest import Reject
+from data_pipeline.manifest.read import Reject
 from data_pipeline.prepare import ledger, plan, write
-from data_pipeline.prepare.files import ASIDE, in_place, sync
+from data_pipeline.shards import tfds_metadata
+from harvest_jax.files import ASIDE, in_place, sync
 
 
 def ledger_path(out: Path, split: str) -> Path:
@@ -38,7 +38,7 @@ def publish(out: Path, job: Path, todo: plan.Plan, shards: Sequence[ledger.Shard
     ledger.merge(job, shards, numbers, early, dataclasses.asdict(todo), merged)
     sync(merged)
     filled = [shard for shard in shards if shard.records]
-    with tfds_builder.replaced_split(
+    with tfds_metadata.replaced_split(
         out,
         job,
         todo.split,

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from data_pipeline.manifest import Reject, Row, check_split
+from data_pipeline.manifest.read import Reject, Row, check_split
 from data_pipeline.prepare import ledger, plan, publish, spool, write
-from data_pipeline.prepare.files import ASIDE, locked
 from data_pipeline.prepare.tally import Tally
-from data_pipeline.shard_format import split_lengths
+from data_pipeline.shards.shard_format import split_lengths
 from harvest_jax.errors import DataError, HarvestError
+from harvest_jax.files import ASIDE, locked
 
 Engine = Callable[[Path, Sequence[int], Tally], None]  # writes these shards of a work folder, and counts them
 Watch = Callable[[str], contextlib.AbstractContextManager[Callable[[Tally], None] | None]]  # shows a split's progress

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.manifest import Place, Reject, Row
+from data_pipeline.manifest.read import Place, Reject, Row
 from harvest_jax.errors import DataError
 
 _ROWS, _ORDER, _EARLY = "rows.jsonl", "order.npy", "early.jsonl"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from array_record.python import array_record_module
 
+from data_pipeline.decode.pool import Answer, DecoderPool
 from data_pipeline.prepare import ledger, plan, spool
-from data_pipeline.prepare.files import in_place
-from data_pipeline.shard_format import WRITER_OPTIONS, shard_path
-from data_pipeline.worker_pool import Answer, DecoderPool
+from data_pipeline.shards.shard_format import WRITER_OPTIONS, shard_path
+from harvest_jax.files import in_place
 
 STOP = "stop"  # a file of this name in the work folder: begin no further shard
 OnClip = Callable[[str | None, int], None]  # after each clip: why it was rejected, the bytes of its record

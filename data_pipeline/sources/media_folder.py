@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest_layouts import OWN, RowFault
+from data_pipeline.manifest.layouts import OWN, RowFault
 from data_pipeline.media_paths import (
     MEDIA_SUFFIXES,
     STILL_SUFFIXES,
@@ -20,8 +20,8 @@ from data_pipeline.media_paths import (
     open_regular,
     resolve_below,
 )
-from data_pipeline.source_line import Line
 from data_pipeline.sources.captions import MAX_TEXT, read_object, read_text, take_captions
+from data_pipeline.sources.entry import Line
 from harvest_jax.errors import DataError
 
 

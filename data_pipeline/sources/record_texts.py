@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.decode_worker import die_with_parent, limit_resources
-from data_pipeline.manifest_layouts import RowFault
+from data_pipeline.decode.worker import die_with_parent, limit_resources
+from data_pipeline.manifest.layouts import RowFault
 from data_pipeline.media_paths import VideoRejected, open_regular
-from data_pipeline.source_line import Place
 from data_pipeline.sources import tfrecord
 from data_pipeline.sources.captions import MAX_TEXT
+from data_pipeline.sources.entry import Place
 from data_pipeline.sources.tfds_fields import Fields
 from harvest_jax.errors import DataError
 
@@ -115,7 +115,7 @@ def main(argv: list[str]) -> None:
     """Entry point: the parent's process id; jobs come on standard input until it closes."""
     die_with_parent(int(argv[0]))
     limit_resources(_MEMORY)
-    importlib.import_module("data_pipeline.shard_format")  # and all that it needs, which goes deep
+    importlib.import_module("data_pipeline.shards.shard_format")  # and all that it needs, which goes deep
     sys.setrecursionlimit(_NESTING)
     for line in sys.stdin:
         for text in answers(**json.loads(line)):
@@ -180,7 +180,7 @@ def _records(path: str, kind: str) -> Iterator[tuple[Place, bytes | None]]:
 
 
 def _own_texts(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    from data_pipeline.shard_format import parse
+    from data_pipeline.shards.shard_format import parse
 
     try:
         record = parse(raw)

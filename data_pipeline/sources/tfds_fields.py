@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest_layouts import name_list
+from data_pipeline.manifest.layouts import name_list
 from data_pipeline.media_paths import VideoRejected, open_regular
 from harvest_jax.errors import ConfigError, DataError
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest_layouts import name_list
+from data_pipeline.manifest.layouts import name_list
 from data_pipeline.media_paths import VideoRejected, is_one_line, local_name, resolve_below
-from data_pipeline.source_line import Line
 from data_pipeline.sources import tfds_fields, tfrecord
+from data_pipeline.sources.entry import Line
 from data_pipeline.sources.record_texts import TextReader
 from harvest_jax.errors import ConfigError, DataError
 
@@ -51,7 +51,7 @@ def read_lines(folder: Path, name: str, root: str, split: str | None, asked: str
         which fields to take; shards of ours in another format.
       ConfigError: `asked` does not read as it should.
     """
-    from data_pipeline.shard_format import DATASET, read_info
+    from data_pipeline.shards.shard_format import DATASET, read_info
 
     info, shards = _describe(folder)
     if split is not None and split not in {shard.split for shard in shards}:

@@ -16,11 +16,11 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest_layouts import RowFault
+from data_pipeline.manifest.layouts import RowFault
 from data_pipeline.media_paths import MEDIA_SUFFIXES, MOVING_SUFFIXES, VideoRejected, is_one_line, open_regular
-from data_pipeline.source_line import Line, Place
 from data_pipeline.sources import media_folder
 from data_pipeline.sources.captions import MAX_TEXT, read_object, read_text, take_captions
+from data_pipeline.sources.entry import Line, Place
 from data_pipeline.sources.tar_members import TarFault, members
 from harvest_jax.errors import DataError
 

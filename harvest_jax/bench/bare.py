@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from data_pipeline import shard_format
+from data_pipeline.shards import shard_format
 from harvest_jax.errors import HarvestError
-from harvest_jax.input.frames import segment_indices
+from harvest_jax.pixels.frame_sampling import segment_indices
 
 _HELD = 64  # clips whose bytes lie in memory while decoding alone is timed
 _AT_ONCE = 16  # clips between two looks at the clock

@@ -9,21 +9,21 @@ all; of a longer tower they then compute up to a layer's share less than is coun
 square, as XLA multiplies it. Not counted is what is no product of matrices: norms, activations, softmax, gathers, the
 optimizer.
 
-`tests/matrix_flops.py` counts the same from the traced program, and the tests hold one against the other and against
-the cost analysis of the compiled program.
+`tests/helpers/matrix_flops.py` counts the same from the traced program, and the tests hold one against the other and
+against the cost analysis of the compiled program.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
 
-from harvest_jax.config import RunConfig
+from harvest_jax.config.run import RunConfig
 from harvest_jax.input.patches import num_kept
 from harvest_jax.input.text_masking import num_slots
 from harvest_jax.model.blocks import UNROLLED
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.train.freeze import multiplier
-from harvest_jax.weights.tables import parameter_shapes
+from harvest_jax.weights.families.table import parameter_shapes
 
 Trains = Callable[[str], bool]  # whether anything under a path ("video/transformer/blocks/attn") trains
 

@@ -11,7 +11,7 @@ import numpy as np
 from harvest_jax.bench.bare import bare_rates
 from harvest_jax.bench.processes import cpu_seconds, resident_bytes
 from harvest_jax.bench.step import versions
-from harvest_jax.config import RunConfig
+from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.input.batches import num_workers
 from harvest_jax.input.pipeline import training_batches

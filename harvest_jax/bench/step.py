@@ -13,7 +13,7 @@ import numpy as np
 
 from harvest_jax.bench.flops import step_flops
 from harvest_jax.bench.matmul import matmul_rate
-from harvest_jax.config import RunConfig
+from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import Tree, partition

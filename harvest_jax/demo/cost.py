@@ -6,7 +6,7 @@ import time
 
 import jax
 
-from harvest_jax.config import MeshFields, RunConfig
+from harvest_jax.config.run import MeshFields, RunConfig
 from harvest_jax.train.freeze import partition
 from harvest_jax.train.initialise import parameters_at_random
 from harvest_jax.train.program import random_batch, train_program

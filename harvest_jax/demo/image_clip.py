@@ -15,8 +15,9 @@ import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from harvest_jax import config as run_config
-from harvest_jax.config import RunConfig
+from harvest_jax.config import files as config_files
+from harvest_jax.config import run as run_config
+from harvest_jax.config.run import RunConfig
 from harvest_jax.demo.world import COLORS, MOTIONS, SHAPES, combinations, random_scene, render_still
 from harvest_jax.input.patches import patchify
 from harvest_jax.input.tokenizer import Tokenizer
@@ -51,7 +52,7 @@ def image_run(steps: int, seed: int) -> RunConfig:
             "lr_multipliers": ((".*", 1.0),),
         },
     }
-    config = run_config.load_dict(str(run_config.config_file("base.py")))
+    config = config_files.load_dict(str(config_files.config_file("base.py")))
     config.update(changes)
     return run_config.check(config)
 

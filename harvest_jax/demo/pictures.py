@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from harvest_jax.input.frames import segment_indices
+from harvest_jax.pixels.frame_sampling import segment_indices
 
 PAPER = 255  # grey level between the frames of a strip: the page's own
 SHADE = np.array((24, 30, 40), np.float32)  # what dropped patches fade into

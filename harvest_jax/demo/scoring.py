@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from harvest_jax import config as run_config
+from harvest_jax.config import files as config_files
 from harvest_jax.evaluate import settings, tasks
 from harvest_jax.evaluate.clips import open_set
 
@@ -12,7 +12,7 @@ SHOWN = ("R@1", "R@5", "R@10", "MedR", "MnR")
 
 def evaluate(task: str, model: Any, shards: Path, split: str) -> dict[str, Any]:
     """The result object of `configs/eval/TASK.py` on a split of the demo's shards."""
-    config = run_config.load_dict(str(run_config.config_file(f"eval/{task}.py")))
+    config = config_files.load_dict(str(config_files.config_file(f"eval/{task}.py")))
     config.data.shards, config.data.split = str(shards), split
     checked = settings.check(config)
     return tasks.evaluate(checked, model, open_set(checked.data))

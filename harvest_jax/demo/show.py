@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.shard_format import Record
+from data_pipeline.shards.shard_format import Record
 from harvest_jax.api import Model
-from harvest_jax.config import RunConfig
+from harvest_jax.config.run import RunConfig
 from harvest_jax.demo.report import Hit, Query, ShownClip, write_report
 from harvest_jax.demo.world import MOTIONS, combinations, random_scene, render_still
 from harvest_jax.input.patches import keep_positions

@@ -99,8 +99,8 @@ def open_set(data: DataSettings) -> EvaluationSet:
     """
     if not data.manifest:
         return _from_shards(data)
-    from data_pipeline.manifest import read_manifest
-    from data_pipeline.source_line import WHOLE
+    from data_pipeline.manifest.read import read_manifest
+    from data_pipeline.sources.entry import WHOLE
 
     path = Path(data.manifest)
     manifest = read_manifest(path, data.root or None, data.split or None)
@@ -129,7 +129,7 @@ def open_set(data: DataSettings) -> EvaluationSet:
 
 
 def _from_shards(data: DataSettings) -> EvaluationSet:
-    from data_pipeline.shard_format import open_shards, parse
+    from data_pipeline.shards.shard_format import open_shards, parse
 
     shards = open_shards(data.shards, data.split)
     if not len(shards):
@@ -188,9 +188,9 @@ class _VideoReader:
     workers: int
 
     def __call__(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, Frames | str]]:
+        from data_pipeline.decode.pool import VideoDecoder
         from data_pipeline.media_paths import VideoRejected, resolve_below
-        from data_pipeline.worker_pool import VideoDecoder
-        from harvest_jax.input.frames import prepare_clip
+        from harvest_jax.pixels.square import prepare_clip
 
         whole: dict[int, str] = {}
         spans: dict[int, str] = {}

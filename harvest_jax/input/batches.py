@@ -14,7 +14,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from harvest_jax.config import DataFields
+from harvest_jax.config.run import DataFields
 from harvest_jax.errors import DataError, HarvestError
 from harvest_jax.input.examples import Records
 

@@ -9,17 +9,18 @@ import numpy as np
 import simplejpeg
 from jaxtyping import Int, UInt8
 
-from data_pipeline import shard_format
-from harvest_jax.config import RunConfig
+from data_pipeline.shards import shard_format
+from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.input.frames import center_crop, random_crop, segment_indices
 from harvest_jax.input.jpeg_tiles import TILE
 from harvest_jax.input.motion import motion_weights
 from harvest_jax.input.patches import keep_positions
-from harvest_jax.input.resample import kept_patches, touched_tiles
 from harvest_jax.input.stored_clip import StoredClip
 from harvest_jax.input.text_masking import mask_slots, num_slots
 from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.pixels.frame_sampling import segment_indices
+from harvest_jax.pixels.resample import kept_patches, touched_tiles
+from harvest_jax.pixels.square import center_crop, random_crop
 
 _TRIES = 16  # neighbours asked in place of a damaged record before the set is given up
 

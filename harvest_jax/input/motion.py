@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from harvest_jax.input.frames import Crop
+from harvest_jax.pixels.square import Crop
 
 EVEN = 0.5  # share of the weight that every cell has alike: what stands still is seen too, and a still clip evenly
 

@@ -15,13 +15,14 @@ import grain
 import numpy as np
 from jaxtyping import UInt8
 
-from data_pipeline import shard_format
-from harvest_jax.config import RunConfig
+from data_pipeline.shards import shard_format
+from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.input.batches import Batches, ClipSets
 from harvest_jax.input.examples import MakeExample, Numbered, Records
-from harvest_jax.input.frames import fit, segment_indices
 from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.pixels.frame_sampling import segment_indices
+from harvest_jax.pixels.square import fit
 
 
 def training_batches(

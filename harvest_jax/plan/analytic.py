@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from harvest_jax.bench.flops import step_flops
-from harvest_jax.config import MeshFields, RunConfig
+from harvest_jax.config.run import MeshFields, RunConfig
 from harvest_jax.plan.collectives import Collective
 from harvest_jax.plan.compiled import Memory, Plan
 from harvest_jax.plan.cost import Cost

@@ -7,7 +7,7 @@ from typing import Any
 from harvest_jax.plan.chips import Chip, received_per_second
 from harvest_jax.plan.compiled import Plan
 from harvest_jax.plan.cost import Kernel
-from harvest_jax.plan.topology import Topology
+from harvest_jax.plan.hardware import Topology
 
 ONE_BY_ONE = (
     "kernels one after another, each at the chip's public peak of arithmetic or of memory traffic, whichever takes it "

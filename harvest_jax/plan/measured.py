@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harvest_jax import config as run_config
-from harvest_jax.config import RunConfig
+from harvest_jax.config import run as run_config
+from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.plan.chips import Chip
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harvest_jax.config import SIZES, RunConfig
+from harvest_jax.config.run import SIZES, RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.model.config import DecoderConfig, HarvestConfig, harvest_config
 from harvest_jax.model.harvest import Harvest, Params

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Int32
 
-from harvest_jax.config import RunConfig
+from harvest_jax.checkpoint.checkpointer import Checkpointer
+from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import NonFiniteError, Preempted
-from harvest_jax.train.checkpoint import Checkpointer
 from harvest_jax.train.mesh import put_batch
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal

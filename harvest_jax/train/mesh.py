@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from harvest_jax.config import MeshFields
+from harvest_jax.config.run import MeshFields
 from harvest_jax.errors import ConfigError
 
 BATCH = PartitionSpec(("data", "fsdp"))  # the first axis of every batch array

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from harvest_jax.config import TrainFields
+from harvest_jax.config.run import TrainFields
 from harvest_jax.train.freeze import Tree, map_with_path, multiplier
 
 # Biases and norms of scanned layers have a leading layer axis, so "matrices only" goes by name, not by rank.

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from harvest_jax.train import agree
+from harvest_jax.checkpoint import consensus
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -51,7 +51,7 @@ class StopSignal:
         """
         if jax.process_count() == 1:
             return self.received
-        return step % self._agree_every == 0 and agree.any_process(self.received)
+        return step % self._agree_every == 0 and consensus.any_process(self.received)
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from harvest_jax.config import RunConfig
+from harvest_jax.config.run import RunConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train.freeze import Tree, merge
 from harvest_jax.train.losses import masked_word_loss, sigmoid_loss, softmax_loss

@@ -12,19 +12,23 @@ import numpy as np
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.tokenizer import VOCAB_SIZE, Tokenizer
 from harvest_jax.model.config import HarvestConfig, Preprocessing
-from harvest_jax.weights import viclip
-from harvest_jax.weights.architecture import name_of
-from harvest_jax.weights.clip_configs import hugging_face_config, hugging_face_preprocessor, open_clip_config
-from harvest_jax.weights.clip_tables import HEADER, HUGGING_FACE, OPENAI, OURS, header_config, with_activation
-from harvest_jax.weights.families import family_of
-from harvest_jax.weights.flax_msgpack import write_msgpack
+from harvest_jax.weights.families import viclip
+from harvest_jax.weights.families.architecture import name_of
+from harvest_jax.weights.families.clip import HEADER, HUGGING_FACE, OPENAI, OURS, header_config, with_activation
+from harvest_jax.weights.families.clip_configs import (
+    hugging_face_config,
+    hugging_face_preprocessor,
+    open_clip_config,
+)
+from harvest_jax.weights.families.known import family_of
+from harvest_jax.weights.families.scenic import SCENIC
+from harvest_jax.weights.families.table import Family
+from harvest_jax.weights.files.flax_writer import write_msgpack
+from harvest_jax.weights.files.open_checkpoint import open_checkpoint
+from harvest_jax.weights.files.safetensors_writer import write_safetensors
+from harvest_jax.weights.files.tensors import BFLOAT16, Tensors
 from harvest_jax.weights.folder import save_tensors
 from harvest_jax.weights.places import check_free, folder_aside, parents
-from harvest_jax.weights.scenic import SCENIC
-from harvest_jax.weights.sources import open_checkpoint
-from harvest_jax.weights.stream import write_safetensors
-from harvest_jax.weights.tables import Family
-from harvest_jax.weights.tensors import BFLOAT16, Tensors
 from harvest_jax.weights.translate import as_ours, as_theirs, common_dtype, one_frame, resized, resized_config
 
 DTYPES: dict[str, np.dtype[Any] | None] = {

@@ -18,12 +18,12 @@ from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Params
 from harvest_jax.version import __version__
-from harvest_jax.weights.bounds import shown
-from harvest_jax.weights.safetensors_file import open_safetensors
-from harvest_jax.weights.sources import CONFIG, read_json
-from harvest_jax.weights.stream import all_finite, write_safetensors
-from harvest_jax.weights.tables import Shape, parameter_shapes
-from harvest_jax.weights.tensors import Entry
+from harvest_jax.weights.families.table import Shape, parameter_shapes
+from harvest_jax.weights.files.limits import shown
+from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
+from harvest_jax.weights.files.safetensors_reader import open_safetensors
+from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
+from harvest_jax.weights.files.tensors import Entry
 
 WEIGHTS = "model.safetensors"
 

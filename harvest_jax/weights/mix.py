@@ -13,9 +13,9 @@ import numpy as np
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.weights.convert import open_model
+from harvest_jax.weights.files.tensors import Entry
 from harvest_jax.weights.folder import save_tensors
 from harvest_jax.weights.places import check_free, parents
-from harvest_jax.weights.tensors import Entry
 from harvest_jax.weights.translate import common_dtype
 
 

@@ -8,7 +8,7 @@ at the middles of the new parts.
 import numpy as np
 from jaxtyping import Float
 
-from harvest_jax.input.resample import cubic
+from harvest_jax.pixels.resample import cubic
 
 Grid = tuple[int, int]  # rows, columns
 

@@ -28,14 +28,14 @@ from jax import export
 from harvest_jax.errors import DataError
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.model.embed import text_embedding, video_embedding
 from harvest_jax.model.harvest import Harvest
+from harvest_jax.model.inference import text_embedding, video_embedding
 from harvest_jax.version import __version__
+from harvest_jax.weights.families.table import parameter_shapes
+from harvest_jax.weights.files.safetensors_reader import open_safetensors
+from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
+from harvest_jax.weights.files.tensors import Entry, Tensors
 from harvest_jax.weights.folder import WEIGHTS, check_parameters, load_config
-from harvest_jax.weights.safetensors_file import open_safetensors
-from harvest_jax.weights.stream import all_finite, write_safetensors
-from harvest_jax.weights.tables import parameter_shapes
-from harvest_jax.weights.tensors import Entry, Tensors
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SIGNATURE = "signature.json"

@@ -14,11 +14,11 @@ import numpy as np
 
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.weights.bounds import shown
+from harvest_jax.weights.families.table import Family, Row, Shape, parameter_shapes
+from harvest_jax.weights.files.limits import shown
+from harvest_jax.weights.files.safetensors_writer import all_finite
+from harvest_jax.weights.files.tensors import BFLOAT16, Entry, Tensors
 from harvest_jax.weights.resize import resize_spatial, resize_temporal
-from harvest_jax.weights.stream import all_finite
-from harvest_jax.weights.tables import Family, Row, Shape, parameter_shapes
-from harvest_jax.weights.tensors import BFLOAT16, Entry, Tensors
 
 FLOATS = (np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64))
 HALVES = {np.dtype(np.float16), BFLOAT16}

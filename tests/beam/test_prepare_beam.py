@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.shard_files import digests
-from tests.video_files import numbered_frames, write_video
+from tests.helpers.shard_files import digests
+from tests.helpers.video_files import numbered_frames, write_video
 
 pytestmark = pytest.mark.beam
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -184,9 +184,9 @@ def is_open(port: int) -> bool:
 BUILDER = """
 import sys
 import tensorflow_datasets as tfds
-from data_pipeline.harvest_clips import HarvestClips
+from data_pipeline.tfds_builder import HarvestClips
 from data_pipeline.prepare.plan import Options
-from data_pipeline.video_file import DecodeSpec
+from data_pipeline.decode.video_file import DecodeSpec
 options = Options(DecodeSpec(num_frames=4, short_side=48), shards=6)
 builder = HarvestClips(manifest=[sys.argv[1]], options=options, data_dir=sys.argv[2])
 builder.download_and_prepare(download_config=tfds.download.DownloadConfig(beam_runner="DirectRunner"))

@@ -5,11 +5,12 @@ import re
 import jax
 import pytest
 
-from harvest_jax import config as run_config
 from harvest_jax.bench.flops import step_flops
+from harvest_jax.config import files as config_files
+from harvest_jax.config import run as run_config
 from harvest_jax.plan.compiled import compile_plan
 from harvest_jax.plan.gpu import COMPILER_OPTIONS, compiler_is_here
-from harvest_jax.plan.topology import devices, parse_topology
+from harvest_jax.plan.hardware import devices, parse_topology
 from harvest_jax.train.program import train_program
 
 pytestmark = [
@@ -20,7 +21,7 @@ BATCH = 64
 
 
 def program(topology, *overrides):
-    run = run_config.load(str(run_config.config_file("harvest_b16.py")), [f"train.batch_size={BATCH}", *overrides])
+    run = run_config.load(str(config_files.config_file("harvest_b16.py")), [f"train.batch_size={BATCH}", *overrides])
     return train_program(run, devices(parse_topology(topology)))
 
 

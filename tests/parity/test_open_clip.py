@@ -8,9 +8,9 @@ pytest.importorskip("transformers", reason="the extra `parity` is not installed:
 
 from harvest_jax.errors import ConfigError  # noqa: E402
 from harvest_jax.weights.convert import Changes, export_model, import_checkpoint  # noqa: E402
-from harvest_jax.weights.families import family_of  # noqa: E402
+from harvest_jax.weights.families.known import family_of  # noqa: E402
+from harvest_jax.weights.files.open_checkpoint import open_checkpoint  # noqa: E402
 from harvest_jax.weights.folder import load_config  # noqa: E402
-from harvest_jax.weights.sources import open_checkpoint  # noqa: E402
 from tests.parity import compare, torch_clip  # noqa: E402
 from tests.parity.files import open_folder, read  # noqa: E402
 from tests.parity.sizes import OPEN_CLIP_SIZES  # noqa: E402

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline.decode import decode_clip
-from data_pipeline.video_file import DecodeSpec
-from harvest_jax.input.frames import fit, prepare_clip
+from data_pipeline.decode.clip import decode_clip
+from data_pipeline.decode.video_file import DecodeSpec
 from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, Preprocessing
-from tests.clip_transform import SIZES, clip_transform, picture
-from tests.video_files import numbered_frames, set_display_matrix, write_video
+from harvest_jax.pixels.square import fit, prepare_clip
+from tests.helpers.clip_transform import SIZES, clip_transform, picture
+from tests.helpers.video_files import numbered_frames, set_display_matrix, write_video
 
 torch = pytest.importorskip("torch")
 

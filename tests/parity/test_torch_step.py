@@ -14,7 +14,8 @@ import torch
 from flax import traverse_util
 
 from benchmarks import torch_step
-from harvest_jax import config as configs
+from harvest_jax.config import files as config_files
+from harvest_jax.config import run as configs
 from harvest_jax.input.patches import gather
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train.freeze import map_with_path, multiplier, partition
@@ -36,7 +37,7 @@ def make(lr_multipliers, dtype="float32"):
     overrides = ["model.size=demo", f"model.dtype={dtype}", "text.length=12", "train.batch_size=4"]
     overrides += [f"train.lr_multipliers={lr_multipliers}", "train.warmup_steps=2", "train.steps=5"]
     overrides += ["train.learning_rate=0.01", "train.contrastive_weight=0.7", "train.mlm_weight=0.4"]
-    run = configs.load(str(configs.config_file("base.py")), overrides)
+    run = configs.load(str(config_files.config_file("base.py")), overrides)
     config = model_config(run)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: parameters_at_random(run, Harvest(config)))

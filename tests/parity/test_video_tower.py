@@ -18,9 +18,9 @@ from harvest_jax.model.config import harvest_config
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.model.video_tower import VideoTower
 from harvest_jax.train.losses import softmax_loss
-from harvest_jax.weights.tensors import Entry, Tensors
+from harvest_jax.weights.families.viclip import VICLIP
+from harvest_jax.weights.files.tensors import Entry, Tensors
 from harvest_jax.weights.translate import as_ours
-from harvest_jax.weights.viclip import VICLIP
 from tests.parity import compare
 from tests.parity.torch_video import VideoClip
 

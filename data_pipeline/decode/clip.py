@@ -1,0 +1,278 @@
+"""One clip of one video file: which pictures, decoded, upright, scaled. Used inside a killable worker (worker_pool.py).
+
+Frames are taken at the middles of `num_frames` equal parts of the clip: at each of these times, the picture that a
+player shows. A picture shown at several of them (a clip with fewer pictures than wanted, a long still) is kept once.
+"""
+
+import bisect
+import collections
+import dataclasses
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from io import BufferedIOBase
+from pathlib import Path
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from jaxtyping import Float64, UInt8
+
+from data_pipeline.decode.picture import Layout, PictureReader, picture_layout
+from data_pipeline.decode.still import is_still, read_still
+from data_pipeline.decode.video_file import DecodeSpec, OpenVideo, check_size, exact_fraction, open_video
+from data_pipeline.media_paths import VideoRejected, open_regular
+
+_SEEK_GAP = 10.0  # seconds: where pictures lie further apart, jumping to the key picture before each one pays
+_SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that obey skip_frame packet by packet
+_SEEK_BACK = (1.0, 10.0)  # seconds before a picture at which its key picture is looked for, first try and second
+
+av.logging.set_level(av.logging.PANIC)  # what FFmpeg has to say about strangers' files is no message to our user
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedClip:
+    """Pictures of a clip, in order, and where they come from.
+
+    `frames` are RGB; `seconds` are positions in the file; `width` and `height` are the video's as it is shown (turned
+    upright, with square pixels), in pixels.
+    """
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    seconds: Float64[np.ndarray, " T"]
+    width: int
+    height: int
+
+
+def decode_clip(
+    source: bytes | Path | BufferedIOBase, spec: DecodeSpec, start: float | None = None, end: float | None = None
+) -> DecodedClip:
+    """Decode up to `spec.num_frames` pictures, evenly spaced over start..end; of a JPEG, PNG or WebP its one picture.
+
+    Args:
+      source: the file or its content; an open one is closed.
+      spec: how many, how large, and the bounds.
+      start: seconds in the file, None its start.
+      end: seconds in the file, None its end.
+
+    Raises:
+      VideoRejected: the file cannot be used; its `reason` says why.
+    """
+    if isinstance(source, Path):
+        source = open_regular(source, spec.max_bytes)
+    with io.BytesIO(source) if isinstance(source, bytes) else source as file:
+        if is_still(file.read(12)):
+            return _still(file, spec, start, end)
+        try:
+            measured: float | None = None
+            for _ in range(3):  # what the header says; its end measured; the video's end inside a longer file measured
+                with open_video(file, spec) as video:
+                    known = video.end if measured is None else measured
+                    try:
+                        if known is None:
+                            raise _EndsAt(_scan_end(video))
+                        return _decode(video, spec, *_span(known, start, end), trust_end=measured is not None)
+                    except _EndsAt as found:
+                        measured = found.seconds
+        except (MemoryError, av.MemoryError) as error:
+            raise VideoRejected("too much memory: its pictures need more than a decoder gets") from error
+        except (av.FFmpegError, OSError) as error:
+            raise VideoRejected(f"damaged: it cannot be read through ({error.strerror})") from error
+    raise VideoRejected("damaged: its length cannot be found out")
+
+
+def _still(file: BufferedIOBase, spec: DecodeSpec, start: float | None, end: float | None) -> DecodedClip:
+    """A picture as a clip of one frame."""
+    if start or end is not None:
+        raise VideoRejected("bad span: a picture has no times; leave start and end empty")
+    if spec.min_frames > 1:
+        raise VideoRejected(f"too few frames: a single picture, {spec.min_frames} are needed")
+    picture, width, height = read_still(file, spec)
+    return DecodedClip(picture[None], np.zeros(1), width, height)
+
+
+class _EndsAt(Exception):
+    """The pictures end elsewhere than the header says, and the file is whole."""
+
+    def __init__(self, seconds: float):
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+def _span(known_end: float, start: float | None, end: float | None) -> tuple[float, float]:
+    """The clip's start and end within the file; rows of others often end a little after it."""
+    first = 0.0 if start is None else start
+    last = known_end if end is None else end
+    if first >= known_end:
+        raise VideoRejected(f"bad span: it starts at {first:g} s, but the video ends at {known_end:.1f} s")
+    if known_end - first < 0.5 * (last - first):
+        there, asked = known_end - first, last - first
+        raise VideoRejected(f"bad span: only {there:.1f} s of its {asked:.1f} s lie within the video")
+    return first, min(last, known_end)
+
+
+def _scan_end(video: OpenVideo) -> float:
+    """The end of the last picture, from all packets, where the header does not say."""
+    end = max((_end_of(packet) for packet in video.container.demux(video.stream) if packet.size), default=None)
+    if end is None:
+        raise VideoRejected("damaged: there is no picture in it")
+    return float(end - video.origin)
+
+
+def _end_of(packet: Packet) -> Fraction:
+    ticks = (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0)
+    return ticks * exact_fraction(packet.time_base)
+
+
+def _decode(video: OpenVideo, spec: DecodeSpec, first: float, last: float, trust_end: bool) -> DecodedClip:
+    step = (last - first) / spec.num_frames
+    ticks = [video.ticks(first + (index + 0.5) * step) for index in range(spec.num_frames)]
+    reader: PictureReader | None = None
+    layout: Layout | None = None
+    pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
+    for run, wanted in enumerate(_runs(ticks, video)):
+        packets = _collect(video, wanted, spec, fresh=run == 0, trust_end=trust_end)
+        for frame in _frames_at(video, packets, wanted):
+            check_size(frame.width, frame.height, spec)
+            if reader is None or layout is None:
+                pixel_aspect = exact_fraction(video.stream.codec_context.sample_aspect_ratio)
+                layout = picture_layout(frame, pixel_aspect, spec)
+                reader = PictureReader(layout, spec)
+            if frame.pts is not None and frame.pts not in pictures:
+                pictures[frame.pts] = reader.read(frame)
+    if len(pictures) < spec.min_frames or layout is None:
+        raise VideoRejected(
+            f"too few frames: {len(pictures)} different ones in {first:.1f}-{last:.1f} s, {spec.min_frames} are needed"
+        )
+    seconds = np.array([video.seconds(pts) for pts in pictures])
+    return DecodedClip(np.stack(list(pictures.values())), seconds, layout.shown_width, layout.shown_height)
+
+
+def _runs(ticks: Sequence[int], video: OpenVideo) -> Iterator[list[int]]:
+    """The wanted times, cut where the gap is long enough for a seek to pay (GIF cannot seek)."""
+    gap = _SEEK_GAP / float(video.time_base)
+    run = [ticks[0]]
+    for tick in ticks[1:]:
+        if tick - run[-1] > gap and "gif" not in video.container.format.name:
+            yield run
+            run = []
+        run.append(tick)
+    yield run
+
+
+def _collect(video: OpenVideo, ticks: Sequence[int], spec: DecodeSpec, fresh: bool, trust_end: bool) -> list[Packet]:
+    """The compressed pictures that have to be decoded to see those at `ticks`, in decoding order."""
+    first = video.seconds(ticks[0])
+    for back in _SEEK_BACK:
+        if fresh and first <= 2 * back:
+            break  # the file has just been opened: it stands at its start
+        if not _seek(video, video.ticks(max(0.0, first - back))):
+            break
+        fresh = False
+        packets = _demux(video, ticks[-1], spec, trust_end)
+        if any(packet.pts is not None and packet.pts <= ticks[0] and packet.is_keyframe for packet in packets):
+            return packets
+    if not fresh and not _seek(video, min(video.ticks(0.0), video.stream.start_time or 0)):
+        raise VideoRejected("damaged: one cannot go back to an earlier time in it")
+    return _demux(video, ticks[-1], spec, trust_end)
+
+
+def _seek(video: OpenVideo, ticks: int) -> bool:
+    """Go to the last key picture at or before a time; False where the file cannot."""
+    try:
+        video.container.seek(ticks, stream=video.stream)
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def _demux(video: OpenVideo, last_tick: int, spec: DecodeSpec, trust_end: bool) -> list[Packet]:
+    packets: list[Packet] = []
+    size = 0
+    reach = Fraction(0)  # the latest end of any stream's packet, sound included
+    for packet in video.container.demux():
+        if not packet.size:
+            continue
+        reach = max(reach, _end_of(packet))
+        if packet.stream is not video.stream:
+            continue
+        if packet.dts is not None and packet.dts > last_tick and packets:
+            return packets
+        if packet.is_corrupt:
+            raise VideoRejected(f"damaged: a picture near {float(_end_of(packet) - video.origin):.1f} s is incomplete")
+        packets.append(packet)
+        size += packet.size
+        if len(packets) > spec.max_packets or size > spec.max_packet_bytes:
+            raise VideoRejected(
+                f"too large: more than {spec.max_packets:,} pictures or {spec.max_packet_bytes:,} bytes at once"
+            )
+    if not trust_end and video.end is not None:
+        _check_end(video, packets, last_tick, float(reach - video.origin))
+    return packets
+
+
+def _check_end(video: OpenVideo, packets: Sequence[Packet], last_tick: int, reach: float) -> None:
+    """The file is at its end: is that where its header says? A cut file is refused, longer sound is not."""
+    said = video.end or 0.0
+    found = float(max(map(_end_of, packets), default=video.origin) - video.origin)
+    tolerance = max(0.5, 0.05 * said)
+    if found >= said - tolerance:
+        return
+    if video.exact_end or reach < said - tolerance:
+        raise VideoRejected(f"cut off: its pictures end at {found:.1f} s of {said:.1f} s")
+    if video.seconds(last_tick) > found:
+        raise _EndsAt(found)
+
+
+def _frames_at(video: OpenVideo, packets: Sequence[Packet], ticks: Sequence[int]) -> Iterator[VideoFrame]:
+    """For each tick the picture shown then: the last one that starts at or before it, or the first there is.
+
+    Pictures that no other is predicted from are not decoded unless they are wanted; that saves a quarter of the time.
+    """
+    context = video.stream.codec_context
+    starts = sorted(packet.pts for packet in packets if packet.pts is not None)
+    wanted = {starts[max(0, bisect.bisect_right(starts, tick) - 1)] for tick in ticks} if starts else set()
+    known = len(starts) == len(packets)
+    may_skip = known and context.codec.name in _SKIPPING
+    waiting = collections.deque(ticks)
+    shown: VideoFrame | None = None
+    for packet in itertools.chain(packets, [None]):  # None: hand over what is still inside
+        if may_skip and packet is not None:
+            context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        try:
+            frames = context.decode(packet)
+        except (MemoryError, av.MemoryError):
+            raise
+        except av.FFmpegError as error:
+            where = "its end" if packet is None else f"{float(_end_of(packet) - video.origin):.1f} s"
+            raise VideoRejected(f"damaged: the pictures near {where} cannot be decoded") from error
+        for frame in frames:
+            if frame.pts is None:
+                raise VideoRejected("damaged: its pictures carry no times")
+            while waiting and shown is not None and frame.pts > waiting[0]:
+                waiting.popleft()
+                yield shown
+            shown = frame
+            if known and frame.pts >= max(wanted):
+                yield shown
+                return
+    if shown is None:
+        raise VideoRejected("damaged: none of its pictures can be decoded")
+    for _ in waiting:
+        yield shown
+
+
+def decode_video(path: str | Path, num_frames: int = 16, short_side: int = 256) -> UInt8[np.ndarray, "T H W 3"]:
+    """Up to `num_frames` evenly spaced RGB frames of a file, decoded in a worker process that can be killed.
+
+    For several files keep one `worker_pool.VideoDecoder` open: starting a worker takes half a second.
+
+    Raises:
+      VideoRejected: the file cannot be used; names it and says why.
+    """
+    from data_pipeline.decode.pool import VideoDecoder
+
+    with VideoDecoder(num_frames=num_frames, short_side=short_side) as decoder:
+        return decoder.decode(path)

@@ -1,0 +1,113 @@
+"""A clip out of what another program packed: a part of a tar, a record of a TFRecord or ArrayRecord file.
+
+Used inside a killable worker: `place` comes from a listing that may be wrong by now, or was made of a hostile file.
+"""
+
+import dataclasses
+import functools
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from array_record.python import array_record_module
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.proto import tf_example_pb2
+
+from data_pipeline.decode.clip import DecodedClip, decode_clip
+from data_pipeline.decode.still import is_still, is_turned, read_still
+from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.media_paths import VideoRejected, open_regular
+from data_pipeline.shards import shard_format
+from data_pipeline.sources.entry import Place
+from harvest_jax.errors import DataError
+from harvest_jax.pixels.frame_sampling import segment_indices
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedClip:
+    """A decoded clip; `jpegs` are its frames as they were stored, where they can go on as they are."""
+
+    clip: DecodedClip
+    jpegs: tuple[bytes, ...] | None = None
+
+
+def read_packed(path: str, place: Place, spec: DecodeSpec, start: float | None, end: float | None) -> PackedClip:
+    """Decode the clip at `place` in a file.
+
+    Raises:
+      VideoRejected: it cannot be used; its `reason` says why.
+    """
+    part = None if place.offset is None or place.size is None else (place.offset, place.size)
+    if not place.field:
+        return PackedClip(decode_clip(open_regular(path, spec.max_bytes, part), spec, start, end))
+    if place.record is not None:
+        raw = _array_record(path, place.record)
+    else:
+        with open_regular(path, spec.max_bytes, part) as file:
+            raw = file.read()
+    try:
+        fields = tf_example_pb2.Example.FromString(raw).features.feature
+    except DecodeError as error:
+        raise VideoRejected("damaged: the record is no tf.train.Example") from error
+    values = list(fields[place.field].bytes_list.value) if place.field in fields else []
+    if not values:
+        raise VideoRejected(f"damaged: the record has no {place.field}")
+    if len(values) == 1 and not is_still(values[0][:12]):
+        return PackedClip(decode_clip(values[0], spec, start, end))
+    return _pictures(values, _own(raw), spec)
+
+
+def _array_record(path: str, record: int) -> bytes:
+    try:
+        reader = _reader(path)
+        if not 0 <= record < reader.num_records():
+            raise VideoRejected(f"cut off: the file has {reader.num_records()} records, not number {record}")
+        return reader.read([record])[0]
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise VideoRejected(f"damaged: {' '.join(str(error).split(';')[0].split())[:200]}") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _reader(path: str) -> Any:
+    """Clips of one file come one after the other; opening it for each would read its index anew."""
+    open_regular(path, max_bytes=1 << 62).close()
+    return array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0", file_reader_buffer_size=32768)
+
+
+def _own(raw: bytes) -> shard_format.Record | None:
+    try:
+        return shard_format.parse(raw)
+    except DataError:
+        return None
+
+
+def _pictures(values: list[bytes], own: shard_format.Record | None, spec: DecodeSpec) -> PackedClip:
+    """Encoded pictures in their order; where no times are known, a second apart."""
+    chosen = segment_indices(len(values), min(len(values), spec.num_frames), None).tolist()
+    if len(chosen) < spec.min_frames:
+        raise VideoRejected(f"too few frames: {len(chosen)} pictures, {spec.min_frames} are needed")
+    read = [_still(values[index], spec) for index in chosen]
+    if len({picture.shape for picture, _, _ in read}) > 1:
+        raise VideoRejected("bad picture size: its pictures differ in size")
+    frames = np.stack([picture for picture, _, _ in read])
+    _, width, height = read[0]
+    unscaled = frames.shape[1:3] == (height, width)
+    if own is None or len(own.seconds) != len(values):
+        return PackedClip(DecodedClip(frames, np.array(chosen, np.float64), width, height))
+    clip = DecodedClip(frames, np.array([own.seconds[index] for index in chosen]), own.width, own.height)
+    jpegs = tuple(values[index] for index in chosen)
+    return PackedClip(clip, jpegs if unscaled and not spec.fit and all(map(_is_storable, jpegs)) else None)
+
+
+def _is_storable(jpeg: bytes) -> bool:
+    """Whether it is what `shard_format.encode_jpeg` writes, so that encoding it again would only lose quality."""
+    if not jpeg.startswith(b"\xff\xd8\xff") or simplejpeg.decode_jpeg_header(jpeg)[2:] != ("YCbCr", "420"):
+        return False
+    return not is_turned(jpeg)  # readers of records look at no EXIF
+
+
+def _still(value: bytes, spec: DecodeSpec) -> tuple[Any, int, int]:
+    if not is_still(value[:12]):
+        raise VideoRejected("not a video: a list of something else than JPEG, PNG or WebP pictures")
+    return read_still(BytesIO(value), spec)

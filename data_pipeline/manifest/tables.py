@@ -1,0 +1,116 @@
+"""Manifest files as rows of cells: CSV, TSV, JSON lines and Parquet; what is wrong with a whole file is said here."""
+
+import contextlib
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.sources.entry import Line
+from harvest_jax.errors import DataError
+
+_MAX_CELL = 1 << 24  # characters; the csv module stops at 131,072, and an enormous caption should cost one row only
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """The rows of a manifest, one at a time; empty lines are skipped.
+
+    Raises:
+      DataError: missing, unreadable, of an unknown kind, not UTF-8, without a header, broken.
+    """
+    if not path.is_file():
+        raise DataError(f"no manifest {path}" + (": it is a folder" if path.is_dir() else ""))
+    kind = path.suffix.lower()
+    try:
+        if kind in _DELIMITERS:
+            yield from _read_csv(path, _DELIMITERS[kind])
+        elif kind in (".jsonl", ".ndjson"):
+            yield from _read_jsonl(path)
+        elif kind == ".parquet":
+            yield from _read_parquet(path)
+        else:
+            raise DataError(
+                f"{path}: a manifest is a .csv, .tsv, .jsonl, .parquet or .tar file or a folder, not "
+                f"{kind or 'without suffix'}"
+            )
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise DataError(f"{path} is not UTF-8 text (byte 0x{byte:02x}): save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or _one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _long_cells() -> Iterator[None]:
+    before = csv.field_size_limit(_MAX_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _read_csv(path: Path, delimiter: str) -> Iterator[Line]:
+    # strict: an unfinished quote would otherwise swallow the rest of the file without a word
+    with path.open(encoding="utf-8-sig", newline="") as file, _long_cells():
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            if not any(header):
+                raise DataError(f"{path} is empty: the first line names the columns, e.g. video{delimiter}caption")
+            if len(set(header)) < len(header):
+                twice = sorted({name for name in header if header.count(name) > 1})
+                raise DataError(f"{path} names the column {', '.join(map(repr, twice))} twice")
+            for cells in reader:
+                if not cells:
+                    continue
+                fault = "" if len(cells) == len(header) else f"{len(cells)} cells under {len(header)} columns"
+                yield Line(reader.line_num, dict.fromkeys(header) | dict(zip(header, cells, strict=False)), fault)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {reader.line_num}: {error} (a quote inside a quoted cell is doubled)"
+            ) from error
+
+
+def _read_jsonl(path: Path) -> Iterator[Line]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                cells = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                yield Line(number, {}, f"not JSON ({str(error)[:80]})")
+                continue
+            yield Line(number, cells) if isinstance(cells, dict) else Line(number, {}, "not a JSON object")
+
+
+def _read_parquet(path: Path) -> Iterator[Line]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=4096):
+                for cells, fault in _cells_of(batch):
+                    number += 1
+                    yield Line(number, cells, fault)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is not a readable Parquet file: {_one_line(error)}") from error
+
+
+def _cells_of(batch: Any) -> list[tuple[dict[str, Any], str]]:
+    """The rows of a `pyarrow.RecordBatch`; one that Python cannot hold (a date before its first year) has a fault."""
+    try:
+        return [(cells, "") for cells in batch.to_pylist()]
+    except (ValueError, OverflowError) as error:
+        if len(batch) == 1:
+            return [({}, f"a cell cannot be read ({_one_line(error)[:80]})")]
+    return [row for index in range(len(batch)) for row in _cells_of(batch.slice(index, 1))]
+
+
+def _one_line(error: Exception) -> str:
+    """Arrow's messages have several lines, and quote what they choke on."""
+    return " ".join(str(error).split())[:200]

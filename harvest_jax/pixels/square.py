@@ -1,0 +1,85 @@
+"""Frames made square: random and central crops, and CLIP's own resizing; all on uint8."""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from harvest_jax.pixels.frame_sampling import segment_indices
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """A square cut out of every frame of a clip: pixels `top..top+side`, `left..left+side`, then mirrored or not."""
+
+    top: int
+    left: int
+    side: int
+    flip: bool = False
+
+
+def random_crop(height: int, width: int, min_scale: float, flip: bool, rng: np.random.Generator) -> Crop:
+    """A square anywhere in the frame, its area `min_scale`..1 of the largest square's."""
+    largest = min(height, width)
+    side = min(largest, max(1, round(largest * math.sqrt(rng.uniform(min_scale, 1.0)))))
+    top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    return Crop(top, left, side, flip)
+
+
+def center_crop(height: int, width: int, flip: bool = False) -> Crop:
+    """The largest square in the middle."""
+    side = min(height, width)
+    return Crop((height - side) // 2, (width - side) // 2, side, flip)
+
+
+def apply_crop(
+    frames: UInt8[np.ndarray, "T H W 3"], crop: Crop, image_size: int
+) -> UInt8[np.ndarray, "T {image_size} {image_size} 3"]:
+    """Cut, resize (Pillow's bicubic with antialiasing, as CLIP was trained; nothing where the sizes match), mirror."""
+    square = frames[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+    if crop.side != image_size:
+        size = (image_size, image_size)
+        images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in square]
+        square = np.stack([np.asarray(image.resize(size, Image.Resampling.BICUBIC)) for image in images])
+    return np.ascontiguousarray(square[:, :, ::-1] if crop.flip else square)
+
+
+def fit(
+    frame: UInt8[np.ndarray, "H W 3"], image_size: int, resize: str
+) -> UInt8[np.ndarray, "{image_size} {image_size} 3"]:
+    """A picture as the square that a model sees, exactly as CLIP's preprocessing makes it on Pillow images.
+
+    Args:
+      frame: of any size, the whole picture: scaling it beforehand changes the result.
+      image_size: side of the square in pixels.
+      resize: `Preprocessing.resize`. "crop" is torchvision's `Resize(image_size)` and `CenterCrop(image_size)`, as in
+        OpenAI's `clip.py`: the whole picture is resized, the longer side to int(image_size * longer / shorter), and the
+        square begins at round((side - image_size) / 2), halves to the even number. "squash" is
+        `Resize((image_size, image_size))`, OpenCLIP's mode of that name. Both bicubic, antialiased.
+    """
+    height, width, _ = frame.shape
+    shorter = min(height, width)
+    if resize == "squash":
+        rows = columns = image_size
+    else:  # in whole numbers: image_size * longer / shorter is exact there, or cut off in the same place
+        rows, columns = image_size * height // shorter, image_size * width // shorter
+    if (rows, columns) != (height, width):
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        frame = np.asarray(image.resize((columns, rows), Image.Resampling.BICUBIC))
+    top, left = round((rows - image_size) / 2), round((columns - image_size) / 2)
+    return np.ascontiguousarray(frame[top : top + image_size, left : left + image_size])
+
+
+def prepare_clip(
+    frames: UInt8[np.ndarray, "N H W 3"], num_frames: int, image_size: int, resize: str
+) -> UInt8[np.ndarray, "{num_frames} {image_size} {image_size} 3"]:
+    """What every use without chance (evaluation, embedding, search) shows the model of a clip.
+
+    The middle frame of each of `num_frames` equal segments, made a square by `fit`; frames that are such squares
+    already (a decoder may have done it) stay as they are.
+    """
+    chosen = segment_indices(len(frames), num_frames, None)
+    squares = {index: fit(frames[index], image_size, resize) for index in np.unique(chosen)}
+    return np.stack([squares[index] for index in chosen])

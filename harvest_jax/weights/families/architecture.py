@@ -1,0 +1,153 @@
+"""What a checkpoint's towers are, read from the names and shapes of its tensors and from the JSON files beside it.
+
+Two things are in no shape: how many heads a block has, and its activation. They come from a config where there is
+one; heads otherwise by the rule that all published CLIPs follow (`heads_of`), the activation from the user.
+"""
+
+import dataclasses
+import math
+import re
+
+from harvest_jax.config.run import SIZES
+from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.model.config import ACTIVATIONS, HarvestConfig, Preprocessing, TextConfig, VideoConfig, harvest_config
+from harvest_jax.weights.files.tensors import Tensors
+
+HEAD_WIDTH = 64  # of both towers: OpenAI's rule, heads = width // 64 (its `build_model`)
+HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}  # by the width of image towers: OpenCLIP's ViT-H-14, g-14, bigG-14
+
+
+def shape_of(tensors: Tensors, name: str, axes: int) -> tuple[int, ...]:
+    """The shape of a tensor that the architecture is read from.
+
+    Raises:
+      DataError: it is not there, or has another number of axes, or an axis of no length.
+    """
+    if name not in tensors.entries:
+        raise DataError(f"{tensors.where} holds no {name}: its towers cannot be told from it")
+    shape = tensors.entries[name].shape
+    if len(shape) != axes or min(shape, default=1) < 1:
+        raise DataError(f"{tensors.where}: {name} has the shape {list(shape)}, where {axes} axes are expected")
+    return shape
+
+
+def count_layers(tensors: Tensors, prefix: str) -> int:
+    """How many different numbers follow `prefix` in the names (a hole among them is found when names are compared)."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
+    layers = len({found.group(1) for name in tensors.entries if (found := pattern.match(name))})
+    if not layers:
+        raise DataError(f"{tensors.where} holds no {prefix}0: its towers cannot be told from it")
+    return layers
+
+
+def heads_of(width: int, image: bool) -> int:
+    """Heads of a tower whose checkpoint does not say them."""
+    return max(1, width // (HEAD_WIDTHS.get(width, HEAD_WIDTH) if image else HEAD_WIDTH))
+
+
+def activation_of(told: str | None, known: str | None, where: str) -> str:
+    """The activation: what the user said, else what the checkpoint says.
+
+    Raises:
+      ConfigError: neither says anything, or the checkpoint's is another function than our two.
+    """
+    if told is None and known is None:
+        raise ConfigError(
+            f"{where} does not say which activation its towers were trained with: name the folder where it lies with "
+            "its config.json or open_clip_config.json, or give --activation quick_gelu (OpenAI's weights, OpenCLIP's "
+            "models named '-quickgelu') or --activation gelu (other OpenCLIP models, LAION's among them)"
+        )
+    if told is None and known not in ACTIVATIONS:
+        raise ConfigError(f"{where} has the activation {known!r}; the towers have {' or '.join(ACTIVATIONS)}")
+    return told or str(known)
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerShape:
+    """One tower as its tensors tell it."""
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int  # width inside the MLP
+    table: int  # rows of its table of positions
+
+
+def config_from_towers(
+    where: str,
+    video: TowerShape,
+    text: TowerShape,
+    *,
+    patch_size: int,
+    embed_dim: int,
+    vocab_size: int,
+    activations: tuple[str, str],
+    num_frames: int = 1,
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
+    name: str | None = None,
+) -> HarvestConfig:
+    """A checked config without decoder; `activations` of the video and the text tower, in that order.
+
+    Raises:
+      DataError: towers that ours cannot be.
+    """
+    for tower, shape in (("image", video), ("text", text)):
+        if shape.hidden != 4 * shape.width:
+            raise DataError(
+                f"{where}: the MLP of its {tower} tower is {shape.hidden / shape.width:.4g} times as wide as the tower "
+                f"({shape.hidden} and {shape.width}); the towers here have 4 times (OpenCLIP's g/14 and bigG/14 do not)"
+            )
+        if shape.heads < 1 or shape.width % shape.heads:
+            raise DataError(f"{where}: a {tower} tower of width {shape.width} cannot have {shape.heads} heads")
+    side = math.isqrt(video.table - 1)
+    if side * side != video.table - 1 or side < 1:
+        raise DataError(
+            f"{where}: the image tower's table has {video.table} rows, which is not one and a square number: it has "
+            "no class token or its pictures are not square"
+        )
+    config = HarvestConfig(
+        name="",
+        video=VideoConfig(
+            image_size=side * patch_size,
+            patch_size=patch_size,
+            num_frames=num_frames,
+            width=video.width,
+            layers=video.layers,
+            heads=video.heads,
+            embed_dim=embed_dim,
+            activation=activations[0],
+        ),
+        text=TextConfig(
+            vocab_size=vocab_size,
+            context_length=text.table,
+            width=text.width,
+            layers=text.layers,
+            heads=text.heads,
+            embed_dim=embed_dim,
+            activation=activations[1],
+        ),
+        decoder=None,
+        preprocessing=preprocessing,
+    )
+    return dataclasses.replace(config, name=name or name_of(config))
+
+
+def name_of(config: HarvestConfig) -> str:
+    """The named size with these towers; "B/16@256" at another resolution; else "ViT-WIDTHxLAYERS/PATCH".
+
+    Frames and activation do not count, nor does the length of the text table (ViCLIP's is cut).
+    """
+    video, text = config.video, config.text
+    for size in SIZES:
+        named = harvest_config(size)
+        here = dataclasses.replace(
+            video, num_frames=named.video.num_frames, activation=named.video.activation, image_size=0
+        )
+        words = dataclasses.replace(text, activation=named.text.activation, context_length=named.text.context_length)
+        if here == dataclasses.replace(named.video, image_size=0) and words == named.text:
+            plain = size.split("@")[0]
+            usual = harvest_config(plain).video.image_size
+            return plain if video.image_size == usual else f"{plain}@{video.image_size}"
+    return f"ViT-{video.width}x{video.layers}/{video.patch_size}" + (
+        f"@{video.image_size}" if video.image_size != 224 else ""
+    )

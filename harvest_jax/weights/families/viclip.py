@@ -1,0 +1,126 @@
+"""ViCLIP, InternVideo's video CLIP: the one family that holds our whole video tower.
+
+Names, shapes and preprocessing are those of InternVideo's `Data/InternVid/viclip/{viclip,viclip_vision,viclip_text}.py`
+(and of `InternVideo1/Pretrain/ViCLIP`, which trained it): a Conv3d over single frames, CLIP's spatial table, a table of
+frames [1, T, width], one class token, quick-GELU, norms with torch's epsilon of 1e-5, a text tower whose table of
+positions was cut to 32. Its blocks stand in CLIP's own names.
+
+ViCLIP keeps the temperature, we keep CLIP's logarithm of its inverse: the only number of all tables that is computed,
+in float64 and rounded once to float32. Ours to theirs and back is exact for temperatures from 0.0004 to 0.13; theirs to
+ours and back may differ by 3e-7 of the value (five units in the last place), because float32 holds a logarithm near
+ln 100 no finer. Embeddings do not depend on it, and logits by no more than that.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from harvest_jax.errors import DataError
+from harvest_jax.model.config import HarvestConfig, Preprocessing
+from harvest_jax.weights.families.architecture import (
+    TowerShape,
+    activation_of,
+    config_from_towers,
+    count_layers,
+    heads_of,
+    shape_of,
+)
+from harvest_jax.weights.families.clip import norm, openai_blocks
+from harvest_jax.weights.families.table import SAME, Family, Form, Row, Shape
+from harvest_jax.weights.files.tensors import Tensors
+
+SIZES = (32, 8)  # tokens and frames of the published models' tables
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PREPROCESSING = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, "squash")
+"""Both sides to the image size, then ImageNet's mean and deviation: as its demo (`__init__.py`) and its evaluation.
+
+The demo resizes with OpenCV's bilinear filter, the evaluation bicubically; ours is bicubic with antialiasing."""
+
+_CONV = "vision_encoder.conv1.weight"
+_TOKENS = "text_encoder.token_embedding.weight"
+_FRAMES = "vision_encoder.temporal_positional_embedding"
+
+
+def _conv3d_ours(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
+    kernel = arrays[0]  # width, channel, frame (one), row, column
+    return kernel.transpose(2, 3, 4, 1, 0).reshape(shape)
+
+
+def _conv3d_theirs(array: np.ndarray) -> list[np.ndarray]:
+    numbers, width = array.shape
+    patch = math.isqrt(numbers // 3)
+    return [array.reshape(1, patch, patch, 3, width).transpose(4, 3, 0, 1, 2)]
+
+
+def _negative_log(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a temperature that is not positive: refused as not finite
+        logarithm = np.log(np.asarray(arrays[0], np.float64))
+    return np.asarray(-logarithm, np.float32).reshape(shape)
+
+
+def _exp_of_negative(array: np.ndarray) -> list[np.ndarray]:
+    return [np.asarray(np.exp(-np.asarray(array, np.float64)), np.float32)]
+
+
+CONV3D = Form(_conv3d_ours, _conv3d_theirs)
+"""torch's Conv3d kernel over one frame [width, 3, 1, patch, patch] to our [patch * patch * 3, width]."""
+
+TABLE_OF_FRAMES = Form(lambda arrays, shape: arrays[0].reshape(shape), lambda array: [array[None]])
+"""[1, T, width] to [T, width]."""
+
+TEMPERATURE = Form(_negative_log, _exp_of_negative)
+"""temp to logit_scale = -log(temp), float32 whatever the file's type: float16 would be wrong in the third digit."""
+
+
+ROWS = (
+    Row("video/patch_embedding/kernel", (_CONV,), CONV3D),
+    Row("video/class_embedding", ("vision_encoder.class_embedding",), SAME),
+    Row("video/spatial_embedding", ("vision_encoder.positional_embedding",), SAME),
+    Row("video/temporal_embedding", (_FRAMES,), TABLE_OF_FRAMES),
+    *norm("video/ln_pre", "vision_encoder.ln_pre"),
+    *openai_blocks("video", "vision_encoder."),
+    *norm("video/ln_post", "vision_encoder.ln_post"),
+    Row("video/proj/kernel", ("vision_encoder.proj",), SAME),  # already [in, out]
+    Row("text/token_embedding/embedding", (_TOKENS,), SAME),
+    Row("text/positional_embedding", ("text_encoder.positional_embedding",), SAME),
+    *openai_blocks("text", "text_encoder."),
+    *norm("text/ln_final", "text_encoder.ln_final"),
+    Row("text/text_projection/kernel", ("text_encoder.text_projection",), SAME),
+    Row("logit_scale", ("temp",), TEMPERATURE),
+)
+
+
+def _recognise(tensors: Tensors) -> bool:
+    return any(name in tensors.entries for name in (_CONV, _TOKENS, _FRAMES))
+
+
+def _tower(tensors: Tensors, tower: str, image: bool) -> TowerShape:
+    table, width = shape_of(tensors, f"{tower}.positional_embedding", 2)
+    blocks = f"{tower}.transformer.resblocks."
+    hidden, _ = shape_of(tensors, f"{blocks}0.mlp.c_fc.weight", 2)
+    return TowerShape(width, count_layers(tensors, blocks), heads_of(width, image), hidden, table)
+
+
+def _architecture(tensors: Tensors, activation: str | None) -> HarvestConfig:
+    width, _, tubelet, patch, _ = shape_of(tensors, _CONV, 5)
+    if tubelet != 1:
+        raise DataError(
+            f"{tensors.where}: this ViCLIP embeds {tubelet} frames at a time ({_CONV} is {width} x 3 x {tubelet} x "
+            f"{patch} x {patch}); only models that embed frame by frame can be imported, as the published ones do"
+        )
+    acting = activation_of(activation, "quick_gelu", tensors.where)  # its code has no other
+    return config_from_towers(
+        tensors.where,
+        _tower(tensors, "vision_encoder", image=True),
+        _tower(tensors, "text_encoder", image=False),
+        patch_size=patch,
+        embed_dim=shape_of(tensors, "vision_encoder.proj", 2)[1],
+        vocab_size=shape_of(tensors, _TOKENS, 2)[0],
+        activations=(acting, acting),
+        num_frames=shape_of(tensors, _FRAMES, 3)[1],
+        preprocessing=PREPROCESSING,
+    )
+
+
+VICLIP = Family("ViCLIP", _recognise, _architecture, lambda config: ROWS)

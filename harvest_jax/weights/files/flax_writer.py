@@ -1,0 +1,53 @@
+"""Writing a tree of arrays in Flax's msgpack form (`flax.serialization.msgpack_restore` reads it), leaf after leaf.
+
+Flax's own writer wants the whole tree in memory and makes one string of it. Here its maps are written by hand and each
+leaf by Flax.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack  # comes with flax
+import numpy as np
+from flax import serialization, traverse_util
+
+from harvest_jax.errors import DataError
+from harvest_jax.weights.files.safetensors_writer import all_finite
+from harvest_jax.weights.files.tensors import Tensors
+
+
+def write_msgpack(path: Path, tensors: Tensors) -> None:
+    """Write tensors whose names are paths ("visual/conv1/kernel") as a nested dict; the file appears whole or not.
+
+    Raises:
+      DataError: a number is not finite, or the disk does not take the file.
+    """
+    tree = traverse_util.unflatten_dict({name: name for name in tensors.entries}, sep="/")
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as scratch:
+            aside = Path(scratch) / path.name
+            with aside.open("xb") as file:
+                for part in _packed(tree, tensors, path):
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+    except OSError as error:
+        raise DataError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def _packed(tree: dict[str, Any], tensors: Tensors, path: Path) -> Iterator[bytes]:
+    packer = msgpack.Packer()
+    yield packer.pack_map_header(len(tree))
+    for key, value in tree.items():
+        yield packer.pack(key)
+        if isinstance(value, dict):
+            yield from _packed(value, tensors, path)
+        else:
+            array = np.ascontiguousarray(tensors.read(value)).reshape(tensors.entries[value].shape)
+            if not all_finite(array):
+                raise DataError(f"{path} was not written: {value} holds numbers that are not finite")
+            yield serialization.msgpack_serialize(array.astype(tensors.entries[value].dtype, copy=False))

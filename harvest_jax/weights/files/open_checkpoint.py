@@ -1,0 +1,183 @@
+"""Opening a checkpoint of any kind: which kind it is shows in its first bytes, not in its name."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from harvest_jax.errors import DataError
+from harvest_jax.weights.files.flax_reader import open_msgpack, open_npz
+from harvest_jax.weights.files.limits import shown
+from harvest_jax.weights.files.safetensors_reader import open_safetensors
+from harvest_jax.weights.files.tensors import Tensors
+from harvest_jax.weights.files.torch_archive import open_archive
+from harvest_jax.weights.files.zip_members import ZipMembers
+
+CONFIG = "config.json"
+# Of a folder, the first pair that is there: what describes the model, and its weights. A folder of OpenCLIP's often
+# holds the same weights in Hugging Face's layout too.
+FOLDERS = (
+    ("OpenCLIP folder", "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")),
+    ("Hugging Face folder", CONFIG, ("model.safetensors", "model.safetensors.index.json")),
+    ("Hugging Face folder", CONFIG, ("pytorch_model.bin", "pytorch_model.bin.index.json")),
+)
+DETAILS = ("open_clip_config.json", CONFIG, "preprocessor_config.json")  # under these names without .json
+# Of DistributedDataParallel and deepspeed; of torch.compile; of Flax variables.
+PREFIXES = ("module.", "_orig_mod.", "params/")
+# Where a Flax training state keeps the parameters: beside an optax state (Scenic's `TrainState`), or in flax.optim's.
+STATES = {"opt_state/": "params/", "optimizer/state/": "optimizer/target/"}
+# Whole numbers that OpenAI's archives keep among the tensors; all of them follow from the tensors' shapes.
+NUMBERS = ("input_resolution", "context_length", "vocab_size")
+JSON_LIMIT = 8 << 20  # bytes; the index of a model of 80,000 tensors has as much
+JSON_DEPTH = 32  # objects and lists within each other; a config has five
+PREFIXES_LIMIT = 8  # so many are taken off one name
+POINTER = b"version https://git-lfs"
+
+
+def open_checkpoint(path: Path) -> Tensors:
+    """The tensors of one model, whatever file or folder holds it; only headers are read.
+
+    Files: TorchScript archives and state_dict files of torch (see torch_archive.py), safetensors, Flax msgpack, npz,
+    and the index of a model in several files (`*.index.json`). Folders: this package's, Hugging Face's, OpenCLIP's.
+    Wrappers of trainings ({"model": ...}) and prefixes of wrapping modules ("module.") are taken off; `kind` tells.
+
+    Returns:
+      Names as the checkpoint has them; those of msgpack are the keys joined by "/". `details` holds, where they are
+      there, "config", "preprocessor_config" and "open_clip_config" (the files of those names, read), "metadata" (of
+      safetensors), "beside" (plain values next to a wrapped model), and the NUMBERS, which are no entries then.
+
+    Raises:
+      DataError: there is no such file, it is of no known kind, damaged, made to do harm, or holds no tensors.
+    """
+    if os.path.isdir(path):
+        tensors = _open_folder(path)
+    elif os.path.isfile(path):  # unlike Path's, it takes any text for a name
+        tensors = _open_file(path)
+    else:
+        raise DataError(f"{path} does not exist")
+    if not tensors.entries:
+        raise DataError(f"{path} ({tensors.kind}) holds no tensors")
+    return _without_numbers(_without_prefixes(_without_state(tensors)))
+
+
+def _open_file(path: Path) -> Tensors:
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise DataError(f"{path} is empty")
+    if head.startswith(POINTER):
+        raise DataError(f"{path} is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`")
+    if path.name.endswith(".index.json"):
+        return _open_index(path)
+    if head.startswith(b"PK\x03\x04"):
+        names = ZipMembers(path).names
+        return open_npz(path) if all(name.endswith(".npy") for name in names) else open_archive(path)
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return open_safetensors(path)
+    if (len(head) > 1 and head[0] == 0x80 and head[1] <= 5) or path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        return open_archive(path)  # an old pickle, or something else by that name: its message says what to do
+    if head[0] & 0xF0 == 0x80 or head[0] in (0xDE, 0xDF):  # a map
+        return open_msgpack(path)
+    raise DataError(f"{path} is no checkpoint that this package knows: neither torch, safetensors, msgpack nor npz")
+
+
+def _open_folder(folder: Path) -> Tensors:
+    details = {name.removesuffix(".json"): read_json(folder / name) for name in DETAILS if (folder / name).is_file()}
+    for kind, config, choices in FOLDERS:
+        for name in choices:
+            if (folder / config).is_file() and (folder / name).is_file():
+                tensors = _open_file(folder / name)
+                ours = config == CONFIG and isinstance(details["config"].get("model"), dict)
+                kind = f"{'model folder of this package' if ours else kind} ({tensors.kind})"
+                return dataclasses.replace(tensors, kind=kind, where=str(folder), details=tensors.details | details)
+    weights = sorted(name for _, _, choices in FOLDERS for name in choices if (folder / name).is_file())
+    if weights:
+        raise DataError(f"{folder} holds {weights[0]} but no {CONFIG}: add it, or name the file instead of the folder")
+    files = sorted(name for name in os.listdir(folder) if name.endswith((".pt", ".pth", ".bin", ".npz", ".msgpack")))
+    hint = f"; name one of its files, {shown(files[0])} for instance" if files else ""
+    raise DataError(f"{folder} is no folder of a model: it holds no weights beside a {CONFIG}{hint}")
+
+
+def _open_index(path: Path) -> Tensors:
+    """A model in several files, by the table of which tensor is in which."""
+    table = read_json(path).get("weight_map")
+    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+        raise DataError(f"{path} is no index of a model in several files: it has no weight_map of file names")
+    files = sorted(set(table.values()))
+    for name in files:
+        if name != Path(name).name or "\\" in name:
+            raise DataError(f"{path} is not used: its file {name[:120]!a} leads out of the folder")
+        if name.endswith(".json") or not os.path.isfile(path.parent / name):
+            raise DataError(f"{path} names {name[:120]!a}, which is no file beside it: get all {len(files)} files")
+    parts = {name: _open_file(path.parent / name) for name in files}
+    for name, file in table.items():
+        if name not in parts[file].entries:
+            raise DataError(f"{path} looks for {name[:120]!a} in {file[:120]!a}, which does not hold it")
+    kinds = sorted({part.kind for part in parts.values()})
+    entries = {name: parts[file].entries[name] for name, file in table.items()}
+    return Tensors(f"{', '.join(kinds)} in {len(files)} files", str(path), entries, lambda n: parts[table[n]].read(n))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of a JSON file.
+
+    Raises:
+      DataError: the file cannot be read, is no JSON, holds something else or lists within lists without end.
+    """
+    try:
+        if path.stat().st_size > JSON_LIMIT:
+            raise DataError(f"{path} is not used: it is larger than {JSON_LIMIT} bytes")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no JSON object")
+    level: list[Any] = [found]
+    for _ in range(JSON_DEPTH):
+        level = [child for value in level for child in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in level if isinstance(value, dict | list)]
+    if level:  # it could not be printed
+        raise DataError(f"{path} is not used: its values lie more than {JSON_DEPTH} deep within each other")
+    return found
+
+
+def _without_state(tensors: Tensors) -> Tensors:
+    """The parameters alone, where an optimizer's state of Flax lies beside them."""
+    for state, place in STATES.items():
+        names = {name: name.removeprefix(place) for name in tensors.entries if name.startswith(place)}
+        if names and any(name.startswith(state) for name in tensors.entries):
+            return dataclasses.replace(
+                tensors.renamed(names), kind=f"{tensors.kind}, the parameters of a training state"
+            )
+    return tensors
+
+
+def _without_prefixes(tensors: Tensors) -> Tensors:
+    names = {name: name for name in tensors.entries}
+    taken: list[str] = []
+    while len(taken) < PREFIXES_LIMIT and (
+        prefix := next((p for p in PREFIXES if all(new.startswith(p) for new in names.values())), None)
+    ):
+        names = {old: new.removeprefix(prefix) for old, new in names.items()}
+        taken.append(prefix)
+    if not taken:
+        return tensors
+    return dataclasses.replace(tensors.renamed(names), kind=f"{tensors.kind}, without the prefix {''.join(taken)}")
+
+
+def _without_numbers(tensors: Tensors) -> Tensors:
+    found = {
+        name: int(tensors.read(name).item())
+        for name in NUMBERS
+        if name in tensors.entries and tensors.entries[name].shape == () and tensors.entries[name].dtype.kind in "iu"
+    }
+    if not found:
+        return tensors
+    kept = tensors.renamed({name: name for name in tensors.entries if name not in found})
+    return dataclasses.replace(kept, details=tensors.details | found)

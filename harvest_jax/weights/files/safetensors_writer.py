@@ -1,0 +1,89 @@
+"""Writing a safetensors file tensor after tensor, so that a model larger than memory can pass through.
+
+The library's own writer wants all tensors at once. Format: see safetensors_file.py.
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from harvest_jax.errors import DataError
+from harvest_jax.weights.files.safetensors_reader import DTYPES
+from harvest_jax.weights.files.tensors import BFLOAT16, Entry
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+CHUNK = 1 << 22  # elements checked and written at a time
+
+
+def write_safetensors(
+    path: Path, entries: dict[str, Entry], read: Callable[[str], np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file beside its place and move it there when it is whole and on the disk.
+
+    The bytes depend on the arguments alone: widest dtype first, then by name, as the library writes them.
+
+    Args:
+      path: the folder must exist; a file that stands there is replaced.
+      entries: what the file shall hold. Its dtype may differ from what `read` gives: numbers are converted.
+      read: gives one array of its entry's shape; called once per name, in the file's order.
+      metadata: text by text, kept in the header.
+
+    Raises:
+      DataError: a tensor has another shape, holds numbers that are not finite (or too large for the dtype asked for),
+        or the disk does not take the file. Nothing is left behind then.
+    """
+    names = sorted(entries, key=lambda name: (-entries[name].dtype.itemsize, name))
+    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name in names:
+        entry = entries[name]
+        if entry.dtype not in NAMES:
+            raise DataError(f"{path}: safetensors has no type for {name} ({entry.dtype})")
+        start, end = end, end + math.prod(entry.shape) * entry.dtype.itemsize
+        header[name] = {"dtype": NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as scratch:
+            aside = Path(scratch) / path.name
+            with aside.open("xb") as file:
+                file.write(len(text).to_bytes(8, "little") + text)
+                for name in names:
+                    for part in _parts(name, read(name), entries[name], path):
+                        file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+    except OSError as error:
+        raise DataError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def _parts(name: str, array: np.ndarray, entry: Entry, path: Path) -> Iterator[memoryview]:
+    """The bytes of one tensor, chunk by chunk, each converted and found finite."""
+    if array.shape != entry.shape:
+        raise DataError(f"{path} was not written: {name} has the shape {array.shape}, not {entry.shape}")
+    flat = array.reshape(-1)  # copies where the array's axes are in another order
+    for start in range(0, flat.size, CHUNK):
+        part = np.ascontiguousarray(flat[start : start + CHUNK])
+        if not all_finite(part):
+            raise DataError(f"{path} was not written: {name} holds numbers that are not finite")
+        if part.dtype != entry.dtype:
+            with np.errstate(over="ignore"):  # found below
+                part = part.astype(entry.dtype)
+            if not all_finite(part):
+                raise DataError(f"{path} was not written: {name} holds numbers too large for {entry.dtype}")
+        yield part.view(np.uint8).data
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether no number is infinite or NaN, in any of the dtypes of DTYPES."""
+    if array.dtype == BFLOAT16:  # by its bits, which is many times faster than ml_dtypes: all exponent bits set
+        return not ((array.view(np.uint16) & 0x7F80) == 0x7F80).any()
+    if array.dtype.kind in "biu":
+        return True
+    return bool(np.isfinite(array).all())

@@ -1,0 +1,397 @@
+"""Preparation that is killed anywhere and started again: only what is missing is done, and the bytes are the same."""
+
+import concurrent.futures
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_pipeline import command as shards_command
+from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.manifest.read import Reject, Row
+from data_pipeline.prepare import plan, write
+from data_pipeline.shards.shard_format import open_shards, parse
+from harvest_jax import cli
+from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.files import locked
+from tests.helpers.shard_files import InThisProcess, digests
+from tests.helpers.video_files import numbered_frames, write_video
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SPEC = DecodeSpec(num_frames=4, short_side=48)
+SHARDS = 3
+ROWS = [
+    *(Row(f"k{number:02d}", f"v{number % 4}.mp4", (f"clip {number}",), "train") for number in range(10)),
+    Row("gone", "gone.mp4", ("x",), "train"),
+]
+EARLY = [Reject("line 7", "", "empty caption")]
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    frames = numbered_frames(40)
+    for number in range(4):
+        write_video(folder / f"v{number}.mp4", frames[10 * number : 10 * number + 10])
+    return folder
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[str]:
+    """The ids of the clips that were decoded, in order."""
+    monkeypatch.setattr(write, "DecoderPool", InThisProcess)
+    monkeypatch.setattr(InThisProcess, "asked", [])
+    return InThisProcess.asked
+
+
+def prepare(media: Path, out: Path, **options) -> shards_command.ShardReport:
+    return shards_command.write_split(ROWS, media, out, "train", SPEC, rejects=EARLY, **{"shards": SHARDS} | options)
+
+
+@pytest.fixture(scope="module")
+def expected(media, tmp_path_factory) -> dict[str, str]:
+    """Of a run that nothing disturbed, with two real workers."""
+    out = tmp_path_factory.mktemp("expected")
+    prepare(media, out, workers=2)
+    return digests(out)
+
+
+class Killed(BaseException):
+    """The process ends here, as far as the code under test can tell."""
+
+
+def test_killed_at_every_rename_it_ends_with_the_same_bytes(media, tmp_path, monkeypatch, asked, expected):
+    replace = Path.replace
+    for moment in itertools.count():
+        out = tmp_path / str(moment)
+        calls = itertools.count()
+
+        def counted(path, target, calls=calls, moment=moment):
+            if next(calls) == moment:
+                raise Killed
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", counted)
+        asked.clear()
+        try:
+            prepare(media, out)
+        except Killed:
+            ended = False
+        else:
+            ended = True
+        finally:
+            monkeypatch.setattr(Path, "replace", replace)
+        if not ended:
+            report = prepare(media, out)
+            assert len(asked) == len(ROWS) + sum(asked.count(row.id) == 2 for row in ROWS)
+            assert len(asked) <= len(ROWS) + -(-len(ROWS) // SHARDS)  # at most the shard that was cut off, again
+            assert report.n_written == 10
+        assert digests(out) == expected
+        if ended:
+            break
+    assert moment > 3 * SHARDS + 5  # plan, shards, ledgers, moves, checksums, descriptions
+
+
+def cut_short(out: Path, media: Path, monkeypatch) -> Path:
+    """A run that ended with all shards written and nothing published; its work folder."""
+    with monkeypatch.context() as patch:
+        patch.setattr("data_pipeline.prepare.publish.publish", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            prepare(media, out)
+    return out / ".train.writing"
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_finished_shard_is_not_written_again(media, tmp_path, monkeypatch, asked, expected):
+    cut_short(tmp_path, media, monkeypatch)
+    asked.clear()
+    report = prepare(media, tmp_path)
+    assert asked == []
+    assert (report.before, report.n_written) == (len(ROWS), 10)
+    assert digests(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["00001", "00001.ledger"])
+@pytest.mark.parametrize("damage", [half, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_shard_is_written_again_and_no_other(media, tmp_path, monkeypatch, asked, expected, name, damage):
+    job = cut_short(tmp_path, media, monkeypatch)
+    mine = {row.id for row in pq.read_table(job / "00001.ledger").to_pylist() for row in [Row(row["id"], "", (), "")]}
+    asked.clear()
+    damage(job / name)
+    prepare(media, tmp_path)
+    assert set(asked) == mine
+    assert len(asked) == len(mine)
+    assert digests(tmp_path) == expected
+    attempts = {line["id"]: line["attempts"] for line in pq.read_table(tmp_path / "ledger-train.parquet").to_pylist()}
+    assert attempts == {row.id: 1 + (row.id in mine) for row in ROWS} | {"line 7": 0}
+
+
+@pytest.mark.parametrize("damage", [half, Path.unlink, lambda path: path.write_bytes(b"[]")])
+@pytest.mark.parametrize("name", ["plan.json", "rows.jsonl", "order.npy"])
+def test_a_damaged_plan_is_made_again(media, tmp_path, monkeypatch, asked, expected, name, damage):
+    job = cut_short(tmp_path, media, monkeypatch)
+    asked.clear()
+    damage(job / "plan" / name)
+    (job / "00002").unlink()
+    prepare(media, tmp_path)
+    assert len(asked) <= -(-len(ROWS) // SHARDS)
+    assert digests(tmp_path) == expected
+
+
+def test_other_options_and_other_rows_are_named(media, tmp_path, monkeypatch, asked, expected):
+    cut_short(tmp_path, media, monkeypatch)
+    for options, difference in [
+        ({"shards": 2}, "shards 3, not 2"),
+        ({"time_limit": 5.0}, r"time_limit 60\.0, not 5\.0"),
+    ]:
+        with pytest.raises(DataError, match=rf"begun with other options \({difference}\): give the same.*--restart"):
+            prepare(media, tmp_path, **options)
+    with pytest.raises(DataError, match="short_side 48, not 32"):
+        shards_command.write_split(ROWS, media, tmp_path, "train", DecodeSpec(4, 32), rejects=EARLY, shards=SHARDS)
+    with pytest.raises(DataError, match="other rows in the manifest"):
+        shards_command.write_split(ROWS[1:], media, tmp_path, "train", SPEC, rejects=EARLY, shards=SHARDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "versions", lambda: {"av": "1.0.0"})
+        with pytest.raises(DataError, match=r"av .*, not 1\.0\.0"):
+            prepare(media, tmp_path)
+    asked.clear()
+    prepare(media, tmp_path)  # all of that has spoilt nothing
+    assert asked == []
+    assert digests(tmp_path) == expected
+
+
+def test_restart_with_another_mistake_loses_nothing(media, tmp_path, monkeypatch, asked, expected):
+    cut_short(tmp_path, media, monkeypatch)
+    way = shards_command.Way(shards_command.here(1), restart=True)
+    entries = [("train", entry) for entry in (*EARLY, *ROWS)]
+    with pytest.raises(ConfigError, match="--shards 12 is impossible"):
+        list(shards_command.prepare(entries, media, tmp_path, plan.Options(SPEC, shards=12), way))
+    asked.clear()
+    prepare(media, tmp_path)
+    assert asked == []
+    assert digests(tmp_path) == expected
+    cut_short(tmp_path / "again", media, monkeypatch)
+    asked.clear()
+    list(shards_command.prepare(entries, media, tmp_path / "again", plan.Options(SPEC, shards=SHARDS), way))
+    assert len(asked) == len(ROWS)
+    assert digests(tmp_path / "again") == expected
+
+
+def test_an_overwriting_run_that_was_stopped_is_not_lost(media, tmp_path, monkeypatch, asked, expected):
+    prepare(media, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("data_pipeline.prepare.publish.publish", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            prepare(media, tmp_path, overwrite=True)
+    asked.clear()
+    prepare(media, tmp_path)  # nothing to do
+    prepare(media, tmp_path, overwrite=True)
+    assert asked == []
+    assert digests(tmp_path) == expected
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_run_left_that_was_killed_after_its_end_is_not_overwritten_with(media, tmp_path, monkeypatch, asked):
+    with monkeypatch.context() as patch:
+        patch.setattr("data_pipeline.prepare.split._discard", lambda job: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            prepare(media, tmp_path)
+    asked.clear()
+    prepare(media, tmp_path, overwrite=True)  # the videos may be others now
+    assert len(asked) == len(ROWS)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("plan_of_another_version", [{"a": 1}, [1], None, {"spec": None}, {"num_shards": "3"}])
+def test_a_split_of_another_version_needs_overwrite(media, tmp_path, asked, plan_of_another_version):
+    prepare(media, tmp_path)
+    path = tmp_path / "ledger-train.parquet"
+    table = pq.read_table(path)
+    if isinstance(plan_of_another_version, dict) and "a" not in plan_of_another_version:
+        plan_of_another_version = json.loads(table.schema.metadata[b"plan"]) | plan_of_another_version
+    pq.write_table(table.replace_schema_metadata({b"plan": json.dumps(plan_of_another_version)}), path)
+    with pytest.raises(DataError, match="has the split 'train' already: --overwrite replaces it"):
+        prepare(media, tmp_path)
+
+
+def test_a_work_folder_that_leads_elsewhere_is_left_alone(media, tmp_path, asked):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "kept.tmp").write_text("x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".train.writing").symlink_to(tmp_path / "theirs")
+    with pytest.raises(DataError, match=r"\.train\.writing is a link, and what it leads to"):
+        prepare(media, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["kept.tmp"]
+
+
+def test_names_are_on_the_disk_before_what_relies_on_them(media, tmp_path, monkeypatch, asked):
+    """After a loss of power there is nothing that was moved before and is not there."""
+    replace, fsync = Path.replace, os.fsync
+    unsafe: set[Path] = set()
+
+    def counted(path, target):
+        name = target.name
+        if name.endswith(".ledger") or name == "dataset_info.json":
+            assert not unsafe & {target.parent / name[:5], *tmp_path.glob("harvest_clips*")}
+        unsafe.add(target)
+        return replace(path, target)
+
+    def synced(descriptor):
+        fsync(descriptor)
+        folder = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        unsafe.difference_update([path for path in unsafe if path.parent == folder])
+
+    monkeypatch.setattr(Path, "replace", counted)
+    monkeypatch.setattr(os, "fsync", synced)
+    prepare(media, tmp_path)
+    assert not [path for path in unsafe if path.parent == tmp_path]
+
+
+def test_one_at_a_time_holds_a_lock(tmp_path):
+    path, count = tmp_path / "lock", [0]
+
+    def add() -> None:
+        for _ in range(30):
+            with locked(path, wait=True) as mine:
+                assert mine
+                with locked(path, wait=False) as also_mine:
+                    assert not also_mine
+                before = count[0]
+                time.sleep(0.0002)
+                count[0] = before + 1
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: add(), range(4)))
+    assert count == [120]
+    assert not path.exists()
+
+
+def test_what_was_begun_without_a_finished_shard_is_in_nobodys_way(media, tmp_path, asked, expected):
+    job = tmp_path / ".train.writing"
+    (job / "plan.new").mkdir(parents=True)
+    (job / "plan.new" / "rows.jsonl").write_bytes(b"[")
+    (job / "00000.abc.tmp").write_bytes(b"half")
+    (job / "stop").touch()
+    (tmp_path / ".train.lock").touch()  # of one who was killed
+    prepare(media, tmp_path)
+    assert digests(tmp_path) == expected
+
+
+def test_the_same_once_more_is_nothing_to_do_and_anything_else_needs_overwrite(media, tmp_path, asked, expected):
+    prepare(media, tmp_path)
+    asked.clear()
+    report = prepare(media, tmp_path)
+    assert (report.n_written, report.before, report.shards) == (10, len(ROWS), SHARDS)
+    assert [reject.id for reject in report.rejects] == ["line 7", "gone"]
+    assert asked == []
+    with pytest.raises(DataError, match="has the split 'train' already: --overwrite replaces it"):
+        prepare(media, tmp_path, shards=2)
+    assert digests(tmp_path) == expected
+    prepare(media, tmp_path, overwrite=True)  # the videos may be others now
+    assert len(asked) == len(ROWS)
+    assert digests(tmp_path) == expected
+    prepare(media, tmp_path, shards=2, overwrite=True)
+    assert open_shards(tmp_path, "train").lengths == [5, 5]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_ledger_says_what_became_of_every_clip(media, tmp_path, asked):
+    prepare(media, tmp_path)
+    lines = pq.read_table(tmp_path / "ledger-train.parquet").to_pylist()
+    assert [line["id"] for line in lines[-1:]] == ["line 7"]
+    by_id = {line["id"]: line for line in lines}
+    assert sorted(by_id) == sorted([row.id for row in ROWS] + ["line 7"])
+    assert by_id["gone"]["state"] == "rejected"
+    assert by_id["gone"]["reason"] == "not found: No such file or directory"
+    assert list(by_id["line 7"].values()) == ["line 7", "", "rejected", "empty caption", 0, None, 0, None]
+    source = open_shards(tmp_path, "train")
+    written = [line for line in lines if line["state"] == "written"]
+    assert [line["bytes"] for line in written] == [len(source[index]) for index in range(len(source))]
+    shards = [number for number, length in enumerate(source.lengths) for _ in range(length)]
+    assert [line["shard"] for line in written] == shards
+    assert [ROWS[line["row"]].id for line in written] == [line["id"] for line in written]
+
+
+def test_the_number_of_shards_comes_from_decoded_clips(media, tmp_path, monkeypatch, asked):
+    monkeypatch.setattr(plan, "DecoderPool", InThisProcess)
+    rows = [Row(f"r{number}", f"v{number % 4}.mp4", ("x",), "train") for number in range(120)]
+    options = plan.Options(
+        DecodeSpec(num_frames=10, short_side=800), shard_mb=1.0
+    )  # by its bound 384 MB: it has to look
+    way = shards_command.Way(shards_command.here(1))
+    ((_, report),) = shards_command.prepare((("train", row) for row in rows), media, tmp_path, options, way)
+    assert len(asked) == len(rows) + plan._SAMPLE
+    assert report.bytes / 1e6 > 1
+    assert report.shards == -(-report.bytes // 1_000_000)
+
+
+def test_ids_that_come_twice_and_shards_that_nobody_can_fill(media, tmp_path):
+    with pytest.raises(DataError, match="two rows share the id 'k03'"):
+        shards_command.write_split([*ROWS, ROWS[3]], media, tmp_path, "train", SPEC)
+    with pytest.raises(ConfigError, match="--shards 12 is impossible for 11 clips"):
+        prepare(media, tmp_path, shards=12)
+    assert not list(tmp_path.iterdir())
+
+
+def command(media: Path, out: Path, *words: object) -> list[str]:
+    lines = "".join(f"k{number:03d},v{number % 4}.mp4,clip {number}\n" for number in range(120))
+    (media / "many.csv").write_text("id,video,caption\n" + lines + "gone,gone.mp4,x\n")
+    options = ["--frames", 4, "--short_side", 48, "--shards", 12, *words]
+    return [str(word) for word in ("shards", "--manifest", media / "many.csv", "--out", out, *options)]
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def test_a_command_and_its_workers_killed_in_the_middle(media, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(write, "DecoderPool", InThisProcess)  # of the commands that nobody kills
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert cli.main(command(media, whole)) == 0
+    job = out / ".train.writing"
+    harvest = [sys.executable, "-m", "harvest_jax", *command(media, out, "--workers", 1)]
+    run = subprocess.Popen(harvest, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(job.glob("*.ledger"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(run.pid, signal.SIGSTOP)  # so that it is still there
+        assert cli.main(command(media, out)) == 3
+        assert "another run is writing the split 'train'" in capsys.readouterr().err
+        os.kill(run.pid, signal.SIGCONT)
+        os.kill(children(run.pid)[0], signal.SIGKILL)  # a worker; its clip is given to another
+        time.sleep(0.05)
+    finally:
+        run.kill()
+        run.wait()
+    kept = list(job.glob("*.ledger"))
+    assert 3 <= len(kept) < 12
+    with pytest.raises(DataError, match="holds no shards: a run did not finish there, start it again"):
+        open_shards(out, "train")
+    assert cli.main(command(media, out)) == 0
+    before = re.search(r"120 clips in 12 shards of .* clips/s, (\d+) were there before\)", capsys.readouterr().out)[1]
+    assert 10 * len(kept) <= int(before) <= 11 * len(kept)
+    assert digests(out) == digests(whole)
+    assert not list(out.glob(".*"))
+
+
+def test_shards_of_another_plan_are_not_taken_for_ours(media, tmp_path, monkeypatch, asked):
+    job = cut_short(tmp_path, media, monkeypatch)
+    (job / "plan" / "plan.json").unlink()  # so that nothing can be compared but the shards' own word
+    asked.clear()
+    shards_command.write_split(ROWS, media, tmp_path, "train", DecodeSpec(2, 48), rejects=EARLY, shards=SHARDS)
+    assert len(asked) == len(ROWS)
+    source = open_shards(tmp_path, "train")
+    assert {len(parse(source[index]).jpegs) for index in range(len(source))} == {2}

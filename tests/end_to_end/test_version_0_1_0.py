@@ -1,0 +1,86 @@
+"""What version 0.1.0 wrote (tests/data/version_0_1_0, made by its own commands) is read, and a run of it goes on."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import harvest_jax
+from harvest_jax import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+OLD = ROOT / "tests" / "data" / "version_0_1_0"
+EXPECTED = json.loads((OLD / "expected.json").read_text())
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch):
+    """A copy to work in, the current folder."""
+    shutil.copytree(OLD, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    return tmp_path / "old"
+
+
+TRAIN = {
+    "data.shards": "shards",
+    "model.init_from": "model",
+    "model.num_frames": 4,
+    "model.keep_ratio": 0.5,
+    "model.decoder_layers": 1,
+    "model.dtype": "float32",
+    "text.length": 12,
+    "train.steps": 6,
+    "train.batch_size": 4,
+    "train.warmup_steps": 1,
+    "train.learning_rate": 1e-2,
+    "train.log_every": 1,
+    "train.save_every": 2,
+}
+
+
+def test_a_training_folder_goes_on_with_equal_losses(old):
+    """It was stopped after step 4 of 6; steps 5 and 6 had these losses when version 0.1.0 took them."""
+    overrides = [f"--config.{field}={value}" for field, value in TRAIN.items()]
+    command = ["-m", "harvest_jax", "train", "--config", str(ROOT / "configs/base.py"), "--workdir", "workdir"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")}
+    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}  # one device, as then
+    subprocess.run([sys.executable, *command, *overrides], env=environment, check=True)
+    rows = [json.loads(line) for line in Path("workdir/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    losses = [row["loss"] for row in rows]
+    np.testing.assert_allclose(losses, list(EXPECTED["losses"].values()), rtol=1e-5)
+
+
+def test_a_model_folder_embeds_the_same(old):
+    model = harvest_jax.load("workdir/export")
+    videos = model.encode_video(["videos/clip0.mp4", "videos/clip1.mp4"])
+    np.testing.assert_allclose(videos, EXPECTED["video_embeddings"], atol=2e-5)
+    texts = model.encode_text(["a red square moves left"])
+    np.testing.assert_allclose(texts, EXPECTED["text_embeddings"], atol=2e-5)
+
+
+def test_shards_and_training_folder_are_described(old, capsys):
+    assert cli.main(["inspect", "shards", "--json"]) == 0
+    shards = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert shards["splits"]["train"]["clips"] == 8
+    assert cli.main(["inspect", "workdir", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["checkpoints"] == [4]
+
+
+def test_an_index_is_used_as_it_is(old, capsys):
+    with safe_open("index.safetensors", "numpy") as file:
+        files = json.loads(bytes(file.get_tensor("files")))
+    for name, size, modified, *_ in files:
+        assert os.path.getsize(f"videos/{name}") == size
+        os.utime(f"videos/{name}", ns=(modified, modified))
+    index = ["--index", "index.safetensors"]
+    assert cli.main(["search", "--model", "workdir/export", "--videos", "videos", *index, "--json", "red"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["changes"] == {"new": 0, "changed": 0, "gone": 0, "kept": 8}
+    assert len(found["results"]) == 8

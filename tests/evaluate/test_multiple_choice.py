@@ -1,0 +1,110 @@
+"""Options and answers out of a row, and the accuracy of choosing the most alike."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harvest_jax.errors import DataError, NonFiniteError
+from harvest_jax.evaluate import multiple_choice
+
+ANNOTATIONS = Path(__file__).resolve().parents[3] / "shared" / "data" / "annotations"
+
+
+def test_options_come_as_a_list_or_as_columns():
+    five = ["v", "w", "x", "y", "z"]
+    for extra in (
+        {"options": json.dumps(five), "answer": "2"},
+        {"options": five, "answer": 2},
+        {f"option_{i}": text for i, text in enumerate(five)} | {"answer": "2"},
+        {f"option{i}": text for i, text in enumerate(five)} | {"answer": "2"},
+        {f"a{i + 1}": text for i, text in enumerate(five)} | {"answer": "2", "age": "7"},
+        {f"a{i}": text for i, text in enumerate(five)} | {"answer": 2, "options": ""},
+    ):
+        assert multiple_choice.read_options("r", extra) == (five, 2)
+
+
+def test_option_columns_are_taken_by_number_and_may_be_fewer_in_a_row():
+    columns = {f"option_{i}": str(i) for i in reversed(range(12))}
+    assert multiple_choice.read_options("r", columns | {"answer": "11"}) == ([str(i) for i in range(12)], 11)
+    assert multiple_choice.read_options("r", {"a1": "x", "a2": "y", "a3": "", "answer": "1"}) == (["x", "y"], 1)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"answer": "0"}, "needs `options`"),
+        ({"options": '["only"]', "answer": "0"}, "two or more"),
+        ({"options": '["a", "b"', "answer": "0"}, "must be a JSON list"),
+        ({"options": '{"a": 1}', "answer": "0"}, "must be a JSON list"),
+        ({"options": 7, "answer": "0"}, "must be a JSON list"),
+        ({"options": '["a", " "]', "answer": "0"}, "option 1 is empty"),
+        ({"options": '["a", 3]', "answer": "0"}, "option 1 is empty"),
+        ({"a1": "x", "a2": "", "a3": "z", "answer": "0"}, "option 1 is empty"),
+        ({"options": '["a", "b"]', "answer": "2"}, r"0\.\.1"),
+        ({"options": '["a", "b"]', "answer": "-1"}, r"0\.\.1"),
+        ({"options": '["a", "b"]', "answer": "a"}, "the right option's place, not 'a'"),
+        ({"options": '["a", "b"]'}, "not None"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_fault(extra, message):
+    with pytest.raises(DataError, match=message) as error:
+        multiple_choice.read_options("row7", extra)
+    assert "row7" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def rows(*values):
+    return [np.array(row, np.float32) for row in values]
+
+
+def test_accuracy_chance_and_ties():
+    scores = rows([3, 1, 2, 0, 0], [1, 3, 2, 0, 0], [5, 5, 5, 0, 0], [1, 2])
+    found = multiple_choice.score(scores, np.array([0, 0, 1, 1]), np.zeros(4, bool))
+    assert found["accuracy"] == pytest.approx(100 * (1 + 0 + 1 / 3 + 1) / 4)
+    assert found["chance"] == pytest.approx((3 * 20 + 50) / 4)
+    assert (found["n"], found["n_tied_queries"]) == (4, 1)
+    assert (found["optimistic"]["accuracy"], found["pessimistic"]["accuracy"]) == (75, 50)
+
+
+def test_a_missing_video_is_wrong():
+    scores = rows([1, 0], [np.nan, np.nan])
+    found = multiple_choice.score(scores, np.array([0, 0]), np.array([False, True]))
+    assert (found["accuracy"], found["optimistic"]["accuracy"], found["n"]) == (50, 50, 2)
+    alone = multiple_choice.score(rows([1, 0], [0, 0, 0]), np.array([0, 0]), np.array([False, True]))
+    assert alone["accuracy"] == 50  # the only question with three options is the missing one
+    with pytest.raises(NonFiniteError):
+        multiple_choice.score(scores, np.array([0, 0]), np.zeros(2, bool))
+
+
+def test_types_are_counted_apart():
+    scores = rows([1, 0], [1, 0], [0, 1])
+    found = multiple_choice.score(scores, np.zeros(3, np.int64), np.zeros(3, bool), ["move", "turn", "move"])
+    assert found["per_type"] == {"move": {"n": 2, "accuracy": 50}, "turn": {"n": 1, "accuracy": 100}}
+
+
+def test_cosines_of_one_video():
+    video = np.array([3.0, 4.0], np.float32)
+    options = np.array([[6.0, 8.0], [4.0, -3.0]], np.float32)
+    np.testing.assert_allclose(multiple_choice.cosines(video, options), [1, 0], atol=1e-7)
+
+
+@pytest.mark.skipif(not (ANNOTATIONS / "tgif_qa").is_dir(), reason="no annotation files here")
+@pytest.mark.parametrize(("file", "count"), [("action", 2274), ("transition", 6232)])
+def test_tgif_questions_are_read_as_they_come(file, count):
+    with (ANNOTATIONS / "tgif_qa" / f"Test_{file}_question.csv").open(encoding="utf-8") as stream:
+        table = list(csv.DictReader(stream, delimiter="\t"))
+    read = [multiple_choice.read_options(row["key"], row) for row in table]
+    assert len(read) == count
+    assert all(len(options) == 5 for options, _ in read)
+    assert {answer for _, answer in read} == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.skipif(not (ANNOTATIONS / "nextqa").is_dir(), reason="no annotation files here")
+def test_nextqa_questions_are_read_as_they_come():
+    with (ANNOTATIONS / "nextqa" / "val.csv").open(encoding="utf-8") as stream:
+        read = [multiple_choice.read_options(row["qid"], row) for row in csv.DictReader(stream)]
+    assert len(read) == 4996
+    assert all(len(options) == 5 for options, _ in read)

@@ -1,0 +1,232 @@
+"""Sweeps: a stable list of checked, distinct runs; a plan on disk; what is complete is not run again."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harvest_jax.config import run as run_config
+from harvest_jax.errors import ConfigError
+from launch import sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFIG = f"""
+from harvest_jax.config import load_dict
+
+def get_config(arg="7"):
+    config = load_dict({str(ROOT / "configs/base.py")!r})
+    config.seed = int(arg)
+    return config
+
+def sweep(add):
+    for rate in (1e-5, 3e-05):
+        for flip in (False, True):
+            add(**{{"train.learning_rate": rate, "data.flip": flip}})
+
+def sweep_other(add):
+    add(**{{"data.shards": "a b; c", "train.lr_multipliers": (("text/.*", 0.5),)}})
+    add()
+
+def sweep_typo(add):
+    add(**{{"train.steps": 10}})
+    add(**{{"train.learning_rat": 1e-5}})
+
+def sweep_range(add):
+    add(**{{"model.keep_ratio": 1.5}})
+
+def sweep_twice(add):
+    add(**{{"seed": 1}})
+    add(**{{"seed": 7, "train.steps": 1000}})
+    add(**{{"train.steps": 1000}})  # seed is 7 and steps 1000 already
+
+def sweep_object(add):
+    add(**{{"data.shards": None}})
+
+def sweep_nothing(add):
+    pass
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "my configs" / "c.py"
+    file.parent.mkdir()
+    file.write_text(CONFIG)
+    return str(file)
+
+
+def trainer(tmp_path, body=""):
+    """A stand-in for `harvest train` that notes its arguments and leaves an export, as `--command` takes it."""
+    script = tmp_path / "trainer.py"
+    script.write_text(
+        f"""
+import json, pathlib, sys
+with open({str(tmp_path / "calls.jsonl")!r}, "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+{body}
+export = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1]) / "export"
+export.mkdir(parents=True)
+(export / "config.json").write_text("{{}}")
+"""
+    )
+    return shlex.join([sys.executable, str(script)])
+
+
+def calls(tmp_path):
+    record = tmp_path / "calls.jsonl"
+    return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+
+
+def loaded(words):
+    """The checked config of a printed or recorded command line."""
+    overrides = [word.removeprefix("--config.") for word in words if word.startswith("--config.")]
+    return run_config.load(words[words.index("--config") + 1], overrides)
+
+
+def test_the_runs_are_those_the_function_adds_in_its_order(config, tmp_path):
+    runs = sweep.expand(config, tmp_path)
+    values = [(run_config.load(config, run.overrides).train.learning_rate, run.overrides[1]) for run in runs]
+    assert values == [
+        (1e-5, "data.flip=false"),
+        (1e-5, "data.flip=true"),
+        (3e-5, "data.flip=false"),
+        (3e-5, "data.flip=true"),
+    ]
+    assert len({run.id for run in runs}) == 4
+    assert [run.workdir for run in runs] == [tmp_path / run.id for run in runs]
+
+
+def test_ids_follow_the_complete_config_and_nothing_else(config, tmp_path):
+    ids = [run.id for run in sweep.expand(config, tmp_path)]
+    assert ids == [run.id for run in sweep.expand(config, tmp_path / "elsewhere")]
+    assert ids == [run.id for run in sweep.expand(f"{config}:7", tmp_path)]
+    assert not set(ids) & {run.id for run in sweep.expand(f"{config}:8", tmp_path)}
+    assert not set(ids) & {run.id for run in sweep.expand(config, tmp_path, common=["train.steps=9"])}
+
+
+def test_common_overrides_give_way_to_the_sweeps_own(config, tmp_path):
+    common = ["train.learning_rate=0.5", "train.steps=9"]
+    first = sweep.expand(config, tmp_path, common=common)[0]
+    checked = run_config.load(config, first.overrides)
+    assert (checked.train.learning_rate, checked.train.steps) == (1e-5, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("typo", r"run 2 of the sweep \(train.learning_rat=1e-05\): .*did you mean train.learning_rate"),
+        ("range", r"run 1 of the sweep .*model.keep_ratio=1.5 is outside"),
+        ("twice", r"runs 2 and 3 of the sweep are the same run"),
+        ("object", r"must be a number, a string"),
+        ("nothing", r"adds no run"),
+        ("missing", r"no function sweep_missing\(add\); it has sweep, sweep_nothing"),
+    ],
+)
+def test_mistakes_start_nothing(config, tmp_path, capsys, name, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep.expand(config, tmp_path, name)
+    arguments = ["--config", config, "--workdir-root", str(tmp_path / "runs"), "--backend", "local"]
+    assert sweep.main([*arguments, "--sweep", name, "--command", trainer(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("[sweep] ")
+    assert captured.err.count("\n") == 1
+    assert calls(tmp_path) == []
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_config_and_an_unknown_argument(tmp_path, capsys):
+    assert sweep.main(["--config", str(tmp_path / "none.py"), "--workdir-root", str(tmp_path)]) == 2
+    assert "no config file" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        sweep.main(["--config", "x.py", "--workdir-root", str(tmp_path), "--confg.seed=1"])
+    assert stop.value.code == 2
+    assert "unknown argument --confg.seed=1" in capsys.readouterr().err
+
+
+def test_print_writes_the_plan_and_lines_a_shell_can_run(config, tmp_path, capsys):
+    root = tmp_path / "the runs"
+    options = ["--config", config, "--workdir-root", str(root), "--sweep", "other", "--config.train.steps=3"]
+    assert sweep.main(options) == 0
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines] == [["harvest", "train"]] * 2
+    first, second = (loaded(line) for line in lines)
+    assert first.data.shards == "a b; c"
+    assert first.train.lr_multipliers == (("text/.*", 0.5),)
+    assert second.data.shards == ""
+    assert first.train.steps == second.train.steps == 3
+    plan = json.loads((root / "sweep.json").read_text())
+    assert [["harvest", "train", *run["arguments"]] for run in plan["runs"]] == lines
+    assert [run["workdir"] for run in plan["runs"]] == [str(root / run["id"]) for run in plan["runs"]]
+    assert plan["sweep"] == "other"
+
+    assert sweep.main([*options, "--command", "sbatch launch/slurm.sbatch"]) == 0
+    assert [shlex.split(line)[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["sbatch", "launch/slurm.sbatch"]
+    ] * 2
+
+
+def test_local_runs_what_is_not_complete(config, tmp_path, capsys):
+    root = tmp_path / "runs"
+    done = sweep.expand(config, root)[1]
+    (done.workdir / "export").mkdir(parents=True)
+    (done.workdir / "export" / "config.json").write_text("{}")
+    options = ["--config", config, "--workdir-root", str(root)]
+
+    assert sweep.main([*options, "--dry_run"]) == 0
+    states = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["to", "complete", "to", "to"]
+    assert not (root / "sweep.json").exists()
+
+    local = [*options, "--backend", "local", "--command", trainer(tmp_path)]
+    assert sweep.main(local) == 0
+    expected = [run.arguments(config) for run in sweep.expand(config, root) if run.id != done.id]
+    assert calls(tmp_path) == expected
+    assert f"2/4 {done.id} is complete" in capsys.readouterr().err
+    assert sweep.main(local) == 0
+    assert len(calls(tmp_path)) == 3
+    assert sweep.main(options) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_failed_run_is_named_and_does_not_keep_the_others(config, tmp_path, capsys):
+    fails = "if '--config.train.learning_rate=1e-05' in sys.argv: sys.exit(4)"
+    options = ["--config", config, "--workdir-root", str(tmp_path / "runs"), "--backend", "local"]
+    assert sweep.main([*options, "--command", trainer(tmp_path, fails)]) == 4
+    assert len(calls(tmp_path)) == 4
+    runs = sweep.expand(config, tmp_path / "runs")
+    assert f"2 of 4 failed: {runs[0].id} (status 4), {runs[1].id} (status 4)" in capsys.readouterr().err
+    assert [run.complete for run in runs] == [False, False, True, True]
+
+
+def test_a_stopped_run_stops_the_sweep(config, tmp_path):
+    options = ["--config", config, "--workdir-root", str(tmp_path / "runs"), "--backend", "local"]
+    assert sweep.main([*options, "--command", trainer(tmp_path, "sys.exit(42)")]) == 42
+    assert len(calls(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", ["", "scope"])
+@pytest.mark.parametrize("swept", ["", ":harvest_b16"])
+def test_the_example_sweeps_expand(tmp_path, name, swept):
+    runs = sweep.expand(f"{ROOT}/configs/sweeps/keep_ratio.py{swept}", tmp_path, name)
+    assert len(runs) == (4 if name else 5)
+    assert all("model.keep_ratio=" in " ".join(run.overrides) for run in runs)
+
+
+def test_the_module_runs(tmp_path):
+    command = [sys.executable, "-m", "launch.sweep", "--config", "configs/sweeps/keep_ratio.py:base"]
+    done = subprocess.run(
+        [*command, "--workdir-root", str(tmp_path), "--config.data.shards=s"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ratios = [loaded(shlex.split(line)).model.keep_ratio for line in done.stdout.splitlines()]
+    assert ratios == [1.0, 0.5, 0.25, 0.1, 0.05]

@@ -1,0 +1,296 @@
+"""The streaming writer of safetensors, read back by the format's own library; and our reader on files made by it."""
+
+import errno
+import json
+import os
+import tracemalloc
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save, save_file
+
+from harvest_jax.errors import DataError
+from harvest_jax.weights.files import safetensors_writer
+from harvest_jax.weights.files.safetensors_reader import DTYPES, HEADER_LIMIT, open_safetensors
+from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
+from harvest_jax.weights.files.tensors import BFLOAT16, Entry
+
+
+def arrays_of_every_kind():
+    rng = np.random.default_rng(0)
+    return {
+        "a/kernel": rng.normal(size=(3, 5)).astype(np.float32),
+        "a/half": rng.normal(size=7).astype(np.float16),
+        "turned": rng.normal(size=(4, 6)).astype(np.float32).T,
+        "every_second": np.arange(20, dtype=np.int64)[::2],
+        "backwards": np.arange(6, dtype=np.float64)[::-1],
+        "one": np.asarray(np.float32(2.5)),
+        "none": np.zeros((0, 4), np.float16),
+        "yes": np.array([True, False, True]),
+        "bytes": np.arange(5, dtype=np.uint8),
+        "größe 😀 \"'\\": np.ones(1, np.int32),
+    }
+
+
+def entries_of(arrays, dtype=None):
+    return {name: Entry(array.shape, np.dtype(dtype or array.dtype)) for name, array in arrays.items()}
+
+
+def write(path, arrays, metadata=None, dtype=None):
+    write_safetensors(path, entries_of(arrays, dtype), arrays.__getitem__, metadata or {})
+
+
+def test_the_library_reads_what_was_written(tmp_path):
+    arrays = arrays_of_every_kind()
+    path = tmp_path / "model.safetensors"
+    write(path, arrays, {"format": "pt", "note": "ä"})
+    found = load_file(path)
+    assert set(found) == set(arrays)
+    for name, array in arrays.items():
+        assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype)
+        np.testing.assert_array_equal(found[name], array)
+    with safe_open(path, framework="numpy") as file:
+        assert file.metadata() == {"format": "pt", "note": "ä"}
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    assert length % 8 == 0
+    assert len(raw) == 8 + length + sum(array.nbytes for array in arrays.values())
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+def test_the_bytes_are_those_of_the_library_for_one_dtype(tmp_path):
+    arrays = {name: np.full((2, 3), index, np.float32) for index, name in enumerate("cab")}
+    write(tmp_path / "ours", arrays, {"k": "v"})
+    assert (tmp_path / "ours").read_bytes() == save(arrays, {"k": "v"})
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_the_names(tmp_path):
+    arrays = arrays_of_every_kind()
+    write(tmp_path / "a", arrays)
+    write(tmp_path / "b", dict(reversed(arrays.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_bfloat16_is_the_format_s_bfloat16(tmp_path):
+    numbers = np.array([1.0, -2.5, 3e38, 0.0], BFLOAT16)
+    write(tmp_path / "a", {"x": numbers})
+    with safe_open(tmp_path / "a", framework="numpy") as file:
+        assert file.get_slice("x").get_dtype() == "BF16"
+    raw = (tmp_path / "a").read_bytes()
+    assert raw.endswith(numbers.tobytes())
+    np.testing.assert_array_equal(open_safetensors(tmp_path / "a").read("x"), numbers)
+
+
+def test_our_reader_reads_every_dtype_of_the_library_and_ours(tmp_path):
+    arrays = arrays_of_every_kind()
+    save_file(
+        {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, tmp_path / "l"
+    )
+    every = {name: np.arange(6).reshape(2, 3).astype(dtype) for name, dtype in DTYPES.items()}
+    write(tmp_path / "o", every)
+    for path, wanted in ((tmp_path / "l", arrays), (tmp_path / "o", every)):
+        tensors = open_safetensors(path)
+        assert tensors.kind == "safetensors"
+        assert set(tensors.entries) == set(wanted)
+        for name, array in wanted.items():
+            found = tensors.read(name)
+            assert tensors.entries[name] == Entry(array.shape, array.dtype)
+            assert (found.shape, found.dtype) == (array.shape, array.dtype)
+            assert found.tobytes() == array.tobytes()
+            assert found.size == 0 or not found.flags.writeable
+
+
+def test_numbers_are_converted_on_the_way(tmp_path):
+    arrays = {"x": np.array([0.1, 70_000.0, -3], np.float32)}
+    write(tmp_path / "a", arrays, dtype=BFLOAT16)
+    np.testing.assert_array_equal(open_safetensors(tmp_path / "a").read("x"), arrays["x"].astype(BFLOAT16))
+    with pytest.raises(DataError, match="x holds numbers too large for float16"):
+        write(tmp_path / "b", arrays, dtype=np.float16)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, BFLOAT16])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_named(dtype, bad, tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors_writer, "CHUNK", 10)  # so that it is in a later piece
+    array = np.ones(35, dtype)
+    write(tmp_path / "x", {"fine": array})
+    before = (tmp_path / "x").read_bytes()
+    spoilt = array.copy()
+    spoilt[27] = bad
+    with pytest.raises(DataError, match="x was not written: spoilt holds numbers that are not finite"):
+        write(tmp_path / "x", {"fine": array, "spoilt": spoilt})
+    assert (tmp_path / "x").read_bytes() == before
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_finite_numbers_of_bfloat16_by_their_bits():
+    every = np.arange(1 << 16, dtype=np.uint16).view(BFLOAT16)
+    finite = np.isfinite(every.astype(np.float32))
+    assert all_finite(every[finite])
+    assert not any(all_finite(every[index : index + 1]) for index in np.flatnonzero(~finite))
+    assert all_finite(np.array([1 << 40]))
+    assert not all_finite(np.array([np.nan], ml_dtypes.float8_e4m3fn))
+
+
+def test_pieces_join_to_the_whole(tmp_path, monkeypatch):
+    arrays = arrays_of_every_kind()
+    write(tmp_path / "whole", arrays)
+    monkeypatch.setattr(safetensors_writer, "CHUNK", 3)
+    write(tmp_path / "pieces", arrays)
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "pieces").read_bytes()
+
+
+def test_a_wrong_shape_and_an_unknown_dtype_are_refused(tmp_path):
+    entries = {"x": Entry((2, 3), np.dtype(np.float32))}
+    with pytest.raises(DataError, match=r"x has the shape \(3, 2\), not \(2, 3\)"):
+        write_safetensors(tmp_path / "a", entries, lambda name: np.zeros((3, 2), np.float32), {})
+    with pytest.raises(DataError, match="no type for x"):
+        write(tmp_path / "a", {"x": np.zeros(2, np.complex64)})
+    assert not os.listdir(tmp_path)
+
+
+def test_a_reader_that_fails_leaves_nothing_behind(tmp_path):
+    def read(name):
+        if name == "b":
+            raise DataError("damaged there")
+        return np.zeros(2, np.float32)
+
+    entries = {name: Entry((2,), np.dtype(np.float32)) for name in "abc"}
+    with pytest.raises(DataError, match="damaged there"):
+        write_safetensors(tmp_path / "model.safetensors", entries, read, {})
+    assert not os.listdir(tmp_path)
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="could not be written: No space left on device"):
+        write(tmp_path / "a", {"x": np.zeros(2, np.float32)})
+    assert not os.listdir(tmp_path)
+    with pytest.raises(DataError, match="could not be written: No such file"):
+        write(tmp_path / "nowhere" / "a", {"x": np.zeros(2, np.float32)})
+
+
+def test_the_file_is_as_readable_as_any_other(tmp_path):
+    write(tmp_path / "a", {"x": np.zeros(2, np.float32)})
+    (tmp_path / "b").write_text("")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_one_tensor_at_a_time_is_in_memory(tmp_path):
+    size = 1 << 20
+    entries = {f"t{index}": Entry((size,), np.dtype(np.float32)) for index in range(30)}
+    tracemalloc.start()
+    try:
+        write_safetensors(tmp_path / "a", entries, lambda name: np.full(size, 0.5, np.float32), {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * 4 * size  # 30 of them are written
+    assert (tmp_path / "a").stat().st_size > 30 * 4 * size
+
+
+# --- files that are no safetensors
+
+
+def header_file(path, header, body=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return path
+
+
+GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (b"", b""),
+        (b"{", b""),
+        (b"[]", b""),
+        (b"3", b""),
+        (b"\xff\xfe", b""),
+        (b"[" * 100_000, b""),
+        ({"a": 3}, b""),
+        ({"a": []}, b""),
+        ({"a": {}}, b""),
+        ({"a": GOOD}, bytes(7)),
+        ({"a": GOOD}, bytes(9)),
+        ({"a": GOOD | {"dtype": "F4"}}, bytes(8)),
+        ({"a": GOOD | {"dtype": []}}, bytes(8)),
+        ({"a": GOOD | {"shape": [3]}}, bytes(8)),
+        ({"a": GOOD | {"shape": [-2]}}, bytes(8)),
+        ({"a": GOOD | {"shape": [2.0]}}, bytes(8)),
+        ({"a": GOOD | {"shape": [True, 2]}}, bytes(8)),
+        ({"a": GOOD | {"shape": 2}}, bytes(8)),
+        ({"a": GOOD | {"dtype": [[[]]]}}, bytes(8)),
+        ({"a": GOOD | {"shape": [1] * 17, "data_offsets": [0, 4]}}, bytes(4)),
+        ({"a": GOOD | {"shape": [0, 1 << 47, 1 << 47], "data_offsets": [0, 0]}}, b""),  # numpy makes no such array
+        ({"a": GOOD | {"data_offsets": [8, 0]}}, bytes(8)),
+        ({"a": GOOD | {"data_offsets": [-8, 0]}}, bytes(8)),
+        ({"a": GOOD | {"data_offsets": [0]}}, bytes(8)),
+        ({"a": GOOD | {"data_offsets": [8, 16]}}, bytes(16)),  # a gap
+        ({"a": GOOD, "b": GOOD}, bytes(8)),  # an overlap
+        ({"a": GOOD | {"shape": [1 << 62], "data_offsets": [0, 1 << 64]}}, bytes(8)),
+        (b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+         bytes(8)),
+        ({"__metadata__": [1], "a": GOOD}, bytes(8)),
+    ],
+)  # fmt: skip
+def test_headers_that_lie(header, body, tmp_path):
+    with pytest.raises(DataError, match="cannot be read as safetensors") as raised:
+        open_safetensors(header_file(tmp_path / "x", header, body))
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 600
+
+
+def test_numbers_of_thousands_of_digits_are_not_multiplied(tmp_path):
+    """400 of them took 19 s."""
+    for count, message in ((17, "17 axes"), (10, "absurd")):
+        header = {"a": {"dtype": "F32", "shape": [int("9" * 4200)] * count, "data_offsets": [0, 0]}}
+        with pytest.raises(DataError, match=message):
+            open_safetensors(header_file(tmp_path / "x", header))
+
+
+def test_the_header_is_bounded(tmp_path):
+    header = b"{}".ljust(HEADER_LIMIT + 1)
+    assert HEADER_LIMIT <= 10_000_000  # of which JSON makes 26 times as much in memory
+    with pytest.raises(DataError, match=f"its header is larger than {HEADER_LIMIT} bytes"):
+        open_safetensors(header_file(tmp_path / "x", header))
+
+
+def test_names_in_messages_are_plain_and_short(tmp_path):
+    for name in ("a\n\x1b[2J\ud800", "a" * 10_000, "\N{GRINNING FACE}" * 1000):
+        with pytest.raises(DataError, match="does not fill") as raised:
+            open_safetensors(header_file(tmp_path / "x", {name: GOOD | {"shape": [3]}}, bytes(8)))
+        text = str(raised.value).removeprefix(str(tmp_path))
+        assert text.isascii()
+        assert text.isprintable()
+        assert len(text) < 200
+
+
+def test_a_truncated_file(tmp_path):
+    write(tmp_path / "x", arrays_of_every_kind())
+    raw = (tmp_path / "x").read_bytes()
+    for size in (0, 5, 8, 100, len(raw) - 1):
+        (tmp_path / "x").write_bytes(raw[:size])
+        with pytest.raises(DataError, match="cannot be read as safetensors"):
+            open_safetensors(tmp_path / "x")
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        open_safetensors(tmp_path / "y")
+    (tmp_path / "x").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
+    with pytest.raises(DataError, match="does not fit"):
+        open_safetensors(tmp_path / "x")
+
+
+def test_a_file_that_shrinks_after_it_was_opened(tmp_path):
+    write(tmp_path / "x", {"a": np.ones(1000, np.float32)})
+    tensors = open_safetensors(tmp_path / "x")
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:500])
+    with pytest.raises(DataError, match="cannot be read at byte"):
+        tensors.read("a")

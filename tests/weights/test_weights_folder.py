@@ -1,0 +1,187 @@
+"""Model folders: exact round trips, the packaged image model, and files that are not what they should be."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+from safetensors.numpy import load_file, save_file
+
+from harvest_jax.demo.image_clip import SHIPPED
+from harvest_jax.errors import DataError
+from harvest_jax.model.config import harvest_config
+from harvest_jax.model.harvest import Harvest
+from harvest_jax.weights.files.tensors import BFLOAT16, Entry
+from harvest_jax.weights.folder import load_config, load_model, save_model, save_tensors
+from harvest_jax.weights.stablehlo import export_stablehlo
+from tests.model.test_model import SMALL
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shapes = jax.eval_shape(Harvest(SMALL).init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    params["video"]["proj"]["kernel"] = np.asfortranarray(params["video"]["proj"]["kernel"])  # laid out the other way
+    save_model(tmp_path, SMALL, params, {"test": 1})
+    return tmp_path, params
+
+
+def test_round_trip_is_exact_and_keeps_scalars_and_layout(folder):
+    path, params = folder
+    config, loaded = load_model(path)
+    assert config == SMALL
+    assert jax.tree.structure(loaded) == jax.tree.structure(params)
+    for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert loaded["logit_scale"].shape == ()
+    assert sorted(p.name for p in path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_half_precision_halves_the_file(folder, tmp_path):
+    path, params = folder
+    half = tmp_path / "half"
+    save_model(half, SMALL, params, {}, np.float16)
+    ratio = (half / "model.safetensors").stat().st_size / (path / "model.safetensors").stat().st_size
+    assert 0.4 < ratio < 0.65
+    _, loaded = load_model(half)
+    assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype(np.float32)}
+
+
+def test_a_folder_from_parameters_made_one_at_a_time(folder, tmp_path):
+    _, params = folder
+    flat = traverse_util.flatten_dict(params, sep="/")
+    made = []
+
+    def read(name):
+        made.append(name)
+        return flat[name]
+
+    entries = {name: Entry(leaf.shape, BFLOAT16) for name, leaf in flat.items()}
+    save_tensors(tmp_path / "new" / "folder", SMALL, entries, read, {"from": "tests"})
+    assert sorted(made) == sorted(flat)  # once each
+    config, loaded = load_model(tmp_path / "new" / "folder")
+    assert config == SMALL
+    for name, leaf in traverse_util.flatten_dict(loaded, sep="/").items():
+        assert leaf.dtype == np.float32
+        assert leaf.flags.writeable
+        np.testing.assert_array_equal(leaf, flat[name].astype(BFLOAT16).astype(np.float32))
+    assert json.loads((tmp_path / "new" / "folder" / "config.json").read_text())["origin"] == {"from": "tests"}
+
+
+def test_a_save_that_fails_leaves_what_was_there(folder, tmp_path):
+    path, params = folder
+    before = {item.name: item.read_bytes() for item in path.iterdir() if item.is_file()}
+    spoilt = jax.tree.map(np.copy, params)
+    spoilt["video"]["proj"]["kernel"][0, 0] = np.nan
+    with pytest.raises(DataError, match="video/proj/kernel holds numbers that are not finite"):
+        save_model(path, SMALL, spoilt, {"other": 1})
+    assert {item.name: item.read_bytes() for item in path.iterdir() if item.is_file()} == before
+    with pytest.raises(DataError, match="not finite"):
+        save_model(tmp_path / "fresh", SMALL, spoilt, {})
+    assert not (tmp_path / "fresh").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="could not be written"):
+        save_model(tmp_path / "file", SMALL, params, {})
+
+
+def test_the_packaged_image_model_loads_and_is_small():
+    config, params = load_model(SHIPPED)
+    assert config == harvest_config("demo", num_frames=1, decoder_layers=0)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) > 500_000
+    assert (SHIPPED / "model.safetensors").stat().st_size <= 2_000_000
+
+
+def rewrite(path, change):
+    flat = load_file(path / "model.safetensors")
+    change(flat)
+    save_file(flat, path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda flat: flat.pop("logit_scale"), "missing logit_scale"),
+        (lambda flat: flat.update(extra=np.zeros(3, np.float32)), "superfluous extra"),
+        (
+            lambda flat: flat.update({"video/proj/kernel": np.zeros((2, 2), np.float32)}),
+            r"shape \(2, 2\), not \(16, 12\)",
+        ),
+        (
+            lambda flat: flat.update(logit_scale=np.array(np.nan, np.float32)),
+            "logit_scale holds numbers that are not",
+        ),
+    ],
+)
+def test_wrong_contents_are_named(folder, change, message):
+    path, _ = folder
+    rewrite(path, change)
+    with pytest.raises(DataError, match=message):
+        load_model(path)
+
+
+def test_broken_files_are_named(folder):
+    path, _ = folder
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_model(path)
+    weights.unlink()
+    with pytest.raises(DataError, match=r"holds no model\.safetensors"):
+        load_model(path)
+    for text in ("", "[]", "[" * 5000, "{}", json.dumps({"model": {"name": "x"}})):
+        (path / "config.json").write_text(text)
+        with pytest.raises(DataError, match=r"does not describe a model|is no JSON|holds no JSON object"):
+            load_config(path)
+    with pytest.raises(DataError, match="is not a model folder"):
+        load_config(path / "nowhere")
+
+
+IMPOSSIBLE = [
+    ("video", []),
+    ("preprocessing", []),
+    ("preprocessing", {"std": [0.5, float("nan"), 0.5]}),
+    ("preprocessing", {"mean": [0.5, float("inf"), 0.5]}),
+    ("preprocessing", {"mean": [0.5, 10**400, 0.5]}),
+    ("preprocessing", {"mean": ["a", "b", "c"]}),
+    ("video.heads", 0),
+    ("video.heads", 3),
+    ("video.heads", 1000),
+    ("video.width", "a"),
+    ("video.width", True),
+    ("text.layers", [1]),
+    ("text.vocab_size", 1 << 40),
+    ("decoder.layers", -1),
+    ("name", "a\n\x1b[2J"),
+]
+
+
+def test_configs_of_no_model(folder):
+    path, _ = folder
+    text = (path / "config.json").read_text()
+    for place, value in IMPOSSIBLE:
+        found = json.loads(text)
+        part, _, field = place.partition(".")
+        if field:
+            found["model"][part][field] = value
+        else:
+            found["model"][part] = value
+        (path / "config.json").write_text(json.dumps(found))
+        for load in (load_config, load_model, lambda path: export_stablehlo(path, path / "out")):
+            with pytest.raises(DataError, match="does not describe a model of this package") as raised:
+                load(path)
+            assert str(raised.value).isprintable(), place
+
+
+def test_names_of_strangers_are_escaped(folder):
+    path, _ = folder
+    rewrite(path, lambda flat: flat.update({"a\n\x1b[2J": np.zeros(3, np.float32)}))
+    with pytest.raises(DataError, match="superfluous 'a") as raised:
+        load_model(path)
+    assert str(raised.value).isprintable()
+
+
+def test_names_in_the_file_are_the_paths_of_the_tree(folder):
+    path, params = folder
+    assert set(load_file(path / "model.safetensors")) == set(traverse_util.flatten_dict(params, sep="/"))
