@@ -1,24 +1,28 @@
-"""Files that are there whole or not at all, and files that only one process holds."""
+"""Files and folders that are there whole or not at all, and files that only one process holds."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-ASIDE = ".tmp"  # how the name of a file ends that is being written
+ASIDE = ".tmp"  # how the name of a file or folder ends that is still being written
 
 
 @contextlib.contextmanager
-def in_place(path: Path) -> Iterator[Path]:
-    """A name to write to; what lies there at the end is synced to the disk and moved to `path`.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A name to write a file to; at the end that file is synced to the disk and replaces `path`.
 
-    The name is nobody else's: two processes that make the same file, each believing the other dead, do no harm.
+    The name is unique: two processes that write the same file do not disturb each other, the later one wins. A link
+    is followed: the file it points to is replaced, the link stays.
 
     Raises:
-      OSError: the disk is full, or the like; `path` is as it was.
+      OSError: the disk is full, or similar; `path` is as it was and nothing is left beside it.
     """
+    path = Path(os.path.realpath(path))
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{ASIDE}")
     try:
         yield aside
@@ -29,32 +33,94 @@ def in_place(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Wait until a file is on the disk, or the names in a folder, where its file system can do that."""
-    descriptor = os.open(path, os.O_RDONLY)
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or the next start after a power cut, finds the old one or the whole new one.
+
+    Raises:
+      OSError: as for `atomic_file`.
+    """
+    with atomic_file(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill; at the end it becomes `path`, which must be missing or an empty folder.
+
+    Parent folders are made; those that were missing are removed again if the block fails. What a killed process left
+    of the same folder is removed at the start; the folder of a process that is still writing is left alone.
+
+    Raises:
+      OSError: the disk is full, `path` is not empty, or similar; nothing is left behind.
+    """
+    path = Path(os.path.realpath(path))
+    missing = [folder for folder in path.parents if not folder.exists()]  # the innermost first
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{_escaped(path.name)}.*{ASIDE}"):
+        _remove_unless_held(stale)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{ASIDE}")
+    aside.mkdir()
+    descriptor = os.open(aside, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-            os.fsync(descriptor)
+        with contextlib.suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield aside
+        sync_tree(aside)
+        os.replace(aside, path)
+        sync(path.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
     finally:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold a file for this process alone, and remove it at the end; False if it should not wait and another holds it.
-
-    The lock ends with the process, the file may stay. It is one of its own and open for writing: a folder's lock would
-    hold on one machine only where the folder lies on NFS. True as well where the file system knows no locks.
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the disk is full or fails. (A file system without fsync, as some mounted buckets are, is no error.)
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` of every file and folder below `folder`, and of itself last."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            sync(path)
+    sync(folder)
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool) -> Iterator[bool]:
+    """Hold a lock file for this process alone, and remove it at the end.
+
+    The lock ends with the process even if the file stays. It is a file of its own and open for writing: the lock of a
+    folder would hold on one machine only where the folder lies on NFS.
+
+    Yields:
+      False if another process holds it and `wait` is False; True otherwise, also where the file system knows no locks.
+
+    Raises:
+      OSError: the file cannot be written.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             mine = _lock(descriptor, wait)
             if mine and not _is_at(descriptor, path):
-                continue  # the one who held it until now has removed it, and a third may hold a new one
+                continue  # its holder has removed it since, and a third process may hold a new one
             try:
                 yield mine
             finally:
@@ -80,3 +146,19 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
+
+
+def _remove_unless_held(folder: Path) -> None:
+    """Remove what a killed process left; a folder that a living process holds a lock on stays."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _escaped(name: str) -> str:
+    """The name for `Path.glob`: its special characters stand for themselves."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

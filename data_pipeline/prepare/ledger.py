@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipeline.manifest.read import Reject
-from harvest_jax.files import in_place
+from harvest_jax.files import atomic_file
 
 WRITTEN, REJECTED = "written", "rejected"
 _SCHEMA = pa.schema(
@@ -91,7 +91,7 @@ def write(job: Path, shard: Shard, clips: Sequence[Clip]) -> None:
       OSError: the disk is full, or the like.
     """
     facts = {b"shard": json.dumps(dataclasses.asdict(shard)).encode()}
-    with in_place(path_of(job, shard.index)) as aside:
+    with atomic_file(path_of(job, shard.index)) as aside:
         pq.write_table(_table(clips, shard.index).replace_schema_metadata(facts), aside)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from data_pipeline.manifest.read import Reject
 from data_pipeline.prepare import ledger, plan, write
 from data_pipeline.shards import tfds_metadata
-from harvest_jax.files import ASIDE, in_place, sync
+from harvest_jax.files import ASIDE, atomic_file, sync
 
 
 def ledger_path(out: Path, split: str) -> Path:
@@ -22,7 +22,7 @@ def write_rejects(out: Path, split: str, rejects: Sequence[Reject]) -> None:
       OSError: the disk is full, or the like.
     """
     lines = [("id", "video", "reason"), *((reject.id, reject.video, reject.reason) for reject in rejects)]
-    with in_place(out / f"rejects-{split}.tsv") as aside, aside.open("w", encoding="utf-8") as file:
+    with atomic_file(out / f"rejects-{split}.tsv") as aside, aside.open("w", encoding="utf-8") as file:
         file.writelines("\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines)
 
 

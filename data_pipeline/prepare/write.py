@@ -16,7 +16,7 @@ from array_record.python import array_record_module
 from data_pipeline.decode.pool import Answer, DecoderPool
 from data_pipeline.prepare import ledger, plan, spool
 from data_pipeline.shards.shard_format import WRITER_OPTIONS, shard_path
-from harvest_jax.files import in_place
+from harvest_jax.files import atomic_file
 
 STOP = "stop"  # a file of this name in the work folder: begin no further shard
 OnClip = Callable[[str | None, int], None]  # after each clip: why it was rejected, the bytes of its record
@@ -74,7 +74,7 @@ def write_shard(
     """
     path = path_of(job, index)
     clips = []
-    with in_place(path) as aside:
+    with atomic_file(path) as aside:
         with _array_record(aside) as write:
             for row, answer in zip(rows, answers, strict=True):
                 reason = answer.header.get("rejected")

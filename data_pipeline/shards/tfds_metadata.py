@@ -15,7 +15,7 @@ from tensorflow_datasets.core import dataset_info as tfds_info
 
 from data_pipeline.shards.shard_format import DATASET, VERSION, checksum_path
 from harvest_jax.errors import DataError
-from harvest_jax.files import in_place, locked, sync
+from harvest_jax.files import atomic_file, locked, sync
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -59,7 +59,7 @@ def replaced_split(
         yield
         for old in set(out.glob(f"{DATASET}-{split}.array_record-*")) - kept:
             old.unlink()
-        with in_place(checksum_path(out, split)) as aside:
+        with atomic_file(checksum_path(out, split)) as aside:
             aside.write_text("".join(f"{digest}  {path.name}\n" for digest, path in checksums), encoding="utf-8")
         _write_info(out, work, split, (list(lengths), num_bytes))
 

@@ -4,7 +4,6 @@ Orbax restores flipped bits without a word (20 of 20 single-bit flips in trials)
 `MANIFEST.json`, written last and moved into place in one piece, agrees with every file it lists.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -16,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from harvest_jax.files import sync, write_atomically
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
@@ -41,7 +42,7 @@ def write_manifest(folder: Path, record: dict[str, Any]) -> None:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     names = [path.relative_to(folder).as_posix() for path in paths]
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        entries = list(pool.map(lambda path: _entry(path, sync=True), paths))
+        entries = list(pool.map(lambda path: _entry(path, to_disk=True), paths))
     manifest = record | {"format": FORMAT, "files": dict(zip(names, entries, strict=True))}
     text = json.dumps(manifest | {"sha256": _canonical_digest(manifest)}, indent=1, sort_keys=True)
     write_atomically(folder / MANIFEST, text.encode())
@@ -92,17 +93,6 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or the next start after a power cut, finds the old one or the whole new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
 def tree_digest(tree: Any) -> str:
     """SHA-256 (hex) over the sorted paths of a tree of arrays, with the dtype, shape and bytes of each.
 
@@ -130,23 +120,12 @@ def _on_host(leaf: Any) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
-def _entry(path: Path, sync: bool = False) -> dict[str, Any]:
+def _entry(path: Path, to_disk: bool = False) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if sync:
-            _sync(path)
+        if to_disk:
+            sync(path)
         return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:  # some mounted buckets have no fsync; a full or failing disk is reported
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _canonical_digest(manifest: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from harvest_jax.config import files as config_files
     from harvest_jax.config.run import load
     from harvest_jax.demo import clips, cost, image_clip, scoring, show
+    from harvest_jax.files import write_atomically
     from harvest_jax.input.patches import num_kept
     from harvest_jax.train.command import train
 
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     }
     with _stage("report", "draw the page", seconds):
         show.write_page(workdir, report, image_model, model, shards, run_config)
-    digests.write_atomically(workdir / "report.json", json.dumps(report, indent=2).encode() + b"\n")
+    write_atomically(workdir / "report.json", json.dumps(report, indent=2).encode() + b"\n")
     print(f"done in {sum(seconds.values()):.0f} s: look at {workdir / 'report.html'}", flush=True)
     return 0
 

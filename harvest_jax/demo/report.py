@@ -14,9 +14,9 @@ import jinja2
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from harvest_jax.checkpoint.digests import write_atomically
 from harvest_jax.demo.curves import CHARTS, draw
 from harvest_jax.demo.pictures import data_uri, light_kept, strip
+from harvest_jax.files import write_atomically
 
 PATCH = 8  # pixels, of the demo's model
 TEMPLATES = Path(__file__).parent / "templates"

@@ -11,10 +11,10 @@ import jax
 
 from data_pipeline.shards.shard_format import open_shards
 from harvest_jax.checkpoint.checkpointer import Checkpointer
-from harvest_jax.checkpoint.digests import write_atomically
 from harvest_jax.config import run as run_config
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
+from harvest_jax.files import write_atomically
 from harvest_jax.input.patches import num_kept
 from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, SupportsFloat, runtime_checkable
 
-from harvest_jax.checkpoint.digests import write_atomically
+from harvest_jax.files import write_atomically
 
 log = logging.getLogger(__name__)
 

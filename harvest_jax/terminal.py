@@ -1,0 +1,77 @@
+"""What is shown on a terminal: text of strangers made harmless, and the progress of long jobs."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
+
+Progress = Callable[[int, int, str], None]
+
+
+def printable(text: object, limit: int | None = None) -> str:
+    r"""Text that can do nothing to a terminal or a table, on one line.
+
+    Args:
+      text: a name, path or cell that somebody else chose. What is not printable is written as \x1b or \udce9; letters
+        of any script stay.
+      limit: characters at most, from 4 up; a longer text ends in "...". None: all of it.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+    return shown if limit is None or len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
+@contextlib.contextmanager
+def progress(name: str, unit: str) -> Iterator[Progress]:
+    """Show how far a job has come, on stderr: a bar on a terminal, otherwise a line every 10 seconds.
+
+    Args:
+      name: of the job ("embedding").
+      unit: what is counted ("clips").
+
+    Yields:
+      a function (done, total, note) to call as often as wanted; `note` is more text for the line, may be empty.
+    """
+    if not sys.stderr.isatty():
+        yield _Lines(name, unit)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None, words="")
+        started = time.monotonic()
+
+        def update(done: int, total: int, note: str = "") -> None:
+            words = _words(done, total, unit, time.monotonic() - started, note)
+            bar.update(task, completed=done, total=total, words=words)
+
+        yield update
+
+
+def duration(seconds: float) -> str:
+    """90 -> "90 s", 600 -> "10 min", 7200 -> "2.0 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+class _Lines:
+    def __init__(self, name: str, unit: str) -> None:
+        self._name, self._unit = name, unit
+        self._started = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last >= LINE_SECONDS:
+            self._last = now
+            words = _words(done, total, self._unit, now - self._started, note)
+            print(f"{self._name}: {words}", file=sys.stderr, flush=True)
+
+
+def _words(done: int, total: int, unit: str, seconds: float, note: str) -> str:
+    left = f", {duration((total - done) * seconds / done)} left" if 0 < done < total else ""
+    return f"{done}/{total} {unit}{', ' if note else ''}{note}{left}"
