@@ -9,26 +9,10 @@ import pytest
 
 from harvest_jax.input.patches import patchify
 from harvest_jax.model.blocks import UNROLLED, attend
-from harvest_jax.model.config import (
-    CLIP_MEAN,
-    CLIP_STD,
-    DecoderConfig,
-    HarvestConfig,
-    Preprocessing,
-    TextConfig,
-    VideoConfig,
-    harvest_config,
-)
+from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, HarvestConfig, Preprocessing, harvest_config
 from harvest_jax.model.harvest import Harvest, normalise, unit
 from harvest_jax.model.video_tower import temporal_ramp
-
-FRAMES = 3
-SMALL = HarvestConfig(
-    name="small",
-    video=VideoConfig(image_size=8, patch_size=4, num_frames=FRAMES, width=16, layers=2, heads=2, embed_dim=12),
-    text=TextConfig(vocab_size=40, context_length=10, width=16, layers=2, heads=2, embed_dim=12),
-    decoder=DecoderConfig(layers=2, width=16, heads=2, memory_width=16, vocab_size=40),
-)
+from tests.helpers.small_model import FRAMES, SMALL
 
 
 class Compiled:

@@ -23,7 +23,7 @@ from harvest_jax.train.initialise import parameters_at_random
 from harvest_jax.train.optim import adam, decays, schedule
 from harvest_jax.train.program import train_program
 from harvest_jax.train.step import MAX_LOGIT_SCALE, Step
-from tests.model.test_model import SMALL
+from tests.helpers.small_model import SMALL
 
 BATCH = 16
 TINY = dataclasses.replace(  # one layer of each kind: a step compiles in half the time

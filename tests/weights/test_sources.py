@@ -18,8 +18,8 @@ from harvest_jax.weights.files import open_checkpoint as opening
 from harvest_jax.weights.files.open_checkpoint import open_checkpoint
 from harvest_jax.weights.files.tensors import BFLOAT16
 from harvest_jax.weights.folder import save_model
+from tests.helpers.small_model import SMALL
 from tests.helpers.torch_files import read_all, write_state_dict
-from tests.model.test_model import SMALL
 
 FILES = Path(__file__).parents[1] / "data" / "checkpoints"
 ARRAYS = {

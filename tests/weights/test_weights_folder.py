@@ -15,7 +15,7 @@ from harvest_jax.model.harvest import Harvest
 from harvest_jax.weights.files.tensors import BFLOAT16, Entry
 from harvest_jax.weights.folder import load_config, load_model, save_model, save_tensors
 from harvest_jax.weights.stablehlo import export_stablehlo
-from tests.model.test_model import SMALL
+from tests.helpers.small_model import SMALL
 
 
 @pytest.fixture
