@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from harvest_jax.demo import clips, cost, image_clip, scoring, show
     from harvest_jax.files import write_atomically
     from harvest_jax.input.patches import num_kept
-    from harvest_jax.train.command import train
+    from harvest_jax.train.run import train
 
     if args.steps is not None and args.steps < 1:
         raise ConfigError(f"--steps {args.steps}: at least 1")
