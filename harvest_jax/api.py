@@ -81,7 +81,7 @@ class Model:
         workers = max(1, min(len(paths), len(os.sched_getaffinity(0))))
         size, resize = self.config.video.image_size, self.config.preprocessing.resize
         with VideoDecoder(self.num_frames, size, workers, fit=resize) as decoder:
-            for frames in decoder.decode_all(paths):
+            for frames in decoder.decode_all((path, None, None) for path in paths):
                 if isinstance(frames, VideoRejected):
                     raise DataError(str(frames))
                 yield frames

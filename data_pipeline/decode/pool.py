@@ -31,6 +31,7 @@ MEMORY_LIMIT = 4 << 30  # bytes of address space of a worker; an 8K video needs 
 WORKER_COMMAND = (sys.executable, "-m", "data_pipeline.decode.worker")
 _START_LIMIT = 120.0  # seconds for a worker to start; half a second where nothing else runs
 _CLIPS_PER_WORKER = 2000  # then a fresh one: what libraries leak does not add up
+Span = tuple[str | Path, float | None, float | None]  # a file, and start and end in seconds; None: of the file
 _AHEAD = 16  # answers per worker that may wait for a slow clip before them
 
 
@@ -272,14 +273,14 @@ class VideoDecoder:
             raise result
         return result
 
-    def decode_all(self, paths: Iterable[str | Path]) -> Iterator[UInt8[np.ndarray, "T H W 3"] | VideoRejected]:
-        """For each path, in order, its frames or why there are none."""
+    def decode_all(self, spans: Iterable[Span]) -> Iterator[UInt8[np.ndarray, "T H W 3"] | VideoRejected]:
+        """For each span, in order, its frames or the reason why there are none; all workers decode at once."""
         waiting: collections.deque[str | Path] = collections.deque()
 
         def tasks() -> Iterator[dict[str, Any]]:
-            for path in paths:
+            for path, start, end in spans:
                 waiting.append(path)
-                yield self._task(path, None, None)
+                yield self._task(path, start, end)
 
         for answer in self._pool.map(tasks()):
             yield self._result(waiting.popleft(), answer)

@@ -5,7 +5,6 @@ leaving it out would shrink the gallery, putting another in its place would chan
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from jaxtyping import UInt8
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.results import digest
 from harvest_jax.evaluate.settings import DataSettings
+from harvest_jax.machine import available_cores
 
 Frames = UInt8[np.ndarray, "t s s 3"]
 
@@ -188,33 +188,19 @@ class _VideoReader:
     workers: int
 
     def __call__(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, Frames | str]]:
-        from data_pipeline.decode.pool import VideoDecoder
+        from data_pipeline.decode.pool import Span, VideoDecoder
         from data_pipeline.media_paths import VideoRejected, resolve_below
         from harvest_jax.pixels.square import prepare_clip
 
-        whole: dict[int, str] = {}
-        spans: dict[int, str] = {}
+        spans: dict[int, Span] = {}
         for number, clip in enumerate(self.clips):
             try:
-                path = resolve_below(str(self.root), clip.video)
+                spans[number] = (resolve_below(str(self.root), clip.video), clip.start, clip.end)
             except VideoRejected as fault:
                 yield number, fault.reason
-            else:
-                (whole if clip.start is clip.end is None else spans)[number] = path
-
-        def prepared(answer: UInt8[np.ndarray, "n h w 3"] | VideoRejected) -> Frames | str:
-            if isinstance(answer, VideoRejected):
-                return answer.reason
-            return prepare_clip(answer, num_frames, image_size, resize)
-
-        workers = self.workers or os.cpu_count() or 1
-        with VideoDecoder(num_frames, image_size, workers, fit=resize) as decoder:
-            for number, answer in zip(whole, decoder.decode_all(whole.values()), strict=True):
-                yield number, prepared(answer)
-            for number, path in spans.items():  # one at a time: decode_all knows no spans
-                try:
-                    frames = decoder.decode(path, self.clips[number].start, self.clips[number].end)
-                except VideoRejected as fault:
-                    yield number, fault.reason
+        with VideoDecoder(num_frames, image_size, self.workers or available_cores(), fit=resize) as decoder:
+            for number, decoded in zip(spans, decoder.decode_all(spans.values()), strict=True):
+                if isinstance(decoded, VideoRejected):
+                    yield number, decoded.reason
                 else:
-                    yield number, prepared(frames)
+                    yield number, prepare_clip(decoded, num_frames, image_size, resize)

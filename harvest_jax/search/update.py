@@ -154,10 +154,10 @@ def _embed(
     waiting: dict[str, np.ndarray] = {}
     rejected: dict[str, Entry] = {}
     due = collections.deque(names)
-    paths = (os.path.join(found.root, name) for name in names)
+    spans = ((os.path.join(found.root, name), None, None) for name in names)
     size, resize = model.config.video.image_size, model.config.preprocessing.resize
     with VideoDecoder(model.num_frames, size, min(workers, len(names)), fit=resize) as decoder:
-        for done, frames in enumerate(decoder.decode_all(paths), start=1):
+        for done, frames in enumerate(decoder.decode_all(spans), start=1):
             name = due.popleft()
             if isinstance(frames, VideoRejected):
                 status = found.videos[name]

@@ -25,6 +25,7 @@ from data_pipeline.decode.video_file import FORMATS, DecodeSpec, open_video
 from data_pipeline.manifest.read import Row, read_manifest
 from data_pipeline.media_paths import VideoRejected, open_regular
 from data_pipeline.shards.shard_format import open_shards, parse
+from tests.helpers import sabotaged_worker
 from tests.helpers.video_files import gif_header, numbered_frames, read_number, write_sound, write_video
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -272,46 +273,13 @@ def test_flipped_bytes_give_pictures_or_a_reason(video):
     assert {"decoded", "damaged"} <= outcomes
 
 
-# What a worker does when a library hangs, crashes or swallows memory: this worker does it for files of these names.
-SABOTAGED = """
-import ctypes, os, signal, sys, time
-from pathlib import Path
-from data_pipeline.decode import clip, worker
-real = clip.decode_clip
-def sabotaged(path, spec, start=None, end=None):
-    what = Path(path).name
-    if what == "hang.mp4":
-        time.sleep(1000)
-    if what == "hang_in_c.mp4":
-        ctypes.PyDLL(None).sleep(1000)  # holds the interpreter's lock: no Python thread of the worker runs
-    if what == "crash.mp4":
-        ctypes.string_at(0)
-    if what == "exit.mp4":
-        os._exit(3)
-    if what == "memory.mp4":
-        bytearray(64 << 30)
-    if what == "eat.mp4":
-        eaten = []
-        while True:
-            eaten.append(bytes(64 << 20))
-    if what == "write.mp4":
-        Path(path).with_suffix(".stolen").write_bytes(b"x")
-    if what == "bug.mp4":
-        raise KeyError("bug")
-    if what == "killed.mp4":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "killed_once.mp4" and not Path(path).with_suffix(".tried").exists():
-        os.mkfifo(Path(path).with_suffix(".tried"))
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(path, spec, start, end)
-clip.decode_clip = sabotaged
-worker.main(sys.argv[1:])
-"""
+def whole(paths):
+    return [(path, None, None) for path in paths]
 
 
 @pytest.fixture
 def sabotage(monkeypatch):
-    monkeypatch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-c", SABOTAGED))
+    monkeypatch.setattr(pool, "WORKER_COMMAND", sabotaged_worker.WORKER_COMMAND)
 
 
 def test_what_hangs_crashes_or_swallows_memory_costs_one_clip(tmp_path, video, sabotage):
@@ -333,7 +301,7 @@ def test_what_hangs_crashes_or_swallows_memory_costs_one_clip(tmp_path, video, s
         (tmp_path / f"{name}.mp4").write_bytes(video.read_bytes())
     paths = [tmp_path / f"{name}.mp4" for name in expected]
     with VideoDecoder(num_frames=2, workers=2, time_limit=3.0, memory_limit=1 << 30) as decoder:
-        for (name, wanted), result in zip(expected.items(), decoder.decode_all(paths), strict=True):
+        for (name, wanted), result in zip(expected.items(), decoder.decode_all(whole(paths)), strict=True):
             if wanted is None:
                 assert isinstance(result, np.ndarray), result
                 assert [read_number(frame) for frame in result] == [12, 37]
@@ -344,11 +312,23 @@ def test_what_hangs_crashes_or_swallows_memory_costs_one_clip(tmp_path, video, s
     assert (tmp_path / "write.stolen").stat().st_size == 0  # made, and not one byte written
 
 
+def test_spans_of_one_file_are_decoded_by_all_workers_and_come_in_order(tmp_path, video, sabotage):
+    """Each of the first two spans waits until the other is being decoded: one worker alone would time out."""
+    (tmp_path / "meeting.mp4").write_bytes(video.read_bytes())
+    spans = [(tmp_path / "meeting.mp4", 0.0, 1.0), (tmp_path / "meeting.mp4", 3.0, 4.0), (video, 1.0, 2.0)]
+    spans += [(video, 90.0, 99.0), (video, 2.0, None), (video, None, 2.0)]
+    with VideoDecoder(num_frames=2, workers=2) as decoder:
+        results = list(decoder.decode_all(spans))
+    assert results.pop(3).reason.startswith("bad span: it starts at 90 s")
+    numbers = [[read_number(frame) for frame in result] for result in results]
+    assert numbers == [[2, 7], [32, 37], [12, 17], [27, 42], [5, 15]]
+
+
 def test_clips_after_one_that_holds_up_the_answers_are_taken_up_again(tmp_path, video, sabotage):
     """While the first clip hangs, the others are answered until no more may wait; then there is nobody to wait for."""
     (tmp_path / "hang.mp4").write_bytes(video.read_bytes())
     with VideoDecoder(num_frames=2, workers=2, time_limit=3.0) as decoder:
-        results = list(decoder.decode_all([tmp_path / "hang.mp4", *[video] * (2 * pool._AHEAD + 2)]))
+        results = list(decoder.decode_all(whole([tmp_path / "hang.mp4", *[video] * (2 * pool._AHEAD + 2)])))
     assert [isinstance(result, np.ndarray) for result in results] == [False] + [True] * (2 * pool._AHEAD + 2)
 
 
@@ -397,9 +377,9 @@ def test_a_killed_parent_leaves_no_orphans(tmp_path, video):
     (tmp_path / "hang_in_c.mp4").write_bytes(video.read_bytes())
     script = (
         "import sys\nfrom data_pipeline.decode import pool\n"
-        f"pool.WORKER_COMMAND = (sys.executable, '-c', {SABOTAGED!r})\n"
+        f"pool.WORKER_COMMAND = {sabotaged_worker.WORKER_COMMAND!r}\n"
         "with pool.VideoDecoder(workers=2) as decoder:\n"
-        f"    print(list(decoder.decode_all([{str(tmp_path / 'hang_in_c.mp4')!r}] * 2)))\n"
+        f"    print(list(decoder.decode_all([({str(tmp_path / 'hang_in_c.mp4')!r}, None, None)] * 2)))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY)
     try:
@@ -423,7 +403,7 @@ def test_the_pool_leaves_no_processes_and_starts_only_what_it_needs(video):
     with VideoDecoder(num_frames=2, workers=2) as decoder:
         decoder.decode(video)
         assert len(set(children_of(os.getpid())) - before) == 1
-        results = decoder.decode_all([video] * 20)
+        results = decoder.decode_all(whole([video] * 20))
         next(results)
         results.close()  # a caller that stops listening
         assert [read_number(frame) for frame in decoder.decode(video)] == [12, 37]

@@ -41,13 +41,10 @@ class InThisProcess:
     def __exit__(self, *error):
         pass
 
-    def decode(self, path, start=None, end=None):
-        return decode_clip(Path(path), self.spec, start, end).frames
-
-    def decode_all(self, paths):
-        for path in paths:
+    def decode_all(self, spans):
+        for path, start, end in spans:
             try:
-                yield self.decode(path)
+                yield decode_clip(Path(path), self.spec, start, end).frames
             except VideoRejected as fault:
                 yield fault
 
