@@ -1,4 +1,4 @@
-"""A decoder worker for tests. The name of a file says what goes wrong with it: it hangs, crashes, takes too much memory.
+"""A decoder worker for tests. The name of a file says what goes wrong: it hangs, crashes, takes too much memory.
 
 Tests set `pool.WORKER_COMMAND` to WORKER_COMMAND, so that worker processes run this file.
 """
