@@ -1,111 +1,147 @@
 """Use of a trained model: `load` a model folder, embed videos and texts, answer at a masked word."""
 
+import contextlib
 import functools
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from harvest_jax.errors import DataError
+from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.machine import available_cores
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest, Params
-from harvest_jax.model.inference import PRECISION, all_patches, text_embedding, video_embedding
+from harvest_jax.model.inference import answer_logits, text_embedding, video_embedding
 from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.weights.folder import load_model
 
-BATCH = 16  # clips or captions a call of the compiled functions; the last batch is padded
-IMAGE_MODEL_FRAMES = 8  # frames that an image model looks at, one by one
+BATCH_SIZES = (1, 2, 4, 8, 16)  # rows of one call; each is compiled once, a batch is padded to the next of them
+IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
+
+Array = np.ndarray | jax.Array
+Video = str | os.PathLike[str] | Array
+Videos = Video | Iterable[Video]
+_VIDEOS = "a path, one clip as uint8 [T, H, W, 3], clips as uint8 [B, T, H, W, 3], or a sequence of paths or of clips"
 
 
 class Model:
-    """A model ready for use. All patches are kept and everything is computed in float32."""
+    """A model ready for use. All patches are kept and everything is computed in float32.
 
-    def __init__(self, config: HarvestConfig, params: Params, name: str) -> None:
+    Args:
+      config: the towers' description.
+      params: nested dict of arrays.
+      name: for error messages, such as the folder.
+      device: where the parameters lie and everything is computed; None is JAX's default device.
+    """
+
+    def __init__(self, config: HarvestConfig, params: Params, name: str, device: jax.Device | None = None) -> None:
         self.config = config
         self.name = name
         self.tokenizer = Tokenizer(config.text.vocab_size)
-        self.params = jax.device_put(params)
-        self._harvest = Harvest(config)
-        self._video = jax.jit(functools.partial(video_embedding, self._harvest))
-        self._text = jax.jit(functools.partial(text_embedding, self._harvest))
-        self._answer = jax.jit(self._answer_logits)
+        self.params = jax.device_put(params, device)
+        harvest = Harvest(config)
+        self._video = jax.jit(functools.partial(video_embedding, harvest))
+        self._text = jax.jit(functools.partial(text_embedding, harvest))
+        self._answer = jax.jit(functools.partial(answer_logits, harvest))
 
     @property
     def num_frames(self) -> int:
-        """Frames taken of a clip: what the model was trained with, 8 one by one for an image model."""
+        """Frames taken of a clip: as many as in the model's training; 8 for an image model."""
         return self.config.video.num_frames if self.config.video.num_frames > 1 else IMAGE_MODEL_FRAMES
 
     @property
     def logit_scale(self) -> float:
-        """exp of the learned scale: what cosines are multiplied by before a softmax."""
+        """exp of the learned scale: the factor on cosines before a softmax."""
         return float(np.exp(np.asarray(self.params["logit_scale"])))
 
-    def encode_video(self, videos: Sequence[str | Path] | np.ndarray) -> Float[np.ndarray, "b d"]:
+    def encode_video(self, videos: Videos) -> Float[np.ndarray, "b d"]:
         """Embed clips.
 
         An image model (trained on single frames) embeds each frame and averages the normalised embeddings.
 
+        Clips are decoded, prepared and embedded 16 at a time. Apart from the result and what the caller holds, memory
+        is that of the parameters, one batch of 16, and the prepared clips that the decoding processes have finished
+        (at most 16 for each core); it does not grow with the number of videos. A generator is read as far as needed.
+
         Args:
-          videos: paths of video files, or uint8 RGB [B, T, H, W, 3] of any size and number of frames. The middle frames
-            of equal segments are taken and made squares as in the model's training (`config.preprocessing.resize`).
+          videos: one clip: a path, or an array uint8 RGB [T, H, W, 3]. Many clips: an array [B, T, H, W, 3], or a
+            sequence or generator of paths, or of arrays [T, H, W, 3] of any sizes. Arrays may be NumPy's or JAX's.
+            The middle frames of `num_frames` equal segments are taken and made squares as in the model's training
+            (`config.preprocessing.resize`).
 
         Returns:
-          float32 [B, D], L2-normalised.
+          float32 [B, D], L2-normalised; B is 1 for one clip.
 
         Raises:
-          DataError: a file cannot be read, naming it and the reason.
+          DataError: an argument of another kind, or a file that cannot be read: its name and the reason.
         """
-        return self.encode_clips(self.prepare(videos))
+        with contextlib.closing(self._prepared(videos)) as clips:
+            return self._in_batches(self._video, ((clip,) for clip in clips), self.config.video.embed_dim)
 
-    def prepare(self, videos: Sequence[str | Path] | np.ndarray) -> UInt8[np.ndarray, "b t s s 3"]:
-        """The frames that the model sees: uint8 [B, num_frames, image_size, image_size, 3]."""
-        size, resize = self.config.video.image_size, self.config.preprocessing.resize
-        if isinstance(videos, np.ndarray):
-            if videos.dtype != np.uint8 or videos.ndim != 5 or videos.shape[-1] != 3:
-                raise DataError(f"videos must be uint8 [B, T, H, W, 3], not {videos.dtype} {list(videos.shape)}")
-            clips = [prepare_clip(video, self.num_frames, size, resize) for video in videos]
-        else:
-            clips = [prepare_clip(frames, self.num_frames, size, resize) for frames in self._decode(videos)]
-        return np.stack(clips) if clips else np.zeros((0, self.num_frames, size, size, 3), np.uint8)
-
-    def _decode(self, paths: Sequence[str | Path]) -> Iterator[UInt8[np.ndarray, "t h w 3"]]:
-        from data_pipeline.decode.pool import VideoDecoder
-        from data_pipeline.decode.video_file import VideoRejected
-
-        workers = max(1, min(len(paths), len(os.sched_getaffinity(0))))
-        size, resize = self.config.video.image_size, self.config.preprocessing.resize
-        with VideoDecoder(self.num_frames, size, workers, fit=resize) as decoder:
-            for frames in decoder.decode_all((path, None, None) for path in paths):
-                if isinstance(frames, VideoRejected):
-                    raise DataError(str(frames))
-                yield frames
-
-    def encode_clips(self, clips: UInt8[np.ndarray, "b t s s 3"]) -> Float[np.ndarray, "b d"]:
-        """As `encode_video`, of frames already prepared."""
-        return self._in_batches(functools.partial(self._video, self.params), clips, self.config.video.embed_dim)
-
-    def encode_text(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]:
-        """Embed texts; what exceeds the text tower's context is cut.
-
-        Returns:
-          float32 [B, D], L2-normalised.
-        """
-        ids = self.tokenizer(list(texts), self.config.text.context_length)
-        return self._in_batches(functools.partial(self._text, self.params), ids, self.config.text.embed_dim)
-
-    def answer_logits(
-        self, videos: UInt8[np.ndarray, "b t h w 3"], ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]
-    ) -> Float[np.ndarray, "b vocab"]:
-        """What the decoder would put at one hidden position of each text, having seen the clip.
+    def prepare(self, videos: Videos) -> UInt8[np.ndarray, "b t s s 3"]:
+        """The frames that the model sees: uint8 [B, num_frames, image_size, image_size, 3], all in memory.
 
         Args:
-          videos: uint8 frames, as for `encode_video`.
+          videos: as for `encode_video`.
+
+        Raises:
+          DataError: as for `encode_video`.
+        """
+        with contextlib.closing(self._prepared(videos)) as prepared:
+            clips = list(prepared)
+        size = self.config.video.image_size
+        return np.stack(clips) if clips else np.zeros((0, self.num_frames, size, size, 3), np.uint8)
+
+    def encode_clips(self, clips: UInt8[Array, "b t s s 3"]) -> Float[np.ndarray, "b d"]:
+        """As `encode_video`, of clips already prepared.
+
+        Args:
+          clips: uint8 [B, T, image_size, image_size, 3]; T is `num_frames`, for an image model any number.
+
+        Raises:
+          DataError: another dtype or shape.
+        """
+        size, frames = self.config.video.image_size, self.config.video.num_frames
+        wanted = (frames if frames > 1 else "T", size, size, 3)
+        if not _is_clips(clips, 5) or clips.shape[2:] != wanted[1:] or (frames > 1 and clips.shape[1] != frames):
+            shape = ", ".join(map(str, wanted))
+            raise DataError(
+                f"prepared clips must be uint8 [B, {shape}], not {_described(clips)}; encode_video takes any size"
+            )
+        return self._in_batches(self._video, ((clip,) for clip in np.asarray(clips)), self.config.video.embed_dim)
+
+    def encode_text(self, texts: str | Iterable[str]) -> Float[np.ndarray, "b d"]:
+        """Embed texts; what exceeds the text tower's context is cut.
+
+        Args:
+          texts: one text, or a sequence or generator of texts.
+
+        Returns:
+          float32 [B, D], L2-normalised; B is 1 for one text.
+
+        Raises:
+          DataError: an argument of another kind.
+        """
+        rows = [texts] if isinstance(texts, str) else list(_items(texts, "texts", "a string or a sequence of strings"))
+        for number, text in enumerate(rows):
+            if not isinstance(text, str):
+                raise DataError(f"texts[{number}] must be a string, not {_described(text)}")
+        ids = self.tokenizer(rows, self.config.text.context_length)
+        return self._in_batches(self._text, ((row,) for row in ids), self.config.text.embed_dim)
+
+    def answer_logits(
+        self, videos: Videos, ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]
+    ) -> Float[np.ndarray, "b vocab"]:
+        """The decoder's logits for one hidden token of each text, given its clip.
+
+        Args:
+          videos: as for `encode_video`, one clip for each text.
           ids: int32 token ids as the tokenizer gives them; the id at `slot` is hidden.
           slot: int32, position in the text.
 
@@ -113,40 +149,122 @@ class Model:
           float32 logits over the vocabulary.
 
         Raises:
-          DataError: the model has no decoder.
+          DataError: the model has no decoder, numbers of rows differ, or as for `encode_video`.
         """
         if self.config.decoder is None:
             raise DataError(f"{self.name} has no decoder for masked words: it can embed but not answer")
-        rows = (self.prepare(videos), ids, slot)
-        return self._in_batches(functools.partial(self._answer, self.params), rows, self.config.text.vocab_size)
+        clips = self.prepare(videos)
+        if not len(clips) == len(ids) == len(slot):
+            raise DataError(f"{len(clips)} videos, {len(ids)} rows of ids and {len(slot)} slots: give equal numbers")
+        return self._in_batches(self._answer, zip(clips, ids, slot, strict=True), self.config.text.vocab_size)
 
-    def _answer_logits(self, params: Params, clips: jax.Array, ids: jax.Array, slot: jax.Array) -> jax.Array:
-        with jax.default_matmul_precision(PRECISION):
-            patches, cells = all_patches(clips, self.config.video.patch_size)
-            memory = self._harvest.encode_video(params, patches, cells)["tokens"]
-            masked = jnp.arange(ids.shape[1])[None, :] == slot[:, None]
-            tokens = self._harvest.encode_text(params, ids, masked)["tokens"]
-            query = jnp.take_along_axis(tokens, slot[:, None, None], axis=1)
-            return self._harvest.decode(params, query, memory)[:, 0]
+    def _prepared(self, videos: Videos) -> Generator[UInt8[np.ndarray, "t s s 3"]]:
+        """Clips as the model sees them, one by one."""
+        size, resize = self.config.video.image_size, self.config.preprocessing.resize
+        items = _each(videos)
+        first = next(items, None)
+        if first is None:
+            return
+        items = itertools.chain([first], items)
+        clips = self._decoded(items) if isinstance(first, str) else items
+        del first  # an array would stay in memory
+        for frames in clips:
+            yield prepare_clip(frames, self.num_frames, size, resize)
 
-    @staticmethod
-    def _in_batches(function: Callable[..., jax.Array], rows: Any, width: int) -> Float[np.ndarray, "b width"]:
-        """`function` over arrays cut into batches of one size, so that it compiles once; the padding is dropped."""
-        arrays = rows if isinstance(rows, tuple) else (rows,)
+    def _decoded(self, paths: Iterator[Any]) -> Iterator[UInt8[np.ndarray, "t h w 3"]]:
+        from data_pipeline.decode.pool import VideoDecoder
+        from data_pipeline.decode.video_file import VideoRejected
+
+        size, resize = self.config.video.image_size, self.config.preprocessing.resize
+        with VideoDecoder(self.num_frames, size, available_cores(), fit=resize) as decoder:
+            for frames in decoder.decode_all((path, None, None) for path in paths):
+                if isinstance(frames, VideoRejected):
+                    raise DataError(str(frames))
+                yield frames
+
+    def _in_batches(
+        self, function: Callable[..., jax.Array], rows: Iterable[tuple[np.ndarray, ...]], width: int
+    ) -> Float[np.ndarray, "b width"]:
+        """`function(params, *arrays)` over rows stacked to batches; a batch is padded to one of BATCH_SIZES."""
         outputs = [np.zeros((0, width), np.float32)]
-        for start in range(0, len(arrays[0]), BATCH):
-            parts = [array[start : start + BATCH] for array in arrays]
-            count = len(parts[0])
-            padded = [np.concatenate([part, np.repeat(part[-1:], BATCH - count, axis=0)]) for part in parts]
-            outputs.append(np.asarray(function(*padded))[:count])
+        rows = iter(rows)
+        while batch := list(itertools.islice(rows, BATCH_SIZES[-1])):
+            count = len(batch)
+            batch += batch[-1:] * (min(size for size in BATCH_SIZES if size >= count) - count)
+            arrays = [np.stack(column) for column in zip(*batch, strict=True)]
+            del batch
+            outputs.append(np.asarray(function(self.params, *arrays))[:count])
         return np.concatenate(outputs)
 
 
-def load(folder: str | Path) -> Model:
-    """Load a model folder written by `harvest train` (its `export`), `harvest demo` or `save_model`.
+def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None) -> Model:
+    """Load a model folder written by `harvest train` (its `export`), `harvest weights import` or `harvest demo`.
+
+    Args:
+      folder: its path.
+      device: where to compute: a `jax.Device`, or "cpu", "gpu", "tpu" with the number of the device where there are
+        several ("gpu:1"). None is JAX's default device.
 
     Raises:
-      DataError: the folder or what it holds cannot be used, and why.
+      DataError: the folder or its content cannot be used: the reason.
+      ConfigError: no such device.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise DataError(f"a model folder is given as a path, not {_described(folder)}")
+    found = _device(device)
     config, params = load_model(Path(folder))
-    return Model(config, params, str(folder))
+    return Model(config, params, str(folder), found)
+
+
+def _device(device: str | jax.Device | None) -> jax.Device | None:
+    if device is None or isinstance(device, jax.Device):
+        return device
+    platform, _, number = str(device).partition(":")
+    with contextlib.suppress(RuntimeError, IndexError):  # no such platform, no such number
+        if number.isdecimal() or ":" not in str(device):
+            return jax.local_devices(backend=platform)[int(number or 0)]
+    there = dict.fromkeys([*jax.local_devices(), *jax.local_devices(backend="cpu")])
+    names = ", ".join(sorted({f"{one.platform}:{one.local_hardware_id or 0}" for one in there}))
+    raise ConfigError(f"device {device!r} is not on this machine, which has {names}")
+
+
+def _each(videos: Any) -> Iterator[Any]:
+    """The clips of an argument, one by one: all paths as str, or all NumPy arrays uint8 [T, H, W, 3]."""
+    if isinstance(videos, str | os.PathLike):
+        videos = [videos]
+    elif isinstance(videos, Array) and videos.dtype.kind != "U":
+        if not _is_clips(videos, 4) and not _is_clips(videos, 5):
+            raise DataError(f"videos must be {_VIDEOS}, not {_described(videos)}")
+        videos = np.asarray(videos if videos.ndim == 5 else videos[None])
+    of_paths = None
+    for number, video in enumerate(_items(videos, "videos", _VIDEOS)):
+        path = os.fspath(video) if isinstance(video, str | os.PathLike) else None
+        if not isinstance(path, str) and not _is_clips(video, 4):
+            wanted = "a path (text) or a clip (uint8 [T, H, W, 3])"
+            raise DataError(f"videos[{number}] must be {wanted}, not {_described(video)}")
+        if of_paths not in (None, path is not None):
+            raise DataError(f"videos[{number}] is {_described(video)}: give only paths or only arrays")
+        of_paths = path is not None
+        if path is None and 0 in video.shape:
+            raise DataError(f"videos[{number}] is empty: {_described(video)} as [T, H, W, 3]")
+        yield np.asarray(video) if path is None else path
+        del video  # an array would stay in memory while the next one is made
+
+
+def _is_clips(value: Any, ndim: int) -> bool:
+    """Whether a value is one clip (`ndim` 4) or a batch of clips (5), whatever their size."""
+    return isinstance(value, Array) and value.dtype == np.uint8 and value.ndim == ndim and value.shape[-1] == 3
+
+
+def _items(values: Any, name: str, wanted: str) -> Iterator[Any]:
+    """Iterate over a sequence or generator; bytes and unordered collections are refused."""
+    if isinstance(values, bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
+        raise DataError(f"{name} must be {wanted}, not {_described(values)}")
+    return iter(values)
+
+
+def _described(value: Any) -> str:
+    """What was given, for an error: dtype and shape of an array, otherwise the type."""
+    if isinstance(value, Array):
+        return f"{value.dtype} {list(value.shape)}"
+    return "None" if value is None else type(value).__name__

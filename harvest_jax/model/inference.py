@@ -1,7 +1,7 @@
-"""From what a user has (frames, token ids) to unit embeddings: what `harvest_jax.load` runs and StableHLO files hold.
+"""From frames and token ids to embeddings and answers: what `harvest_jax.load` runs and what StableHLO files hold.
 
-Products of matrices are asked for in full float32: by default a TPU would round their factors to bfloat16 and an NVIDIA
-GPU to TF32, and embeddings would depend on the machine in the third digit.
+Matrix products are computed in full float32. By default a TPU would round their factors to bfloat16 and an NVIDIA GPU
+to TF32, and embeddings would depend on the machine in the third digit.
 """
 
 import jax
@@ -25,7 +25,7 @@ def video_embedding(harvest: Harvest, params: Params, clips: UInt8[Array, "b t s
 
     Args:
       harvest: the model.
-      params: its parameters; only "video" is looked at.
+      params: its parameters; only "video" is used.
       clips: RGB; T is the model's number of frames, or any number for an image model.
 
     Returns:
@@ -42,9 +42,43 @@ def video_embedding(harvest: Harvest, params: Params, clips: UInt8[Array, "b t s
 
 
 def text_embedding(harvest: Harvest, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b d"]:
-    """Embed captions: token ids int32 of at most the model's context length to float32, L2-normalised.
+    """Embed captions.
 
-    Of `params` only "text" is looked at.
+    Args:
+      harvest: the model.
+      params: its parameters; only "text" is used.
+      ids: int32 token ids, at most as many as the model's context length.
+
+    Returns:
+      float32, L2-normalised.
     """
     with jax.default_matmul_precision(PRECISION):
         return unit(harvest.encode_text(params, ids)["embedding"])
+
+
+def answer_logits(
+    harvest: Harvest,
+    params: Params,
+    clips: UInt8[Array, "b t s s 3"],
+    ids: Int[Array, "b l"],
+    slot: Int[Array, " b"],
+) -> Float[Array, "b vocab"]:
+    """The decoder's logits for one hidden token of each text, given its clip.
+
+    Args:
+      harvest: a model with a decoder.
+      params: its parameters.
+      clips: RGB, of the model's own size and number of frames.
+      ids: int32 token ids; the one at `slot` is replaced by the mask embedding.
+      slot: int32, position in the text.
+
+    Returns:
+      float32 logits over the vocabulary.
+    """
+    with jax.default_matmul_precision(PRECISION):
+        patches, cells = all_patches(clips, harvest.config.video.patch_size)
+        memory = harvest.encode_video(params, patches, cells)["tokens"]
+        masked = jnp.arange(ids.shape[1])[None, :] == slot[:, None]
+        tokens = harvest.encode_text(params, ids, masked)["tokens"]
+        query = jnp.take_along_axis(tokens, slot[:, None, None], axis=1)
+        return harvest.decode(params, query, memory)[:, 0]
