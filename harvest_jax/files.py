@@ -53,29 +53,51 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
       OSError: the disk is full, `path` is not empty, or similar; nothing is left behind.
     """
+    with scratch_folder(path) as aside:
+        yield aside
+        sync_tree(aside)
+        path = Path(os.path.realpath(path))
+        os.replace(aside, path)
+        sync(path.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty hidden folder beside `path`, for files that shall be moved to `path` when they are whole.
+
+    It is removed at the end. Parent folders and what a killed process left: as for `atomic_folder`.
+
+    Raises:
+      OSError: the disk is full, or similar; nothing is left behind.
+    """
     path = Path(os.path.realpath(path))
     missing = [folder for folder in path.parents if not folder.exists()]  # the innermost first
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{_escaped(path.name)}.*{ASIDE}"):
-        _remove_unless_held(stale)
+        remove_unless_held(stale)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{ASIDE}")
-    aside.mkdir()
-    descriptor = os.open(aside, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems know no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield aside
-        sync_tree(aside)
-        os.replace(aside, path)
-        sync(path.parent)
+        aside.mkdir()
+        with _held(aside):
+            yield aside
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         for folder in missing:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
-    finally:
-        os.close(descriptor)
+    shutil.rmtree(aside, ignore_errors=True)  # unless it was moved
+
+
+def remove_unless_held(folder: Path) -> None:
+    """Remove what a killed process left of `scratch_folder`; a folder that a living process holds a lock on stays."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def sync(path: Path) -> None:
@@ -131,6 +153,17 @@ def locked(path: Path, wait: bool) -> Iterator[bool]:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _lock(descriptor: int, wait: bool) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -146,17 +179,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
-
-
-def _remove_unless_held(folder: Path) -> None:
-    """Remove what a killed process left; a folder that a living process holds a lock on stays."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)
 
 
 def _escaped(name: str) -> str:

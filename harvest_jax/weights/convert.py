@@ -28,7 +28,7 @@ from harvest_jax.weights.files.open_checkpoint import open_checkpoint
 from harvest_jax.weights.files.safetensors_writer import write_safetensors
 from harvest_jax.weights.files.tensors import BFLOAT16, Tensors
 from harvest_jax.weights.folder import save_tensors
-from harvest_jax.weights.places import check_free, folder_aside, parents
+from harvest_jax.weights.output import check_free, new_file, new_folder
 from harvest_jax.weights.translate import as_ours, as_theirs, common_dtype, one_frame, resized, resized_config
 
 DTYPES: dict[str, np.dtype[Any] | None] = {
@@ -109,8 +109,7 @@ def import_checkpoint(source: Path, out: Path, changes: Changes = Changes()) -> 
             f"its vocabulary has {found.text.vocab_size} entries: taken for the first ones of CLIP's own, which is "
             "right for models of this package alone"
         )
-    with parents(out):
-        save_tensors(out, config, ours.entries, ours.read, origin)
+    save_tensors(out, config, ours.entries, ours.read, origin)
     return {
         "family": family.name,
         "kind": theirs.kind,
@@ -176,15 +175,14 @@ def export_model(folder: Path, form: str, out: Path) -> dict[str, Any]:
     if ending and out.suffix != ending:
         raise ConfigError(f"--format {form} writes one file: give --out a name that ends in {ending}, not {out.name}")
     check_free(out)
-    with parents(out):
-        return {"form": form, "out": str(out)} | FORMATS[form](folder, out)
+    return {"form": form, "out": str(out)} | FORMATS[form](folder, out)
 
 
 def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
     config, ours = open_model(folder)
     theirs, summary = _image_model(ours, HUGGING_FACE, config)
     stored = common_dtype(entry.dtype for entry in theirs.entries.values())
-    with folder_aside(out) as aside:
+    with new_folder(out) as aside:
         write_safetensors(aside / "model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
         _write_json(aside / "config.json", hugging_face_config(config, str(stored)))
         _write_json(aside / "preprocessor_config.json", hugging_face_preprocessor(config))
@@ -212,7 +210,7 @@ def _write_open_clip(folder: Path, out: Path) -> dict[str, Any]:
             "OpenCLIP's config has one for both"
         )
     theirs, summary = _image_model(ours, OPENAI, config)
-    with folder_aside(out) as aside:
+    with new_folder(out) as aside:
         write_safetensors(aside / "open_clip_model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
         _write_json(aside / "open_clip_config.json", open_clip_config(config))
     return summary
@@ -242,7 +240,8 @@ def _write_viclip(folder: Path, out: Path) -> dict[str, Any]:
     theirs = as_theirs(ours, viclip.VICLIP, config)
     # its names say neither the heads nor how pictures are prepared: for the way back
     header = {"format": "pt", HEADER: json.dumps(dataclasses.replace(config, decoder=None).to_dict())}
-    write_safetensors(out, theirs.entries, theirs.read, header)
+    with new_file(out) as aside:
+        write_safetensors(aside, theirs.entries, theirs.read, header)
     summary = _summary(ours, theirs, viclip.VICLIP, config)
     if (config.video.width, config.text.width) != (64 * config.video.heads, 64 * config.text.heads):
         summary["notes"].append(
@@ -263,7 +262,9 @@ def _write_scenic(folder: Path, out: Path) -> dict[str, Any]:
     config, ours = open_model(folder)
     _refuse_gelu(folder, config, "Scenic's CLIP")
     theirs, summary = _image_model(ours, SCENIC, config)
-    write_msgpack(out, theirs.renamed({name: f"params/{name}" for name in theirs.entries}))  # a Linen model's variables
+    with new_file(out) as aside:
+        # "params/" as in the variables of a Linen model
+        write_msgpack(aside, theirs.renamed({name: f"params/{name}" for name in theirs.entries}))
     summary["notes"] += _preprocessing_note(config, Preprocessing(), "Scenic's code")
     return summary
 
@@ -287,7 +288,8 @@ def _refuse_gelu(folder: Path, config: HarvestConfig, whose: str) -> None:
 def _write_safetensors(folder: Path, out: Path) -> dict[str, Any]:
     config, ours = open_model(folder)
     header = {"format": "harvest_jax", HEADER: json.dumps(config.to_dict())}
-    write_safetensors(out, ours.entries, ours.read, header)
+    with new_file(out) as aside:
+        write_safetensors(aside, ours.entries, ours.read, header)
     return _summary(ours, ours, OURS, config)
 
 

@@ -3,10 +3,8 @@
 Written by training, read by `harvest_jax.load` and as a starting point; never pickled.
 """
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from harvest_jax.errors import DataError
+from harvest_jax.files import scratch_folder, sync
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Params
 from harvest_jax.version import __version__
@@ -24,12 +23,13 @@ from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
 from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
 from harvest_jax.weights.files.tensors import Entry
+from harvest_jax.weights.output import described_errors, new_folder, remove_leftovers
 
 WEIGHTS = "model.safetensors"
 
 
 def save_model(folder: Path, config: HarvestConfig, params: Params, origin: dict[str, Any], dtype: Any = None) -> None:
-    """Write a model folder; each file appears whole or not at all.
+    """Write a model folder. A new one appears whole or not at all; in an existing folder both files are replaced.
 
     Args:
       folder: made if missing.
@@ -66,19 +66,22 @@ def save_tensors(
       DataError: a parameter has another shape or is not finite in that type, or the disk does not take it.
     """
     text = json.dumps({"model": config.to_dict(), "origin": origin, "version": __version__}, indent=2)
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-            (Path(scratch) / CONFIG).write_text(text + "\n", encoding="utf-8")
-            write_safetensors(folder / WEIGHTS, entries, read, {"format": "harvest_jax"})
-            os.replace(Path(scratch) / CONFIG, folder / CONFIG)  # last: with it the folder is a model folder
-    except OSError as error:
-        raise DataError(f"{folder} could not be written: {error.strerror or error}") from error
-    finally:
-        if made:
-            with contextlib.suppress(OSError):  # it is gone again if nothing came into it
-                folder.rmdir()
+
+    def write(into: Path) -> None:
+        write_safetensors(into / WEIGHTS, entries, read, {"format": "harvest_jax"})
+        (into / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+    remove_leftovers(folder)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        with new_folder(folder) as aside:
+            write(aside)
+        return
+    with described_errors(folder), scratch_folder(folder) as scratch:
+        write(scratch)
+        for name in (WEIGHTS, CONFIG):  # the config last: with it the folder is a model folder
+            sync(scratch / name)
+            os.replace(scratch / name, folder / name)
+        sync(folder)
 
 
 def load_config(folder: Path) -> HarvestConfig:

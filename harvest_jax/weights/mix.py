@@ -15,7 +15,7 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.weights.convert import open_model
 from harvest_jax.weights.files.tensors import Entry
 from harvest_jax.weights.folder import save_tensors
-from harvest_jax.weights.places import check_free, parents
+from harvest_jax.weights.output import check_free
 from harvest_jax.weights.translate import common_dtype
 
 
@@ -60,8 +60,7 @@ def mix_models(first: Path, second: Path, alpha: float, out: Path) -> dict[str, 
 
     kept = sorted(set(b.entries) - shared)
     origin = {"mixed": {"first": first.name, "second": second.name, "alpha": alpha, "from_second_alone": kept}}
-    with parents(out):
-        save_tensors(out, second_config, entries, read, origin)
+    save_tensors(out, second_config, entries, read, origin)
     numbers = sum(int(np.prod(b.entries[name].shape, dtype=np.int64)) for name in shared)
     return {"mixed": numbers, "kept": kept}
 

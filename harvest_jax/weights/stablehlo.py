@@ -13,8 +13,6 @@ the model folder, from which the programs can be written again.
 import dataclasses
 import functools
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
 from harvest_jax.weights.files.tensors import Entry, Tensors
 from harvest_jax.weights.folder import WEIGHTS, check_parameters, load_config
+from harvest_jax.weights.output import new_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SIGNATURE = "signature.json"
@@ -62,18 +61,9 @@ def export_stablehlo(folder: Path, out: Path) -> None:
     check_parameters(tensors.entries, parameter_shapes(config), tensors.where)
     if not all_finite(tensors.read("logit_scale")):
         raise DataError(f"{tensors.where}: logit_scale is not finite")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is there already: remove it, or choose another place")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".writing-") as scratch:
-            aside = Path(scratch) / "programs"
-            aside.mkdir()
-            signature = _write(aside, config, tensors)
-            (aside / SIGNATURE).write_text(json.dumps(signature, indent=2) + "\n", encoding="utf-8")
-            os.replace(aside, out)  # onto nothing, or an empty folder
-    except OSError as error:
-        raise DataError(f"{out} could not be written: {error.strerror or error}") from error
+    with new_folder(out) as aside:
+        signature = _write(aside, config, tensors)
+        (aside / SIGNATURE).write_text(json.dumps(signature, indent=2) + "\n", encoding="utf-8")
 
 
 def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, Any]:

@@ -124,5 +124,5 @@ def test_alpha_is_a_share(models, tmp_path, alpha):
 
 
 def test_what_is_there_is_not_overwritten(models):
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         mix_models(models["video"], models["other"], 0.5, models["image"])

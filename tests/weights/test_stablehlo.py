@@ -165,7 +165,7 @@ def test_mistakes_leave_nothing_behind(tmp_path):
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="taken is there already: remove it, or choose another place"):
+    with pytest.raises(DataError, match="taken exists already: remove it, or give another path"):
         export_stablehlo(folder, taken)
     with pytest.raises(DataError, match="is not a model folder"):
         export_stablehlo(tmp_path / "nothing", tmp_path / "out")
@@ -174,7 +174,7 @@ def test_mistakes_leave_nothing_behind(tmp_path):
     flat = load_file(folder / "model.safetensors")
     spoilt = {"text/ln_final/scale": np.full(16, np.nan, np.float32)}
     save_file(flat | spoilt, folder / "model.safetensors")
-    with pytest.raises(DataError, match="text/ln_final/scale holds numbers that are not finite"):
+    with pytest.raises(DataError, match="text/ln_final/scale cannot be written: it holds numbers that are not finite"):
         export_stablehlo(folder, tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == ["model", "taken"]
     assert os.listdir(taken) == ["mine.txt"]

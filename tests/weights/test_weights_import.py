@@ -244,7 +244,7 @@ def test_other_checkpoints_are_named(tmp_path):
 def test_what_is_there_is_not_overwritten(checkpoint, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("x")
-    with pytest.raises(DataError, match="out is there already"):
+    with pytest.raises(DataError, match="out exists already"):
         import_checkpoint(checkpoint(), tmp_path / "out", Changes(activation="gelu"))
 
 
@@ -637,7 +637,7 @@ def test_exports_that_cannot_be(folders, tmp_path, checkpoint):
         export_model(folders["image"], "viclip", tmp_path / "x")
     with pytest.raises(ConfigError, match="no format 'onnx': hf, open_clip"):
         export_model(folders["image"], "onnx", tmp_path / "x")
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         export_model(folders["image"], "hf", folders["video"])
     import_checkpoint(checkpoint(), tmp_path / "gelu", Changes(activation="gelu"))
     for form in ("viclip", "scenic"):

@@ -4,8 +4,6 @@ Flax's own writer wants the whole tree in memory and makes one string of it. Her
 leaf by Flax.
 """
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 from flax import serialization, traverse_util
 
 from harvest_jax.errors import DataError
+from harvest_jax.files import atomic_file
 from harvest_jax.weights.files.safetensors_writer import all_finite
 from harvest_jax.weights.files.tensors import Tensors
 
@@ -23,31 +22,24 @@ def write_msgpack(path: Path, tensors: Tensors) -> None:
     """Write tensors whose names are paths ("visual/conv1/kernel") as a nested dict; the file appears whole or not.
 
     Raises:
-      DataError: a number is not finite, or the disk does not take the file.
+      DataError: a number is not finite.
+      OSError: the disk is full, or similar. In either case nothing is left behind.
     """
     tree = traverse_util.unflatten_dict({name: name for name in tensors.entries}, sep="/")
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as scratch:
-            aside = Path(scratch) / path.name
-            with aside.open("xb") as file:
-                for part in _packed(tree, tensors, path):
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-    except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror or error}") from error
+    with atomic_file(path) as aside, aside.open("xb") as file:
+        for part in _packed(tree, tensors):
+            file.write(part)
 
 
-def _packed(tree: dict[str, Any], tensors: Tensors, path: Path) -> Iterator[bytes]:
+def _packed(tree: dict[str, Any], tensors: Tensors) -> Iterator[bytes]:
     packer = msgpack.Packer()
     yield packer.pack_map_header(len(tree))
     for key, value in tree.items():
         yield packer.pack(key)
         if isinstance(value, dict):
-            yield from _packed(value, tensors, path)
+            yield from _packed(value, tensors)
         else:
             array = np.ascontiguousarray(tensors.read(value)).reshape(tensors.entries[value].shape)
             if not all_finite(array):
-                raise DataError(f"{path} was not written: {value} holds numbers that are not finite")
+                raise DataError(f"{value} cannot be written: it holds numbers that are not finite")
             yield serialization.msgpack_serialize(array.astype(tensors.entries[value].dtype, copy=False))

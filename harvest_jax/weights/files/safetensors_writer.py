@@ -5,14 +5,13 @@ The library's own writer wants all tensors at once. Format: see safetensors_file
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from harvest_jax.errors import DataError
+from harvest_jax.files import atomic_file
 from harvest_jax.weights.files.safetensors_reader import DTYPES
 from harvest_jax.weights.files.tensors import BFLOAT16, Entry
 
@@ -23,7 +22,7 @@ CHUNK = 1 << 22  # elements checked and written at a time
 def write_safetensors(
     path: Path, entries: dict[str, Entry], read: Callable[[str], np.ndarray], metadata: dict[str, str]
 ) -> None:
-    """Write a safetensors file beside its place and move it there when it is whole and on the disk.
+    """Write a safetensors file; it replaces `path` when it is whole and on the disk (`files.atomic_file`).
 
     The bytes depend on the arguments alone: widest dtype first, then by name, as the library writes them.
 
@@ -34,8 +33,8 @@ def write_safetensors(
       metadata: text by text, kept in the header.
 
     Raises:
-      DataError: a tensor has another shape, holds numbers that are not finite (or too large for the dtype asked for),
-        or the disk does not take the file. Nothing is left behind then.
+      DataError: a tensor has another shape, or holds numbers that are not finite or too large for its dtype.
+      OSError: the disk is full, or similar. In either case nothing is left behind.
     """
     names = sorted(entries, key=lambda name: (-entries[name].dtype.itemsize, name))
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
@@ -43,40 +42,32 @@ def write_safetensors(
     for name in names:
         entry = entries[name]
         if entry.dtype not in NAMES:
-            raise DataError(f"{path}: safetensors has no type for {name} ({entry.dtype})")
+            raise DataError(f"{name} cannot be written: safetensors has no type for {entry.dtype}")
         start, end = end, end + math.prod(entry.shape) * entry.dtype.itemsize
         header[name] = {"dtype": NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as scratch:
-            aside = Path(scratch) / path.name
-            with aside.open("xb") as file:
-                file.write(len(text).to_bytes(8, "little") + text)
-                for name in names:
-                    for part in _parts(name, read(name), entries[name], path):
-                        file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-    except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror or error}") from error
+    with atomic_file(path) as aside, aside.open("xb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            for part in _parts(name, read(name), entries[name]):
+                file.write(part)
 
 
-def _parts(name: str, array: np.ndarray, entry: Entry, path: Path) -> Iterator[memoryview]:
+def _parts(name: str, array: np.ndarray, entry: Entry) -> Iterator[memoryview]:
     """The bytes of one tensor, chunk by chunk, each converted and found finite."""
     if array.shape != entry.shape:
-        raise DataError(f"{path} was not written: {name} has the shape {array.shape}, not {entry.shape}")
+        raise DataError(f"{name} cannot be written: it has the shape {array.shape}, expected {entry.shape}")
     flat = array.reshape(-1)  # copies where the array's axes are in another order
     for start in range(0, flat.size, CHUNK):
         part = np.ascontiguousarray(flat[start : start + CHUNK])
         if not all_finite(part):
-            raise DataError(f"{path} was not written: {name} holds numbers that are not finite")
+            raise DataError(f"{name} cannot be written: it holds numbers that are not finite")
         if part.dtype != entry.dtype:
             with np.errstate(over="ignore"):  # found below
                 part = part.astype(entry.dtype)
             if not all_finite(part):
-                raise DataError(f"{path} was not written: {name} holds numbers too large for {entry.dtype}")
+                raise DataError(f"{name} cannot be written: it holds numbers too large for {entry.dtype}")
         yield part.view(np.uint8).data
 
 
