@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import hashlib
 import itertools
+import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
 from pathlib import Path
@@ -12,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from harvest_jax.checkpoint.digests import tree_digest
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores
@@ -59,6 +62,13 @@ class Model:
     def logit_scale(self) -> float:
         """exp of the learned scale: the factor on cosines before a softmax."""
         return float(np.exp(np.asarray(self.params["logit_scale"])))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the description and the parameters in float32, wherever they lie."""
+        # Not over the file: safetensors writes its header in another order each time.
+        parts = [self.config.to_dict(), tree_digest(self.params)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def encode_video(self, videos: Videos) -> Float[np.ndarray, "b d"]:
         """Embed clips.

@@ -216,6 +216,17 @@ def test_it_computes_on_the_device_asked_for(video_model, files):
     assert {leaf.device for leaf in jax.tree.leaves(harvest_jax.load(SHIPPED, "cpu").params)} == {jax.devices("cpu")[0]}
 
 
+def test_the_digest_is_of_description_and_weights(video_model, image_model, tmp_path):
+    config, params = video_model.config, jax.tree.map(np.asarray, video_model.params)
+    save_model(tmp_path / "elsewhere", config, params, {"made_by": "another"})
+    assert harvest_jax.load(tmp_path / "elsewhere").digest == video_model.digest
+    changed = params | {"logit_scale": params["logit_scale"] + 1}
+    others = [harvest_jax.Model(config, changed, "a"), image_model]
+    for preprocessing in (Preprocessing(resize="squash"), Preprocessing(mean=(0.5, 0.5, 0.5))):
+        others.append(harvest_jax.Model(dataclasses.replace(config, preprocessing=preprocessing), params, "a"))
+    assert len({model.digest for model in [video_model, *others]}) == 5
+
+
 def test_an_image_model_averages_its_frames_and_cannot_tell_their_order(image_model, files):
     clips = image_model.prepare(files)
     assert clips.shape[1] == 8

@@ -1,14 +1,14 @@
-"""The index file of `harvest search`: what a model made of each video of a folder, and what was seen of the file.
+"""The index file of `harvest search`: the embedding of each video of a folder, and the state of the file it is of.
 
-One safetensors file, so that reading it runs nothing: the tensor `embeddings` float32 [N, D], the tensor `files` (UTF-8
-JSON, one entry a video) and, in the header, what wrote it and a SHA-256 over both.
+One safetensors file, so that reading it runs no code: the tensor `embeddings` float32 [N, D], the tensor `files` (UTF-8
+JSON, one entry a video) and, in the header, the version that wrote it and a SHA-256 over both.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-import uuid
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,33 @@ from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from harvest_jax.errors import ConfigError
+from harvest_jax.files import write_atomically
 from harvest_jax.version import __version__
 
-# Another number where frames are chosen, prepared or embedded in another way. 2: Pillow resizes the whole pictures.
+# The number is raised when frames are chosen, prepared or embedded in another way. 2: Pillow resizes whole pictures.
 KIND, NUMBER = "harvest_jax search index", 2
 FORMAT = f"{KIND} {NUMBER}"
 
 
 class DamagedIndexError(Exception):
-    """A file that is no whole index; the message is the reason."""
+    """The file is not an index, or damaged; the message is the reason."""
 
 
 class OutdatedIndexError(Exception):
-    """An index whose embeddings were made in another way than today's."""
+    """The embeddings in the index were made in another way than this version makes them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One video: `size` and `mtime_ns` of the file when it was read, and its embedding or why there is none."""
+    """One video.
+
+    Attributes:
+      size: bytes of the file when it was read.
+      mtime_ns: its modification time then, in nanoseconds since 1970.
+      embedding: float32 [D], None if the video cannot be read.
+      reason: why it cannot be read.
+    """
 
     size: int
     mtime_ns: int
@@ -42,27 +51,69 @@ class Entry:
     reason: str = ""
 
     def is_of(self, status: os.stat_result) -> bool:
-        """Whether the file is still the one that was read, as far as size and time tell."""
+        """Whether the file still has the size and modification time that it was read with."""
         return (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchIndex:
-    """Entries by path below the folder, and the digest of the model that they are of."""
+    """Entries by path below the folder; `model` is the digest of the model that made them."""
 
     model: str
     entries: dict[str, Entry]
 
 
-@dataclasses.dataclass
-class Changes:
-    """What an update did: numbers of videos; `unreadable` are (path, reason) of those found out now."""
+def default_path(folder: Path) -> Path:
+    """The index file of a folder if --index names none: in the user's cache, by the folder's real path.
 
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    kept: int = 0
-    unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    Raises:
+      ConfigError: the user has no home folder.
+    """
+    real = os.path.realpath(folder)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", os.path.basename(real))[:40] or "root"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        raise ConfigError("there is no home folder to keep the index in: name a file with --index") from None
+    return cache / "harvest_jax" / "search" / f"{name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.safetensors"
+
+
+def open_or_new(path: Path, model: str) -> tuple[SearchIndex, str]:
+    """The index in a file if it can be used with a model, otherwise an empty one.
+
+    A damaged file is renamed to NAME.damaged.
+
+    Args:
+      path: the index file; need not exist.
+      model: digest of the model.
+
+    Returns:
+      the index; and why the file was not used, empty if it was used or did not exist.
+
+    Raises:
+      ConfigError: the file cannot be read.
+    """
+    new = SearchIndex(model, {})
+    try:
+        index = read(path)
+    except OSError as error:
+        raise ConfigError(f"the index {path} cannot be read ({error.strerror}): name another with --index") from error
+    except OutdatedIndexError:
+        return new, f"the index {path} is of another version, which prepared frames differently: it is built again"
+    except DamagedIndexError as error:
+        kept = ""
+        try:
+            aside = path.with_name(path.name + ".damaged")
+            os.replace(path, aside)
+            kept = f"; the old file is now {aside}"
+        except OSError:
+            pass
+        return new, f"warning: the index {path} cannot be used ({error}) and is built again{kept}"
+    if index is None:
+        return new, ""
+    if index.model != model:
+        return new, f"the index {path} is of another model: it is built again"
+    return index, ""
 
 
 def read(path: Path) -> SearchIndex | None:
@@ -70,7 +121,7 @@ def read(path: Path) -> SearchIndex | None:
 
     Raises:
       DamagedIndexError: cut, altered, or another kind of file.
-      OutdatedIndexError: made by a version that prepared or embedded frames differently.
+      OutdatedIndexError: written by a version that prepared or embedded frames differently.
       OSError: it cannot be read.
     """
     if not path.exists():
@@ -81,12 +132,12 @@ def read(path: Path) -> SearchIndex | None:
             if header.get("format") != FORMAT and header.get("format", "").startswith(f"{KIND} "):
                 raise OutdatedIndexError(header["format"])
             if header.get("format") != FORMAT:
-                raise DamagedIndexError(f"it is no file of the kind {FORMAT!r}")
+                raise DamagedIndexError(f"it is not a {FORMAT!r}")
             embeddings, files = file.get_tensor("embeddings"), file.get_tensor("files").tobytes()
         if header["sha256"] != _digest(header["model"], embeddings, files):
             raise DamagedIndexError("its content was altered")
         entries = _entries(json.loads(files), embeddings)
-        if header["version"] != __version__:  # another decoder may read what this one could not
+        if header["version"] != __version__:  # this version may read videos that the other could not
             entries = {name: entry for name, entry in entries.items() if entry.embedding is not None}
         return SearchIndex(header["model"], entries)
     except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -94,10 +145,10 @@ def read(path: Path) -> SearchIndex | None:
 
 
 def write(path: Path, index: SearchIndex) -> None:
-    """Write the file; a reader finds the old one or the whole new one.
+    """Write the file; a reader finds either the old one or the complete new one.
 
     Raises:
-      OSError: it cannot be written; the old one is still there.
+      OSError: it cannot be written; the old file is unchanged.
     """
     rows: list[np.ndarray] = []
     files: list[list[Any]] = []
@@ -106,24 +157,13 @@ def write(path: Path, index: SearchIndex) -> None:
         if entry.embedding is not None:
             rows.append(entry.embedding)
         files.append([name, entry.size, entry.mtime_ns, row, entry.reason])
-    # Names that are not UTF-8 reach Python as lone surrogates, which only escaped JSON can carry.
+    # Python holds names that are not UTF-8 with lone surrogates, which JSON can hold only in escaped form.
     text = json.dumps(files, ensure_ascii=True).encode()
     embeddings = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
     digest = _digest(index.model, embeddings, text)
     header = {"format": FORMAT, "version": __version__, "model": index.model, "sha256": digest}
     content = save({"embeddings": embeddings, "files": np.frombuffer(text, np.uint8)}, header)
-    # A name of its own for each writer: two searches at a time must not write into one scratch file. (tempfile would
-    # hide the index of a shared folder from everyone else.)
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        with open(scratch, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    write_atomically(path, content)
 
 
 def _digest(model: str, embeddings: np.ndarray, files: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The videos of a folder, and an index brought up to date with them: new and changed ones embedded, others let go."""
+"""The videos of a folder, and an index brought up to date with them."""
 
 import collections
 import dataclasses
@@ -16,37 +16,42 @@ from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.errors import DataError
 from harvest_jax.pixels.square import prepare_clip
-from harvest_jax.search.index import Changes, Entry, SearchIndex
+from harvest_jax.search.index import Entry, SearchIndex
+from harvest_jax.terminal import Progress
 
-# The second kind no decoder of ours opens, but who searches a folder of them should learn why nothing is found.
+# The decoder does not open files of the second kind. They are listed as not readable, so that the reason is seen.
 _READ = (".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".gif", ".3gp", ".3g2", ".mj2")
 _NOT_READ = (".mpg", ".mpeg", ".m2ts", ".mts", ".ogv", ".wmv", ".flv")
 SUFFIXES = frozenset((*_READ, *_NOT_READ))
 BATCH = 16  # clips embedded at a time
-SAVE_EVERY = 60.0  # seconds: what a killed search loses at most
-# Reasons that lie not in the file's content but in how it was found: such a file is tried again each time.
-_PASSING = ("not found", "cannot be opened")
+SAVE_EVERY = 60.0  # seconds between two savings of the index: a killed search loses at most this much work
+# Reasons that do not lie in the file's content. Such a file is tried again in each search.
+_TRANSIENT = ("not found", "cannot be opened")
 
 
 @runtime_checkable
 class VideoModel(Protocol):
-    """What is asked of a model; `harvest_jax.load` gives one."""
+    """What the index needs of a model; `harvest_jax.load` returns one."""
 
     config: Any
 
     @property
     def num_frames(self) -> int:
-        """Frames the model looks at."""
+        """Frames taken of a clip."""
 
     def encode_clips(self, clips: UInt8[np.ndarray, "b t s s 3"]) -> Float[np.ndarray, "b d"]:
         """Embeddings, L2-normalised."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """The videos of a folder: status by path below it, sorted, and what was passed by.
+class FolderVideos:
+    """The videos of a folder.
 
-    `links`: those not followed. `closed`: folders that could not be listed, with the reason.
+    Attributes:
+      root: the folder's real path.
+      videos: status of each video by its path below the folder, sorted.
+      links: links that were not followed.
+      closed: "path: reason" of folders that cannot be listed.
     """
 
     root: str
@@ -55,10 +60,22 @@ class Found:
     closed: list[str]
 
 
-def find_videos(folder: Path) -> Found:
-    """Every file below the folder whose name ends like a video's; hidden ones (`.name`) and their folders are left out.
+@dataclasses.dataclass
+class UpdateCounts:
+    """What an update did: numbers of videos; `unreadable` are (path, reason) of those tried in this update."""
 
-    Links to files are followed if they stay in the folder, links to folders never (they could lead out, or round).
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    kept: int = 0
+    unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+def find_videos(folder: Path) -> FolderVideos:
+    """Every file below the folder whose name ends like a video's; hidden files and folders (`.name`) are skipped.
+
+    Links to files are followed if they stay in the folder. Links to folders are not followed: they could lead out of
+    the folder or in a circle.
 
     Raises:
       DataError: no such folder, or it cannot be listed.
@@ -92,21 +109,21 @@ def find_videos(folder: Path) -> Found:
                 continue
             try:
                 status = os.stat(path)
-            except OSError:  # gone since it was listed, or a link to nothing
+            except OSError:  # removed since it was listed, or a broken link
                 continue
             if stat.S_ISREG(status.st_mode):
                 videos[relative] = status
-    return Found(root, dict(sorted(videos.items())), sorted(links), sorted(closed))
+    return FolderVideos(root, dict(sorted(videos.items())), sorted(links), sorted(closed))
 
 
 def update(
     index: SearchIndex,
-    found: Found,
+    found: FolderVideos,
     model: VideoModel,
     workers: int,
     save: Callable[[SearchIndex], None],
-    report: Callable[[int, int], None] = lambda done, total: None,
-) -> Changes:
+    report: Progress,
+) -> UpdateCounts:
     """Bring the index's entries up to date, in place.
 
     Args:
@@ -114,41 +131,41 @@ def update(
       found: the folder's videos now.
       model: embeds them.
       workers: processes that decode.
-      save: called with the index after changes: once a minute, at the end, and when it ends early.
-      report: called with the numbers of videos decoded and to be decoded.
+      save: called with the index after changes: once a minute, at the end, and when the update is interrupted.
+      report: called with the number of videos decoded, the number to be decoded, and no note.
     """
-    changes = Changes()
+    counts = UpdateCounts()
     for name in [name for name in index.entries if name not in found.videos]:
         del index.entries[name]
-        changes.removed += 1
+        counts.removed += 1
     todo = []
     for name, status in found.videos.items():
         entry = index.entries.get(name)
-        if entry is not None and entry.is_of(status) and not entry.reason.startswith(_PASSING):
-            changes.kept += 1
+        if entry is not None and entry.is_of(status) and not entry.reason.startswith(_TRANSIENT):
+            counts.kept += 1
         else:
-            changes.added += entry is None
-            changes.changed += entry is not None
+            counts.added += entry is None
+            counts.changed += entry is not None
             todo.append(name)
-    saved, dirty = time.monotonic(), changes.removed > 0
+    saved, dirty = time.monotonic(), counts.removed > 0
     try:
         for entries in _embed(todo, found, model, workers, report):
             index.entries.update(entries)
             dirty = True
-            changes.unreadable += [(name, entry.reason) for name, entry in entries.items() if entry.embedding is None]
+            counts.unreadable += [(name, entry.reason) for name, entry in entries.items() if entry.embedding is None]
             if time.monotonic() - saved > SAVE_EVERY:
                 save(index)
                 saved, dirty = time.monotonic(), False
-    finally:  # an interrupted search keeps what it has
+    finally:  # an interrupted search keeps its work
         if dirty:
             save(index)
-    return changes
+    return counts
 
 
 def _embed(
-    names: list[str], found: Found, model: VideoModel, workers: int, report: Callable[[int, int], None]
+    names: list[str], found: FolderVideos, model: VideoModel, workers: int, report: Progress
 ) -> Iterator[dict[str, Entry]]:
-    """The new entries, some at a time. A file's status is from before it was read: a later change is seen next time."""
+    """The new entries, a batch at a time. Their status was read before the file, so a later change is noticed."""
     if not names:
         return
     waiting: dict[str, np.ndarray] = {}
@@ -164,14 +181,14 @@ def _embed(
                 rejected[name] = Entry(status.st_size, status.st_mtime_ns, None, frames.reason)
             else:
                 waiting[name] = prepare_clip(frames, model.num_frames, size, resize)
-            report(done, len(names))
+            report(done, len(names), "")
             if len(waiting) == BATCH:
                 yield rejected | _entries(waiting, found, model)
                 waiting, rejected = {}, {}
     yield rejected | _entries(waiting, found, model)
 
 
-def _entries(clips: dict[str, np.ndarray], found: Found, model: VideoModel) -> dict[str, Entry]:
+def _entries(clips: dict[str, np.ndarray], found: FolderVideos, model: VideoModel) -> dict[str, Entry]:
     if not clips:
         return {}
     rows = np.asarray(model.encode_clips(np.stack(list(clips.values()))), np.float32)
