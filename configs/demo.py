@@ -1,8 +1,8 @@
-r"""The demo's training: a small image CLIP learns to see time while nine of ten patches are dropped.
+r"""The demo's training: a small image CLIP becomes a video model while nine of ten video patches are dropped.
 
     harvest demo --workdir runs/demo            # makes the clips, then trains with this config
-    harvest train --config configs/demo.py --workdir runs/demo/longer \\
-        --config.data.shards=runs/demo/shards --config.model.init_from=harvest_jax/demo/data/image_clip \\
+    harvest train --config demo --workdir runs/demo/longer \
+        --config.data.shards=runs/demo/shards --config.model.init_from=harvest_jax/demo/data/image_clip \
         --config.train.steps=2400               # longer
 
 Hardware: 2 CPU cores, about 4 minutes (64 clips a step). Expect: the choice between a motion and its reverse goes from
@@ -16,14 +16,14 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """Differences from `base`."""
+    """`base` with the demo's changes."""
     config = base.get_config()
     config.model.size = "demo"
     config.model.dtype = "float32"  # a CPU gains nothing from bfloat16
     config.model.temporal_init = "ramp"
     config.model.decoder_layers = 2
     config.text.length = 16
-    config.data.min_scale = 1.0  # positions are what the captions are about: no crops
+    config.data.min_scale = 1.0  # the captions name positions and directions: no crops
     config.data.crop = "center"
     config.data.prefetch = 8
     config.train.steps = 1200

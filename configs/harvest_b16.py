@@ -1,13 +1,12 @@
-r"""Post-pretraining of CLIP ViT-B/16 on WebVid-10M or a set of its kind: the method's main setting.
+r"""Post-pretraining of CLIP ViT-B/16 on WebVid-10M or a similar set: the method's main setting.
 
-    harvest train --config configs/harvest_b16.py --workdir runs/b16 \\
+    harvest train --config harvest_b16 --workdir runs/b16 \
         --config.data.shards=shards/webvid --config.model.init_from=weights/clip_b16
 
-Hardware: 8 GPUs with 40 GB or more, or a TPU slice of 8 chips and up (`launch/`). 10 passes over 10.7 M clips at batch
-1,024 are 104,000 steps; the paper reports under a day on 8 GPUs. What to expect of this code on a given machine has
-not been measured yet at this size. Values follow InternVideo's nearest public preset (docs/method.md); where the
-paper's own are unknown they are our choice: bfloat16 instead of float16, captions cut at 32 tokens, start and end
-tokens never masked.
+Hardware: 8 GPUs with 40 GB or more, or a TPU slice of at least 8 chips (`launch/`). 10 passes over 10.7 M clips at
+batch 1,024 are 104,000 steps; the paper reports less than a day on 8 GPUs. This code has not been measured at this
+size yet. The values follow InternVideo's nearest public preset (docs/method.md). Where the paper's values are unknown
+they are our choice: bfloat16 instead of float16, captions cut at 32 tokens, start and end tokens never masked.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +15,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """Differences from `base`."""
+    """`base` with the changes for this setting."""
     config = base.get_config()
     config.model.size = "B/16"
     config.model.remat = "dots"  # a third of the memory for 1 % more arithmetic (docs/performance.md)

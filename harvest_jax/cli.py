@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from harvest_jax.arguments import Parser
 from harvest_jax.errors import HarvestError
 from harvest_jax.version import __version__
 
@@ -28,9 +29,9 @@ COMMANDS = {
 }
 
 
-def build_parser(command: str | None) -> argparse.ArgumentParser:
+def build_parser(command: str | None) -> Parser:
     """The parser with every command's one-line help; only `command` gets its arguments (and its imports)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="harvest",
         description="Turn CLIP into a video-language model by a short post-pretraining on captioned videos.",
         epilog="'harvest COMMAND --help' explains each command.",
@@ -43,7 +44,6 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
         )
         subparser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
         if name == command:
@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = [word for word in argv if not word.startswith("--config.")]
     command = next((word for word in argv if not word.startswith("-")), None)
     parser = build_parser(command)
+    for override in overrides:
+        if "=" not in override:
+            parser.error(f"--config.{override} has no value: write --config.{override}=VALUE")
     args = parser.parse_args(argv)
     if overrides and not hasattr(args, "overrides"):
         parser.error(f"harvest {args.command} takes no --config.{overrides[0]}")

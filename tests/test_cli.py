@@ -42,10 +42,18 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "COMMAND"),
-        (["dance"], "invalid choice: 'dance'"),
+        ([], "\n    train  "),
+        (["bench"], "\n    loader  "),
+        (["dance"], "unknown command dance (choose from demo, shards, "),
+        (["trian"], "unknown command trian (did you mean train?)"),
+        (["weights", "improt", "x"], "unknown command improt (did you mean import?)"),
         (["demo"], "--workdir"),
-        (["demo", "--workdir", "x", "--setps", "3"], "unrecognized arguments: --setps 3"),
+        (["demo", "--workdir", "x", "--setps", "3"], "unrecognized arguments: --setps (did you mean --steps?)"),
+        (["train", "--validate-olny"], "unrecognized arguments: --validate-olny (did you mean --validate_only?)"),
+        (["search", "--topp", "3", "words"], "unrecognized arguments: --topp (did you mean --top?)"),
+        (["search", "--modle=x", "words"], "unrecognized arguments: --modle (did you mean --model?)"),
+        (["eval", "-model", "x"], "unrecognized arguments: -model (did you mean --model?)"),
+        (["inspect", "x", "--config.a"], "--config.a has no value: write --config.a=VALUE"),
         (["inspect", "x", "--config.a=1"], "harvest inspect takes no --config.a=1"),
     ],
 )
@@ -54,6 +62,24 @@ def test_wrong_words_end_with_two(arguments, message, capsys):
         cli.main(arguments)
     assert done.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--validate-only", "--validate_only"])
+def test_hyphens_in_flags_are_underscores(flag, tmp_path, capsys):
+    words = ["train", "--config", "base", "--workdir", str(tmp_path), flag, "--config.data.shards=" + str(tmp_path)]
+    assert cli.main(words) in (2, 3)  # understood: what is wrong is the folder
+    assert "usage" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_a_commands_arguments_need_no_slow_import(command):
+    script = (
+        "import sys; from harvest_jax.cli import build_parser\n"
+        f"build_parser({command!r})\n"
+        "print([name for name in ('jax', 'numpy', 'av', 'pyarrow', 'ml_collections') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_mistakes_are_one_line_and_debug_shows_more(tmp_path, capsys):

@@ -7,19 +7,24 @@ class Fields:
     optimizer: OptimizerFields  # a dataclass: a group of fields
 """
 
+import ast
 import dataclasses
 import difflib
 import math
+import types
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
 from harvest_jax.errors import ConfigError
+from harvest_jax.terminal import printable
 
 Fields = TypeVar("Fields")
 
+_SHOWN = 80  # characters of a value that a message shows
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
 
 
@@ -42,7 +47,8 @@ def build(cls: type[Fields], values: Mapping[str, Any] | ConfigDict) -> Fields:
     """One dataclass from one mapping, checked against its annotations.
 
     Known annotations: bool, int, float (whole numbers are taken too), str, Literal of texts,
-    `Annotated[number, Range]`, `tuple[X, ...]`, `tuple[X, Y]`, and dataclasses for groups.
+    `Annotated[number, Range]`, `tuple[X, ...]`, `tuple[X, Y]`, `str | tuple[str, ...]` (a text that is a Python list of
+    texts means that list, so that the command line can give one), and dataclasses for groups.
 
     Raises:
       ConfigError: one message that names every unknown, missing or unusable field.
@@ -54,19 +60,33 @@ def build(cls: type[Fields], values: Mapping[str, Any] | ConfigDict) -> Fields:
     return typing.cast(Fields, built)
 
 
-def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The message for a field that does not exist, with the nearest one that does."""
+def literal(text: str) -> Any:
+    """The list, tuple, number or text that a Python literal means.
+
+    Raises:
+      ValueError: it is no literal.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in regular expressions: 'text/\\d'
+            return ast.literal_eval(text)
+    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"no Python literal: {error}") from error
+
+
+def _unknown_field(name: str, known: Iterable[str], prefix: str) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"unknown field {prefix}{name}" + (f" (did you mean {prefix}{near[0]}?)" if near else "")
+    hint = f" (did you mean {prefix}{near[0]}?)" if near else ""
+    return f"unknown field {prefix}{printable(name, _SHOWN)}{hint}"
 
 
 def _build(cls: type, values: Any, prefix: str, faults: list[str]) -> Any:
     if not isinstance(values, Mapping | ConfigDict):
-        faults.append(f"{prefix.removesuffix('.')} is a group of fields, not {values!r}")
+        faults.append(f"{prefix.removesuffix('.') or 'the config'} is a group of fields, not {_shown(values)}")
         return None
     hints = typing.get_type_hints(cls, include_extras=True)
     names = [field.name for field in dataclasses.fields(cls)]
-    faults += [unknown_field(str(key), names, prefix) for key in values if key not in names]
+    faults += [_unknown_field(str(key), names, prefix) for key in values if key not in names]
     kwargs: dict[str, Any] = {}
     for name in names:
         if dataclasses.is_dataclass(hints[name]):
@@ -92,28 +112,73 @@ def _checked(hint: Any, value: Any) -> Any:
         value = _checked(arguments[0], value)
         for limit in arguments[1:]:
             if not limit.low <= value <= limit.high:  # also refuses NaN
-                raise _Fault(f"={value} is outside {limit}")
+                raise _Fault(f"={_shown(value)} is outside {limit}")
         return value
     if origin is typing.Literal:
         if value not in arguments:
             near = difflib.get_close_matches(str(value), arguments, n=1)
             hint_text = f" (did you mean {near[0]}?)" if near else ""
-            raise _Fault(f"={value!r} is none of {', '.join(map(str, arguments))}{hint_text}")
+            raise _Fault(f"={_shown(value)} is none of {', '.join(map(str, arguments))}{hint_text}")
         return value
+    if origin is types.UnionType:
+        return _checked_text_or_list(value)
     if origin is tuple:
         return _checked_tuple(arguments, value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise _Fault(f"={_shown(value)} is too large") from error
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise _Fault(f": expected {_WORDS[hint]}, got {value!r}")
+        hint_text = f" (write {whole})" if hint is int and (whole := _whole(value)) is not None else ""
+        raise _Fault(f": expected {_WORDS[hint]}, got {_shown(value)}{hint_text}")
     return value
 
 
+def _checked_text_or_list(value: Any) -> str | tuple[str, ...]:
+    """`str | tuple[str, ...]`."""
+    if isinstance(value, str):
+        try:
+            found = literal(value.strip())
+        except ValueError:
+            return value
+        return _checked_text_or_list(found) if isinstance(found, list | tuple) else value
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    raise _Fault(f": expected a text or a list of texts, got {_shown(value)}")
+
+
 def _checked_tuple(arguments: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    if isinstance(value, str | bytes) or not isinstance(value, list | tuple):
-        raise _Fault(f": expected a list, got {value!r}")
+    if not isinstance(value, list | tuple):
+        raise _Fault(f": expected a list, got {_shown(value)}{_as_list(arguments[0], value)}")
     if arguments[-1] is ...:
         return tuple(_checked(arguments[0], part) for part in value)
     if len(value) != len(arguments):
-        raise _Fault(f": expected {len(arguments)} values, got {value!r}")
+        raise _Fault(f": expected {len(arguments)} values, got {_shown(value)}")
     return tuple(_checked(kind, part) for kind, part in zip(arguments, value, strict=True))
+
+
+def _as_list(hint: Any, value: Any) -> str:
+    """The advice to write a list of one, where the value could stand in it."""
+    try:
+        _checked(hint, value)
+    except _Fault:
+        return ""
+    return f" (write ({_shown(value)},))"
+
+
+def _whole(value: Any) -> int | None:
+    """The whole number that a text such as "1e6" or the number 3.0 stands for."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number.is_integer() and abs(number) < 1e15 and not isinstance(value, bool) else None
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: short and printable."""
+    try:
+        return printable(repr(value), _SHOWN)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists in lists without end
+        return f"a {type(value).__name__} that is too large to show"

@@ -73,7 +73,7 @@ class TrainFields:
 
     steps: _Steps
     batch_size: Annotated[int, Range(1, 10**7)]
-    accumulate: Annotated[int, Range(1)]
+    accumulate: Annotated[int, Range(1, 10**7)]
     learning_rate: Annotated[float, Range(0, 10)]
     warmup_steps: Annotated[int, Range(0, 10**9)]
     weight_decay: Annotated[float, Range(0, 10)]
@@ -83,11 +83,11 @@ class TrainFields:
     clip_norm: Annotated[float, Range(0)]
     contrastive_loss: Literal["softmax", "sigmoid"]
     contrastive_weight: Annotated[float, Range(0, 1e6)]
-    loss_chunk: Annotated[int, Range(0)]
+    loss_chunk: Annotated[int, Range(0, 10**7)]
     mlm_weight: Annotated[float, Range(0, 1e6)]
-    unmasked_steps: Annotated[int, Range(0)]
+    unmasked_steps: Annotated[int, Range(0, 10**9)]
     unmasked_learning_rate: Annotated[float, Range(0, 10)]
-    unmasked_accumulate: Annotated[int, Range(1)]
+    unmasked_accumulate: Annotated[int, Range(1, 10**7)]
     lr_multipliers: tuple[tuple[str, Annotated[float, Range(0, sys.float_info.max)]], ...]
     log_every: _Steps
     save_every: _Steps
@@ -98,7 +98,7 @@ class TrainFields:
 class MeshFields:
     """`config.mesh`."""
 
-    data: int
+    data: Annotated[int, Range(-1, 10**6)]
     fsdp: Annotated[int, Range(1, 10**6)]
 
 
@@ -132,7 +132,7 @@ def _contradictions(config: RunConfig) -> list[str]:
     for pattern, _ in train.lr_multipliers:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             faults.append(f"train.lr_multipliers: {pattern!r} is not a regular expression: {error}")
     folders, weights = data.folders, data.weights
     if weights and len(weights) != len(folders):
@@ -141,8 +141,8 @@ def _contradictions(config: RunConfig) -> list[str]:
         faults.append(f"data.shards={data.shards!r} names an empty folder between its commas")
     if len(set(folders)) < len(folders):
         faults.append(f"data.shards={data.shards!r} names a folder twice: give it a larger share by data.weights")
-    if mesh.data != -1 and mesh.data < 1:
-        faults.append(f"mesh.data={mesh.data} must be -1 (all devices) or at least 1")
+    if mesh.data == 0:
+        faults.append("mesh.data=0 must be -1 (all devices) or at least 1")
     if train.mlm_weight and text.mask_ratio and not model.decoder_layers:
         faults.append("train.mlm_weight is not 0 but model.decoder_layers=0 builds no decoder: set one of them")
     if not (train.contrastive_weight or train.mlm_weight):
@@ -169,4 +169,4 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
       ConfigError: file missing or broken, unknown field, value of the wrong type or out of range.
     """
-    return check(load_dict(path, overrides))
+    return check(load_dict(path, overrides, "training"))

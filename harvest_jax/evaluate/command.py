@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from harvest_jax.evaluate.settings import check
     from harvest_jax.evaluate.tasks import evaluate
 
-    settings = check(load_dict(args.config, args.overrides))
+    settings = check(load_dict(args.config, args.overrides, "evaluation"))
     if args.out is not None:  # found out now, not after an hour
         if args.out.is_dir():
             raise ConfigError(f"--out {args.out} is a folder: name a file")

