@@ -191,11 +191,11 @@ def enlarge(shards: Path, folder: Path, count: int) -> Path:
 
 def soak(shards: Path, arguments: argparse.Namespace) -> dict:
     """Memory of all processes, minute by minute."""
-    from harvest_jax.bench.processes import resident_bytes
     from harvest_jax.config import files as config_files
     from harvest_jax.config import run as run_config
     from harvest_jax.input.pipeline import training_batches
     from harvest_jax.input.tokenizer import Tokenizer
+    from harvest_jax.machine import resident_bytes
 
     overrides = [f"data.shards={shards}", f"train.batch_size={arguments.batch}", "data.workers=1"]
     run = run_config.load(str(config_files.config_file("harvest_b16.py")), overrides)

@@ -22,9 +22,9 @@ from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
 from harvest_jax.model import blocks
 from harvest_jax.plan.chips import GIB
-from harvest_jax.plan.command import plan
-from harvest_jax.plan.gpu import compiler_is_here
-from harvest_jax.plan.hardware import parse_topology
+from harvest_jax.plan.gpu_target import compiler_is_here
+from harvest_jax.plan.planning import plan
+from harvest_jax.plan.topology import parse_topology
 from harvest_jax.train.initialise import model_config
 
 CONFIG = "harvest_b16.py"

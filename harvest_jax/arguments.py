@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False} | settings)
         self._commands: Any = None
 
-    def add_subparsers(self, **settings: Any) -> Any:  # type: ignore[override]
+    def add_subparsers(self, **settings: Any) -> Any:
         """As in `argparse`; the commands' parsers are of this class."""
         self._commands = super().add_subparsers(**settings)
         return self._commands

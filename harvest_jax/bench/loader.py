@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from harvest_jax.bench.bare import bare_rates
-from harvest_jax.bench.processes import cpu_seconds, resident_bytes
+from harvest_jax.bench.loader_limits import limit_rates
 from harvest_jax.bench.step import versions
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.input.batches import num_workers
 from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.machine import available_cores, cpu_seconds, resident_bytes
 from harvest_jax.train.initialise import model_config
 from harvest_jax.train.loop import ON_DEVICE
 from harvest_jax.train.mesh import make_mesh, put_batch
@@ -24,8 +24,8 @@ from harvest_jax.train.mesh import make_mesh, put_batch
 def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
     """Draw batches as `harvest train` does, put them on the devices, and do nothing else with them.
 
-    The limits (bare.py) are measured on as many processes as the loader has cores: half of the time before it, half
-    after; of a mixture on its first set.
+    The limits (loader_limits.py) are measured on as many processes as the loader has cores, half of the time before it
+    and half after it; for a mixture on its first set.
 
     Args:
       run: the checked config; `data`, the shapes of `model` and `text`, `train.batch_size` and `mesh` matter.
@@ -42,19 +42,19 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
         raise ConfigError("--shards is missing: a folder written by `harvest shards`")
     config = model_config(run)
     mesh = make_mesh(run.mesh, run.train.batch_size)
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     workers = num_workers(run.data.workers)
     if workers:
         cores = min(cores, workers)
-    bare = functools.partial(
-        bare_rates, run.data.folders[0], run.data.split, run.model.num_frames, cores, seconds=seconds / 2
+    limits = functools.partial(
+        limit_rates, run.data.folders[0], run.data.split, run.model.num_frames, cores, seconds=seconds / 2
     )
 
     began = time.perf_counter()
     tokenizer = Tokenizer(config.text.vocab_size)
     batches = training_batches(run, config.video.image_size, config.video.patch_size, tokenizer, 0, 1)
     opened = time.perf_counter() - began
-    before = bare()
+    before = limits()
 
     def draw() -> dict[str, np.ndarray]:
         batch = {name: array for name, array in next(batches).items() if name in ON_DEVICE}
@@ -78,7 +78,7 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
 
     size = run.train.batch_size
     rate = count * size / elapsed
-    limit, reading = np.mean([before, bare()], axis=0).tolist()
+    limit, reading = np.mean([before, limits()], axis=0).tolist()
     video = config.video
     return {
         "clips_per_s": rate,

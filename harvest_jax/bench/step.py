@@ -15,6 +15,7 @@ from harvest_jax.bench.flops import step_flops
 from harvest_jax.bench.matmul import matmul_rate
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
+from harvest_jax.machine import available_cores, available_memory
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import Tree, partition
 from harvest_jax.train.initialise import parameters_at_random
@@ -51,9 +52,9 @@ def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile:
     with _memory_errors(run):
         compiled, seconds = _compile(program)
         needed = _compiled_bytes(compiled) * len(jax.local_devices())
-        if jax.default_backend() == "cpu" and needed > _free_host_bytes():  # it would be killed without a word
+        if jax.default_backend() == "cpu" and needed > available_memory():  # it would be killed without a word
             raise ConfigError(
-                _too_large(run, f"the step needs {needed / 1e9:.1f} GB, {_free_host_bytes() / 1e9:.1f} are free")
+                _too_large(run, f"the step needs {needed / 1e9:.1f} GB, {available_memory() / 1e9:.1f} are free")
             )
         state, frozen = start(program)
         batch = meshes.put_batch(random_batch(run, program.config), program.mesh)
@@ -130,7 +131,7 @@ def _about(program: TrainProgram) -> dict[str, Any]:
     return {
         "device": device.device_kind,
         "devices": program.mesh.size,
-        "host_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "host_cores": available_cores(),
         "model": config.name,
         "batch": run.train.batch_size,
         "keep_ratio": run.model.keep_ratio,
@@ -177,16 +178,6 @@ def _peak_bytes(compiled: Any) -> tuple[int, str]:
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
     known = [peak for peak in peaks if peak]
     return (max(known), "device memory_stats") if known else (_compiled_bytes(compiled), "compiled memory_analysis")
-
-
-def _free_host_bytes() -> float:
-    """Memory that a process may still take, as Linux estimates it; infinite where that is not said."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return float("inf")
-    found = [1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else float("inf")
 
 
 @contextmanager

@@ -17,9 +17,9 @@ import numpy as np
 from harvest_jax.bench.flops import step_flops
 from harvest_jax.config.run import MeshFields, RunConfig
 from harvest_jax.plan.collectives import Collective
-from harvest_jax.plan.compiled import Memory, Plan
-from harvest_jax.plan.cost import Cost
 from harvest_jax.plan.hlo import Array
+from harvest_jax.plan.program_cost import ProgramCost
+from harvest_jax.plan.resources import DeviceMemory, StepResources
 from harvest_jax.train.program import DTYPES, TrainProgram, train_program
 
 IN_FLIGHT = 2  # batches on the device: the one in use and the next
@@ -27,7 +27,7 @@ WORKING = 4  # arrays as large as the largest of a layer's kept ones that are al
 PROBE = 11  # clips that are traced to count what is kept for each; no other axis of a model has this length
 
 
-def analytic_plan(program: TrainProgram, all_patches: bool = False) -> Plan:
+def analytic_resources(program: TrainProgram, all_patches: bool = False) -> StepResources:
     """Estimate a run's step on GPUs.
 
     Args:
@@ -49,7 +49,7 @@ def analytic_plan(program: TrainProgram, all_patches: bool = False) -> Plan:
         + math.ceil(batch / pieces) * (kept + WORKING * largest)
         + contrastive_bytes(run, program.config.video.embed_dim, count)
     )
-    memory = Memory(arguments, state, state, int(temporaries), 0, int(arguments + temporaries))
+    memory = DeviceMemory(arguments, state, state, int(temporaries), 0, int(arguments + temporaries))
     flops = step_flops(run, program.config, all_patches)
     arithmetic = (flops["total"] + flops["recomputed"]) * batch
     traffic = (
@@ -59,7 +59,7 @@ def analytic_plan(program: TrainProgram, all_patches: bool = False) -> Plan:
         + 3.0 * pieces * copies  # weights are read forward and twice backward
         + inputs
     )
-    return Plan(memory, Cost(arithmetic, arithmetic, traffic), communication(program, pieces), "analytic")
+    return StepResources(memory, ProgramCost(arithmetic, arithmetic, traffic), communication(program, pieces))
 
 
 def _anywhere(run: RunConfig) -> RunConfig:

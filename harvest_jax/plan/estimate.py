@@ -5,9 +5,9 @@ import re
 from typing import Any
 
 from harvest_jax.plan.chips import Chip, received_per_second
-from harvest_jax.plan.compiled import Plan
-from harvest_jax.plan.cost import Kernel
-from harvest_jax.plan.hardware import Topology
+from harvest_jax.plan.program_cost import Kernel
+from harvest_jax.plan.resources import StepResources
+from harvest_jax.plan.topology import Topology
 
 ONE_BY_ONE = (
     "kernels one after another, each at the chip's public peak of arithmetic or of memory traffic, whichever takes it "
@@ -17,6 +17,7 @@ TOGETHER = (
     "arithmetic, memory traffic and network each at the chip's public peak and wholly at the same time: a real step "
     "takes much longer; the input is always there"
 )
+SHORTEST_MS = 1.0  # below it, starting the kernels takes longer than what they do, and an estimate means nothing
 SHOWN = 20  # kinds of kernels that a plan lists
 _LOOPS = "while/body|closed_call|eval_jaxpr|checkpoint|rematted_computation"
 _WRAPPERS = re.compile(rf"jit\(<unnamed function>\)/|(?:{_LOOPS})/")
@@ -51,20 +52,20 @@ class Estimate:
         return {"step_ms": round(self.step_ms, 4), "bound_by": self.bound_by, **figures, "assumes": self.assumes}
 
 
-def estimate(plan: Plan, topology: Topology, batch_size: int, slower: float = 1.0) -> Estimate | None:
+def estimate(step: StepResources, topology: Topology, batch_size: int, slower: float = 1.0) -> Estimate | None:
     """None for a CPU, of which no figures are kept.
 
     Args:
-      plan: a step.
-      topology: where.
+      step: what it takes of one device.
+      topology: the devices.
       batch_size: clips on all devices together.
       slower: measured time over estimated time of a run on such a chip; all times are multiplied by it.
     """
     chip = topology.chip
     if chip is None:
         return None
-    cost = plan.cost
-    received = sum(one.count * one.received for one in plan.collectives)
+    cost = step.cost
+    received = sum(one.count * one.received for one in step.collectives)
     whole = Kernel("", 1, cost.flops, cost.bf16_flops, cost.bytes)
     compute, memory = _seconds(whole, chip)
     waited = (one for one in cost.kernels if not one.meanwhile)
@@ -76,13 +77,13 @@ def estimate(plan: Plan, topology: Topology, batch_size: int, slower: float = 1.
     return Estimate(compute_ms, memory_ms, network_ms, kernels_ms, clips_per_s, assumes)
 
 
-def longest_kernels(plan: Plan, topology: Topology, slower: float = 1.0) -> list[dict[str, Any]]:
+def longest_kernels(step: StepResources, topology: Topology, slower: float = 1.0) -> list[dict[str, Any]]:
     """Where the estimated time goes: kernels of one origin together (those of all layers, say), the longest first."""
     chip = topology.chip
     if chip is None:
         return []
     groups: dict[str, dict[str, Any]] = {}
-    for one in plan.cost.kernels:
+    for one in step.cost.kernels:
         if one.meanwhile:
             continue
         name = _WRAPPERS.sub("", one.source)

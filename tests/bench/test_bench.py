@@ -101,7 +101,7 @@ def test_more_memory_than_the_host_has_is_refused_before_it_is_taken(small_model
     )
     compiled = SimpleNamespace(memory_analysis=lambda: sizes)
     monkeypatch.setattr(bench, "_compile", lambda program: (compiled, {}))
-    monkeypatch.setattr(bench, "_free_host_bytes", lambda: 5e9)
+    monkeypatch.setattr(bench, "available_memory", lambda: 5e9)
     monkeypatch.setattr(bench, "start", lambda program: pytest.fail("memory was taken"))
     code, said = fails_with(capsys, "--batch", "24", "--config.model.remat=none")
     assert code == 2

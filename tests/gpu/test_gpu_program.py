@@ -8,9 +8,9 @@ import pytest
 from harvest_jax.bench.flops import step_flops
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
-from harvest_jax.plan.compiled import compile_plan
-from harvest_jax.plan.gpu import COMPILER_OPTIONS, compiler_is_here
-from harvest_jax.plan.hardware import devices, parse_topology
+from harvest_jax.plan.compiled import compiled_resources
+from harvest_jax.plan.gpu_target import COMPILER_OPTIONS, compiler_is_here
+from harvest_jax.plan.topology import devices, parse_topology
 from harvest_jax.train.program import train_program
 
 pytestmark = [
@@ -52,7 +52,7 @@ def test_attention_is_one_kernel_in_all_towers_and_layers_are_no_loop(fields, al
 
 def test_memory_and_arithmetic_of_the_compiled_step():
     one = program("h200:1")
-    plan = compile_plan(one)
+    plan = compiled_resources(one)
     flops = step_flops(one.run, one.config)["total"] * BATCH
     assert flops < plan.cost.flops < 1.02 * flops  # attention's scores are made again by its kernel
     stacked = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one.state))
@@ -64,7 +64,7 @@ def test_memory_and_arithmetic_of_the_compiled_step():
 
 
 def test_no_collective_grows_with_the_square_of_the_batch():
-    plan = compile_plan(program("h100:8", "mesh.fsdp=2", "train.loss_chunk=8", "model.keep_ratio=0.25"))
+    plan = compiled_resources(program("h100:8", "mesh.fsdp=2", "train.loss_chunk=8", "model.keep_ratio=0.25"))
     kinds = {one.kind for one in plan.collectives}
     assert kinds <= {"all-gather", "all-reduce", "reduce-scatter", "collective-permute"}
     assert {"all-gather", "all-reduce"} <= kinds

@@ -23,15 +23,9 @@ from harvest_jax.train.initialise import parameters_at_random
 from harvest_jax.train.optim import adam, decays, schedule
 from harvest_jax.train.program import train_program
 from harvest_jax.train.step import MAX_LOGIT_SCALE, Step
-from tests.helpers.small_model import SMALL
+from tests.helpers.small_model import TINY
 
 BATCH = 16
-TINY = dataclasses.replace(  # one layer of each kind: a step compiles in half the time
-    SMALL,
-    video=dataclasses.replace(SMALL.video, layers=1),
-    text=dataclasses.replace(SMALL.text, layers=1),
-    decoder=dataclasses.replace(SMALL.decoder, layers=1),
-)
 
 
 def make_run(**changes):

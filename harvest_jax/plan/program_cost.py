@@ -32,7 +32,7 @@ class Kernel:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class ProgramCost:
     """Of one execution of the program on one device; the sums of its kernels."""
 
     flops: float
@@ -41,7 +41,7 @@ class Cost:
     kernels: tuple[Kernel, ...] = ()  # none: not known one by one
 
 
-def program_cost(module: Module) -> Cost:
+def program_cost(module: Module) -> ProgramCost:
     """Sums over all instructions that run. Elementwise arithmetic is not counted; its memory traffic is."""
     found = []
     for computation, instruction, times in module.running():
@@ -53,7 +53,7 @@ def program_cost(module: Module) -> Cost:
             meanwhile = instruction.opcode.endswith("-start") or instruction.opcode in KINDS
             found.append(Kernel(instruction.op_name or instruction.opcode, times, flops, weighted, moved, meanwhile))
     total = {name: sum(one.times * getattr(one, name) for one in found) for name in ("flops", "bf16_flops", "bytes")}
-    return Cost(**total, kernels=tuple(found))
+    return ProgramCost(**total, kernels=tuple(found))
 
 
 def _arithmetic(instruction: Instruction, computation: Computation, module: Module) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import jax
 
 from harvest_jax.errors import ConfigError
 from harvest_jax.plan.chips import CHIPS, Chip
-from harvest_jax.plan.gpu import compiler_is_here, gpu_devices
+from harvest_jax.plan.gpu_target import compiler_is_here, gpu_devices
 
 MOST_DEVICES = 16_384
 EXAMPLES = "v5e:16x16, v5p:4x4x4, v6e:8x8, v4:4x4x4, h200:8, h100:8, a100:8 or cpu:8"

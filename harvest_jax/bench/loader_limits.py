@@ -18,7 +18,7 @@ _AT_ONCE = 16  # clips between two looks at the clock
 _PATIENCE = 120  # seconds for a process to start
 
 
-def bare_rates(folder: str, split: str, num_frames: int, processes: int, seconds: float) -> tuple[float, float]:
+def limit_rates(folder: str, split: str, num_frames: int, processes: int, seconds: float) -> tuple[float, float]:
     """Clips a second of all processes together: decoding `num_frames` whole frames of each, and reading records.
 
     The bytes that are decoded lie in memory; what is read is not looked into. Each for half of the time.

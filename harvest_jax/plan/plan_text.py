@@ -1,13 +1,14 @@
-"""What a plan says, for a person."""
+"""A plan as a page of text, and the message for a step that does not fit."""
 
 from typing import Any
 
+from harvest_jax.config.run import RunConfig
 from harvest_jax.plan.chips import GIB
 
 SHOWN = 12  # kinds of kernels; --json has more
 
 
-def lines(found: dict[str, Any]) -> str:
+def plan_text(found: dict[str, Any]) -> str:
     """The JSON object of `harvest plan` as a page of text."""
     out = [
         f"{found['model']}, {found['tokens']} video tokens, {found['dtype']}, batch {found['batch']} on "
@@ -15,7 +16,7 @@ def lines(found: dict[str, Any]) -> str:
         f"{found['method']}",
     ]
     if found["method"] == "analytic":
-        out.append("a model of the step; with JAX's CUDA plugin (harvest_jax[gpu]) it is compiled, without a GPU too")
+        out.append("the step is modelled; with JAX's CUDA plugin (harvest_jax[gpu]) it is compiled, which needs no GPU")
     out += _stage(found, found)
     if "all_patches" in found:
         out += ["", "the last stage, with all patches:", *_stage(found["all_patches"], found)]
@@ -56,6 +57,8 @@ def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[str]:
             bound = "compute" if one["compute_ms"] >= one["memory_ms"] else "memory"
             out.append(f"  {one['ms']:>9.2f} ms  {one['count']:>4} x {one['from'][-80:]}, {bound}")
         out.append(f"                 assumes: {times['assumes']}; {_calibrated(found)}")
+    elif found["usable_bytes"]:
+        out.append("estimated step   under a millisecond, too short to estimate: plan a larger batch or model")
     return out
 
 
@@ -71,3 +74,16 @@ def _calibrated(found: dict[str, Any]) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.2f} GiB"
+
+
+def too_large(checked: RunConfig, found: dict[str, Any]) -> str:
+    """By how much it does not fit, and what to change."""
+    stages = [found, *([found["all_patches"]] if "all_patches" in found else [])]
+    used, limit = max(stage["per_device_bytes"] for stage in stages), found["usable_bytes"]
+    size = f"{used / GIB:.2f} GiB of {limit / GIB:.2f} GiB a device, {(used - limit) / GIB:.2f} GiB too much"
+    train, model = checked.train, checked.model
+    ways = ["a smaller train.batch_size (--search finds the largest)", f"train.accumulate={2 * train.accumulate}"]
+    ways += [f"model.remat={'dots' if model.remat == 'none' else 'full'}"] if model.remat != "full" else []
+    ways += ["train.loss_chunk=1024"] if not train.loss_chunk and train.batch_size > 1024 else []
+    reason = size if used else "the compiler ran out of memory"
+    return f"does not fit {found['topology']}: {reason}: try {' or '.join(ways)}"
