@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from harvest_jax import signals
 from harvest_jax.arguments import Parser
 from harvest_jax.errors import HarvestError
 from harvest_jax.version import __version__
@@ -52,8 +53,15 @@ def build_parser(command: str | None) -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake becomes one line on stderr and a non-zero code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Run one command; a user's mistake becomes one line on stderr and a non-zero code.
+
+    Args:
+      argv: the words after `harvest`; None: this process's own, with the handling of signals of a program.
+    """
+    if argv is None:
+        words = sys.argv[1:]
+        return signals.run_program(" ".join(["harvest", *words[:1]]), lambda: main(words))
+    argv = list(argv)
     overrides = [word.removeprefix("--config.") for word in argv if word.startswith("--config.")]
     argv = [word for word in argv if not word.startswith("--config.")]
     command = next((word for word in argv if not word.startswith("-")), None)
@@ -75,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         print(f"harvest {args.command}: {message}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"harvest {args.command}: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as error:
+        print(f"harvest {args.command}: {str(error) or 'interrupted'}", file=sys.stderr)
+        return getattr(error, "exit_code", 128 + signal.SIGINT)
     except OSError as error:  # disk full, permission denied, missing folder: the system's own words name the path
         if args.debug:
             traceback.print_exc()

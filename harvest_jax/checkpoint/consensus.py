@@ -46,6 +46,17 @@ def on_primary(function: Callable[[], Any]) -> Any:
     return answer["value"]
 
 
+def gather(value: Any) -> list[Any]:
+    """The JSON values of all processes, by their rank, on every process."""
+    if jax.process_count() == 1:
+        return [json.loads(json.dumps(value))]
+    payload = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    # An array must have the same shape on all processes, so the lengths are sent first.
+    lengths = multihost_utils.process_allgather(np.asarray(payload.size, np.int32)).tolist()
+    rows = multihost_utils.process_allgather(np.pad(payload, (0, max(lengths) - payload.size)))
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
 def raise_together(failure: str | None, cause: BaseException | None = None) -> None:
     """Raise CheckpointError on every process if one of them has a failure, so that none waits for the others."""
     if any_process(failure is not None):

@@ -40,5 +40,6 @@ def run(args: argparse.Namespace) -> int:
 
     if checked.distributed:
         distributed.initialize_from_environment()
-    train(checked, args.workdir)
+    with distributed.failing_together():
+        train(checked, args.workdir)
     return 0

@@ -17,6 +17,7 @@ import dataclasses
 import ipaddress
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -124,6 +125,8 @@ def initialize_from_environment(environment: Mapping[str, str] | None = None) ->
                 heartbeat_timeout_seconds=meeting.heartbeat_seconds,
                 initialization_timeout=meeting.initialization_seconds,
             )
+        for number in (signal.SIGINT, signal.SIGTERM):  # JAX replaced the handlers behind Python's back
+            signal.signal(number, signal.getsignal(number))
     except ValueError as error:
         raise ConfigError(
             f"distributed=True, but no cluster was recognised ({error}): start the processes with one of launch/, "

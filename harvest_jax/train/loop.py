@@ -78,6 +78,7 @@ def run_steps(
                 "step_ms": 1e3 * elapsed / taken,
                 "data_wait": waited / elapsed,
             } | report(step * train.batch_size)
+            stop.listen()  # from here on there is a state to save
             writer.write(step, values)
             _stop_if_bad(state, batch)
             since, since_step, waited = time.perf_counter(), step, 0.0

@@ -1,8 +1,8 @@
-"""A polite end: SIGTERM or Ctrl-C sets a flag, the loop sees it between two steps, saves and ends with code 42.
+"""A stop on request: SIGTERM or Ctrl-C sets a flag; the loop sees it between two steps, saves and ends with 42.
 
-Orbax and JAX notice a preemption only after `jax.distributed.initialize()`; a plain run would die at SIGTERM with
-nothing saved. This works with and without. It is the fast path, not the guarantee: what a kill loses is bounded by
-`train.save_every`.
+Orbax and JAX notice a preemption only after `jax.distributed.initialize()`; a run of one process would die at SIGTERM
+with nothing saved. This works with and without. A process that is killed without warning loses at most
+`train.save_every` steps.
 """
 
 import os
@@ -14,20 +14,19 @@ from typing import Any
 import jax
 
 from harvest_jax.checkpoint import consensus
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from harvest_jax.signals import SIGNALS
 
 
 class StopSignal:
-    """Context manager that turns SIGTERM and SIGINT into a flag; the old handlers come back at its end.
+    """Context manager that turns SIGTERM and SIGINT into a flag from `listen` on; at its end the old handlers return.
 
-    A second SIGINT (Ctrl-C again) raises KeyboardInterrupt at once; more SIGTERMs change nothing. Enter it after
-    `jax.distributed.initialize()`, which installs a SIGTERM handler of its own. Outside the main thread, where Python
-    allows no handlers, it never fires.
+    Before `listen` there is nothing to save, and a signal ends the process at once (`harvest_jax.signals`). A second
+    SIGINT (Ctrl-C again) raises KeyboardInterrupt; more SIGTERMs change nothing. Outside the main thread, where Python
+    allows no handlers, the flag is never set.
     """
 
     def __init__(self, agree_every: int = 10):
-        """Of several processes, each sees the others' flags at the steps that `agree_every` divides."""
+        """With several processes, each sees the others' flags at the steps that `agree_every` divides."""
         self._agree_every = agree_every
         self._received: signal.Signals | None = None
         self._interrupts = 0
@@ -53,9 +52,12 @@ class StopSignal:
             return self.received
         return step % self._agree_every == 0 and consensus.any_process(self.received)
 
-    def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():
+    def listen(self) -> None:
+        """Take the signals; to be called when there is a state to save, after `jax.distributed.initialize()`."""
+        if threading.current_thread() is threading.main_thread() and not self._previous:
             self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+
+    def __enter__(self) -> "StopSignal":
         return self
 
     def __exit__(
@@ -63,6 +65,7 @@ class StopSignal:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
@@ -70,7 +73,6 @@ class StopSignal:
             raise KeyboardInterrupt
         if self._received is None:
             self._received = signal.Signals(number)
-            # print() may not be entered again from a handler; os.write may.
-            os.write(
-                2, f"{self._received.name}: saving and stopping after this step; Ctrl-C twice ends at once\n".encode()
-            )
+            # A handler may run in the middle of print(), which is not reentrant.
+            words = f"{self._received.name}: saving and stopping after this step; Ctrl-C twice ends at once\n"
+            os.write(2, words.encode())

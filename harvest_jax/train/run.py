@@ -17,6 +17,7 @@ from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.train import mesh as meshes
+from harvest_jax.train.agreement import check_same_run, check_shared_workdir
 from harvest_jax.train.freeze import merge, partition
 from harvest_jax.train.initialise import initial_parameters
 from harvest_jax.train.loop import run_steps
@@ -78,6 +79,8 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
             jax.process_count(),
         )
         stack.callback(batches.close)
+        check_same_run(run, batches.sets.digest)
+        check_shared_workdir(workdir)
         train = run.train
         checkpointer = stack.enter_context(
             Checkpointer(workdir, train.save_every, train.keep_checkpoints, identity(run, batches.sets.digest))

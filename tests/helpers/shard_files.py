@@ -12,6 +12,7 @@ from data_pipeline.decode import worker
 from data_pipeline.decode.pool import Answer
 from data_pipeline.decode.video_file import DecodeSpec
 from data_pipeline.prepare import plan, publish, spool, write
+from data_pipeline.shards import shard_format
 
 
 def write_records(folder: Path, split: str, raws: Sequence[bytes | None], shards: int = 1) -> None:
@@ -62,3 +63,17 @@ class InThisProcess:
         for task in tasks:
             self.asked.append(task["record"]["id"])
             yield Answer(*worker.answer(task))
+
+
+def damage(folder: Path, split: str, number: int) -> None:
+    """Flip one bit in the middle of a record's first frame, in its file."""
+    shards = shard_format.open_shards(folder, split)
+    jpeg = shard_format.parse(shards[number]).jpegs[0]
+    for path in shards.paths:
+        content = bytearray(path.read_bytes())
+        place = content.find(jpeg)
+        if place >= 0:
+            content[place + len(jpeg) // 2] ^= 4
+            path.write_bytes(content)
+            return
+    raise AssertionError("not found")

@@ -25,7 +25,7 @@ from harvest_jax.input.pipeline import evaluation_clips, training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.train.run import identity
-from tests.helpers.shard_files import write_records
+from tests.helpers.shard_files import damage, write_records
 
 SIZE, PATCH, FRAMES, LENGTH = 32, 8, 4, 22
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -467,20 +467,6 @@ def test_a_bad_record_is_named(tmp_path, changes, fault):
         next(iterator)
     assert "\n" not in str(caught.value)
     iterator.close()
-
-
-def damage(folder: Path, split: str, number: int) -> None:
-    """Flip one bit in the middle of a record's first frame, in its file."""
-    shards = shard_format.open_shards(folder, split)
-    jpeg = shard_format.parse(shards[number]).jpegs[0]
-    for path in shards.paths:
-        content = bytearray(path.read_bytes())
-        place = content.find(jpeg)
-        if place >= 0:
-            content[place + len(jpeg) // 2] ^= 4
-            path.write_bytes(content)
-            return
-    raise AssertionError("not found")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_first_signal_is_a_request_and_the_old_handlers_come_back(number, capfd):
     before = signal.getsignal(number)
     with StopSignal() as stop:
+        stop.listen()
         assert not stop.requested(1)
         os.kill(os.getpid(), number)
         assert stop.requested(1)
@@ -34,6 +35,7 @@ def interrupt():
 
 def test_a_second_interrupt_is_obeyed_at_once():
     with StopSignal() as stop:
+        stop.listen()
         interrupt()
         assert stop.requested(1)
         with pytest.raises(KeyboardInterrupt):
@@ -42,6 +44,7 @@ def test_a_second_interrupt_is_obeyed_at_once():
 
 def test_more_terminations_change_nothing_and_an_interrupt_after_one_still_waits():
     with StopSignal() as stop:
+        stop.listen()
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
         interrupt()
@@ -55,6 +58,7 @@ def test_outside_the_main_thread_it_never_fires():
 
     def work():
         with StopSignal() as stop:
+            stop.listen()
             seen.append(stop.requested(1))
 
     thread = threading.Thread(target=work)
@@ -98,6 +102,7 @@ def train():
         digest = checkpointer.save_frozen({"text": put(values)})
         assert digest == integrity.tree_digest({"text": values}), "the digest of an array spread over processes"
         step = 0
+        stop.listen()
         restored = checkpointer.restore_latest_good(state, batches)
         if restored:
             state, meta = restored

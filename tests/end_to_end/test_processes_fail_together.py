@@ -1,0 +1,91 @@
+"""Several processes of the real command: the fault of one ends all, soon, with its status and without a restart."""
+
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.shard_files import damage
+from tests.helpers.train_command import environment, local_command, train_arguments, train_command
+
+OLD = Path(__file__).resolve().parents[1] / "data" / "version_0_1_0"
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Eight clips."""
+    return Path(shutil.copytree(OLD / "shards", tmp_path / "shards"))
+
+
+def error_lines(text):
+    """Without those of processes that the launcher stopped."""
+    lines = [line for line in text.splitlines() if "harvest train: " in line]
+    return [line for line in lines if "stopped by SIGTERM" not in line]
+
+
+def test_a_damaged_record_in_one_process_ends_the_run_with_3_and_no_restart(shards, tmp_path):
+    damage(shards, "train", 3)
+    arguments = train_arguments(shards, tmp_path / "run", "train.batch_size=2")
+    done = subprocess.run(
+        local_command(arguments, "--processes", "2", "--restarts", "3"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,  # it was five minutes, with status 134
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    (line,) = error_lines(done.stderr)
+    assert "record 3" in line
+    assert "ended with status 3, the first to fail" in done.stderr
+    assert "restart" not in done.stderr
+
+
+def run_ranks(commands):
+    """(status, standard error) of each process of a run; they meet on a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    where = {"HARVEST_COORDINATOR": f"127.0.0.1:{port}", "HARVEST_NUM_PROCESSES": str(len(commands))}
+    processes = [
+        subprocess.Popen(
+            [*command, "--config.distributed=true"],
+            env=environment(**where, HARVEST_PROCESS_ID=str(rank)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, command in enumerate(commands)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [(process.returncode, text) for process, text in zip(processes, errors, strict=True)]
+
+
+def test_processes_with_another_learning_rate_do_not_begin(shards, tmp_path):
+    commands = [train_command(shards, tmp_path / "run", f"train.learning_rate={rate}") for rate in (0.002, 0.5)]
+    for status, errors in run_ranks(commands):
+        assert status == 2, errors
+        (line,) = error_lines(errors)
+        assert "train.learning_rate is 0.002 on rank 0, 0.5 on rank 1" in line
+
+
+def test_processes_with_other_clips_do_not_begin(shards, world_shards, tmp_path):
+    for status, errors in run_ranks([train_command(folder, tmp_path / "run") for folder in (shards, world_shards)]):
+        assert status == 2, errors
+        (line,) = error_lines(errors)
+        assert "the digest of the clips in data.shards is" in line
+
+
+def test_processes_with_workdirs_of_their_own_do_not_begin(shards, tmp_path):
+    for status, errors in run_ranks([train_command(shards, tmp_path / f"run{rank}") for rank in (0, 1)]):
+        assert status == 2, errors
+        (line,) = error_lines(errors)
+        assert "a workdir must be shared by all processes: rank 1" in line
+    assert not list((tmp_path / "run0").iterdir())
