@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.processes import Outcome, run_together
+from .processes import Outcome, run_together
 
 # harvest_jax/errors.py: a wrong config, unusable data, a loss that is no number and a checkpoint of another run would
 # only fail again; 42 is a stop that somebody asked for.

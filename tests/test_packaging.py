@@ -1,5 +1,8 @@
 """What an installer relies on: bounded dependencies, pins that satisfy them, and nothing that names an index."""
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -58,3 +61,65 @@ def test_the_console_script_and_every_command_module_exist():
 def test_licences_lie_where_the_metadata_says():
     assert all((ROOT / name).is_file() for name in PROJECT["license-files"])
     assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Runs a command with the wheel's own files alone, from a folder that is not the checkout."""
+    pytest.importorskip("hatchling")  # of the extra dev
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT], check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--no-compile", "--target", folder / "site", wheel], check=True)
+    (folder / "elsewhere").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(folder / "site"), "JAX_PLATFORMS": "cpu"}
+
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=folder / "elsewhere",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def test_an_installed_wheel_brings_two_packages_and_no_other_top_level_name(installed):
+    found = installed("-c", "import harvest_jax, pathlib; print(pathlib.Path(harvest_jax.__file__).parents[1])")
+    site = Path(found.stdout.strip())
+    assert site.name == "site"
+    assert {path.name for path in site.iterdir() if path.suffix != ".dist-info" and path.name != "bin"} == {
+        "harvest_jax",
+        "data_pipeline",
+    }
+
+
+@pytest.mark.parametrize("name", ["demo", "configs/demo.py", "harvest_b16"])
+def test_an_installed_wheel_finds_its_configs(name, installed):
+    done = installed("-m", "harvest_jax", "plan", "--config", name, "--topology", "none")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--topology none" in done.stderr  # the config was found and checked before
+
+
+def test_an_installed_wheel_finds_the_configs_of_evaluations_and_sweeps(installed):
+    done = installed("-m", "harvest_jax", "eval", "--config", "eval/retrieval", "--model", "x")
+    assert (done.returncode, "data.manifest" in done.stderr) == (2, True)
+    words = ["--config", "sweeps/keep_ratio", "--workdir-root", "runs", "--dry_run", "--config.data.shards=x"]
+    done = installed("-m", "harvest_jax.launch.sweep", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("to do") == 5
+
+
+def test_an_installed_wheel_launches_several_processes(installed):
+    words = ["--processes", "2", "--dry_run", "--", "--config", "demo", "--workdir", "runs/x"]
+    done = installed("-m", "harvest_jax.launch.local", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("--config demo") == 2
+    done = installed(
+        "-c", "import harvest_jax, pathlib; print(*pathlib.Path(harvest_jax.__file__).parent.glob('launch/*'))"
+    )
+    assert {"slurm.sbatch", "tpu_vm.sh", "README.md"} <= {Path(name).name for name in done.stdout.split()}
