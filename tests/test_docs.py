@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from harvest_jax import cli
-from harvest_jax.config.files import load_dict
+from harvest_jax.config.files import find_config, load_dict
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -98,6 +98,8 @@ def test_commands_have_the_options(page):
         for match in COMMAND.finditer(line):
             command, action = match[1] or match[3], match[2] or ""
             known = help_of(command, action)
+            for name in re.findall(r"--config ([a-z][\w/.]*)", line):
+                find_config(name)
             for option in OPTION.findall(line[match.end() :].split(" -- ")[0]):
                 assert option in OPTION.findall(known), line
         if re.fullmatch(r"--[a-z]\w*( \S+)?", line):  # an option that the text names by itself
