@@ -1,0 +1,1 @@
+"""Configs of `harvest eval`, one for each task."""

@@ -1,0 +1,22 @@
+"""The fields that every evaluation has. The configs of the tasks import this one and add their own."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The fields without a task."""
+    config = ConfigDict()
+    config.task = ""  # each config sets its own
+    config.seed = 0  # written into the result; nothing in an evaluation is random
+
+    config.data = data = ConfigDict()
+    data.manifest = ""  # table of videos, which are decoded during the evaluation
+    data.shards = ""  # folder written by `harvest shards`; with a manifest too: its rows, and the shards' frames, by id
+    data.root = ""  # folder that the manifest's paths start from; empty: the manifest's own folder
+    data.split = "test"  # of the shards, and of a manifest with a column `split`; empty: all rows of the manifest
+    data.workers = 0  # processes that decode videos; 0: one for each CPU core
+
+    config.frames = 0  # different frames that the model sees of a clip; 0: as many as it takes
+    config.batch_size = 16  # clips, texts or questions in one call of the model
+    config.strict = False  # an error where a video is missing, or where ties leave a score open by over 0.1 points
+    return config

@@ -1,0 +1,111 @@
+"""One evaluation: the task that a config names, its checked settings, and its result."""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from ml_collections import ConfigDict
+
+from harvest_jax.config.fields import build
+from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.evaluate import tasks
+from harvest_jax.evaluate.embeddings import VideoTextModel
+from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.protocol import protocol
+from harvest_jax.evaluate.results import EvaluationResult, TaskOutput, tie_spread
+from harvest_jax.evaluate.settings import TaskSettings
+from harvest_jax.terminal import Progress
+
+MAX_TIE_SPREAD = 0.1  # points between the best and the worst order of ties above which a score needs a warning
+
+
+class Task(Protocol):
+    """A module of `tasks`."""
+
+    Settings: type[TaskSettings]
+
+    def run(self, model: VideoTextModel, data: EvaluationSet, settings: Any, progress: Progress) -> TaskOutput:
+        """The scores."""
+
+    def table(self, metrics: Mapping[str, Any]) -> list[str]:
+        """The lines that show the scores on a terminal."""
+
+
+def task_names() -> list[str]:
+    """The names that `config.task` can have: the modules of `tasks`."""
+    return sorted(module.name for module in pkgutil.iter_modules(tasks.__path__))
+
+
+def task(name: str) -> Task:
+    """The module of a task; `name` is one of `task_names()`."""
+    return cast(Task, importlib.import_module(f"{tasks.__name__}.{name}"))
+
+
+def check(config: Mapping[str, Any] | ConfigDict) -> TaskSettings:
+    """The checked settings of an evaluation config.
+
+    Raises:
+      ConfigError: one message that lists every fault found.
+    """
+    name = config.get("task")
+    if name not in task_names():
+        fault = f"task={name!r} is none of {', '.join(task_names())}" if name else "the config has no task"
+        if "train" in config:
+            fault = "this is a config of `harvest train`, not of `harvest eval`"
+        raise ConfigError(f"{fault}: give a config of configs/eval/, for example --config configs/eval/retrieval.py")
+    settings = build(task(name).Settings, config)
+    faults = settings.contradictions()
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return settings
+
+
+def evaluate(
+    settings: TaskSettings, model: VideoTextModel, data: EvaluationSet, progress: Progress
+) -> EvaluationResult:
+    """Score the model; `progress` is called after each clip.
+
+    Raises:
+      ConfigError: the settings do not fit the model.
+      DataError: the set lacks a column, a row cannot be used, no video could be read, or `strict` is set and a video is
+        missing or ties leave a score open.
+      NonFiniteError: the model's output is not finite.
+    """
+    if settings.frames > model.num_frames:
+        raise ConfigError(f"frames={settings.frames}, but this model takes {model.num_frames} frames a clip")
+    settings = dataclasses.replace(settings, frames=settings.frames or model.num_frames)
+    output = task(settings.task).run(model, data, settings, progress)
+    missing = [
+        {"video": data.clips[number].video, "reason": reason} for number, reason in sorted(output.reasons.items())
+    ]
+    warnings = _warnings(output, data)
+    if settings.strict and warnings:
+        raise DataError("strict=True: " + "; ".join(warnings) + (f"; the first: {missing[0]}" if missing else ""))
+    return EvaluationResult(
+        task=settings.task,
+        protocol=protocol(settings, model, data, output.protocol),
+        n_expected=len(output.missing),
+        n_missing=int(output.missing.sum()),
+        missing=missing,
+        metrics=output.metrics,
+        warnings=warnings,
+        model=model.name,
+        seed=settings.seed,
+    )
+
+
+def _warnings(output: TaskOutput, data: EvaluationSet) -> list[str]:
+    warnings = []
+    if output.missing.any():
+        counted = f"{int(output.missing.sum())} of {len(output.missing)} counted as wrong"
+        warnings.append(f"{counted}: {len(output.reasons)} videos were not read")
+    if data.unstored:
+        warnings.append(
+            f"{data.unstored} rows were rejected when the shards were made and are not counted: give data.manifest too"
+        )
+    spread = tie_spread(output.metrics)
+    if spread > MAX_TIE_SPREAD:
+        warnings.append(f"equal scores leave the figures open by up to {spread:.2f} points (optimistic, pessimistic)")
+    return warnings

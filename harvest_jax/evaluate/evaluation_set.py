@@ -1,0 +1,157 @@
+"""The rows and clips that a model is evaluated on: from a manifest, from shards, or a manifest with frames from shards.
+
+The set is fixed before any frame is read. A clip that cannot be read stays in the set and is reported with its reason:
+without it the gallery would be smaller and the scores higher.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from harvest_jax.errors import DataError
+from harvest_jax.evaluate.frame_readers import Frames, ShardReader, VideoReader, VideoSpan, stored_rejects
+from harvest_jax.evaluate.settings import DataSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One row of the set.
+
+    Attributes:
+      id: of the row, unique.
+      clip: number of the clip that the row is about.
+      captions: of the clip; may be empty.
+      extra: all other columns.
+    """
+
+    id: str
+    clip: int
+    captions: tuple[str, ...]
+    extra: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+    """Rows and clips; several rows may be about one clip.
+
+    Attributes:
+      name: file or folder name.
+      kind: "manifest", "shards", or "manifest over shards".
+      split: as asked for; "" for all.
+      samples: in the order of the file.
+      clips: each once, in order of first mention.
+      reader: (num_frames, image_size, resize) -> pairs of a clip's number and its frames, or the reason why there are
+        none; each clip once, in any order.
+      unstored: rows that were rejected when the shards were made and that no manifest here names: the set lacks them.
+    """
+
+    name: str
+    kind: str
+    split: str
+    samples: tuple[Sample, ...]
+    clips: tuple[VideoSpan, ...]
+    reader: Callable[[int, int, str], Iterator[tuple[int, Frames | str]]]
+    unstored: int = 0
+
+    def frames(
+        self, num_frames: int, image_size: int, resize: str
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "t s s 3"] | str]]:
+        """Every clip's number with its frames uint8 [num_frames, image_size, image_size, 3], or why there are none.
+
+        `resize` says how pictures become squares: the model's `Preprocessing.resize`.
+
+        Raises:
+          DataError: the reader left a clip out or gave one twice.
+        """
+        seen = np.zeros(len(self.clips), bool)
+        for number, frames in self.reader(num_frames, image_size, resize):
+            if seen[number]:
+                raise DataError(f"{self.name}: clip {number} ({self.clips[number].video}) was read twice")
+            seen[number] = True
+            yield number, frames
+        if not seen.all():
+            raise DataError(f"{self.name}: {int(np.sum(~seen))} of {len(seen)} clips were not read")
+
+    def column(self, name: str) -> list[str]:
+        """A column as text without surrounding spaces; numbers are written as text.
+
+        Raises:
+          DataError: a row has none.
+        """
+        values = self._texts(name)
+        empty = [sample.id for sample, value in zip(self.samples, values, strict=True) if not value]
+        if empty:
+            raise DataError(f"{self.name}: {len(empty)} rows have no `{name}`, the first: {empty[0]}")
+        return values
+
+    def column_if_complete(self, name: str) -> list[str] | None:
+        """As `column`, but None if a row has none."""
+        values = self._texts(name)
+        return values if all(values) else None
+
+    def _texts(self, name: str) -> list[str]:
+        cells = (sample.extra.get(name) for sample in self.samples)
+        return ["" if cell is None else str(cell).strip() for cell in cells]
+
+
+def open_set(data: DataSettings) -> EvaluationSet:
+    """The evaluation set that the settings name.
+
+    Raises:
+      DataError: the manifest or the shards cannot be used, or a row of the manifest is broken (a score over the other
+        rows would not be a score of this set).
+    """
+    return _from_manifest(data) if data.manifest else _from_shards(data)
+
+
+def _from_manifest(data: DataSettings) -> EvaluationSet:
+    from data_pipeline.manifest.read import read_manifest
+    from data_pipeline.sources.entry import WHOLE
+
+    path = Path(data.manifest)
+    manifest = read_manifest(path, data.root or None, data.split or None)
+    if manifest.rejects:
+        first = manifest.rejects[0]
+        raise DataError(
+            f"{path}: {len(manifest.rejects)} rows cannot be used, the first: {first.id}: {first.reason}; "
+            "correct or remove them"
+        )
+    if any(row.place != WHOLE for row in manifest.rows):
+        raise DataError(f"{path} holds packed clips; an evaluation reads video files or shards (make them: harvest shards)")
+    numbers: dict[VideoSpan, int] = {}
+    samples = []
+    ids: dict[str, int] = {}
+    reader: ShardReader | VideoReader
+    for row in manifest.rows:
+        number = numbers.setdefault(VideoSpan(row.video, row.start, row.end), len(numbers))
+        samples.append(Sample(row.id, number, row.captions, row.extra))
+        ids[row.id] = number
+    clips = tuple(numbers)
+    if data.shards:
+        kind, reader = "manifest over shards", ShardReader(data.shards, data.split, ids, len(clips))
+    else:
+        kind, reader = "manifest", VideoReader(manifest.root, clips, data.workers)
+    return EvaluationSet(path.name, kind, data.split, tuple(samples), clips, reader)
+
+
+def _from_shards(data: DataSettings) -> EvaluationSet:
+    from data_pipeline.shards.shard_format import open_shards, parse
+
+    shards = open_shards(data.shards, data.split)
+    if not len(shards):
+        raise DataError(f"split {data.split!r} of {data.shards} has no clips")
+    records = (parse(shards[number]) for number in range(len(shards)))
+    samples = tuple(
+        Sample(record.id, number, tuple(record.captions), record.extra) for number, record in enumerate(records)
+    )
+    clips = tuple(VideoSpan(sample.id) for sample in samples)
+    ids = {sample.id: sample.clip for sample in samples}
+    if len(ids) < len(samples):
+        raise DataError(f"{data.shards}: {len(samples) - len(ids)} ids of split {data.split} appear more than once")
+    reader = ShardReader(data.shards, data.split, ids, len(clips))
+    unstored = len(stored_rejects(data.shards, data.split).keys() - ids.keys())
+    return EvaluationSet(Path(data.shards).name, "shards", data.split, samples, clips, reader, unstored)

@@ -1,0 +1,153 @@
+"""Classification without training on the classes: by the class name that is most similar to the video."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from harvest_jax.errors import ConfigError
+from harvest_jax.evaluate import prompts, ranking, tables
+from harvest_jax.evaluate.class_names import class_text, label_numbers, read_classes
+from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos
+from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.protocol import digest
+from harvest_jax.evaluate.results import TaskOutput
+from harvest_jax.evaluate.settings import TaskSettings
+from harvest_jax.terminal import Progress
+
+Ensemble = Literal["mean_vector", "mean_cosine", "mean_probability"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(TaskSettings):
+    """`configs/eval/zero_shot.py`."""
+
+    label_column: str
+    classes: str
+    prompts: str | tuple[str, ...]
+    ensemble: Ensemble
+
+    def contradictions(self) -> list[str]:
+        """Also: what is wrong with the column's name and the prompts."""
+        faults = super().contradictions()
+        if not self.label_column:
+            faults.append("label_column is empty: name the column of the labels")
+        try:
+            prompts.templates(self.prompts)
+        except ConfigError as error:
+            faults.append(str(error))
+        return faults
+
+
+def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress: Progress) -> TaskOutput:
+    """Classify every row's clip.
+
+    Raises:
+      DataError: a row has no label or one that is no class, the class file cannot be used, or no video could be read.
+      NonFiniteError: an embedding is zero or not finite.
+    """
+    labels = data.column(settings.label_column)
+    found = sorted({class_text(label) for label in labels})
+    classes = read_classes(Path(settings.classes)) if settings.classes else found
+    label = label_numbers(labels, [sample.id for sample in data.samples], classes)
+    templates = prompts.templates(settings.prompts)
+    video = embed_videos(model, data, settings, progress)
+    text = embed_texts(model, prompts.fill(templates, classes), settings.batch_size)
+    present = ~video.missing
+    scores = np.zeros((len(data.clips), len(classes)), np.float32)
+    scores[present] = class_scores(
+        video.values[present], text.reshape(len(templates), len(classes), -1), settings.ensemble, model.logit_scale
+    )
+    clip = np.array([sample.clip for sample in data.samples])
+    missing = video.missing[clip]
+    protocol = {
+        "prompts": list(templates),
+        "ensemble": settings.ensemble,
+        "classes": len(classes),
+        "classes_sha256": digest(classes),
+        "classes_from": "file" if settings.classes else "labels found",
+        "text_length": model.config.text.context_length,
+    }
+    return TaskOutput(protocol, missing, video.reasons, score(scores[clip], label, missing, classes))
+
+
+def table(metrics: Mapping[str, Any]) -> list[str]:
+    """The scores over all classes."""
+    return tables.numbers(metrics)
+
+
+def class_scores(
+    video: Float[np.ndarray, "videos width"],
+    text: Float[np.ndarray, "prompts classes width"],
+    ensemble: Ensemble,
+    logit_scale: float,
+) -> Float32[np.ndarray, "videos classes"]:
+    """One score for each class, from several sentences for each class.
+
+    Args:
+      video: embeddings.
+      text: embeddings of every sentence with every class name.
+      ensemble: "mean_vector": cosine with the renormalised mean of the class's unit text vectors (OpenCLIP, PE);
+        "mean_cosine": mean of the cosines, so classes whose sentences disagree score lower (ViCLIP, InternVideo2);
+        "mean_probability": softmax over classes of logit_scale * cosine per sentence, then mean (InternVideo1).
+      logit_scale: the model's factor on cosines (CLIP: about 100); used by "mean_probability" only.
+
+    Raises:
+      NonFiniteError: an embedding is zero or not finite.
+    """
+    prompts, classes, _ = text.shape
+    if ensemble == "mean_vector":
+        unit = text.astype(np.float64) / np.linalg.norm(text.astype(np.float64), axis=-1, keepdims=True)
+        return ranking.similarity(video, unit.mean(axis=0))
+    cosines = ranking.similarity(video, text.reshape(prompts * classes, -1)).reshape(len(video), prompts, classes)
+    if ensemble == "mean_cosine":
+        return cosines.mean(axis=1, dtype=np.float64).astype(np.float32)
+    logits = logit_scale * cosines.astype(np.float64)
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (odds / odds.sum(axis=-1, keepdims=True)).mean(axis=1).astype(np.float32)
+
+
+def score(
+    scores: Float[np.ndarray, "videos classes"],
+    label: Int[np.ndarray, " videos"],
+    missing: Bool[np.ndarray, " videos"],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Top-1, top-5 and their mean AVG (percent, expectation under ties), and top-1 of each class.
+
+    Args:
+      scores: rows of missing videos are ignored.
+      label: the right class's column.
+      missing: videos that could not be read; they count as wrong.
+      classes: names of the columns.
+
+    Returns:
+      "top1", "top5", "AVG", "mean_class_top1" (mean over the classes that have videos), "chance" of top-1, "n",
+      "n_tied_queries", "optimistic" and "pessimistic" {"top1", "top5"}, "per_class" {name: {"n", "top1"}}.
+    """
+    ranks = ranking.choice(scores, label, missing)
+
+    def share(which: ranking.Ranks, k: int) -> Float[np.ndarray, " videos"]:
+        return np.where(missing, 0.0, 100 * ranking.probability_within(which, k))  # wrong even if there are only k classes
+
+    first, fifth = share(ranks, 1), share(ranks, 5)
+    per_class = {
+        name: {"n": int(np.sum(label == i)), "top1": float(first[label == i].mean())}
+        for i, name in enumerate(classes)
+        if np.any(label == i)
+    }
+    return {
+        "top1": float(first.mean()),
+        "top5": float(fifth.mean()),
+        "AVG": float(first.mean() + fifth.mean()) / 2,
+        "mean_class_top1": float(np.mean([entry["top1"] for entry in per_class.values()])),
+        "chance": 100 / len(classes),
+        "n": len(label),
+        "n_tied_queries": int(np.sum(ranks.tied > 0)),
+        "optimistic": {f"top{k}": float(share(ranks.optimistic, k).mean()) for k in (1, 5)},
+        "pessimistic": {f"top{k}": float(share(ranks.pessimistic, k).mean()) for k in (1, 5)},
+        "per_class": per_class,
+    }
