@@ -15,5 +15,7 @@ def get_config() -> ConfigDict:
     """The common fields and those of a retrieval evaluation."""
     config = base.get_config()
     config.task = "retrieval"
-    config.dual_softmax_scale = 0.0  # above 0: adds a block "dual_softmax" (it uses all queries at once); CLIP's scale is 100
+    config.dual_softmax_scale = (
+        0.0  # above 0: adds a block "dual_softmax" (it uses all queries at once); CLIP's scale is 100
+    )
     return config

@@ -18,6 +18,8 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.task = "videoqa"
     config.prompt = "Question: {question} Answer: {mask}"  # the text; the answer is read at {mask}
-    config.answers = ""  # file of candidate answers (one in each line, or JSON); empty: all answers of the test set itself
+    config.answers = (
+        ""  # file of candidate answers (one in each line, or JSON); empty: all answers of the test set itself
+    )
     config.text_length = 0  # tokens of the text; 0: as many as the model's text tower takes
     return config

@@ -17,7 +17,9 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.task = "zero_shot"
     config.label_column = "label"  # column of the class names
-    config.classes = ""  # file of all class names (one in each line, or CSV with a column `name`); empty: the labels found
+    config.classes = (
+        ""  # file of all class names (one in each line, or CSV with a column `name`); empty: the labels found
+    )
     config.prompts = "action_16"  # action_16, kinetics_28, video_of, name, or a sentence with {} for the class name
     config.ensemble = "mean_vector"  # of the sentences: mean_vector, mean_cosine, mean_probability
     return config

@@ -52,7 +52,7 @@ def candidates(answers: Sequence[str], tokenizer: Tokenizer) -> Candidates:
 
 
 def read_answers(path: Path) -> list[str]:
-    """Candidate answers: a text file with one answer in each line, or JSON (a list, or an object whose keys are the answers).
+    """Candidate answers: a text file with one in each line, or JSON (a list, or an object whose keys are the answers).
 
     Raises:
       DataError: the file cannot be read or holds none.

@@ -11,7 +11,7 @@ from harvest_jax.errors import DataError
 
 
 def class_text(name: str) -> str:
-    """A class name as words: underscores (`brush_hair`) become spaces, several spaces one; the tokenizer ignores case."""
+    """A class name as words: underscores (`brush_hair`) and runs of spaces become one space."""
     return " ".join(name.replace("_", " ").split())
 
 

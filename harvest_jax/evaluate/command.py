@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the task and its fields: configs/eval/retrieval.py, multiple_choice.py, zero_shot.py or videoqa.py",
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder, for example WORKDIR/export")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file for the result; without it the last line printed")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="file for the result; without it the last line printed"
+    )
     parser.set_defaults(overrides=[])  # the command line's --config.FIELD=VALUE
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ml_collections import ConfigDict
 
@@ -21,6 +21,7 @@ from harvest_jax.terminal import Progress
 MAX_TIE_SPREAD = 0.1  # points between the best and the worst order of ties above which a score needs a warning
 
 
+@runtime_checkable
 class Task(Protocol):
     """A module of `tasks`."""
 

@@ -121,7 +121,9 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
             "correct or remove them"
         )
     if any(row.place != WHOLE for row in manifest.rows):
-        raise DataError(f"{path} holds packed clips; an evaluation reads video files or shards (make them: harvest shards)")
+        raise DataError(
+            f"{path} holds packed clips; an evaluation reads video files or shards (make them: harvest shards)"
+        )
     numbers: dict[VideoSpan, int] = {}
     samples = []
     ids: dict[str, int] = {}

@@ -55,7 +55,9 @@ def templates(prompts: str | Sequence[str]) -> tuple[str, ...]:
         if prompts in SETS:
             return SETS[prompts]
         if "{}" not in prompts:
-            raise ConfigError(f"prompts={prompts!r} is none of {', '.join(SETS)} and does not contain {{}} for the class name")
+            raise ConfigError(
+                f"prompts={prompts!r} is none of {', '.join(SETS)} and does not contain {{}} for the class name"
+            )
         prompts = (prompts,)
     for template in prompts:
         if template.count("{}") != 1:
@@ -74,14 +76,16 @@ def split_prompt(prompt: str) -> tuple[str, str]:
     """The parts of a prompt before and after {mask}.
 
     Raises:
-      ConfigError: the prompt does not contain {question} and {mask} once each, or {question} comes after {mask} (the text
-        tower is causal: at the mask it has seen only the text before).
+      ConfigError: the prompt does not contain {question} and {mask} once each, or {question} comes after {mask} (the
+        text tower is causal: at the mask it has seen only the text before).
     """
     if prompt.count("{mask}") != 1 or prompt.count("{question}") != 1:
         raise ConfigError(f"prompt={prompt!r} must contain {{question}} and {{mask}} once each")
     before, after = prompt.split("{mask}")
     if "{question}" not in before:
-        raise ConfigError(f"prompt={prompt!r} must have {{question}} before {{mask}}: the text tower reads from left to right")
+        raise ConfigError(
+            f"prompt={prompt!r} must have {{question}} before {{mask}}: the text tower reads from left to right"
+        )
     return before, after
 
 

@@ -102,6 +102,4 @@ def tie_spread(metrics: dict[str, Any]) -> float:
 def mean_by_type(types: Sequence[str], score: Float[np.ndarray, " items"], name: str) -> dict[str, dict[str, Any]]:
     """{type: {"n", `name`: mean score of its items}} in alphabetical order."""
     of = np.array(types)
-    return {
-        str(one): {"n": int(np.sum(of == one)), name: float(score[of == one].mean())} for one in sorted(set(types))
-    }
+    return {str(one): {"n": int(np.sum(of == one)), name: float(score[of == one].mean())} for one in sorted(set(types))}

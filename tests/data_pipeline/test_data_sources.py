@@ -30,7 +30,7 @@ from data_pipeline.sources import media_folder, record_texts
 from data_pipeline.sources.tfds_fields import Fields
 from data_pipeline.sources.tfrecord import masked_crc32c
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate.clips import open_set
+from harvest_jax.evaluate.evaluation_set import open_set
 from harvest_jax.evaluate.settings import DataSettings
 from tests.helpers.video_files import numbered_frames, read_number, write_video
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvest_jax.errors import DataError, NonFiniteError
-from harvest_jax.evaluate import ranking, retrieval
+from harvest_jax.evaluate import ranking
 
 FIVE = ("R@1", "R@5", "R@10", "MedR", "MnR")
 
@@ -243,46 +243,3 @@ def test_tails_and_means_come_from_one_distribution(entries):
 def test_the_median_of_many_tied_queries_is_exact_enough_and_quick():
     ranks = ranking.Ranks(np.zeros(201, np.int64), np.full(201, 200), np.ones(201, np.int64))
     assert ranking.expected_median(ranks) == pytest.approx(101, abs=1e-9)  # symmetric about the middle of 1..201
-
-
-# --- dual softmax -----------------------------------------------------------------------------------------------
-
-
-def test_dual_softmax_multiplies_by_the_share_of_the_other_queries():
-    scores = scores_of([[0.5, 0.2], [0.4, 0.1]])
-    weights = np.exp(10 * scores.astype(np.float64))
-    np.testing.assert_allclose(
-        retrieval.dual_softmax(scores, 10.0, axis=1), scores * weights / weights.sum(axis=1, keepdims=True)
-    )
-    np.testing.assert_allclose(
-        retrieval.dual_softmax(scores, 10.0, axis=0), scores * weights / weights.sum(axis=0, keepdims=True)
-    )
-
-
-def hub_case():
-    """A video that every caption is somewhat like: it is first for both captions, though caption 1 is not its own."""
-    video = np.array([[1.0, 0.0], [0.6, 0.8]], np.float32)
-    text = np.array([[1.0, 0.05], [0.95, 0.3]], np.float32)
-    return video, text
-
-
-def test_dual_softmax_stands_apart_and_the_plain_figures_stay():
-    video, text = hub_case()
-    owner, missing = np.arange(2), np.zeros(2, bool)
-    plain = retrieval.score(video, text, owner, missing)
-    boosted = retrieval.score(video, text, owner, missing, dual_softmax_scale=100.0)
-    assert "dual_softmax" not in plain
-    assert {key: boosted[key] for key in ("t2v", "v2t")} == plain
-    assert plain["t2v"]["R@1"] == 50
-    assert boosted["dual_softmax"]["scale"] == 100
-    assert boosted["dual_softmax"]["t2v"]["R@1"] == 100
-
-
-def test_dual_softmax_leaves_missing_videos_out_of_the_softmax():
-    video, text = hub_case()
-    with_missing = np.concatenate([video, np.zeros((1, 2), np.float32)])
-    captions = np.concatenate([text, np.array([[0.0, 1.0]], np.float32)])
-    result = retrieval.score(with_missing, captions, np.arange(3), np.array([False, False, True]), 1.0)
-    assert result["t2v"]["n_queries"] == 3
-    assert result["dual_softmax"]["t2v"]["R@1"] <= 200 / 3
-    assert result["dual_softmax"]["v2t"]["MnR"] >= 1 + 2 / 3

@@ -131,7 +131,9 @@ def score(
     ranks = ranking.choice(scores, label, missing)
 
     def share(which: ranking.Ranks, k: int) -> Float[np.ndarray, " videos"]:
-        return np.where(missing, 0.0, 100 * ranking.probability_within(which, k))  # wrong even if there are only k classes
+        return np.where(
+            missing, 0.0, 100 * ranking.probability_within(which, k)
+        )  # wrong even if there are only k classes
 
     first, fifth = share(ranks, 1), share(ranks, 5)
     per_class = {

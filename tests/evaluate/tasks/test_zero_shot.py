@@ -1,16 +1,38 @@
-"""Class names in sentences: the three ensembles, top-k, what missing videos and ties do, class files."""
+"""Zero-shot classification: the three ensembles, top-k, missing videos, ties."""
 
-import re
-from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate import prompts, zero_shot
+from harvest_jax.errors import DataError
+from harvest_jax.evaluate.tasks import zero_shot
+from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-CLASSNAMES = SHARED / "data" / "annotations" / "classnames"
+
+def test_zero_shot(videos, model, tmp_path, capsys):
+    rows = [{"video": f"{name}.mp4", "label": name} for name in COLOURS] + [{"video": "broken.mp4", "label": "red"}]
+    (tmp_path / "classes.txt").write_text("\n".join([*COLOURS, "grey_stone"]), encoding="utf-8")
+    words = manifest(videos, tmp_path, rows)
+    result = evaluate("zero_shot", [*words, f"--config.classes={tmp_path / 'classes.txt'}"], tmp_path)
+    assert (result["n_expected"], result["n_missing"]) == (5, 1)
+    assert (result["metrics"]["top1"], result["metrics"]["top5"], result["metrics"]["AVG"]) == (80, 80, 80)
+    assert result["metrics"]["per_class"]["red"] == {"n": 2, "top1": 50}
+    assert result["metrics"]["chance"] == 20
+    assert len(result["protocol"]["prompts"]) == 16
+    assert "top1" in capsys.readouterr().out
+    hashes = {result["protocol_hash"]}
+    for word in ("ensemble=mean_cosine", "ensemble=mean_probability", "prompts=kinetics_28", "prompts=one {} here"):
+        hashes.add(evaluate("zero_shot", [*words, f"--config.{word}"], tmp_path)["protocol_hash"])
+    assert len(hashes) == 5
+
+
+def test_labels_may_stand_in_another_column_and_must_be_classes(videos, model, tmp_path, capsys):
+    rows = [{"video": f"{name}.mp4", "caption": "c", "category": name} for name in COLOURS]
+    words = manifest(videos, tmp_path, rows)
+    assert evaluate("zero_shot", [*words, "--config.label_column=category"], tmp_path)["metrics"]["top1"] == 100
+    evaluate("zero_shot", words, tmp_path, code=DataError.exit_code)
+    assert "4 rows have no `label`, the first: red" in capsys.readouterr().err
 
 
 def unit(x):
@@ -47,7 +69,9 @@ def test_mean_probability_averages_softmaxes_and_needs_the_scale(embeddings):
 
 def test_one_sentence_makes_the_ensembles_rank_alike(embeddings):
     video, text = embeddings
-    orders = [np.argsort(zero_shot.class_scores(video, text[:1], name, 20.0), axis=1) for name in zero_shot.ENSEMBLES]
+    orders = [
+        np.argsort(zero_shot.class_scores(video, text[:1], name, 20.0), axis=1) for name in get_args(zero_shot.Ensemble)
+    ]
     np.testing.assert_array_equal(orders[0], orders[1])
     np.testing.assert_array_equal(orders[0], orders[2])
 
@@ -89,72 +113,3 @@ def test_a_missing_video_is_wrong_even_where_all_classes_are_within_five():
     found = zero_shot.score(scores, np.array([0, 0]), np.array([False, True]), ["a", "b"])
     assert (found["top1"], found["top5"], found["n"]) == (50, 50, 2)
     assert found["optimistic"]["top1"] == 50
-
-
-def test_prompt_sets_have_the_sizes_that_papers_state():
-    assert len(set(prompts.ACTION_16)) == 16
-    assert len(set(prompts.KINETICS_28)) == 28
-    for name in prompts.SETS:
-        assert all(sentence.count("{}") == 1 for sentence in prompts.templates(name))
-
-
-@pytest.mark.skipif(not (CLASSNAMES / "clip_prompts.md").is_file(), reason="no annotation files here")
-def test_the_28_are_clips_own():
-    text = (CLASSNAMES / "clip_prompts.md").read_text("utf-8").partition("## Kinetics700")[2].partition("templates")[2]
-    assert tuple(re.findall(r"^ +'(.*)',$", text.partition("]")[0], re.MULTILINE)) == prompts.KINETICS_28
-
-
-def test_prompts_are_named_or_given():
-    assert prompts.templates("a clip of {}!") == ("a clip of {}!",)
-    assert prompts.templates(["{} one", "two {}"]) == ("{} one", "two {}")
-    with pytest.raises(ConfigError, match="action_16, kinetics_28"):
-        prompts.templates("kinetics28")
-    with pytest.raises(ConfigError, match="once"):
-        prompts.templates(["{} and {}"])
-    with pytest.raises(ConfigError, match="empty"):
-        prompts.templates([])
-
-
-def test_names_and_sentences_are_put_together_sentence_by_sentence():
-    assert prompts.class_text(" brush_hair  now ") == "brush hair now"
-    assert prompts.fill(["a {}", "{} b"], ["x", "y{}"]) == ["a x", "a y{}", "x b", "y{} b"]
-
-
-def test_class_files(tmp_path):
-    (tmp_path / "names.txt").write_text("brush_hair\n\n  cart wheel\n", encoding="utf-8")
-    assert zero_shot.read_classes(tmp_path / "names.txt") == ["brush hair", "cart wheel"]
-    (tmp_path / "names.csv").write_text('id,name\n0,"a, b"\n1,c\n', encoding="utf-8")
-    assert zero_shot.read_classes(tmp_path / "names.csv") == ["a, b", "c"]
-    for name, content, message in (
-        ("none.txt", " \n", "names none"),
-        ("twice.txt", "a_b\na b\n", "'a b' stands there more than once"),
-        ("wrong.csv", "id,label\n0,x\n", "no column `name`"),
-        ("bytes.txt", b"\xff\xfe\xfa", "utf-8"),
-    ):
-        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        with pytest.raises(DataError, match=message):
-            zero_shot.read_classes(tmp_path / name)
-    with pytest.raises(DataError, match=r"gone\.txt"):
-        zero_shot.read_classes(tmp_path / "gone.txt")
-
-
-def test_labels_are_found_among_the_classes_as_words():
-    assert zero_shot.label_columns(["b_c", "a"], ["x", "y"], ["a", "b c"]).tolist() == [1, 0]
-    with pytest.raises(DataError, match="2 labels are no class, the first: 'z' of r2"):
-        zero_shot.label_columns(["a", "z", "q"], ["r1", "r2", "r3"], ["a"])
-
-
-@pytest.mark.skipif(not CLASSNAMES.is_dir(), reason="no annotation files here")
-@pytest.mark.parametrize(
-    ("file", "count"),
-    [
-        ("xclip_kinetics_400_labels.csv", 400),
-        ("xclip_kinetics_600_labels.csv", 600),
-        ("mmaction_kinetics_label_map_k400.txt", 400),
-        ("mmaction_kinetics_label_map_k700.txt", 700),
-        ("mmaction_ucf101_label_map.txt", 101),
-        ("mmaction_hmdb51_label_map.txt", 51),
-    ],
-)
-def test_class_lists_in_use_are_read(file, count):
-    assert len(zero_shot.read_classes(CLASSNAMES / file)) == count

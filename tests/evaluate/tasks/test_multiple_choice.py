@@ -1,16 +1,46 @@
-"""Options and answers out of a row, and the accuracy of choosing the most alike."""
+"""Options and answers of a row, and the accuracy of choosing the most similar option."""
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harvest_jax.errors import DataError, NonFiniteError
-from harvest_jax.evaluate import multiple_choice
+from harvest_jax.evaluate.tasks import multiple_choice
+from tests.helpers.colour_evaluation import ANNOTATIONS, COLOURS, evaluate, manifest
 
-ANNOTATIONS = Path(__file__).resolve().parents[3] / "shared" / "data" / "annotations"
+
+def test_multiple_choice(videos, model, tmp_path):
+    names = list(COLOURS)
+    rows = [
+        {"video": f"{name}.mp4", "options": [f"a {other} thing" for other in names], "answer": i, "type": "colour"}
+        for i, name in enumerate(names)
+    ]
+    rows.append({"id": "same", "video": "red.mp4", "options": ["it is red", "it is red"], "answer": 1, "type": "tie"})
+    rows.append({"video": "broken.mp4", "options": ["red", "blue"], "answer": 0, "type": "colour"})
+    result = evaluate("multiple_choice", manifest(videos, tmp_path, rows), tmp_path)
+    assert (result["n_expected"], result["n_missing"]) == (6, 1)
+    assert result["metrics"]["accuracy"] == pytest.approx(100 * 4.5 / 6)
+    assert result["metrics"]["chance"] == pytest.approx((4 * 25 + 2 * 50) / 6)
+    assert result["metrics"]["per_type"]["tie"] == {"n": 1, "accuracy": 50}
+    assert model.clips_seen == 4  # two questions about one video: seen once
+    assert any("equal scores" in warning for warning in result["warnings"])
+
+
+def test_options_may_be_asked_with_their_question(videos, model, tmp_path, capsys):
+    rows = [
+        {"id": "a", "video": "red.mp4", "question": "blue?", "a1": "no", "a2": "yes", "answer": 0},
+        {"id": "b", "video": "blue.mp4", "question": "blue?", "a1": "no", "a2": "yes", "answer": 1},
+    ]
+    words = manifest(videos, tmp_path, rows)
+    result = evaluate("multiple_choice", [*words, "--config.prompt={question} {option}"], tmp_path)
+    assert result["metrics"]["accuracy"] == 50  # this model reads no yes and no: all options tie
+    del rows[1]["question"]
+    rows[1]["label"] = "x"
+    words = manifest(videos, tmp_path, rows)
+    evaluate("multiple_choice", [*words, "--config.prompt={question} {option}"], tmp_path, code=DataError.exit_code)
+    assert "1 rows have no `question`, the first: b" in capsys.readouterr().err
 
 
 def test_options_come_as_a_list_or_as_columns():
@@ -45,7 +75,7 @@ def test_option_columns_are_taken_by_number_and_may_be_fewer_in_a_row():
         ({"a1": "x", "a2": "", "a3": "z", "answer": "0"}, "option 1 is empty"),
         ({"options": '["a", "b"]', "answer": "2"}, r"0\.\.1"),
         ({"options": '["a", "b"]', "answer": "-1"}, r"0\.\.1"),
-        ({"options": '["a", "b"]', "answer": "a"}, "the right option's place, not 'a'"),
+        ({"options": '["a", "b"]', "answer": "a"}, "the right option's number, not 'a'"),
         ({"options": '["a", "b"]'}, "not None"),
     ],
 )
@@ -83,12 +113,6 @@ def test_types_are_counted_apart():
     scores = rows([1, 0], [1, 0], [0, 1])
     found = multiple_choice.score(scores, np.zeros(3, np.int64), np.zeros(3, bool), ["move", "turn", "move"])
     assert found["per_type"] == {"move": {"n": 2, "accuracy": 50}, "turn": {"n": 1, "accuracy": 100}}
-
-
-def test_cosines_of_one_video():
-    video = np.array([3.0, 4.0], np.float32)
-    options = np.array([[6.0, 8.0], [4.0, -3.0]], np.float32)
-    np.testing.assert_allclose(multiple_choice.cosines(video, options), [1, 0], atol=1e-7)
 
 
 @pytest.mark.skipif(not (ANNOTATIONS / "tgif_qa").is_dir(), reason="no annotation files here")

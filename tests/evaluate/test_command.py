@@ -1,0 +1,221 @@
+"""`harvest eval` on real video files, with a small model whose answers are known: what all tasks share."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import harvest_jax
+from data_pipeline.decode import pool
+from harvest_jax import cli
+from harvest_jax.errors import ConfigError, DataError, NonFiniteError
+from harvest_jax.evaluate import ranking
+from tests.helpers.colour_evaluation import (
+    COLOURS,
+    CONFIGS,
+    REPOSITORY,
+    SHARED,
+    ColourModel,
+    DecoderInThisProcess,
+    captioned,
+    evaluate,
+    manifest,
+    question,
+)
+
+
+def test_missing_videos_count_as_wrong_and_are_reported(videos, model, tmp_path, capsys):
+    rows = [*captioned(*COLOURS), *captioned("broken", "gone")]
+    result = evaluate("retrieval", manifest(videos, tmp_path, rows), tmp_path)
+    assert (result["n_expected"], result["n_missing"]) == (6, 2)
+    assert [entry["video"] for entry in result["missing"]] == ["broken.mp4", "gone.mp4"]
+    assert all(entry["reason"] for entry in result["missing"])
+    assert result["protocol"]["gallery"] == 6
+    for direction in ("t2v", "v2t"):
+        assert result["metrics"][direction]["n_queries"] == 6
+        assert result["metrics"][direction]["R@1"] == pytest.approx(400 / 6)
+        assert result["metrics"][direction]["MnR"] == pytest.approx((4 * 1 + 2 * 6) / 6)
+    assert "2 of 6 counted as wrong" in capsys.readouterr().out
+
+
+def test_worker_processes_give_the_same_result(videos, model, tmp_path, monkeypatch):
+    rows = [
+        *captioned(*COLOURS, "broken"),
+        {"id": "end", "video": "red_then_blue.mp4", "start": 1.2, "caption": "blue end"},
+    ]
+    words = [*manifest(videos, tmp_path, rows), "--config.data.workers=2"]
+    here = evaluate("retrieval", words, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setitem(harvest_jax.__dict__, "load", lambda folder: model)
+    assert pool.VideoDecoder is not DecoderInThisProcess
+    assert evaluate("retrieval", words, tmp_path) == here
+    assert (here["n_expected"], here["n_missing"]) == (6, 1)
+
+
+def test_a_video_outside_the_root_is_refused(videos, model, tmp_path, capsys):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link.mp4").symlink_to(videos / "red.mp4")
+    shutil.copy(videos / "blue.mp4", root)
+    path = tmp_path / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in captioned("link", "blue")), encoding="utf-8")
+    words = [f"--config.data.manifest={path}", f"--config.data.root={root}"]
+    evaluate("retrieval", words, tmp_path, code=DataError.exit_code)
+    assert "leads out of the root" in capsys.readouterr().err
+
+
+def test_no_readable_video_is_an_error_not_a_zero(videos, model, tmp_path, capsys):
+    words = manifest(videos, tmp_path, captioned("gone", "away"))
+    for task in ("retrieval", "zero_shot", "videoqa"):
+        rows = [
+            {"video": f"{name}.mp4", "caption": "c", "label": "l", "question": "q", "answer": "red"} for name in "ab"
+        ]
+        words = manifest(videos, tmp_path, rows)
+        evaluate(task, words, tmp_path, code=DataError.exit_code)
+        assert "none of the 2 videos of set.jsonl could be read; the first, a.mp4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["retrieval", "zero_shot", "videoqa"])
+def test_a_model_gone_wrong_is_an_error_not_a_hundred_percent(videos, model, tmp_path, monkeypatch, capsys, task):
+    for name in ("encode_video", "answer_logits"):
+        method = getattr(ColourModel, name)
+        monkeypatch.setattr(ColourModel, name, lambda *arguments, method=method: method(*arguments) * np.nan)
+    rows = [
+        question("red", "what?", "red", caption="c", label="red"),
+        question("blue", "what?", "blue", caption="c", label="b"),
+    ]
+    evaluate(task, manifest(videos, tmp_path, rows), tmp_path, code=NonFiniteError.exit_code)
+    error = capsys.readouterr().err
+    assert "not finite" in error
+    assert error.count("\n") == 1
+
+
+def test_strict_stops_where_a_video_is_missing(videos, model, tmp_path, capsys):
+    words = manifest(videos, tmp_path, [*captioned(*COLOURS), *captioned("gone")])
+    evaluate("retrieval", [*words, "--config.strict=true"], tmp_path, code=DataError.exit_code)
+    error = capsys.readouterr().err
+    assert "strict=True: 1 of 5 counted as wrong" in error
+    assert "gone.mp4" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_batches_neither_drop_nor_double(videos, model, tmp_path):
+    words = manifest(videos, tmp_path, captioned(*COLOURS))
+    whole = evaluate("retrieval", words, tmp_path)
+    assert model.batches == [4]
+    model.batches.clear()
+    parts = evaluate("retrieval", [*words, "--config.batch_size=3"], tmp_path)
+    assert model.batches == [3, 1]
+    assert parts == whole  # the batch size is no part of the protocol
+
+
+def test_without_out_the_result_is_the_last_line(videos, model, tmp_path, capsys):
+    words = manifest(videos, tmp_path, captioned(*COLOURS))
+    assert cli.main(["eval", "--config", str(CONFIGS / "retrieval.py"), "--model", "m", *words]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]["t2v"]["R@1"] == 100
+
+
+def test_the_result_is_written_although_nobody_reads_the_output(tmp_path):
+    """As in `harvest eval ... --out r.json | true`."""
+    old = REPOSITORY / "tests" / "data" / "version_0_1_0"
+    command = [sys.executable, "-m", "harvest_jax", "eval", "--config", str(CONFIGS / "retrieval.py")]
+    command += ["--model", str(old / "workdir" / "export"), "--out", str(tmp_path / "r.json")]
+    command += [f"--config.data.shards={old / 'shards'}", "--config.data.split=train"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        subprocess.run(command, stdout=closed, stderr=subprocess.DEVNULL, timeout=300)
+    assert json.loads((tmp_path / "r.json").read_text("utf-8"))["n_expected"] == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config.data.manifest="], "set data.manifest"),
+        (["--config.batch_sise=4"], "did you mean batch_size?"),
+        (["--config.data.manifets=x"], "did you mean data.manifest?"),
+        (["--config.batch_size=four"], "batch_size=four"),
+        (["--config.batch_size=0"], "batch_size=0 is outside 1..65536"),
+        (["--config.dual_softmax_scale=nan"], "dual_softmax_scale=nan"),
+        (["--config.task=retreival"], "task='retreival' is none of"),
+        (["--config.frames=-1"], "frames=-1"),
+    ],
+)
+def test_a_wrong_field_is_one_line(words, message, tmp_path, capsys):
+    words = ["--config.data.manifest=gone.csv", *words]
+    evaluate("retrieval", words, tmp_path, code=ConfigError.exit_code)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_missing_and_broken_manifests_are_one_line(videos, model, tmp_path, capsys):
+    evaluate("retrieval", ["--config.data.manifest=gone.csv"], tmp_path, code=DataError.exit_code)
+    assert "gone.csv" in capsys.readouterr().err
+    words = manifest(videos, tmp_path, [*captioned("red"), {"video": "blue.mp4", "caption": ""}])
+    evaluate("retrieval", words, tmp_path, code=DataError.exit_code)
+    error = capsys.readouterr().err
+    assert "1 rows cannot be used" in error
+    assert "caption" in error
+    assert error.count("\n") == 1
+    words = manifest(videos, tmp_path, [{"video": "red.mp4", "label": "red"}])
+    evaluate("retrieval", words, tmp_path, code=DataError.exit_code)
+    assert "1 rows have no caption, the first: red" in capsys.readouterr().err
+
+
+def test_out_must_be_a_file(videos, model, tmp_path, capsys):
+    words = manifest(videos, tmp_path, captioned(*COLOURS))
+    config = str(CONFIGS / "retrieval.py")
+    assert (
+        cli.main(["eval", "--config", config, "--model", "m", "--out", str(tmp_path), *words]) == ConfigError.exit_code
+    )
+    assert "is a folder" in capsys.readouterr().err
+    assert model.batches == []  # said before the work
+
+
+def test_a_real_model_folder_is_scored_as_its_own_api_says(videos, tmp_path, monkeypatch):
+    import jax
+
+    from harvest_jax.model.config import DecoderConfig, HarvestConfig, TextConfig, VideoConfig
+    from harvest_jax.model.harvest import Harvest
+    from harvest_jax.weights.folder import save_model
+
+    monkeypatch.setattr(pool, "VideoDecoder", DecoderInThisProcess)
+    config = HarvestConfig(
+        "tiny", VideoConfig(16, 8, 2, 8, 1, 2, 8), TextConfig(600, 24, 8, 1, 2, 8), DecoderConfig(1, 8, 2, 8, 600)
+    )
+    shapes = jax.eval_shape(Harvest(config).init, jax.random.key(0))
+    rng = np.random.default_rng(0)  # drawn here: compiling the model's own initialisation takes longer than the rest
+    params = jax.tree.map(lambda leaf: np.asarray(rng.normal(size=leaf.shape), np.float32), shapes)
+    save_model(tmp_path / "model", config, params, {})
+    names = [*COLOURS, "red_then_blue"]
+    rows = [
+        {"video": f"{n}.mp4", "caption": f"a {n} square", "label": n, "question": "what?", "options": ["a", n]}
+        for n in names
+    ]
+    words = manifest(videos, tmp_path, [{**row, "answer": 1} for row in rows])
+    answers = manifest(videos, tmp_path, [{**row, "answer": n} for row, n in zip(rows, names, strict=True)], "qa.jsonl")
+    model = harvest_jax.load(tmp_path / "model")
+    monkeypatch.setitem(harvest_jax.__dict__, "load", lambda folder: model)  # compile once
+    video = model.encode_video([videos / f"{n}.mp4" for n in names])
+    text = model.encode_text([f"a {n} square" for n in names])
+    by_hand = ranking.summary(ranking.text_to_video(ranking.similarity(video, text), np.arange(5)))
+    assert evaluate("retrieval", words, tmp_path)["metrics"]["t2v"] == by_hand
+    assert evaluate("zero_shot", words, tmp_path)["metrics"]["n"] == 5
+    assert evaluate("multiple_choice", words, tmp_path)["metrics"]["chance"] == 50
+    questions = evaluate("videoqa", answers, tmp_path)["metrics"]
+    assert (questions["n"], questions["n_answers"], questions["coverage"]) == (5, 5, 100)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real clips here")
+def test_real_clips_are_all_read(model, tmp_path):
+    words = [f"--config.data.manifest={SHARED / 'web_clips.csv'}"]
+    result = evaluate("retrieval", words, tmp_path)
+    assert (result["n_expected"], result["n_missing"], model.clips_seen) == (12, 0, 12)
+    zero_shot = evaluate("zero_shot", [*words, "--config.label_column=category", "--config.data.split="], tmp_path)
+    assert (zero_shot["n_expected"], zero_shot["protocol"]["classes"]) == (48, 8)

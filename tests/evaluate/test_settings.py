@@ -1,0 +1,100 @@
+"""Evaluation configs: those of the repository, users' copies of older ones, and faults in them."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from harvest_jax import cli
+from harvest_jax.config.files import load_dict
+from harvest_jax.errors import ConfigError
+from harvest_jax.evaluate import evaluation
+from tests.helpers.colour_evaluation import CONFIGS, REPOSITORY
+
+TASKS = ["multiple_choice", "retrieval", "videoqa", "zero_shot"]
+OLD = REPOSITORY / "tests" / "data" / "evaluation" / "configs_0_1_0"
+MANIFEST = ["data.manifest=x.csv"]
+
+
+def test_the_tasks_are_the_files_of_their_folder():
+    assert evaluation.task_names() == TASKS
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_config_is_sound_and_opens_with_its_command(task):
+    path = CONFIGS / f"{task}.py"
+    assert evaluation.check(load_dict(str(path), MANIFEST)).task == task
+    assert f"harvest eval --config configs/eval/{task}.py" in path.read_text("utf-8").split('"""')[1]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_users_copy_of_an_older_config_has_the_same_settings(task):
+    """Version 0.1.0 had all fields in each file."""
+    old = evaluation.check(load_dict(str(OLD / f"{task}.py"), MANIFEST))
+    assert old == evaluation.check(load_dict(str(CONFIGS / f"{task}.py"), MANIFEST))
+
+
+def test_configs_find_their_common_fields_where_the_package_is_installed(tmp_path):
+    """Installed, `configs` is a folder of the package `harvest_jax`."""
+    for package in ("harvest_jax", "data_pipeline"):
+        shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "configs", tmp_path / "harvest_jax" / "configs")
+    script = (
+        "from harvest_jax.config.files import config_file, load_dict\n"
+        "from harvest_jax.evaluate import evaluation\n"
+        f"for task in {TASKS}:\n"
+        "    path = config_file(f'eval/{task}.py')\n"
+        "    print(path, evaluation.check(load_dict(str(path), ['data.manifest=x.csv'])).task)\n"
+    )
+    work = tmp_path / "work"
+    work.mkdir()
+    command = [sys.executable, "-P", "-c", script]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    lines = subprocess.run(command, cwd=work, env=environment, check=True, capture_output=True, text=True).stdout
+    assert lines.split() == [
+        word for task in TASKS for word in (f"{tmp_path}/harvest_jax/configs/eval/{task}.py", task)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("base.py", "this is a config of `harvest train`, not of `harvest eval`"),
+        ("demo.py", "this is a config of `harvest train`, not of `harvest eval`"),
+        ("eval/base.py", "the config has no task"),
+    ],
+)
+def test_a_config_of_another_command_is_one_line_that_names_the_right_one(config, message, capsys):
+    assert cli.main(["eval", "--config", str(CONFIGS.parent / config), "--model", "m"]) == ConfigError.exit_code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "for example --config configs/eval/retrieval.py" in error
+    assert error.count("\n") == 1
+
+
+def test_settings_list_every_fault():
+    values = {"task": "zero_shot", "data": {"manifest": "x", "rot": ""}, "frames": "8", "strict": 1, "ensemble": "x"}
+    with pytest.raises(ConfigError) as error:
+        evaluation.check(values)
+    for fault in (
+        "unknown field data.rot (did you mean data.root?)",
+        "missing field data.shards",
+        "frames: expected a whole number, got '8'",
+        "strict: expected True or False, got 1",
+        "missing field prompts",
+        "ensemble='x' is none of mean_vector",
+    ):
+        assert fault in str(error.value)
+    with pytest.raises(ConfigError, match="data is a group of fields"):
+        evaluation.check({"task": "retrieval", "data": "x.csv"})
+
+
+def test_prompts_may_be_a_list_in_a_config():
+    values = load_dict(str(CONFIGS / "zero_shot.py"), MANIFEST).to_dict()
+    assert evaluation.check(values | {"prompts": ["a {}", "b {}"]}).prompts == ("a {}", "b {}")
+    expected = r"prompts: expected a text or a list \(each entry a text\), got"
+    for prompts, message in (([1], expected), (["a"], "once"), ([], "empty"), (7, expected)):
+        with pytest.raises(ConfigError, match=message):
+            evaluation.check(values | {"prompts": prompts})
