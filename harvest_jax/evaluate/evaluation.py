@@ -53,9 +53,7 @@ def check(config: Mapping[str, Any] | ConfigDict) -> TaskSettings:
     name = config.get("task")
     if name not in task_names():
         fault = f"task={name!r} is none of {', '.join(task_names())}" if name else "the config has no task"
-        if "train" in config:
-            fault = "this is a config of `harvest train`, not of `harvest eval`"
-        raise ConfigError(f"{fault}: give a config of configs/eval/, for example --config configs/eval/retrieval.py")
+        raise ConfigError(f"{fault}: give a config of configs/eval/, for example --config eval/retrieval")
     settings = build(task(name).Settings, config)
     faults = settings.contradictions()
     if faults:

@@ -121,9 +121,7 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
             "correct or remove them"
         )
     if any(row.place != WHOLE for row in manifest.rows):
-        raise DataError(
-            f"{path} holds packed clips; an evaluation reads video files or shards (make them: harvest shards)"
-        )
+        raise DataError(f"{path} holds packed clips, and scores are of video files: make shards of it (harvest shards)")
     numbers: dict[VideoSpan, int] = {}
     samples = []
     ids: dict[str, int] = {}
