@@ -42,7 +42,7 @@ from av.video.frame import VideoFrame
 from benchmarks.vs_torch import cpu_name
 from data_pipeline.decode import worker
 from data_pipeline.decode.clip import decode_clip
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 
 SIDE = 360
 SECONDS = 9
@@ -106,7 +106,7 @@ def bare(path: Path, jpegs: bool = False, skipping: bool = False) -> list[bytes]
 
 def record(path: Path) -> None:
     task = {"root": str(path.parent), "video": path.name, "start": None, "end": None, "spec": dataclasses.asdict(SPEC)}
-    header, _ = worker.answer(task | {"record": {"id": path.stem, "captions": ["a clip"], "extra": {}}})
+    header, _ = worker.run_task(task | {"record": {"id": path.stem, "captions": ["a clip"], "extra": {}}})
     if "rejected" in header:
         raise RuntimeError(header["rejected"])
 

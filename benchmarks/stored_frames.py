@@ -36,7 +36,7 @@ from PIL import AvifImagePlugin, Image
 
 from benchmarks.vs_torch import cpu_name
 from data_pipeline.decode.clip import decode_clip
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from data_pipeline.shards.shard_format import encode_jpeg
 from harvest_jax.pixels.square import fit

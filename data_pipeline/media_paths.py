@@ -5,6 +5,7 @@ elsewhere must not make the decoder read it. Names are resolved here, files are 
 only ever sees the open file.
 """
 
+import dataclasses
 import functools
 import os
 import re
@@ -22,6 +23,25 @@ STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # by which clips are found in a folder or a tar; what they are is seen from their content
 MOVING_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 MEDIA_SUFFIXES = (*MOVING_SUFFIXES, *STILL_SUFFIXES)
+
+
+@dataclasses.dataclass(frozen=True)
+class FilePart:
+    """Which part of a file is the clip: all of it, or one entry of a file that packs many.
+
+    Attributes:
+      offset, size: bytes of a tar's member or of a TFRecord's record.
+      record: number of an ArrayRecord's record.
+      field: the bytes are a `tf.train.Example` and this field of it holds the clip; "": the bytes are the clip.
+    """
+
+    offset: int | None = None
+    size: int | None = None
+    record: int | None = None
+    field: str = ""
+
+
+WHOLE_FILE = FilePart()
 
 
 class VideoRejected(DataError):

@@ -18,8 +18,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data_pipeline.manifest.read import iter_manifest
-from data_pipeline.prepare import plan
-from data_pipeline.prepare.split import Way, here, prepare
+from data_pipeline.prepare.options import Options
+from data_pipeline.prepare.split import Execution, local_engine, prepare
 from data_pipeline.shards.shard_format import VERSION
 from data_pipeline.shards.tfds_metadata import features
 
@@ -45,12 +45,12 @@ class HarvestClips(tfds.core.DatasetBuilder):
         manifest: Sequence[str | os.PathLike[str]],
         root: str | os.PathLike[str] | None = None,
         split: str | None = None,
-        options: plan.Options | None = None,
+        options: Options | None = None,
         workers: int = 1,
         **others: Any,
     ):
         self._source = ([Path(source) for source in manifest], None if root is None else Path(root), split)
-        self._options, self._workers = options or plan.Options(), workers
+        self._options, self._workers = options or Options(), workers
         super().__init__(**others)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -69,14 +69,16 @@ class HarvestClips(tfds.core.DatasetBuilder):
           HarvestError, OSError: as `split.prepare`.
         """
         config = download_config or tfds.download.DownloadConfig()
-        engine = here(self._workers)
+        engine = local_engine(self._workers)
         if config.beam_runner is not None or config.beam_options is not None:
             from data_pipeline.prepare import beam
 
             engine = beam.engine(config.beam_options, self._workers, config.beam_runner)
-        way = Way(engine, self._workers, overwrite=config.download_mode.overwrite_dataset)
+        execution = Execution(engine, self._workers, overwrite=config.download_mode.overwrite_dataset)
         stream = iter_manifest(*self._source)
-        for _ in prepare(((row.split, row) for row in stream), stream.root, Path(self.data_dir), self._options, way):
+        for _ in prepare(
+            ((row.split, row) for row in stream), stream.root, Path(self.data_dir), self._options, execution
+        ):
             pass
         self.info.read_from_directory(self.data_dir)
 

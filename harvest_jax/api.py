@@ -183,7 +183,7 @@ class Model:
 
     def _decoded(self, paths: Iterator[Any]) -> Iterator[UInt8[np.ndarray, "t h w 3"]]:
         from data_pipeline.decode.pool import VideoDecoder
-        from data_pipeline.decode.video_file import VideoRejected
+        from data_pipeline.media_paths import VideoRejected
 
         size, resize = self.config.video.image_size, self.config.preprocessing.resize
         with VideoDecoder(self.num_frames, size, available_cores(), fit=resize) as decoder:

@@ -31,7 +31,9 @@ def progress(name: str, unit: str) -> Iterator[Progress]:
       unit: what is counted ("clips").
 
     Yields:
-      a function (done, total, note) to call as often as wanted; `note` is more text for the line, may be empty.
+      a function (done, total, note) to call as often as wanted. `total` 0: not known. `note` is more text for the line,
+      may be empty. The time left is estimated from what is done after the first call, so that start-up, and what was
+      done before, do not distort it.
     """
     if not sys.stderr.isatty():
         yield _Lines(name, unit)
@@ -43,11 +45,10 @@ def progress(name: str, unit: str) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=None, words="")
-        started = time.monotonic()
+        words = _Words(unit)
 
         def update(done: int, total: int, note: str = "") -> None:
-            words = _words(done, total, unit, time.monotonic() - started, note)
-            bar.update(task, completed=done, total=total, words=words)
+            bar.update(task, completed=done, total=total or None, words=words(done, total, note))
 
         yield update
 
@@ -61,17 +62,24 @@ def duration(seconds: float) -> str:
 
 class _Lines:
     def __init__(self, name: str, unit: str) -> None:
-        self._name, self._unit = name, unit
-        self._started = self._last = time.monotonic()
+        self._name, self._words = name, _Words(unit)
+        self._last = time.monotonic()
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        if now - self._last >= LINE_SECONDS:
-            self._last = now
-            words = _words(done, total, self._unit, now - self._started, note)
+        words = self._words(done, total, note)
+        if time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
             print(f"{self._name}: {words}", file=sys.stderr, flush=True)
 
 
-def _words(done: int, total: int, unit: str, seconds: float, note: str) -> str:
-    left = f", {duration((total - done) * seconds / done)} left" if 0 < done < total else ""
-    return f"{done}/{total} {unit}{', ' if note else ''}{note}{left}"
+class _Words:
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._first: tuple[int, float] | None = None  # what was done at the first call, and when that was
+
+    def __call__(self, done: int, total: int, note: str) -> str:
+        now = time.monotonic()
+        self._first = self._first or (done, now)
+        done_since, seconds = done - self._first[0], now - self._first[1]
+        left = f", {duration((total - done) * seconds / done_since)} left" if done_since > 0 and done < total else ""
+        return f"{done}{f'/{total}' if total else ''} {self._unit}{', ' if note else ''}{note}{left}"

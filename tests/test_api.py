@@ -14,7 +14,7 @@ import pytest
 
 import harvest_jax
 from data_pipeline.decode.clip import decode_clip
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.errors import DataError
 from harvest_jax.model.config import Preprocessing

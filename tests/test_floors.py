@@ -18,6 +18,13 @@ FLOORS = [
     ),
     ("harvest_jax.pixels",),
     ("harvest_jax.config",),
+    ("data_pipeline.media_paths", "data_pipeline.child_process"),
+    ("data_pipeline.shards",),
+    ("data_pipeline.decode",),
+    ("data_pipeline.sources",),
+    ("data_pipeline.manifest",),
+    ("data_pipeline.prepare",),
+    ("data_pipeline.command", "data_pipeline.tfds_builder"),
     ("data_pipeline",),
     ("harvest_jax.input",),
     ("harvest_jax.model",),
@@ -51,7 +58,7 @@ def floor_of(module: str) -> tuple[int, str]:
         (prefix, number)
         for number, floor in enumerate(FLOORS)
         for prefix in floor
-        if module == prefix or (module.startswith(f"{prefix}.") and prefix != "harvest_jax")
+        if module == prefix or (module.startswith(f"{prefix}.") and prefix not in ("harvest_jax", "data_pipeline"))
     ]
     assert fitting, f"{module} is on no floor: name it in FLOORS"
     prefix, number = max(fitting, key=lambda pair: len(pair[0]))

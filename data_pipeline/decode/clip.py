@@ -20,9 +20,10 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from jaxtyping import Float64, UInt8
 
-from data_pipeline.decode.picture import Layout, PictureReader, picture_layout
+from data_pipeline.decode.picture import DisplayGeometry, PictureReader, display_geometry
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.decode.still import is_still, read_still
-from data_pipeline.decode.video_file import DecodeSpec, OpenVideo, check_size, exact_fraction, open_video
+from data_pipeline.decode.video_file import OpenVideo, check_size, exact_fraction, open_video
 from data_pipeline.media_paths import VideoRejected, open_regular
 
 _SEEK_GAP = 10.0  # seconds: where pictures lie further apart, jumping to the key picture before each one pays
@@ -77,7 +78,7 @@ def decode_clip(
                     except _EndsAt as found:
                         measured = found.seconds
         except (MemoryError, av.MemoryError) as error:
-            raise VideoRejected("too much memory: its pictures need more than a decoder gets") from error
+            raise VideoRejected("too much memory: its pictures need more than a decoder may use") from error
         except (av.FFmpegError, OSError) as error:
             raise VideoRejected(f"damaged: it cannot be read through ({error.strerror})") from error
     raise VideoRejected("damaged: its length cannot be found out")
@@ -130,7 +131,7 @@ def _decode(video: OpenVideo, spec: DecodeSpec, first: float, last: float, trust
     step = (last - first) / spec.num_frames
     ticks = [video.ticks(first + (index + 0.5) * step) for index in range(spec.num_frames)]
     reader: PictureReader | None = None
-    layout: Layout | None = None
+    layout: DisplayGeometry | None = None
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
     for run, wanted in enumerate(_runs(ticks, video)):
         packets = _collect(video, wanted, spec, fresh=run == 0, trust_end=trust_end)
@@ -138,7 +139,7 @@ def _decode(video: OpenVideo, spec: DecodeSpec, first: float, last: float, trust
             check_size(frame.width, frame.height, spec)
             if reader is None or layout is None:
                 pixel_aspect = exact_fraction(video.stream.codec_context.sample_aspect_ratio)
-                layout = picture_layout(frame, pixel_aspect, spec)
+                layout = display_geometry(frame, pixel_aspect, spec)
                 reader = PictureReader(layout, spec)
             if frame.pts is not None and frame.pts not in pictures:
                 pictures[frame.pts] = reader.read(frame)

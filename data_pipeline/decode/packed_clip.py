@@ -1,6 +1,6 @@
 """A clip out of what another program packed: a part of a tar, a record of a TFRecord or ArrayRecord file.
 
-Used inside a killable worker: `place` comes from a listing that may be wrong by now, or was made of a hostile file.
+Used inside a killable worker: `part` comes from a listing that may be wrong by now, or was made of a hostile file.
 """
 
 import dataclasses
@@ -15,11 +15,10 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipeline.decode.clip import DecodedClip, decode_clip
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.decode.still import is_still, is_turned, read_still
-from data_pipeline.decode.video_file import DecodeSpec
-from data_pipeline.media_paths import VideoRejected, open_regular
+from data_pipeline.media_paths import FilePart, VideoRejected, open_regular
 from data_pipeline.shards import shard_format
-from data_pipeline.sources.entry import Place
 from harvest_jax.errors import DataError
 from harvest_jax.pixels.frame_sampling import segment_indices
 
@@ -32,27 +31,27 @@ class PackedClip:
     jpegs: tuple[bytes, ...] | None = None
 
 
-def read_packed(path: str, place: Place, spec: DecodeSpec, start: float | None, end: float | None) -> PackedClip:
-    """Decode the clip at `place` in a file.
+def read_packed(path: str, part: FilePart, spec: DecodeSpec, start: float | None, end: float | None) -> PackedClip:
+    """Decode the clip at `part` in a file.
 
     Raises:
       VideoRejected: it cannot be used; its `reason` says why.
     """
-    part = None if place.offset is None or place.size is None else (place.offset, place.size)
-    if not place.field:
-        return PackedClip(decode_clip(open_regular(path, spec.max_bytes, part), spec, start, end))
-    if place.record is not None:
-        raw = _array_record(path, place.record)
+    extent = None if part.offset is None or part.size is None else (part.offset, part.size)
+    if not part.field:
+        return PackedClip(decode_clip(open_regular(path, spec.max_bytes, extent), spec, start, end))
+    if part.record is not None:
+        raw = _array_record(path, part.record)
     else:
-        with open_regular(path, spec.max_bytes, part) as file:
+        with open_regular(path, spec.max_bytes, extent) as file:
             raw = file.read()
     try:
         fields = tf_example_pb2.Example.FromString(raw).features.feature
     except DecodeError as error:
         raise VideoRejected("damaged: the record is no tf.train.Example") from error
-    values = list(fields[place.field].bytes_list.value) if place.field in fields else []
+    values = list(fields[part.field].bytes_list.value) if part.field in fields else []
     if not values:
-        raise VideoRejected(f"damaged: the record has no {place.field}")
+        raise VideoRejected(f"damaged: the record has no {part.field}")
     if len(values) == 1 and not is_still(values[0][:12]):
         return PackedClip(decode_clip(values[0], spec, start, end))
     return _pictures(values, _own(raw), spec)

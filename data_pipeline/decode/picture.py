@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.pixels.square import fit
 
@@ -26,7 +26,7 @@ _FORMAT = "gbrp"
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class DisplayGeometry:
     """How a coded picture becomes the one that is shown.
 
     It is scaled to `width` x `height`; then rows and columns change places if `swap`; then it is mirrored left to right
@@ -42,7 +42,7 @@ class Layout:
     shown_height: int
 
 
-def picture_layout(frame: VideoFrame, pixel_aspect: Fraction, spec: DecodeSpec) -> Layout:
+def display_geometry(frame: VideoFrame, pixel_aspect: Fraction, spec: DecodeSpec) -> DisplayGeometry:
     """The layout of a video from its first picture; phones write their rotation as a matrix beside it.
 
     Args:
@@ -63,7 +63,7 @@ def picture_layout(frame: VideoFrame, pixel_aspect: Fraction, spec: DecodeSpec) 
     shown = (round(width), round(height))
     shown_width, shown_height = shown[::-1] if swap else shown
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return Layout(*size, swap, flip_x, flip_y, shown_width, shown_height)
+    return DisplayGeometry(*size, swap, flip_x, flip_y, shown_width, shown_height)
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
@@ -84,7 +84,7 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
 class PictureReader:
     """Scales and turns the pictures of one video; keeps FFmpeg's scaler between them."""
 
-    def __init__(self, layout: Layout, spec: DecodeSpec):
+    def __init__(self, layout: DisplayGeometry, spec: DecodeSpec):
         self.layout, self.spec = layout, spec
         self._reformatter = VideoReformatter()
 

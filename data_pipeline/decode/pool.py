@@ -1,6 +1,6 @@
-"""Decoding in worker processes that can be killed: a video that hangs, crashes or swallows memory costs one clip.
+"""Decoding in worker processes: a video that hangs, crashes or takes too much memory costs one clip and nothing else.
 
-Answers come in the order of the tasks, whatever the number of workers and however long each takes.
+Results come in the order of the tasks, whatever the number of workers and however long each task takes.
 """
 
 import collections
@@ -22,23 +22,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.child_process import child_environment
+from data_pipeline.decode.spec import TIME_LIMIT, DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.errors import HarvestError
 
-TIME_LIMIT = 60.0  # seconds for one clip
 MEMORY_LIMIT = 4 << 30  # bytes of address space of a worker; an 8K video needs about 1.5 GB
 WORKER_COMMAND = (sys.executable, "-m", "data_pipeline.decode.worker")
-_START_LIMIT = 120.0  # seconds for a worker to start; half a second where nothing else runs
-_CLIPS_PER_WORKER = 2000  # then a fresh one: what libraries leak does not add up
+_START_LIMIT = 120.0  # seconds for a worker to start; it takes half a second on an idle machine
+_CLIPS_PER_WORKER = 2000  # then a new process, so that memory leaks of libraries stay small
 Span = tuple[str | Path, float | None, float | None]  # a file, and start and end in seconds; None: of the file
-_AHEAD = 16  # answers per worker that may wait for a slow clip before them
+_AHEAD = 16  # results per worker that may wait for a slower clip before them
 
 
-class Answer(NamedTuple):
-    """What became of a task: what the worker says of it, and its bytes; header["rejected"] is why it failed.
+class DecodeResult(NamedTuple):
+    """The result of one task.
 
-    `tries` is 2 where the first worker was killed from outside.
+    Attributes:
+      header: of the worker's result, see `worker.run_task`; header["rejected"] is the reason of a failure.
+      payload: its bytes.
+      tries: 2 if the first worker was killed from outside.
     """
 
     header: dict[str, Any]
@@ -54,14 +57,10 @@ class _Job:
 
 
 class _Worker:
-    """One process and its channel; `job` is what it works on, `ready` whether it has started."""
+    """One process and its channel; `job` is its current task, `ready` is whether it has started."""
 
     def __init__(self, memory_limit: int, modules: Sequence[str]):
         ours, theirs = multiprocessing.Pipe()
-        package = str(Path(__file__).resolve().parents[2])
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        # BLAS threads would only reserve the address space that RLIMIT_AS counts
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
         arguments = [*WORKER_COMMAND, str(theirs.fileno()), str(os.getpid()), str(memory_limit), *modules]
         try:
             self.process = subprocess.Popen(
@@ -70,7 +69,7 @@ class _Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=environment,
+                env=child_environment(),
             )
         finally:
             theirs.close()
@@ -82,11 +81,11 @@ class _Worker:
 
     def give(self, job: _Job, time_limit: float) -> None:
         self.job, self.deadline = job, time.monotonic() + time_limit
-        with contextlib.suppress(OSError):  # it died while idle: reading from the channel will show it
+        with contextlib.suppress(OSError):  # it died while idle: reading from the channel shows that
             self.channel.send_bytes(job.message)
 
     def kill(self) -> int:
-        """End it; its exit status (negative: the signal that had ended it before)."""
+        """End the process; return its exit status (negative: the signal that had ended it before this call)."""
         status = self.process.poll()
         self.process.kill()
         self.process.wait()
@@ -95,13 +94,13 @@ class _Worker:
 
 
 class DecoderPool:
-    """Worker processes for tasks of decode_worker.answer; a context manager that leaves none behind.
+    """Worker processes that run `worker.run_task`; a context manager that ends them all.
 
     Args:
-      workers: at most so many; started when there is work for them.
+      workers: maximum number of processes; each is started when there is work for it.
       time_limit: seconds for one clip.
-      memory_limit: bytes of address space of each.
-      modules: loaded at their start, so that no clip waits for it.
+      memory_limit: bytes of address space of each process.
+      modules: imported when a process starts, outside the time limit of its first clip.
     """
 
     def __init__(
@@ -124,16 +123,16 @@ class DecoderPool:
         self.close()
 
     def close(self) -> None:
-        """Kill the workers; what they were doing is lost."""
+        """Kill the workers; unfinished tasks are lost."""
         while self._pool:
             self._pool.pop().kill()
 
-    def map(self, tasks: Iterable[dict[str, Any]]) -> Iterator[Answer]:
-        """One answer per task, in their order; tasks are taken as workers become free."""
+    def map(self, tasks: Iterable[dict[str, Any]]) -> Iterator[DecodeResult]:
+        """One result per task, in the order of the tasks; tasks are taken as workers become free."""
         source = iter(tasks)
         pending: collections.deque[_Job] = collections.deque()
-        finished: dict[int, Answer] = {}
-        following = taken = 0  # the next answer to give, the next task to take
+        finished: dict[int, DecodeResult] = {}
+        following = taken = 0  # number of the next result to yield, and of the next task to take
         exhausted = False
         try:
             while True:
@@ -151,11 +150,11 @@ class DecoderPool:
                 elif exhausted and following == taken:
                     return
                 else:
-                    for job, answer in self._receive(pending):
-                        finished[job.index] = answer._replace(tries=1 + job.killed_before)
+                    for job, result in self._receive(pending):
+                        finished[job.index] = result._replace(tries=1 + job.killed_before)
         finally:
             for worker in [worker for worker in self._pool if worker.job is not None]:
-                self._drop(worker)  # the caller stopped listening in the middle
+                self._drop(worker)  # the caller closed the generator early
 
     def _has_room(self, jobs: collections.deque[_Job]) -> bool:
         return len(jobs) < self.workers - sum(worker.job is not None for worker in self._pool)
@@ -167,8 +166,8 @@ class DecoderPool:
             if jobs and worker.ready and worker.job is None:
                 worker.give(jobs.popleft(), self.time_limit)
 
-    def _receive(self, pending: collections.deque[_Job]) -> Iterator[tuple[_Job, Answer]]:
-        """Wait for the next event; the answers that came, those of workers that failed included."""
+    def _receive(self, pending: collections.deque[_Job]) -> Iterator[tuple[_Job, DecodeResult]]:
+        """Wait for the next event; yield the results that came, and those of workers that failed."""
         busy = [worker for worker in self._pool if worker.job is not None or not worker.ready]
         patience = min(worker.deadline for worker in busy) - time.monotonic()
         talking = wait([worker.channel for worker in busy], max(0.0, patience))
@@ -176,49 +175,47 @@ class DecoderPool:
             job = worker.job
             if worker.channel in talking:
                 try:
-                    answer = self._read(worker)
+                    result = self._read(worker)
                 except (EOFError, OSError, ValueError):
-                    answer = self._bury(worker, pending)
-                if job is not None and answer is not None:
-                    yield job, answer
+                    result = self._bury(worker, pending)
+                if job is not None and result is not None:
+                    yield job, result
             elif time.monotonic() > worker.deadline:
                 self._drop(worker)
                 if job is None:
                     raise HarvestError(f"a decoder process did not start within {_START_LIMIT:.0f} s")
-                yield job, Answer({"rejected": f"timeout: not decoded within {self.time_limit:g} s"}, b"")
+                yield job, DecodeResult({"rejected": f"timeout: not decoded within {self.time_limit:g} s"}, b"")
 
-    def _read(self, worker: _Worker) -> Answer | None:
+    def _read(self, worker: _Worker) -> DecodeResult | None:
         header = json.loads(worker.channel.recv_bytes())
         if not worker.ready:
             worker.ready = True
             return None
-        answer = Answer(header, worker.channel.recv_bytes())
+        result = DecodeResult(header, worker.channel.recv_bytes())
         worker.job = None
         worker.done += 1
         if worker.done >= _CLIPS_PER_WORKER or str(header.get("rejected", "")).startswith("too much memory"):
             self._drop(worker)
-        return answer
+        return result
 
-    def _bury(self, worker: _Worker, pending: collections.deque[_Job]) -> Answer | None:
-        """A worker ended by itself: blame its clip, unless it was killed from outside, maybe for another's fault."""
+    def _bury(self, worker: _Worker, pending: collections.deque[_Job]) -> DecodeResult | None:
+        """The result for the clip whose worker ended; None if the clip is tried again (worker killed from outside)."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.process.wait(1.0)  # its channel closes a moment before its status is known
         status = self._drop(worker)
         if worker.job is None:
             raise HarvestError(
-                f"a decoder process ends at its start (status {status}): see why with "
+                f"a decoder process ends when it starts (status {status}); to see the error, run "
                 f"{' '.join(WORKER_COMMAND)} 0 {os.getpid()} {self.memory_limit}"
             )
         if status == -signal.SIGALRM:
-            return Answer({"rejected": f"timeout: not decoded within {self.time_limit:g} s"}, b"")
+            return DecodeResult({"rejected": f"timeout: not decoded within {self.time_limit:g} s"}, b"")
         if status == -signal.SIGKILL and not worker.job.killed_before:
-            worker.job.killed_before = (
-                True  # out of memory by someone else's doing, or the thread that started it ended
-            )
+            worker.job.killed_before = True  # e.g. because another process used up the memory of the machine
             pending.appendleft(worker.job)
             return None
         what = f"signal {-status}" if status < 0 else f"status {status}"
-        return Answer({"rejected": f"crash: the decoder ended on it ({what})"}, b"")
+        return DecodeResult({"rejected": f"crash: the decoder process crashed ({what})"}, b"")
 
     def _drop(self, worker: _Worker) -> int:
         self._pool.remove(worker)
@@ -226,13 +223,13 @@ class DecoderPool:
 
 
 class VideoDecoder:
-    """Frames of single videos, decoded in killable workers; for embedding and search.
+    """Frames of single videos, decoded in worker processes; for embedding, evaluation and search.
 
     with VideoDecoder(num_frames=8, short_side=224, fit="crop") as decoder:
         frames = decoder.decode("a.mp4")
 
-    `num_frames`, `short_side` and `fit` are those of `DecodeSpec`. With `fit` the workers hand over small squares:
-    eight whole pictures of 1920 x 1080 would be 50 MB on their way here, as squares of 224 pixels they are 1.2 MB.
+    `num_frames`, `short_side` and `fit` are those of `DecodeSpec`. With `fit` the workers send small squares: eight
+    frames of 1920 x 1080 are 50 MB, eight squares of 224 pixels are 1.2 MB.
     """
 
     def __init__(
@@ -262,19 +259,24 @@ class VideoDecoder:
     def decode(
         self, path: str | Path, start: float | None = None, end: float | None = None
     ) -> UInt8[np.ndarray, "T H W 3"]:
-        """Up to `num_frames` evenly spaced RGB frames; fewer where the clip has fewer different ones.
+        """Up to `num_frames` evenly spaced RGB frames; fewer if the clip has fewer different ones.
+
+        Args:
+          path: the video.
+          start: seconds in the file; None: its start.
+          end: seconds in the file; None: its end.
 
         Raises:
-          VideoRejected: the file cannot be used; names it and says why.
+          VideoRejected: the file cannot be used; the message names the file and the reason.
         """
-        answers = list(self._pool.map([self._task(path, start, end)]))
-        result = self._result(path, answers[0])
+        results = list(self._pool.map([self._task(path, start, end)]))
+        result = self._result(path, results[0])
         if isinstance(result, VideoRejected):
             raise result
         return result
 
     def decode_all(self, spans: Iterable[Span]) -> Iterator[UInt8[np.ndarray, "T H W 3"] | VideoRejected]:
-        """For each span, in order, its frames or the reason why there are none; all workers decode at once."""
+        """For each span, in order, its frames as from `decode`, or why there are none; all workers decode at once."""
         waiting: collections.deque[str | Path] = collections.deque()
 
         def tasks() -> Iterator[dict[str, Any]]:
@@ -282,13 +284,13 @@ class VideoDecoder:
                 waiting.append(path)
                 yield self._task(path, start, end)
 
-        for answer in self._pool.map(tasks()):
-            yield self._result(waiting.popleft(), answer)
+        for result in self._pool.map(tasks()):
+            yield self._result(waiting.popleft(), result)
 
     def _task(self, path: str | Path, start: float | None, end: float | None) -> dict[str, Any]:
         return {"path": os.fspath(path), "start": start, "end": end, "spec": dataclasses.asdict(self.spec)}
 
-    def _result(self, path: str | Path, answer: Answer) -> UInt8[np.ndarray, "T H W 3"] | VideoRejected:
-        if "rejected" in answer.header:
-            return VideoRejected(answer.header["rejected"], path)
-        return np.frombuffer(answer.payload, np.uint8).reshape(answer.header["shape"]).copy()
+    def _result(self, path: str | Path, result: DecodeResult) -> UInt8[np.ndarray, "T H W 3"] | VideoRejected:
+        if "rejected" in result.header:
+            return VideoRejected(result.header["rejected"], path)
+        return np.frombuffer(result.payload, np.uint8).reshape(result.header["shape"]).copy()

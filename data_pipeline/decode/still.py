@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from data_pipeline.decode.video_file import DecodeSpec, check_size
+from data_pipeline.decode.spec import DecodeSpec
+from data_pipeline.decode.video_file import check_size
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.pixels.square import fit
 
@@ -51,7 +52,7 @@ def read_still(file: BufferedIOBase, spec: DecodeSpec) -> tuple[UInt8[np.ndarray
     except VideoRejected:
         raise
     except MemoryError as error:
-        raise VideoRejected("too much memory: the picture needs more than a decoder gets") from error
+        raise VideoRejected("too much memory: the picture needs more than a decoder may use") from error
     except Image.DecompressionBombError as error:
         raise VideoRejected("bad picture size: its header claims more than can be decoded safely") from error
     except Exception as error:  # Pillow lets through what parsing rubbish raises, of a dozen kinds

@@ -18,8 +18,8 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
-from harvest_jax.errors import ConfigError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"  # no playlists, no image sequences
 CODECS = (
@@ -34,42 +34,6 @@ _SIGNATURES = (
     (0, b"RIFF", "an AVI file"),
     (0, b"GIF8", "a GIF file"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodeSpec:
-    """What to take from a video, and the bounds beyond which it is refused.
-
-    `num_frames` frames at the middles of equal parts of the clip (fewer where it has fewer). Without `fit` they are
-    scaled so that the shorter side has `short_side` pixels, for storing; smaller videos keep their size, enlarging them
-    would only cost bytes. With `fit` ("crop" or "squash", a model's `Preprocessing.resize`) each whole picture becomes
-    the square of `short_side` pixels that the model sees, by `harvest_jax.input.frames.fit`.
-    """
-
-    num_frames: int = 16
-    short_side: int = 256
-    fit: str = ""
-    min_frames: int = 1
-    max_bytes: int = 4 << 30  # of the file
-    max_side: int = 8192  # pixels of a coded picture
-    max_pixels: int = 36_000_000  # of a coded picture: 8K is 33 million
-    max_aspect: float = 10.0  # longer side over shorter side
-    max_seconds: float = 12 * 3600.0  # of the file
-    max_packets: int = 200_000  # compressed frames held at a time
-    max_packet_bytes: int = 512 << 20  # and their size
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-          ConfigError: a number out of its range, or an unknown `fit`.
-        """
-        ranges = {"num_frames": (1, 1024), "short_side": (16, 2048), "min_frames": (1, self.num_frames)}
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name}={getattr(self, name)} is outside {low}..{high}")
-        if self.fit not in ("", "crop", "squash"):
-            raise ConfigError(f"fit={self.fit!r} is neither crop nor squash")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +89,7 @@ def open_video(file: BufferedIOBase, spec: DecodeSpec) -> Iterator[OpenVideo]:
     try:
         container = av.open(_Nameless(file), "r", options=options, io_open=_refuse, **_METADATA)
     except (MemoryError, av.MemoryError) as error:
-        raise VideoRejected("too much memory: its header asks for more than a decoder gets") from error
+        raise VideoRejected("too much memory: its header asks for more than a decoder may use") from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoRejected(_why_not_opened(file)) from error
     with container:

@@ -1,20 +1,17 @@
-"""The process that touches strangers' videos: takes one clip at a time, answers, and can be killed at any moment.
+"""The process that decodes untrusted videos: one clip at a time; it can be killed at any moment.
 
-Started by worker_pool.py as `python -m data_pipeline.decode.worker CHANNEL PARENT MEMORY MODULE...`: a fresh
-interpreter, not a copy of the parent (which may hold locks, threads or a GPU), and not `multiprocessing`'s spawn (which
-would run the user's script a second time). Tasks and answers are JSON and plain bytes, never pickles: what a worker
-says is no program for its parent.
+pool.py starts it as `python -m data_pipeline.decode.worker CHANNEL PARENT MEMORY MODULE...`: a new interpreter, not a
+fork of the parent (which may hold locks, threads or a GPU), and not `multiprocessing`'s spawn (which would run the
+user's script a second time). Tasks and results are JSON and plain bytes, never pickles, which could run code in the
+parent.
 
-The kernel keeps it within bounds: memory (RLIMIT_AS), time per clip (an alarm that ends the process, whatever it is
-doing), no files written (RLIMIT_FSIZE), no core dumps, and SIGKILL as soon as the parent is gone.
+The kernel enforces the limits: memory (RLIMIT_AS), time per clip (an alarm that ends the process whatever it is doing),
+no files written (RLIMIT_FSIZE), no core dumps, and SIGKILL as soon as the parent is gone.
 """
 
 import contextlib
-import ctypes
 import importlib
 import json
-import os
-import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,46 +19,36 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
-_ALARM_FACTOR = 1.5  # the parent kills at the limit and says so; the alarm is for workers whose parent cannot
+from data_pipeline.child_process import die_with_parent, limit_resources
+
+_ALARM_FACTOR = 1.5  # the parent kills at the limit; the alarm is for the case that the parent cannot
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask Linux for SIGKILL when the parent ends, in whatever state this process is then."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(0)
+def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Decode one clip.
 
+    Args:
+      task: `path` (or `root` and `video`, a name that must stay below it), `start` and `end` (seconds or None), `spec`
+        (the fields of DecodeSpec), optionally `part` (the fields of FilePart: the clip is a part of the file) and
+        `record` (id, captions, extra).
 
-def limit_resources(memory: int) -> None:
-    """Bound memory to `memory` bytes of address space; forbid writing files and core dumps."""
-    for kind, limit in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(ValueError, OSError):  # not every system has every limit
-            resource.setrlimit(kind, (limit, limit))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an attempt to write is an error, not the end
-
-
-def answer(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Do one task.
-
-    A task has `path` (or `root` and `video`, a name that must stay below it), `start`, `end` and `spec` (the fields of
-    DecodeSpec). With `place` (the fields of Place) the clip is a part of the file. With `record` (id, captions, extra)
-    the answer's bytes are an encoded record, else the raw frames, whose shape is in the header. A video that cannot be
-    used gives the header {"rejected": reason}.
+    Returns:
+      a header and bytes. With `record`: {"frames": count} and the encoded record. Without: {"shape", "seconds"} and the
+      raw frames, uint8 [T, H, W, 3]. For a video that cannot be used: {"rejected": reason} and no bytes.
     """
     from data_pipeline import media_paths
-    from data_pipeline.decode.clip import DecodeSpec, decode_clip
+    from data_pipeline.decode.clip import decode_clip
+    from data_pipeline.decode.spec import DecodeSpec
 
     try:
         path = task["path"] if "path" in task else media_paths.resolve_below(task["root"], task["video"])
         spec = DecodeSpec(**task["spec"])
         jpegs = None
-        if any(value not in (None, "") for value in task.get("place", {}).values()):
+        if any(value not in (None, "") for value in task.get("part", {}).values()):
             from data_pipeline.decode import packed_clip
-            from data_pipeline.sources.entry import Place
 
-            packed = packed_clip.read_packed(path, Place(**task["place"]), spec, task["start"], task["end"])
+            part = media_paths.FilePart(**task["part"])
+            packed = packed_clip.read_packed(path, part, spec, task["start"], task["end"])
             clip, jpegs = packed.clip, packed.jpegs
         else:
             clip = decode_clip(Path(path), spec, task["start"], task["end"])
@@ -82,13 +69,13 @@ def answer(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     except media_paths.VideoRejected as error:
         return {"rejected": error.reason}, b""
     except MemoryError:
-        return {"rejected": "too much memory: its pictures need more than a decoder gets"}, b""
-    except Exception as error:  # a bug of ours or of a library costs one clip, and is named
+        return {"rejected": "too much memory: its pictures need more than a decoder may use"}, b""
+    except Exception as error:  # a bug here or in a library costs one clip, not the run
         return {"rejected": f"decoder error: {type(error).__name__}: {str(error)[:200]}"}, b""
 
 
 def serve(channel: Connection, modules: Sequence[str]) -> None:
-    """Answer tasks until the channel closes; what they need is loaded first, so that no clip's time pays for it."""
+    """Do tasks until the channel closes. `modules` are imported first, outside the time limit of the first clip."""
     for name in modules:
         importlib.import_module(name)
     channel.send_bytes(b'{"ready": true}')
@@ -98,17 +85,17 @@ def serve(channel: Connection, modules: Sequence[str]) -> None:
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, task["time_limit"] * _ALARM_FACTOR)
-        header, payload = answer(task)
+        header, payload = run_task(task)
         signal.setitimer(signal.ITIMER_REAL, 0)
         channel.send_bytes(json.dumps(header).encode())
         channel.send_bytes(payload)
 
 
 def main(argv: list[str]) -> None:
-    """Entry point: the channel's file descriptor, the parent's process id, the memory in bytes, modules to load."""
+    """Entry point; `argv`: file descriptor of the channel, parent's process id, bytes of memory, modules to import."""
     descriptor, parent, memory = (int(word) for word in argv[:3])
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         limit_resources(memory)

@@ -18,20 +18,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-ANSWERS = ("question", "label", "options", "answer")  # an evaluation manifest may have one of these instead of captions
-OWN = ("id", "video", "caption", "captions", "split", "start", "end")
-MAX_COLUMNS = 100_000  # characters of all columns that are not our own, together
+from data_pipeline.sources.raw_row import ANSWER_COLUMNS, MAX_EXTRA, RowFault
+
 _SUFFIXES = (".mp4", ".webm", ".mkv")
 _MAX_LITERAL = 1 << 20  # characters of a list written as text
 _MAX_CLIPS = 10_000  # of one row: a day in pieces of nine seconds
 
 
-class RowFault(Exception):
-    """This row cannot be used; the text is the reason."""
-
-
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class ColumnLayout:
     """A set of columns that is recognised, and how a row of it becomes rows of our own."""
 
     name: str
@@ -39,21 +34,15 @@ class Layout:
     expand: Callable[[dict[str, Any], Path], list[dict[str, Any]]]
 
 
-def recognise(columns: Iterable[str]) -> Layout | None:
+def recognise(columns: Iterable[str]) -> ColumnLayout | None:
     """The layout these columns belong to; None if a needed one is missing."""
     present = set(columns)
     for layout in LAYOUTS:
         if layout.columns <= present:
             return layout
-    if "video" in present and present & {"caption", "captions", *ANSWERS}:
-        return Layout("own", frozenset({"video"}), lambda cells, root: [cells])
+    if "video" in present and present & {"caption", "captions", *ANSWER_COLUMNS}:
+        return ColumnLayout("own", frozenset({"video"}), lambda cells, root: [cells])
     return None
-
-
-def name_list(names: Iterable[Any]) -> str:
-    """Names that a stranger chose as part of a message of one line."""
-    shown = (name if name.isprintable() else repr(name) for name in map(str, names))
-    return ", ".join(shown)[:300]
 
 
 def _file_of(root: Path, *stems: str) -> str:
@@ -125,13 +114,13 @@ def _entries(value: Any, count: int) -> list[Any]:
             value = _list(value, "")
     if isinstance(value, list) and len(value) == count:
         return value
-    if len(str(value)) > MAX_COLUMNS:
-        raise RowFault(f"a column holds more than {MAX_COLUMNS:,} characters")
+    if len(str(value)) > MAX_EXTRA:
+        raise RowFault(f"a column holds more than {MAX_EXTRA:,} characters")
     return [value] * count
 
 
 LAYOUTS = (
-    Layout("WebVid", frozenset({"videoid", "page_dir", "name"}), _webvid),
-    Layout("InternVid", frozenset({"YoutubeID", "Start_timestamp", "End_timestamp", "Caption"}), _internvid),
-    Layout("Panda-70M", frozenset({"videoID", "timestamp", "caption"}), _panda),
+    ColumnLayout("WebVid", frozenset({"videoid", "page_dir", "name"}), _webvid),
+    ColumnLayout("InternVid", frozenset({"YoutubeID", "Start_timestamp", "End_timestamp", "Caption"}), _internvid),
+    ColumnLayout("Panda-70M", frozenset({"videoID", "timestamp", "caption"}), _panda),
 )

@@ -12,25 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data_pipeline.manifest import layouts, tables
-from data_pipeline.manifest.layouts import ANSWERS, RowFault
-from data_pipeline.manifest.rows import DEFAULT_SPLIT, MAX_CAPTION, Reject, Row, RowChecker, check_split
+from data_pipeline.manifest.rows import DEFAULT_SPLIT, ClipRow, Reject, RowChecker, check_split
 from data_pipeline.media_paths import VideoRejected, local_name, resolve_below
 from data_pipeline.sources import media_folder, tfds_folder, webdataset
-from data_pipeline.sources.entry import Line, Place
+from data_pipeline.sources.raw_row import ANSWER_COLUMNS, RawRow, RowFault
 from harvest_jax.errors import DataError
-
-__all__ = [
-    "DEFAULT_SPLIT",
-    "MAX_CAPTION",
-    "Manifest",
-    "ManifestStream",
-    "Place",
-    "Reject",
-    "Row",
-    "check_split",
-    "iter_manifest",
-    "read_manifest",
-]
+from harvest_jax.terminal import printable
 
 _MAX_HELD = 10_000  # rejects that wait for a first row which says what its split is
 
@@ -39,7 +26,7 @@ _MAX_HELD = 10_000  # rejects that wait for a first row which says what its spli
 class Manifest:
     """What a manifest file holds, in its order; `root` is the real path of the folder that videos are read below."""
 
-    rows: list[Row]
+    rows: list[ClipRow]
     rejects: list[Reject]
     root: Path
 
@@ -67,7 +54,7 @@ class ManifestStream:
     fields: str = ""
     rebased: bool = False  # names are relative to each manifest's own folder, below a root that holds several of them
 
-    def __iter__(self) -> Iterator[Row | Reject]:
+    def __iter__(self) -> Iterator[ClipRow | Reject]:
         checker = RowChecker(self.root, self.split)
         taken = False
         for source in self.sources:
@@ -91,7 +78,7 @@ class ManifestStream:
             return webdataset.tars_of(source) or [source]
         return [source]
 
-    def _lines(self, source: Path) -> Iterator[Line]:
+    def _lines(self, source: Path) -> Iterator[RawRow]:
         if source.is_dir():
             name = self._below_root(source)
             if tfds_folder.is_dataset(source):
@@ -164,17 +151,17 @@ def read_manifest(path: str | Path, root: str | Path | None = None, split: str |
       DataError: the file as a whole cannot be used, see `ManifestStream`. What is wrong with one row makes a Reject.
     """
     stream = iter_manifest([path], root, split)
-    rows: list[Row] = []
+    rows: list[ClipRow] = []
     rejects: list[Reject] = []
     for result in stream:
-        if isinstance(result, Row):
+        if isinstance(result, ClipRow):
             rows.append(result)
         else:
             rejects.append(result)
     return Manifest(rows, rejects, stream.root)
 
 
-def _with_splits(results: Iterable[Row | Reject | None], checker: RowChecker) -> Iterator[Row | Reject | None]:
+def _with_splits(results: Iterable[ClipRow | Reject | None], checker: RowChecker) -> Iterator[ClipRow | Reject | None]:
     """The results of one source; rejects that come before any split is known are held back until one is.
 
     Raises:
@@ -197,7 +184,7 @@ def _with_splits(results: Iterable[Row | Reject | None], checker: RowChecker) ->
     yield from (dataclasses.replace(early, split=checker.home) for early in held)
 
 
-def _table_lines(path: Path, root: Path, folder: str) -> Iterator[Line]:
+def _table_lines(path: Path, root: Path, folder: str) -> Iterator[RawRow]:
     """The rows in our own columns, whatever the file's layout."""
     layout, first_fault = None, ""
     for line in tables.read_lines(path):
@@ -206,24 +193,24 @@ def _table_lines(path: Path, root: Path, folder: str) -> Iterator[Line]:
             if layout is None:
                 raise DataError(
                     f"{path} lacks columns: it needs video and caption (or, instead of caption, one of "
-                    f"{', '.join(ANSWERS)}); it has {layouts.name_list(line.cells)}"
+                    f"{', '.join(ANSWER_COLUMNS)}); it has {printable(', '.join(map(str, line.cells)), 300)}"
                 )
         fault = line.fault or ("" if layout else "no cells")
         if layout is None or fault:
             first_fault = first_fault or f"{path}, line {line.number}: {fault}"
             # the cells may stand under the wrong columns: none of them is believed to be a split
-            yield Line(line.number, line.cells | {"split": None}, f"bad row: {fault}", folder=folder)
+            yield RawRow(line.number, line.cells | {"split": None}, f"bad row: {fault}", folder=folder)
             continue
         try:
             missing = sorted(layout.columns - set(line.cells))
             if missing:
                 raise RowFault(f"no {', '.join(missing)}")
             for cells in layout.expand(line.cells, root):
-                yield Line(line.number, cells, folder=folder)
+                yield RawRow(line.number, cells, folder=folder)
         except RowFault as problem:
-            yield Line(line.number, {"split": None} | line.cells, f"bad row: {problem}", folder=folder)
+            yield RawRow(line.number, {"split": None} | line.cells, f"bad row: {problem}", folder=folder)
         except RecursionError:
             fault = "bad row: lists within lists within lists, too deep to be read"
-            yield Line(line.number, {"split": None}, fault, folder=folder)
+            yield RawRow(line.number, {"split": None}, fault, folder=folder)
     if layout is None and first_fault:  # not one usable line: the file is something else
         raise DataError(first_fault)

@@ -11,9 +11,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest.layouts import ANSWERS, MAX_COLUMNS, OWN, RowFault
-from data_pipeline.media_paths import VideoRejected, check_name, is_one_line, resolve_below
-from data_pipeline.sources.entry import WHOLE, Line, Place
+from data_pipeline.media_paths import WHOLE_FILE, FilePart, VideoRejected, check_name, is_one_line, resolve_below
+from data_pipeline.sources.raw_row import ANSWER_COLUMNS, MAX_EXTRA, OWN_COLUMNS, RawRow, RowFault
 from harvest_jax.errors import DataError
 
 DEFAULT_SPLIT = "train"
@@ -24,10 +23,10 @@ _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ClipRow:
     """A clip and what is said about it.
 
-    `video` is a file, relative to the manifest's root, and `place` the part of it; `start` and `end` are seconds in the
+    `video` is a file, relative to the manifest's root, and `part` the part of it; `start` and `end` are seconds in the
     clip's own bytes, None their ends; `captions` may be empty where `extra` holds a question, a label or options.
     """
 
@@ -38,7 +37,7 @@ class Row:
     start: float | None = None
     end: float | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
-    place: Place = WHOLE
+    part: FilePart = WHOLE_FILE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +101,7 @@ class RowChecker:
             raise DataError(f"{self._sources[-1]}: {self._bad_split}")
         self.home = self.home or DEFAULT_SPLIT
 
-    def check(self, line: Line) -> Row | Reject | None:
+    def check(self, line: RawRow) -> ClipRow | Reject | None:
         """A line in our own columns as a row or a reject; None where it is of a split that is not wanted.
 
         A reject's split is "" where neither it nor any line before it says what it is.
@@ -126,7 +125,7 @@ class RowChecker:
         self._taken[row.id] = self._place << 32 | _checksum(line.clip or row.video, row.start, row.end)
         return row
 
-    def _reject(self, line: Line, reason: str, split: str) -> Reject:
+    def _reject(self, line: RawRow, reason: str, split: str) -> Reject:
         name, video = (_printable(line.cells.get(column)) for column in ("id", "video"))
         if line.folder and video:
             video = f"{line.folder}/{video}"
@@ -147,7 +146,7 @@ class RowChecker:
         self.home = self.home or name
         return name
 
-    def _row(self, line: Line, split: str) -> Row:
+    def _row(self, line: RawRow, split: str) -> ClipRow:
         cells = line.cells
         if not split:
             raise RowFault("bad split: the cell is empty")
@@ -162,17 +161,21 @@ class RowChecker:
         start, end = _seconds(cells.get("start"), "start"), _seconds(cells.get("end"), "end")
         if end is not None and end <= (start or 0.0):
             raise RowFault(f"bad span: it ends at {end:.10g} s, not after its start at {start or 0:.10g} s")
-        others = {name: value for name, value in cells.items() if name not in OWN} if line.extra is None else line.extra
+        others = (
+            {name: value for name, value in cells.items() if name not in OWN_COLUMNS}
+            if line.extra is None
+            else line.extra
+        )
         extra = {str(name): _jsonable(value) for name, value in others.items()}
         text = json.dumps(extra, ensure_ascii=False)
-        if len(text) > MAX_COLUMNS:
+        if len(text) > MAX_EXTRA:
             if line.extra is None:
-                raise RowFault(f"too much text: the other columns hold more than {MAX_COLUMNS:,} characters")
+                raise RowFault(f"too much text: the other columns hold more than {MAX_EXTRA:,} characters")
             extra = _smallest(extra)  # what a program wrote beside the clip (subtitles, say) is no reason to lose it
         _encodable(text + video, "a column")
-        captions = _captions(cells, answers=any(extra.get(name) not in (None, "") for name in ANSWERS))
+        captions = _captions(cells, answers=any(extra.get(name) not in (None, "") for name in ANSWER_COLUMNS))
         name = self._id(cells.get("id"), line.clip or video, start, end)
-        return Row(name, video, captions, split, start, end, extra, line.place)
+        return ClipRow(name, video, captions, split, start, end, extra, line.part)
 
     def _id(self, given: Any, clip: str, start: float | None, end: float | None) -> str:
         if given is None or given == "":
@@ -217,7 +220,7 @@ def _smallest(extra: dict[str, Any]) -> dict[str, Any]:
     sizes = {name: len(json.dumps({name: value}, ensure_ascii=False)) for name, value in extra.items()}
     total = sum(sizes.values())
     for name in sorted(sizes, key=lambda name: -sizes[name]):
-        if total <= MAX_COLUMNS:
+        if total <= MAX_EXTRA:
             break
         total -= sizes.pop(name)
     return {name: value for name, value in extra.items() if name in sizes}

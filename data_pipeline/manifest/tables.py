@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.sources.entry import Line
+from data_pipeline.sources.raw_row import RawRow
 from harvest_jax.errors import DataError
 
 _MAX_CELL = 1 << 24  # characters; the csv module stops at 131,072, and an enormous caption should cost one row only
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[RawRow]:
     """The rows of a manifest, one at a time; empty lines are skipped.
 
     Raises:
@@ -51,7 +51,7 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _read_csv(path: Path, delimiter: str) -> Iterator[Line]:
+def _read_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
     # strict: an unfinished quote would otherwise swallow the rest of the file without a word
     with path.open(encoding="utf-8-sig", newline="") as file, _long_cells():
         reader = csv.reader(file, delimiter=delimiter, strict=True)
@@ -66,14 +66,14 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Line]:
                 if not cells:
                     continue
                 fault = "" if len(cells) == len(header) else f"{len(cells)} cells under {len(header)} columns"
-                yield Line(reader.line_num, dict.fromkeys(header) | dict(zip(header, cells, strict=False)), fault)
+                yield RawRow(reader.line_num, dict.fromkeys(header) | dict(zip(header, cells, strict=False)), fault)
         except csv.Error as error:
             raise DataError(
                 f"{path}, line {reader.line_num}: {error} (a quote inside a quoted cell is doubled)"
             ) from error
 
 
-def _read_jsonl(path: Path) -> Iterator[Line]:
+def _read_jsonl(path: Path) -> Iterator[RawRow]:
     with path.open(encoding="utf-8-sig") as file:
         for number, text in enumerate(file, start=1):
             if not text.strip():
@@ -81,12 +81,12 @@ def _read_jsonl(path: Path) -> Iterator[Line]:
             try:
                 cells = json.loads(text)
             except (ValueError, RecursionError) as error:
-                yield Line(number, {}, f"not JSON ({str(error)[:80]})")
+                yield RawRow(number, {}, f"not JSON ({str(error)[:80]})")
                 continue
-            yield Line(number, cells) if isinstance(cells, dict) else Line(number, {}, "not a JSON object")
+            yield RawRow(number, cells) if isinstance(cells, dict) else RawRow(number, {}, "not a JSON object")
 
 
-def _read_parquet(path: Path) -> Iterator[Line]:
+def _read_parquet(path: Path) -> Iterator[RawRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -96,7 +96,7 @@ def _read_parquet(path: Path) -> Iterator[Line]:
             for batch in file.iter_batches(batch_size=4096):
                 for cells, fault in _cells_of(batch):
                     number += 1
-                    yield Line(number, cells, fault)
+                    yield RawRow(number, cells, fault)
     except pyarrow.ArrowException as error:
         raise DataError(f"{path} is not a readable Parquet file: {_one_line(error)}") from error
 

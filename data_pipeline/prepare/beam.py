@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipeline.prepare import ledger, write
 from data_pipeline.prepare.split import Engine
-from data_pipeline.prepare.tally import Tally, TooManyRejects
+from data_pipeline.prepare.split_progress import SplitProgress, TooManyRejects
 from harvest_jax.errors import ConfigError, HarvestError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def engine(options: "PipelineOptions | None", workers: int = 1, runner: Any = No
 def _write_shards(
     job: Path,
     indices: Sequence[int],
-    count: Tally,
+    count: SplitProgress,
     *,
     options: "PipelineOptions | None",
     workers: int,
@@ -115,7 +115,7 @@ def _write_shard(index: int, job: str, workers: int) -> int:
 
 
 @contextlib.contextmanager
-def _watching(job: Path, indices: Sequence[int], count: Tally) -> Iterator[None]:
+def _watching(job: Path, indices: Sequence[int], count: SplitProgress) -> Iterator[None]:
     """Count shards as their ledgers appear; when too much has failed, ask the workers to begin no further one."""
     waiting = {ledger.path_of(job, index).name: index for index in indices}
     over = threading.Event()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipeline.manifest.read import Reject
+from data_pipeline.manifest.rows import Reject
 from harvest_jax.files import atomic_file
 
 WRITTEN, REJECTED = "written", "rejected"
@@ -36,7 +36,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class LedgerRow:
     """A clip's line; `reason` is None where it was written, `row` None where the manifest's reader rejected it."""
 
     id: str
@@ -48,7 +48,7 @@ class Clip:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
+class FinishedShard:
     """A finished shard: `rows` clips of which `records` were written, their bytes, the file's size and sha256.
 
     `kinds` counts its rejects by kind. `plan` is the digest of the plan it was written for.
@@ -84,7 +84,12 @@ def most_frequent(kinds: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
-def write(job: Path, shard: Shard, clips: Sequence[Clip]) -> None:
+def kinds_in_words(kinds: Mapping[str, int]) -> str:
+    """As "2 x not found; 1 x damaged"."""
+    return "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
+
+
+def write(job: Path, shard: FinishedShard, clips: Sequence[LedgerRow]) -> None:
     """Write a shard's ledger: from here on the shard is done.
 
     Raises:
@@ -95,15 +100,15 @@ def write(job: Path, shard: Shard, clips: Sequence[Clip]) -> None:
         pq.write_table(_table(clips, shard.index).replace_schema_metadata(facts), aside)
 
 
-def read(job: Path, index: int) -> Shard | None:
+def read(job: Path, index: int) -> FinishedShard | None:
     """What a shard's ledger says; None if there is none that can be read."""
     try:
-        return Shard(**json.loads(pq.read_schema(path_of(job, index)).metadata[b"shard"]))
+        return FinishedShard(**json.loads(pq.read_schema(path_of(job, index)).metadata[b"shard"]))
     except (OSError, ValueError, TypeError, KeyError):  # pyarrow's own errors are among them
         return None
 
 
-def rejects_of(job: Path, shards: Iterable[Shard], split: str) -> list[Reject]:
+def rejects_of(job: Path, shards: Iterable[FinishedShard], split: str) -> list[Reject]:
     """The rejected clips of these shards, in the manifest's order."""
     found: list[tuple[int, Reject]] = []
     for shard in shards:
@@ -116,7 +121,12 @@ def rejects_of(job: Path, shards: Iterable[Shard], split: str) -> list[Reject]:
 
 
 def merge(
-    job: Path, shards: Iterable[Shard], numbers: Mapping[int, int], early: Iterable[Reject], facts: Any, path: Path
+    job: Path,
+    shards: Iterable[FinishedShard],
+    numbers: Mapping[int, int],
+    early: Iterable[Reject],
+    facts: Any,
+    path: Path,
 ) -> None:
     """Write one ledger of all shards, in their order, and of what the manifest's reader rejected at the end.
 
@@ -138,7 +148,7 @@ def merge(
             column = pa.array([numbers.get(shard.index)] * table.num_rows, pa.int32())
             table = table.set_column(table.schema.get_field_index("shard"), "shard", column)
             writer.write_table(table.replace_schema_metadata(schema.metadata))
-        clips = [Clip(reject.id, reject.video, reject.reason, 0, 0, None) for reject in early]
+        clips = [LedgerRow(reject.id, reject.video, reject.reason, 0, 0, None) for reject in early]
         if clips:
             writer.write_table(_table(clips, None).replace_schema_metadata(schema.metadata))
 
@@ -152,7 +162,7 @@ def read_plan(path: Path) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class LedgerSummary:
     """Of a split's ledger: clips written, their bytes, clips that a shard was to hold, the lines of the rejects."""
 
     written: int
@@ -161,12 +171,12 @@ class Summary:
     rejected: list[dict[str, Any]]
 
 
-def summarise(path: Path) -> Summary:
+def summarise(path: Path) -> LedgerSummary:
     """Read a ledger that `merge` wrote; rejects in the manifest's order, those of its reader first."""
     table = pq.read_table(path, columns=["bytes", "row"])
     rejected = pq.read_table(path, filters=[("state", "==", REJECTED)]).to_pylist()
     rejected.sort(key=lambda line: -1 if line["row"] is None else line["row"])
-    return Summary(
+    return LedgerSummary(
         written=table.num_rows - len(rejected),
         bytes=pc.sum(table["bytes"]).as_py() or 0,
         in_shards=table.num_rows - table["row"].null_count,
@@ -179,7 +189,7 @@ def _read_table(job: Path, index: int) -> pa.Table:
         return pq.ParquetFile(file).read()
 
 
-def _table(clips: Sequence[Clip], shard: int | None) -> pa.Table:
+def _table(clips: Sequence[LedgerRow], shard: int | None) -> pa.Table:
     return pa.table(
         {
             "id": [clip.id for clip in clips],

@@ -16,45 +16,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.decode.pool import TIME_LIMIT, DecoderPool
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.pool import DecoderPool
 from data_pipeline.prepare import spool
+from data_pipeline.prepare.options import Options
 from data_pipeline.shards.shard_format import VERSION
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.terminal import Progress
 from harvest_jax.version import __version__
 
-SHARD_MB = 256.0  # of a shard: few enough files, small enough to copy and to check
 # what a worker needs to make records
 MODULES = ("data_pipeline.decode.clip", "data_pipeline.decode.packed_clip", "data_pipeline.shards.shard_format")
-_SAMPLE = 32  # clips that are decoded to know how large they become
+SAMPLE = 32  # clips that are decoded to know the size of their records
 _LIBRARIES = ("array_record", "av", "numpy", "pillow", "protobuf")  # another version may write other bytes
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """What a user decides about a split; `shards` None: as many as `shard_mb` (10**6 bytes) each need."""
-
-    spec: DecodeSpec = dataclasses.field(default_factory=DecodeSpec)
-    shards: int | None = None
-    shard_mb: float = SHARD_MB
-    time_limit: float = TIME_LIMIT
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-          ConfigError: a number out of its range.
-        """
-        if self.shards is not None and self.shards < 1:
-            raise ConfigError(f"--shards {self.shards}: at least 1")
-        if not 1 <= self.shard_mb <= 1e5:
-            raise ConfigError(f"--shard_mb {self.shard_mb:g} is outside 1..100000")
-        if not self.time_limit > 0:
-            raise ConfigError(f"--time_limit {self.time_limit:g}: more than 0 seconds")
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """A split to be written.
 
     `rows` are its clips, `early` the rows that the manifest's reader rejected, `manifest` the sha256 of both; `shards`
@@ -83,7 +60,7 @@ class Plan:
         """The positions of a shard's rows, first and past the last: position * num_shards // rows is the shard."""
         return -(-shard * self.rows // self.num_shards), -(-(shard + 1) * self.rows // self.num_shards)
 
-    def differences(self, other: "Plan") -> list[str]:
+    def differences(self, other: "SplitPlan") -> list[str]:
         """In words, what the user said or gave that is another thing in `other`."""
         mine, theirs = (_flat(dataclasses.asdict(plan)) for plan in (self, other))
         names = [name for name in mine | theirs if name != "num_shards" and mine.get(name) != theirs.get(name)]
@@ -105,8 +82,25 @@ def versions() -> dict[str, str]:
     return own | {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
-def settle(rows: spool.Spool, split: str, root: str | Path, options: Options, workers: int, keep: Plan | None) -> Plan:
-    """The plan of what `rows` took; the number of shards is that of an earlier plan, `keep`, if all else is equal.
+def settle(
+    rows: spool.Spool,
+    split: str,
+    root: str | Path,
+    options: Options,
+    workers: int,
+    keep: SplitPlan | None,
+    progress: Progress | None = None,
+) -> SplitPlan:
+    """The plan for these rows.
+
+    Args:
+      rows: all rows of the split; this call finishes the spool.
+      split: its name.
+      root: folder that the videos' names are relative to.
+      options: what to write.
+      workers: processes that decode a sample, from which the number of shards follows.
+      keep: an earlier plan; its number of shards is kept if all else is equal.
+      progress: called after each clip of the sample.
 
     Raises:
       DataError: two rows share an id.
@@ -115,7 +109,7 @@ def settle(rows: spool.Spool, split: str, root: str | Path, options: Options, wo
     manifest = rows.finish()
     if options.shards is not None and options.shards > max(1, rows.rows):
         raise ConfigError(f"--shards {options.shards} is impossible for {rows.rows} clips")
-    plan = Plan(
+    plan = SplitPlan(
         split=split,
         root=os.path.realpath(root),
         rows=rows.rows,
@@ -130,32 +124,39 @@ def settle(rows: spool.Spool, split: str, root: str | Path, options: Options, wo
     )
     if options.shards is None:
         same = keep is not None and not plan.differences(keep)
-        number = keep.num_shards if keep is not None and same else _number_of_shards(rows.folder, plan, workers)
+        number = (
+            keep.num_shards if keep is not None and same else _number_of_shards(rows.folder, plan, workers, progress)
+        )
         plan = dataclasses.replace(plan, num_shards=number)
     return plan
 
 
-def _number_of_shards(folder: Path, plan: Plan, workers: int) -> int:
-    """From the size of the first clips in the hash's order, so that every run finds the same."""
+def _number_of_shards(folder: Path, plan: SplitPlan, workers: int, progress: Progress | None) -> int:
+    """From the size of the first clips in the order of the hash, so that every run finds the same number."""
     largest = plan.spec["num_frames"] * plan.spec["short_side"] ** 2  # a byte for each pixel of a square
     if plan.rows * largest <= plan.shard_mb * 1e6:
         return 1
+    sample = min(plan.rows, SAMPLE)
+    sizes = []
     with DecoderPool(workers, plan.time_limit, modules=MODULES) as pool:
-        sizes = [len(answer.payload) for answer in pool.map(tasks(folder, plan, 0, min(plan.rows, _SAMPLE)))]
+        for result in pool.map(tasks(folder, plan, 0, sample)):
+            sizes.append(len(result.payload))
+            if progress is not None:
+                progress(len(sizes), sample, "")
     return min(plan.rows, max(1, math.ceil(sum(sizes) / len(sizes) * plan.rows / (plan.shard_mb * 1e6))))
 
 
-def tasks(folder: Path, plan: Plan, begin: int, end: int) -> Iterator[dict[str, Any]]:
+def tasks(folder: Path, plan: SplitPlan, begin: int, end: int) -> Iterator[dict[str, Any]]:
     """What a decoder is asked to do for the rows at these positions; `folder` holds them."""
     for row in spool.read_rows(folder, begin, end):
         task: dict[str, Any] = {"root": plan.root, "video": row.video, "start": row.start, "end": row.end}
-        if row.place is not None:
-            task["place"] = row.place
+        if row.part is not None:
+            task["part"] = row.part
         record = {"id": row.id, "captions": row.captions, "extra": row.extra}
         yield task | {"spec": plan.spec, "record": record}
 
 
-def save(job: Path, aside: Path, plan: Plan) -> None:
+def save(job: Path, aside: Path, plan: SplitPlan) -> None:
     """Put the plan and the folder of its rows into their place at once."""
     (aside / "plan.json").write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder_of(job), ignore_errors=True)
@@ -167,7 +168,7 @@ def folder_of(job: Path) -> Path:
     return job / "plan"
 
 
-def load(job: Path) -> Plan | None:
+def load(job: Path) -> SplitPlan | None:
     """The plan in a work folder; None if there is none that can be read."""
     try:
         return parse(json.loads((folder_of(job) / "plan.json").read_bytes()))
@@ -175,17 +176,17 @@ def load(job: Path) -> Plan | None:
         return None
 
 
-def parse(facts: Any) -> Plan | None:
+def parse(facts: Any) -> SplitPlan | None:
     """A plan from its fields; None if they are those of another version, or damaged."""
     try:
-        plan = Plan(**facts)
+        plan = SplitPlan(**facts)
     except TypeError:
         return None
     groups = isinstance(plan.spec, dict) and isinstance(plan.versions, dict)
     return plan if groups and isinstance(plan.num_shards, int) and plan.num_shards > 0 else None
 
 
-def need(job: Path) -> Plan:
+def need(job: Path) -> SplitPlan:
     """The plan in a work folder, for one who was sent to work there.
 
     Raises:

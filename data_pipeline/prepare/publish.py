@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipeline.manifest.read import Reject
+from data_pipeline.manifest.rows import Reject
 from data_pipeline.prepare import ledger, plan, write
 from data_pipeline.shards import tfds_metadata
 from harvest_jax.files import ASIDE, atomic_file, sync
@@ -26,7 +26,9 @@ def write_rejects(out: Path, split: str, rejects: Sequence[Reject]) -> None:
         file.writelines("\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines)
 
 
-def publish(out: Path, job: Path, todo: plan.Plan, shards: Sequence[ledger.Shard], early: Sequence[Reject]) -> None:
+def publish(
+    out: Path, job: Path, todo: plan.SplitPlan, shards: Sequence[ledger.FinishedShard], early: Sequence[Reject]
+) -> None:
     """Make all shards of a plan a split of the dataset; one that was killed in it can be called again.
 
     Raises:

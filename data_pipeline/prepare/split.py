@@ -1,6 +1,6 @@
-"""From rows to a finished split: plan, write what is not written yet, publish.
+"""From rows to a finished split: plan it, write the shards that are missing, publish it.
 
-All of it happens in `OUT/.SPLIT.writing`, where a run that was stopped, however, is gone on with.
+All work happens in `OUT/.SPLIT.writing`. A run that was stopped in any way continues there when it is started again.
 """
 
 import contextlib
@@ -11,23 +11,32 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from data_pipeline.manifest.read import Reject, Row, check_split
+from data_pipeline.decode.spec import TIME_LIMIT, DecodeSpec
+from data_pipeline.manifest.rows import ClipRow, Reject, check_split
 from data_pipeline.prepare import ledger, plan, publish, spool, write
-from data_pipeline.prepare.tally import Tally
+from data_pipeline.prepare.options import Options
+from data_pipeline.prepare.split_progress import SplitProgress
 from data_pipeline.shards.shard_format import split_lengths
 from harvest_jax.errors import DataError, HarvestError
 from harvest_jax.files import ASIDE, locked
+from harvest_jax.terminal import Progress
 
-Engine = Callable[[Path, Sequence[int], Tally], None]  # writes these shards of a work folder, and counts them
-Watch = Callable[[str], contextlib.AbstractContextManager[Callable[[Tally], None] | None]]  # shows a split's progress
-_NEW = "plan.new"  # below a work folder: rows that are still arriving
+Engine = Callable[[Path, Sequence[int], SplitProgress], None]  # writes these shards of a work folder, and counts them
+ShowProgress = Callable[[str, str], contextlib.AbstractContextManager[Progress]]  # as harvest_jax.terminal.progress
+_NEW = "plan.new"  # below a work folder: rows that are still being read
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
-    """What became of a split: records written, rows that were not, seconds it took, bytes and files of its shards.
+    """The result for one split.
 
-    `before` are the clips that an earlier run had done.
+    Attributes:
+      n_written: records.
+      rejects: rows that could not be used.
+      seconds: this run took.
+      bytes: of all records.
+      shards: files.
+      before: clips that an earlier run had done.
     """
 
     n_written: int
@@ -43,12 +52,23 @@ class ShardReport:
         return len(self.rejects) / max(1, self.n_written + len(self.rejects))
 
 
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """How splits are written, which decides nothing about their bytes.
+@contextlib.contextmanager
+def silent(name: str, unit: str) -> Iterator[Progress]:
+    """A `ShowProgress` that shows nothing."""
+    yield lambda done, total, note: None
 
-    `engine` writes shards, `workers` decode the sample that sizes them, `overwrite` replaces splits that are there,
-    `restart` begins anew what an earlier run began, `max_rejects` is the share of rows that may fail.
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How splits are written. It has no influence on their bytes.
+
+    Attributes:
+      engine: writes shards.
+      workers: processes that decode the sample from which the number of shards follows.
+      overwrite: replace splits that exist.
+      restart: discard what an earlier run has begun.
+      max_rejects: share of rows that may fail; None: all.
+      show: shows the progress of each stage.
     """
 
     engine: Engine
@@ -56,52 +76,100 @@ class Way:
     overwrite: bool = False
     restart: bool = False
     max_rejects: float | None = None
-    watch: Watch = lambda split: contextlib.nullcontext()
+    show: ShowProgress = silent
 
 
-def here(workers: int) -> Engine:
-    """Decoder processes of this machine, without Beam."""
+def local_engine(workers: int) -> Engine:
+    """An engine of decoder processes on this machine, without Beam."""
 
-    def engine(job: Path, indices: Sequence[int], count: Tally) -> None:
+    def engine(job: Path, indices: Sequence[int], count: SplitProgress) -> None:
         write.write_shards(job, indices, workers, count.add_clip)
 
     return engine
 
 
+def write_split(
+    rows: Sequence[ClipRow],
+    root: str | Path,
+    out: str | Path,
+    split: str,
+    spec: DecodeSpec | None = None,
+    workers: int = 1,
+    *,
+    rejects: Sequence[Reject] = (),
+    shards: int | None = None,
+    overwrite: bool = False,
+    time_limit: float = TIME_LIMIT,
+    show: ShowProgress = silent,
+) -> ShardReport:
+    """Decode clips and make them one split of the shard folder `out`.
+
+    `out/rejects-SPLIT.tsv` lists the rows that failed, with the reasons.
+
+    Args:
+      rows: the clips; their own `split` is not used.
+      root: folder that the videos' names are relative to.
+      out: the shard folder; other splits in it stay as they are.
+      split: name of the split.
+      spec: frames, their size, limits; None: DecodeSpec().
+      workers: processes that decode.
+      rejects: rows that were rejected before, to be listed too.
+      shards: number of files; None: one per 256 MB.
+      overwrite: replace the split if it exists.
+      time_limit: seconds to decode one clip.
+      show: shows the progress of each stage.
+
+    Raises:
+      DataError: there are no rows, the split exists, two rows share an id, not one clip could be used.
+      ConfigError: more shards than clips.
+      OSError: the disk is full, or similar. The shard folder is unchanged then; called again it continues.
+    """
+    given: list[ClipRow | Reject] = [*rejects, *rows]
+    if not given:
+        raise DataError(f"no rows to make the split {split!r} of")
+    options = Options(spec or DecodeSpec(), shards, time_limit=time_limit)
+    execution = Execution(local_engine(workers), workers, overwrite, show=show)
+    ((_, report),) = prepare(((split, entry) for entry in given), root, Path(out), options, execution)
+    return report
+
+
 def prepare(
-    entries: Iterable[tuple[str, Row | Reject]], root: str | Path, out: Path, options: plan.Options, way: Way
+    entries: Iterable[tuple[str, ClipRow | Reject]], root: str | Path, out: Path, options: Options, execution: Execution
 ) -> Iterator[tuple[str, ShardReport]]:
-    """Write every split that has rows; the report of each when it is published.
+    """Write every split that has rows; yield the report of each when it is published.
 
     Args:
       entries: a split's name and a row of it, in the manifest's order.
-      root: folder below which the videos lie.
-      out: the dataset; other splits in it stay as they are.
+      root: folder that the videos' names are relative to.
+      out: the shard folder; other splits in it stay as they are.
       options: what to write.
-      way: how.
+      execution: how to write it.
 
     Raises:
-      DataError: a split is there, another run is writing it, two rows share an id, not one clip could be used, too
-        many failed; a run with other options was begun there.
+      DataError: a split exists, another run is writing it, two rows share an id, not one clip could be used, too many
+        failed; an earlier run with other options was not finished.
       ConfigError: more shards than clips.
-      OSError: the disk is full, and the like. Nothing of the dataset has changed then, finished shards are kept.
+      OSError: the disk is full, or similar. The shard folder is unchanged then; finished shards are kept.
     """
     with contextlib.ExitStack() as open_folders:
         jobs: dict[str, Path] = {}
         spools: dict[str, spool.Spool] = {}
-        for split, entry in entries:
-            if split not in spools:
-                check_split(split)
-                jobs[split] = open_folders.enter_context(_work_folder(out, split))
-                spools[split] = open_folders.enter_context(spool.Spool(jobs[split] / _NEW))
-            spools[split].add(entry)
+        with execution.show("reading the manifest", "rows") as progress:
+            for number, (split, entry) in enumerate(entries, start=1):
+                if split not in spools:
+                    check_split(split)
+                    jobs[split] = open_folders.enter_context(_work_folder(out, split))
+                    spools[split] = open_folders.enter_context(spool.Spool(jobs[split] / _NEW))
+                spools[split].add(entry)
+                if number % 1000 == 0:
+                    progress(number, 0, "")
         for split in sorted(spools):
-            yield split, _prepare_split(out, jobs[split], split, spools[split], root, options, way)
+            yield split, _prepare_split(out, jobs[split], split, spools[split], root, options, execution)
 
 
 @contextlib.contextmanager
 def _work_folder(out: Path, split: str) -> Iterator[Path]:
-    """The folder in which a split is written, for this process alone; it goes if nothing in it is worth keeping."""
+    """The folder in which a split is written, locked for this process; removed if it has no finished shard."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is not a folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -110,7 +178,7 @@ def _work_folder(out: Path, split: str) -> Iterator[Path]:
         if not mine:
             raise DataError(f"another run is writing the split {split!r} of {out}")
         if job.is_symlink():
-            raise DataError(f"{job} is a link, and what it leads to may be somebody's: remove the link")
+            raise DataError(f"{job} is a link, which could lead to other data: remove the link")
         job.mkdir(exist_ok=True)
         for leftover in job.iterdir():
             if leftover.name in (_NEW, write.STOP) or leftover.name.endswith(ASIDE):
@@ -123,7 +191,7 @@ def _work_folder(out: Path, split: str) -> Iterator[Path]:
 
 
 def _report_of(out: Path, split: str) -> ShardReport:
-    """Of a split that is there already: this run did nothing."""
+    """The report of a split that existed before: this run did nothing."""
     found = ledger.summarise(publish.ledger_path(out, split))
     rejects = tuple(Reject(line["id"], line["video"], line["reason"], split) for line in found.rejected)
     return ShardReport(found.written, rejects, 0.0, found.bytes, len(split_lengths(out)[split]), found.in_shards)
@@ -137,9 +205,9 @@ def _remove(path: Path) -> None:
 
 
 def _discard(job: Path) -> None:
-    """Remove a work folder, its ledgers first: without one no shard is taken for finished.
+    """Remove a work folder, its ledgers first: without its ledger no shard counts as finished.
 
-    Workers of an engine may still write there, each the twin of one that was faster; that is no fault of the split.
+    Workers of an engine may still write there: each is a duplicate of one that was faster. That is no error.
     """
     for path in job.glob("*.ledger"):
         path.unlink(missing_ok=True)
@@ -147,43 +215,41 @@ def _discard(job: Path) -> None:
 
 
 def _prepare_split(
-    out: Path, job: Path, split: str, rows: spool.Spool, root: str | Path, options: plan.Options, way: Way
+    out: Path, job: Path, split: str, rows: spool.Spool, root: str | Path, options: Options, execution: Execution
 ) -> ShardReport:
     began = time.monotonic()
-    is_there = (out / "dataset_info.json").exists() and split in split_lengths(out)
-    there = plan.parse(ledger.read_plan(publish.ledger_path(out, split))) if is_there else None
-    begun = None if way.restart else plan.load(job)
-    todo = plan.settle(rows, split, root, options, way.workers, begun or there)
-    if is_there and not way.overwrite:
-        if todo != there:
+    exists = (out / "dataset_info.json").exists() and split in split_lengths(out)
+    published = plan.parse(ledger.read_plan(publish.ledger_path(out, split))) if exists else None
+    begun = None if execution.restart else plan.load(job)
+    with execution.show(f"{split}: sample for the size of shards", "clips") as progress:
+        todo = plan.settle(rows, split, root, options, execution.workers, begun or published, progress)
+    if exists and not execution.overwrite:
+        if todo != published:
             raise DataError(f"{out} has the split {split!r} already: --overwrite replaces it")
         unmoved = begun not in (None, todo) or any(shard.records for shard in write.finished(job, todo, None))
-        if way.restart or not unmoved:  # of a run that was killed at its very end, not of one with --overwrite
+        if execution.restart or not unmoved:  # left by a run that was killed at its very end, not by one to overwrite
             _discard(job)
         return _report_of(out, split)
-    if way.restart:
+    if execution.restart:
         for path in set(job.iterdir()) - {rows.folder}:
             _remove(path)
     if begun not in (None, todo) and any(job.glob("*.ledger")):
         raise DataError(
-            f"{job} holds a run that was begun with other options ({'; '.join(begun.differences(todo))}): give the "
-            "same again to go on, or --restart to begin anew"
+            f"{job} holds an unfinished run with other options ({'; '.join(begun.differences(todo))}): give the same "
+            "options to continue it, or --restart to discard it"
         )
-    plan.save(job, rows.folder, todo)  # also where there is one: whatever became of its rows, these are whole
+    plan.save(job, rows.folder, todo)  # also where there is one: its rows may be damaged, these are complete
     early = list(spool.read_early(plan.folder_of(job), split))
-    moved_to = None if is_there else out
+    moved_to = None if exists else out
     earlier = write.finished(job, todo, moved_to)
-    shards = _write(job, todo, way, earlier, early, moved_to)
-    before = sum(shard.rows for shard in earlier)
+    shards = _write(job, todo, execution, earlier, early, moved_to)
     rejects = (*early, *ledger.rejects_of(job, shards, split))
     publish.write_rejects(out, split, rejects)
     if not any(shard.records for shard in shards):
         _discard(job)
-        reasons = "; ".join(
-            f"{count} x {kind}" for kind, count in ledger.count_kinds(reject.reason for reject in rejects).items()
-        )
+        reasons = ledger.kinds_in_words(ledger.count_kinds(reject.reason for reject in rejects))
         raise DataError(
-            f"not one clip of {split} could be used ({reasons or 'none given'}): see {out}/rejects-{split}.tsv"
+            f"not one clip of {split} could be used ({reasons or 'no rows'}): see {out}/rejects-{split}.tsv"
         )
     publish.publish(out, job, todo, shards, early)
     _discard(job)
@@ -193,34 +259,35 @@ def _prepare_split(
         seconds=time.monotonic() - began,
         bytes=sum(shard.record_bytes for shard in shards),
         shards=sum(shard.records > 0 for shard in shards),
-        before=before,
+        before=sum(shard.rows for shard in earlier),
     )
 
 
 def _write(
     job: Path,
-    todo: plan.Plan,
-    way: Way,
-    earlier: Sequence[ledger.Shard],
+    todo: plan.SplitPlan,
+    execution: Execution,
+    earlier: Sequence[ledger.FinishedShard],
     early: Sequence[Reject],
     moved_to: Path | None,
-) -> list[ledger.Shard]:
-    """Have the shards written that are not; all of them."""
+) -> list[ledger.FinishedShard]:
+    """Write the shards that are missing; return all of them."""
     done = {shard.index for shard in earlier}
     missing = [index for index in range(todo.num_shards) if index not in done]
     if not missing:
         return list(earlier)
-    with way.watch(todo.split) as progress:
+    with execution.show(todo.split, "clips") as progress:
         kinds = ledger.count_kinds(reject.reason for reject in early)
-        tally = Tally(todo.split, todo.rows, kinds, earlier, way.max_rejects, progress)
-        tally.check()
-        for index in missing:  # what it says is not true any more
+        count = SplitProgress(todo.split, todo.rows, kinds, earlier, execution.max_rejects, progress)
+        count.check()
+        count.show()
+        for index in missing:  # what such a ledger says is not true any more
             ledger.path_of(job, index).unlink(missing_ok=True)
-        way.engine(job, missing, tally)
+        execution.engine(job, missing, count)
     shards = write.finished(job, todo, moved_to)
     if len(shards) < todo.num_shards:
         raise HarvestError(
-            f"{todo.num_shards - len(shards)} of {todo.num_shards} shards of {todo.split} were not written: the same "
-            "command goes on with them"
+            f"{todo.num_shards - len(shards)} of {todo.num_shards} shards of {todo.split} were not written: give the "
+            "same command again to write them"
         )
     return shards

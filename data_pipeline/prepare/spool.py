@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.manifest.read import Place, Reject, Row
+from data_pipeline.manifest.rows import ClipRow, Reject
+from data_pipeline.media_paths import WHOLE_FILE
 from harvest_jax.errors import DataError
 
 _ROWS, _ORDER, _EARLY = "rows.jsonl", "order.npy", "early.jsonl"
@@ -55,7 +56,7 @@ class Spool:
         finally:
             self._early_file.close()
 
-    def add(self, entry: Row | Reject) -> None:
+    def add(self, entry: ClipRow | Reject) -> None:
         """Put down one row.
 
         Raises:
@@ -67,8 +68,8 @@ class Spool:
             self._content.update(b"-" + line)
             self.early += 1
             return
-        place = None if entry.place == Place() else dataclasses.asdict(entry.place)
-        line = _line([entry.id, entry.video, entry.captions, entry.start, entry.end, entry.extra, place])
+        part = None if entry.part == WHOLE_FILE else dataclasses.asdict(entry.part)
+        line = _line([entry.id, entry.video, entry.captions, entry.start, entry.end, entry.extra, part])
         self._rows_file.write(line)
         self._content.update(b"+" + line)
         self._keys += hashlib.sha256(entry.id.encode()).digest()[:_KEY]
@@ -104,7 +105,7 @@ def _line(cells: list[Any]) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class SpooledRow:
-    """A row as it was put down; `number` counts from 0 in the manifest's order, `place` is None for a whole file."""
+    """A row as it was put down; `number` counts from 0 in the manifest's order, `part` is None for a whole file."""
 
     number: int
     id: str
@@ -113,7 +114,7 @@ class SpooledRow:
     start: float | None
     end: float | None
     extra: dict[str, Any]
-    place: dict[str, Any] | None
+    part: dict[str, Any] | None
 
 
 def read_rows(folder: Path, begin: int, end: int) -> Iterator[SpooledRow]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from array_record.python import array_record_module
 
-from data_pipeline.decode.pool import Answer, DecoderPool
+from data_pipeline.decode.pool import DecodeResult, DecoderPool
 from data_pipeline.prepare import ledger, plan, spool
 from data_pipeline.shards.shard_format import WRITER_OPTIONS, shard_path
 from harvest_jax.files import atomic_file
@@ -51,13 +51,13 @@ def write_shards(job: str | Path, indices: Iterable[int], workers: int = 1, on_c
 
 def write_shard(
     job: Path,
-    todo: plan.Plan,
+    todo: plan.SplitPlan,
     index: int,
     rows: Sequence[spool.SpooledRow],
-    answers: Iterator[Answer],
+    answers: Iterator[DecodeResult],
     attempt: int,
     on_clip: OnClip | None = None,
-) -> ledger.Shard:
+) -> ledger.FinishedShard:
     """Write one shard and then its ledger: the answers that are records, in the order of the rows.
 
     Args:
@@ -81,13 +81,15 @@ def write_shard(
                 if reason is None:
                     write(answer.payload)
                 clips.append(
-                    ledger.Clip(row.id, row.video, reason, attempt - 1 + answer.tries, len(answer.payload), row.number)
+                    ledger.LedgerRow(
+                        row.id, row.video, reason, attempt - 1 + answer.tries, len(answer.payload), row.number
+                    )
                 )
                 if on_clip is not None:
                     on_clip(reason, len(answer.payload))
         file_bytes, sha256 = aside.stat().st_size, sha256_of(aside)
     reasons = [clip.reason for clip in clips if clip.reason is not None]
-    shard = ledger.Shard(
+    shard = ledger.FinishedShard(
         index=index,
         plan=todo.digest,
         rows=len(clips),
@@ -152,7 +154,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def finished(job: Path, todo: plan.Plan, moved_to: Path | None) -> list[ledger.Shard]:
+def finished(job: Path, todo: plan.SplitPlan, moved_to: Path | None) -> list[ledger.FinishedShard]:
     """The shards that need not be written again, in order: the ledger can be read, the file is there and of its size.
 
     Of a run that was killed while it moved its shards to where they belong, the dataset `moved_to`, some are there
@@ -167,7 +169,7 @@ def finished(job: Path, todo: plan.Plan, moved_to: Path | None) -> list[ledger.S
     return [shard for shard in shards if _is_there(job, shard, moved.get(shard.index))]
 
 
-def _is_there(job: Path, shard: ledger.Shard, moved: Path | None) -> bool:
+def _is_there(job: Path, shard: ledger.FinishedShard, moved: Path | None) -> bool:
     path = path_of(job, shard.index)
     if path.is_file():
         return path.stat().st_size == shard.file_bytes
@@ -176,7 +178,7 @@ def _is_there(job: Path, shard: ledger.Shard, moved: Path | None) -> bool:
     return moved.is_file() and moved.stat().st_size == shard.file_bytes and sha256_of(moved) == shard.sha256
 
 
-def published_paths(out: Path, split: str, shards: Sequence[ledger.Shard]) -> dict[int, Path]:
+def published_paths(out: Path, split: str, shards: Sequence[ledger.FinishedShard]) -> dict[int, Path]:
     """Where the file of each shard of a split belongs; shards of which every clip was rejected have none."""
     filled = [shard.index for shard in shards if shard.records]
     return {index: shard_path(out, split, number, len(filled)) for number, index in enumerate(filled)}

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data_pipeline.shards.shard_format import Record
 from harvest_jax.errors import DataError
 
-Clip = tuple[str, Record]  # with the name of its split
+SplitRecord = tuple[str, Record]  # with the name of its split
 _FRAMES = 8
 _TILE = 128  # pixels, height of a frame
 _GAP = 3
@@ -43,7 +43,7 @@ table { border-collapse: collapse; margin: .6em 0 } td, th { padding: .1em .8em 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def draw_contact_sheet(clips: Sequence[Clip]) -> Image.Image:
+def draw_contact_sheet(clips: Sequence[SplitRecord]) -> Image.Image:
     """One row a clip: its split and id, its first caption, evenly spaced frames.
 
     The font that comes with Pillow knows Latin, Greek and Cyrillic letters; `html_sheet` shows all.
@@ -69,7 +69,7 @@ def draw_contact_sheet(clips: Sequence[Clip]) -> Image.Image:
     return sheet
 
 
-def html_sheet(title: str, splits: Mapping[str, Mapping[str, Any]], clips: Sequence[Clip]) -> str:
+def html_sheet(title: str, splits: Mapping[str, Mapping[str, Any]], clips: Sequence[SplitRecord]) -> str:
     """A page that needs no other file: the numbers of every split, then clips with frames, captions and columns.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.shards.contact_sheet import Clip, draw_contact_sheet, evenly_spread, html_sheet, ranges_of
+from data_pipeline.shards.contact_sheet import SplitRecord, draw_contact_sheet, evenly_spread, html_sheet, ranges_of
 from data_pipeline.shards.shard_format import ShardSource, open_shards, parse, read_info, split_lengths
 from harvest_jax.errors import DataError
 
@@ -36,8 +36,8 @@ def describe(folder: str | Path, contact_sheet: Path | None = None, page: Path |
     folder = Path(folder)
     version = read_info(folder).get("version")
     splits: dict[str, Any] = {}
-    drawn: list[Clip] = []
-    shown: list[Clip] = []
+    drawn: list[SplitRecord] = []
+    shown: list[SplitRecord] = []
     names = sorted(split_lengths(folder))
     for name in names:
         source = open_shards(folder, name)

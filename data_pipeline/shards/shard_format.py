@@ -113,7 +113,9 @@ class ShardSource:
     def __init__(self, paths: list[Path], lengths: list[int], digest: str):
         self.paths, self.lengths, self.digest = paths, lengths, digest
         self._ends = np.cumsum(lengths).tolist()
-        instructions = [_Instruction(str(path), 0, length, length) for path, length in zip(paths, lengths, strict=True)]
+        instructions = [
+            _ReadInstruction(str(path), 0, length, length) for path, length in zip(paths, lengths, strict=True)
+        ]
         self._source = array_record_data_source.ArrayRecordDataSource(instructions)  # opens files when first read
 
     def __len__(self) -> int:
@@ -137,7 +139,7 @@ class ShardSource:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Instruction:
+class _ReadInstruction:
     """How array_record is told which records of a file to read, without opening it first."""
 
     filename: str

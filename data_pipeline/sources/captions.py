@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from data_pipeline.manifest.layouts import RowFault
+from data_pipeline.sources.raw_row import RowFault
 
 MAX_TEXT = 1 << 20  # bytes of one of them
 

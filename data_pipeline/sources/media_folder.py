@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest.layouts import OWN, RowFault
 from data_pipeline.media_paths import (
     MEDIA_SUFFIXES,
     STILL_SUFFIXES,
@@ -21,11 +20,11 @@ from data_pipeline.media_paths import (
     resolve_below,
 )
 from data_pipeline.sources.captions import MAX_TEXT, read_object, read_text, take_captions
-from data_pipeline.sources.entry import Line
+from data_pipeline.sources.raw_row import OWN_COLUMNS, RawRow, RowFault
 from harvest_jax.errors import DataError
 
 
-def read_lines(folder: Path, name: str, root: str) -> Iterator[Line]:
+def read_lines(folder: Path, name: str, root: str) -> Iterator[RawRow]:
     """The clips of a folder and of those below it, sorted by name; hidden ones and linked folders are left out.
 
     Args:
@@ -69,7 +68,7 @@ def _refuse(error: OSError) -> None:
     raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
 
-def _line(number: int, video: str, root: str, beside: set[str]) -> Line:
+def _line(number: int, video: str, root: str, beside: set[str]) -> RawRow:
     """The clip of a file; `beside` are those of its two texts that exist."""
     cells: dict[str, Any] = {"video": video}
     where = os.path.dirname(video)
@@ -83,15 +82,15 @@ def _line(number: int, video: str, root: str, beside: set[str]) -> Line:
             else:
                 captions = [line.strip() for line in read_text(raw, name).splitlines() if line.strip()]
     except RowFault as fault:
-        return Line(number, cells | {"split": None}, str(fault))  # what its split is stands in a text, if anywhere
+        return RawRow(number, cells | {"split": None}, str(fault))  # what its split is stands in a text, if anywhere
     except VideoRejected as error:
-        return Line(number, cells | {"split": None}, error.reason)
+        return RawRow(number, cells | {"split": None}, error.reason)
     if not beside:
         stem = os.path.splitext(os.path.basename(video))[0]
-        return Line(number, cells, f"empty caption: there is no {stem}.txt or {stem}.json beside it")
+        return RawRow(number, cells, f"empty caption: there is no {stem}.txt or {stem}.json beside it")
     cells |= {"caption": take_captions(columns, captions)}
-    extra = {name: value for name, value in columns.items() if name not in OWN}
-    return Line(number, columns | cells, extra=extra)
+    extra = {name: value for name, value in columns.items() if name not in OWN_COLUMNS}
+    return RawRow(number, columns | cells, extra=extra)
 
 
 def _read(root: str, name: str) -> bytes:

@@ -12,16 +12,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-from data_pipeline.decode.worker import die_with_parent, limit_resources
-from data_pipeline.manifest.layouts import RowFault
-from data_pipeline.media_paths import VideoRejected, open_regular
+from data_pipeline.child_process import child_environment, die_with_parent, limit_resources
+from data_pipeline.media_paths import FilePart, VideoRejected, open_regular
 from data_pipeline.sources import tfrecord
 from data_pipeline.sources.captions import MAX_TEXT
-from data_pipeline.sources.entry import Place
-from data_pipeline.sources.tfds_fields import Fields
+from data_pipeline.sources.raw_row import RowFault
+from data_pipeline.sources.tfds_fields import ClipFieldNames
 from harvest_jax.errors import DataError
 
 MAX_RECORD = 64 << 20  # bytes
@@ -34,7 +32,7 @@ _Texts = Callable[[bytes], tuple[dict[str, Any], dict[str, Any]]]  # a record's 
 class RecordTexts:
     """What one record says: the clip's own columns and the others, or why it cannot be used."""
 
-    place: Place
+    part: FilePart
     cells: dict[str, Any]
     extra: dict[str, Any] | None = None
     fault: str = ""
@@ -48,7 +46,7 @@ class TextReader:
       fields: which fields hold the texts; None for records of `harvest shards`.
     """
 
-    def __init__(self, kind: str, fields: Fields | None):
+    def __init__(self, kind: str, fields: ClipFieldNames | None):
         self._job = {"kind": kind, "fields": None if fields is None else dataclasses.asdict(fields)}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -92,20 +90,16 @@ def _understood(line: bytes | str) -> RecordTexts | None:
     """
     answer = json.loads(line)
     if "end" not in answer:
-        return RecordTexts(Place(**answer.pop("place")), **answer)
+        return RecordTexts(FilePart(**answer.pop("part")), **answer)
     if answer["end"]:
         raise tfrecord.RecordFault(answer["end"])
     return None
 
 
 def _start() -> subprocess.Popen[bytes]:
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # BLAS threads would only reserve the address space that is bounded
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "data_pipeline.sources.record_texts", str(os.getpid())]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment)
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=child_environment())
 
 
 # ---- in the process
@@ -125,18 +119,18 @@ def main(argv: list[str]) -> None:
 
 def answers(path: str, kind: str, fields: dict[str, Any] | None) -> Iterator[str]:
     """The answers to one job: a line for each record, and one for the end with what ended it."""
-    texts = _own_texts if fields is None else _texts_of(Fields(**fields))
+    texts = _own_texts if fields is None else _texts_of(ClipFieldNames(**fields))
     fault = ""
     try:
-        for place, raw in _records(path, kind):
-            yield _answer(place, raw, texts)
+        for part, raw in _records(path, kind):
+            yield _answer(part, raw, texts)
     except tfrecord.RecordFault as error:
         fault = str(error)
     yield json.dumps({"end": fault})
 
 
-def _answer(place: Place, raw: bytes | None, texts: _Texts) -> str:
-    about: dict[str, Any] = {"place": dataclasses.asdict(place), "cells": {}}
+def _answer(part: FilePart, raw: bytes | None, texts: _Texts) -> str:
+    about: dict[str, Any] = {"part": dataclasses.asdict(part), "cells": {}}
     try:
         if raw is None:
             raise RowFault(f"too large: a record of more than {MAX_RECORD:,} bytes")
@@ -149,7 +143,7 @@ def _answer(place: Place, raw: bytes | None, texts: _Texts) -> str:
         return json.dumps(about | {"fault": str(fault)})
 
 
-def _records(path: str, kind: str) -> Iterator[tuple[Place, bytes | None]]:
+def _records(path: str, kind: str) -> Iterator[tuple[FilePart, bytes | None]]:
     """The records of a file and where they are; None for one that is too large.
 
     Raises:
@@ -161,7 +155,7 @@ def _records(path: str, kind: str) -> Iterator[tuple[Place, bytes | None]]:
                 for extent in tfrecord.extents(file):
                     small = extent.size <= MAX_RECORD
                     raw = os.pread(file.fileno(), extent.size, extent.offset) if small else None
-                    yield Place(offset=extent.offset, size=extent.size), raw
+                    yield FilePart(offset=extent.offset, size=extent.size), raw
                 return
     except VideoRejected as error:
         raise tfrecord.RecordFault(error.reason) from error
@@ -172,7 +166,7 @@ def _records(path: str, kind: str) -> Iterator[tuple[Place, bytes | None]]:
         try:
             for index in range(reader.num_records()):
                 raw = reader.read()  # in their order: by number, a group of records would be unpacked for each of them
-                yield Place(record=index), raw if len(raw) <= MAX_RECORD else None
+                yield FilePart(record=index), raw if len(raw) <= MAX_RECORD else None
         finally:
             reader.close()
     except (RuntimeError, ValueError, IndexError) as error:
@@ -189,7 +183,7 @@ def _own_texts(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"id": record.id, "captions": record.captions}, record.extra
 
 
-def _texts_of(fields: Fields) -> _Texts:
+def _texts_of(fields: ClipFieldNames) -> _Texts:
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2
 

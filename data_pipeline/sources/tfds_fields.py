@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest.layouts import name_list
 from data_pipeline.media_paths import VideoRejected, open_regular
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.terminal import printable
 
 _CLIPS = ("video", "clip", "mp4", "webm", "video_bytes", "encoded_video", "frames", "jpegs", "image", "jpeg")
 _CAPTIONS = ("caption", "captions", "text", "texts", "description", "sentence", "sentences", "title", "name")
@@ -21,7 +21,7 @@ _OPTION = "say which by --fields video=NAME,caption=NAME"
 
 
 @dataclasses.dataclass(frozen=True)
-class Field:
+class TfdsField:
     """A field of every example: its name (`frames/image` within a group), its kind, and whether it is a list.
 
     `kind` is "text", "bytes", "image", "number" or "other".
@@ -33,7 +33,7 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fields:
+class ClipFieldNames:
     """The fields that make up a clip; `extra` are the other ones worth keeping. `id` is None where there is none."""
 
     video: str
@@ -42,7 +42,7 @@ class Fields:
     extra: tuple[str, ...]
 
 
-def choose(folder: Path, asked: str) -> Fields:
+def choose(folder: Path, asked: str) -> ClipFieldNames:
     """Choose the fields of a dataset.
 
     Args:
@@ -62,7 +62,7 @@ def choose(folder: Path, asked: str) -> Fields:
     ids = [name for name in _IDS if name in by_name and not by_name[name].many and name not in (video, caption)]
     name = named.get("id") or next(iter(ids), None)
     kept = [field.name for field in fields if field.kind in ("text", "number") and not field.many]
-    return Fields(video, caption, name, tuple(one for one in kept if one not in (video, caption, name)))
+    return ClipFieldNames(video, caption, name, tuple(one for one in kept if one not in (video, caption, name)))
 
 
 def read_json(path: Path) -> Any:
@@ -80,7 +80,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} cannot be read: {error.reason}") from error
 
 
-def _parse(asked: str, by_name: dict[str, Field], folder: Path) -> dict[str, str]:
+def _parse(asked: str, by_name: dict[str, TfdsField], folder: Path) -> dict[str, str]:
     named = {}
     for part in filter(None, asked.split(",")):
         role, _, name = part.partition("=")
@@ -92,20 +92,20 @@ def _parse(asked: str, by_name: dict[str, Field], folder: Path) -> dict[str, str
     return named
 
 
-def _video(fields: Sequence[Field], folder: Path) -> str:
+def _video(fields: Sequence[TfdsField], folder: Path) -> str:
     moving = [field for field in fields if field.kind == "image" and field.many]
     moving += [field for field in fields if field.kind == "bytes" and _last(field.name) in _CLIPS]
     candidates = moving or [field for field in fields if field.kind == "image"]
     return _only(candidates, fields, "video", folder)
 
 
-def _caption(texts: Sequence[Field], folder: Path) -> str:
+def _caption(texts: Sequence[TfdsField], folder: Path) -> str:
     likely = [field for field in texts if _last(field.name) in _CAPTIONS[:2]]
     likely = likely or [field for field in texts if _last(field.name) in _CAPTIONS]
     return _only(likely or [field for field in texts if _last(field.name) not in _IDS], texts, "caption", folder)
 
 
-def _only(candidates: Sequence[Field], fields: Sequence[Field], role: str, folder: Path) -> str:
+def _only(candidates: Sequence[TfdsField], fields: Sequence[TfdsField], role: str, folder: Path) -> str:
     if len(candidates) == 1:
         return candidates[0].name
     what = {"video": "clip (encoded video, or encoded pictures)", "caption": "caption"}[role]
@@ -114,15 +114,15 @@ def _only(candidates: Sequence[Field], fields: Sequence[Field], role: str, folde
     raise DataError(f"{folder}: no field looks like a {what}; there are {_list(fields) or 'none'}: {_OPTION}")
 
 
-def _list(fields: Iterable[Field]) -> str:
-    return name_list(sorted(field.name for field in fields))
+def _list(fields: Iterable[TfdsField]) -> str:
+    return printable(", ".join(sorted(field.name for field in fields)), 300)
 
 
 def _last(name: str) -> str:
     return name.rpartition("/")[2].lower()
 
 
-def _read(path: Path) -> list[Field]:
+def _read(path: Path) -> list[TfdsField]:
     if not path.exists():
         raise DataError(f"{path} is missing: it says what the dataset's records hold")
     try:
@@ -133,28 +133,30 @@ def _read(path: Path) -> list[Field]:
         ) from error
 
 
-def _leaves(features: dict[str, Any], prefix: str, many: bool) -> list[Field]:
+def _leaves(features: dict[str, Any], prefix: str, many: bool) -> list[TfdsField]:
     found = []
     for key, feature in features.items():
         found += _leaf(feature, f"{prefix}{key}", many)
     return found
 
 
-def _leaf(feature: dict[str, Any], name: str, many: bool) -> list[Field]:
+def _leaf(feature: dict[str, Any], name: str, many: bool) -> list[TfdsField]:
     kind = str(feature.get("pythonClassName", "")).rpartition(".")[2]
     if "featuresDict" in feature:
         return _leaves(feature["featuresDict"]["features"], f"{name}/", many)
     if "sequence" in feature and kind == "Sequence":
-        return _leaf(feature["sequence"]["feature"], name, True) if not many else [Field(name, "other", True)]
+        return _leaf(feature["sequence"]["feature"], name, True) if not many else [TfdsField(name, "other", True)]
     if "video" in feature:
-        return [Field(name, "image" if not many else "other", True)]
+        return [TfdsField(name, "image" if not many else "other", True)]
     if "image" in feature:
-        return [Field(name, "image", many)]
+        return [TfdsField(name, "image", many)]
     if "text" in feature:
-        return [Field(name, "text", many)]
+        return [TfdsField(name, "text", many)]
     if "tensor" in feature:
         scalar = not feature["tensor"].get("shape", {}).get("dimensions")
         plain = feature["tensor"].get("encoding", "none") == "none"
         kinds = {"string": "bytes", "object": "bytes"} | dict.fromkeys(("int32", "int64", "float32"), "number")
-        return [Field(name, kinds.get(feature["tensor"].get("dtype"), "other") if scalar and plain else "other", many)]
-    return [Field(name, "number" if "classLabel" in feature else "other", many)]
+        return [
+            TfdsField(name, kinds.get(feature["tensor"].get("dtype"), "other") if scalar and plain else "other", many)
+        ]
+    return [TfdsField(name, "number" if "classLabel" in feature else "other", many)]

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest.layouts import name_list
 from data_pipeline.media_paths import VideoRejected, is_one_line, local_name, resolve_below
 from data_pipeline.sources import tfds_fields, tfrecord
-from data_pipeline.sources.entry import Line
+from data_pipeline.sources.raw_row import RawRow
 from data_pipeline.sources.record_texts import TextReader
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.terminal import printable
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shard:
+class _ShardFile:
     """A file of a split, and the records that dataset_info.json says it has."""
 
     name: str
@@ -36,7 +36,7 @@ def is_dataset(folder: Path) -> bool:
     return (folder / "dataset_info.json").is_file()
 
 
-def read_lines(folder: Path, name: str, root: str, split: str | None, asked: str) -> Iterator[Line]:
+def read_lines(folder: Path, name: str, root: str, split: str | None, asked: str) -> Iterator[RawRow]:
     """The clips of a dataset in their stored order; their split is the dataset's.
 
     Args:
@@ -55,7 +55,7 @@ def read_lines(folder: Path, name: str, root: str, split: str | None, asked: str
 
     info, shards = _describe(folder)
     if split is not None and split not in {shard.split for shard in shards}:
-        others = name_list(sorted({shard.split for shard in shards})) or "none"
+        others = printable(", ".join(sorted({shard.split for shard in shards})), 300) or "none"
         raise DataError(f"{folder} has no split {split!r}; it has {others}")
     shards = [shard for shard in shards if split in (None, shard.split)]
     if missing := [shard.name for shard in shards if not (folder / shard.name).is_file()]:
@@ -78,9 +78,9 @@ def read_lines(folder: Path, name: str, root: str, split: str | None, asked: str
             try:
                 for record in reader.read(resolve_below(root, video)):
                     cells = {"video": video, "split": shard.split} | record.cells
-                    place, clip = dataclasses.replace(record.place, field=field), f"{clips}-{count}"
+                    part, clip = dataclasses.replace(record.part, field=field), f"{clips}-{count}"
                     number, count = number + 1, count + 1
-                    yield Line(number, cells, record.fault, place, record.extra, clip)
+                    yield RawRow(number, cells, record.fault, part, record.extra, clip)
                 if count != shard.length:
                     raise tfrecord.RecordFault(
                         f"cut off: {count} records, not {shard.length} as dataset_info.json says"
@@ -91,10 +91,10 @@ def read_lines(folder: Path, name: str, root: str, split: str | None, asked: str
                 reason = (
                     fault.reason if isinstance(fault, VideoRejected) else f"{fault} (all clips before that are used)"
                 )
-                yield Line(number, cells, reason)
+                yield RawRow(number, cells, reason)
 
 
-def _describe(folder: Path) -> tuple[dict[str, Any], list[_Shard]]:
+def _describe(folder: Path) -> tuple[dict[str, Any], list[_ShardFile]]:
     path = folder / "dataset_info.json"
     try:
         info = tfds_fields.read_json(path)
@@ -109,7 +109,7 @@ def _describe(folder: Path) -> tuple[dict[str, Any], list[_Shard]]:
                 file = split.get("filepathTemplate") or _TEMPLATE
                 for key, value in (parts | {"SPLIT": split["name"]}).items():
                     file = file.replace(f"{{{key}}}", value)
-                shards.append(_Shard(file, split["name"], index, length))
+                shards.append(_ShardFile(file, split["name"], index, length))
     except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {type(error).__name__}: {str(error)[:100]}") from error
     if kind not in ("array_record", "tfrecord"):

@@ -16,11 +16,17 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest.layouts import RowFault
-from data_pipeline.media_paths import MEDIA_SUFFIXES, MOVING_SUFFIXES, VideoRejected, is_one_line, open_regular
+from data_pipeline.media_paths import (
+    MEDIA_SUFFIXES,
+    MOVING_SUFFIXES,
+    FilePart,
+    VideoRejected,
+    is_one_line,
+    open_regular,
+)
 from data_pipeline.sources import media_folder
 from data_pipeline.sources.captions import MAX_TEXT, read_object, read_text, take_captions
-from data_pipeline.sources.entry import Line, Place
+from data_pipeline.sources.raw_row import RawRow, RowFault
 from data_pipeline.sources.tar_members import TarFault, members
 from harvest_jax.errors import DataError
 
@@ -64,7 +70,7 @@ def tars_of(folder: Path) -> list[Path]:
     return tars
 
 
-def read_lines(path: Path, video: str) -> Iterator[Line]:
+def read_lines(path: Path, video: str) -> Iterator[RawRow]:
     """The clips of a tar.
 
     Args:
@@ -78,7 +84,7 @@ def read_lines(path: Path, video: str) -> Iterator[Line]:
         file = open_regular(path, max_bytes=1 << 62)
     except VideoRejected as error:
         if error.reason.startswith("empty file"):  # one that was never filled, among thousands
-            yield Line(1, {"id": video, "video": video}, error.reason)
+            yield RawRow(1, {"id": video, "video": video}, error.reason)
             return
         raise DataError(f"{path}: {error.reason}") from error
     numbers = itertools.count(1)
@@ -87,7 +93,7 @@ def read_lines(path: Path, video: str) -> Iterator[Line]:
         for key, group in itertools.groupby(_until_fault(file, faults), _key):
             yield from _lines_of(key, group, file, video, numbers)
     for fault in faults:
-        yield Line(next(numbers), {"id": video, "video": video}, f"{fault} (all clips before that are used)")
+        yield RawRow(next(numbers), {"id": video, "video": video}, f"{fault} (all clips before that are used)")
 
 
 def _until_fault(file: BufferedIOBase, faults: list[TarFault]) -> Iterator[tarfile.TarInfo]:
@@ -106,14 +112,14 @@ def _key(member: tarfile.TarInfo) -> str:
 
 def _lines_of(
     key: str, group: Iterator[tarfile.TarInfo], file: BufferedIOBase, video: str, numbers: Iterator[int]
-) -> Iterator[Line]:
+) -> Iterator[RawRow]:
     """What the members of one key come to: one clip, and a line for each member that is a trap."""
     found: dict[str, tarfile.TarInfo] = {}
     dotted: list[str] = []
     for member in group:
         kind = member.name[len(key) + 1 :].lower()
         if fault := _trap(member):
-            yield Line(next(numbers), {"video": video}, f"bad member: {fault}", clip=f"{video}/{member.name}")
+            yield RawRow(next(numbers), {"video": video}, f"bad member: {fault}", clip=f"{video}/{member.name}")
         elif key and member.isreg() and kind in _KINDS:
             found.setdefault(kind, member)
         elif key and member.isreg() and kind.endswith(MEDIA_SUFFIXES) and len(dotted) < _MAX_DOTTED:
@@ -122,24 +128,24 @@ def _lines_of(
     if not media and dotted:  # beside a clip they are its thumbnails or masks
         reason = "bad member: its name has more than one dot, and a clip's key ends at the first: rename it"
         for name in dotted:
-            yield Line(next(numbers), {"video": video}, reason, clip=f"{video}/{name}")
+            yield RawRow(next(numbers), {"video": video}, reason, clip=f"{video}/{name}")
         return
     if not media and not any(kind in found for kind in _TEXTS):
         return  # a folder, sound, an index: nothing that asks to be a clip
     clip = f"{video}/{key}{media}"
     if not media:
         reason = f"not found: the tar has no video or picture named {key[:100]}"
-        yield Line(next(numbers), {"video": video}, reason, clip=clip)
+        yield RawRow(next(numbers), {"video": video}, reason, clip=clip)
         return
     try:
         texts, columns = _texts(file, found)
     except RowFault as fault:
-        yield Line(next(numbers), {"video": video}, str(fault), clip=clip)
+        yield RawRow(next(numbers), {"video": video}, str(fault), clip=clip)
         return
     member = found[media[1:]]
     cells = {"video": video, "caption": take_captions(columns, texts)}
-    place = Place(offset=member.offset_data, size=member.size)
-    yield Line(next(numbers), cells, place=place, extra=columns, clip=clip)
+    part = FilePart(offset=member.offset_data, size=member.size)
+    yield RawRow(next(numbers), cells, part=part, extra=columns, clip=clip)
 
 
 def _trap(member: tarfile.TarInfo) -> str:

@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The stages in order; see the module's first line."""
     # jax is imported here so that `harvest demo --help` is instant
-    from data_pipeline.command import write_split
-    from data_pipeline.decode.video_file import DecodeSpec
+    from data_pipeline.decode.spec import DecodeSpec
     from data_pipeline.manifest.read import read_manifest
+    from data_pipeline.prepare.split import write_split
     from data_pipeline.shards.shard_format import split_lengths
     from harvest_jax import api
     from harvest_jax.checkpoint import digests

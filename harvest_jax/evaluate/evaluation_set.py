@@ -110,7 +110,7 @@ def open_set(data: DataSettings) -> EvaluationSet:
 
 def _from_manifest(data: DataSettings) -> EvaluationSet:
     from data_pipeline.manifest.read import read_manifest
-    from data_pipeline.sources.entry import WHOLE
+    from data_pipeline.media_paths import WHOLE_FILE
 
     path = Path(data.manifest)
     manifest = read_manifest(path, data.root or None, data.split or None)
@@ -120,7 +120,7 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
             f"{path}: {len(manifest.rejects)} rows cannot be used, the first: {first.id}: {first.reason}; "
             "correct or remove them"
         )
-    if any(row.place != WHOLE for row in manifest.rows):
+    if any(row.part != WHOLE_FILE for row in manifest.rows):
         raise DataError(f"{path} holds packed clips, and scores are of video files: make shards of it (harvest shards)")
     numbers: dict[VideoSpan, int] = {}
     samples = []

@@ -185,8 +185,8 @@ BUILDER = """
 import sys
 import tensorflow_datasets as tfds
 from data_pipeline.tfds_builder import HarvestClips
-from data_pipeline.prepare.plan import Options
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.prepare.options import Options
+from data_pipeline.decode.spec import DecodeSpec
 options = Options(DecodeSpec(num_frames=4, short_side=48), shards=6)
 builder = HarvestClips(manifest=[sys.argv[1]], options=options, data_dir=sys.argv[2])
 builder.download_and_prepare(download_config=tfds.download.DownloadConfig(beam_runner="DirectRunner"))

@@ -20,14 +20,16 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from data_pipeline.command import write_split
-from data_pipeline.decode.video_file import DecodeSpec
-from data_pipeline.decode.worker import answer
-from data_pipeline.manifest.read import Manifest, Place, Row, iter_manifest, read_manifest
+from data_pipeline.decode.spec import DecodeSpec
+from data_pipeline.decode.worker import run_task
+from data_pipeline.manifest.read import Manifest, iter_manifest, read_manifest
+from data_pipeline.manifest.rows import ClipRow
+from data_pipeline.media_paths import FilePart
+from data_pipeline.prepare.split import write_split
 from data_pipeline.shards import shard_format
 from data_pipeline.shards.shard_format import Record, open_shards, parse
 from data_pipeline.sources import media_folder, record_texts
-from data_pipeline.sources.tfds_fields import Fields
+from data_pipeline.sources.tfds_fields import ClipFieldNames
 from data_pipeline.sources.tfrecord import masked_crc32c
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate.evaluation_set import open_set
@@ -46,12 +48,12 @@ def picture(number: int) -> bytes:
     return simplejpeg.encode_jpeg(numbered_frames(number + 1)[number], quality=95)
 
 
-def decoded(row: Row, root: Path, **spec: int) -> dict[str, Any]:
+def decoded(row: ClipRow, root: Path, **spec: int) -> dict[str, Any]:
     """What a worker answers for a row: its header, and the numbers read in the frames of the record."""
     task = dataclasses.asdict(row)
     record = {"id": row.id, "captions": row.captions, "extra": row.extra}
     task = json.loads(json.dumps(task | {"root": str(root), "spec": SPEC | spec, "record": record}))
-    header, payload = answer(task)
+    header, payload = run_task(task)
     if "rejected" in header:
         return header
     stored = parse(payload)
@@ -403,11 +405,11 @@ def test_a_tar_that_changed_since_it_was_listed(tmp_path, video):
     (tmp_path.parent / "secret.mp4").write_bytes(video)
     path.symlink_to(tmp_path.parent / "secret.mp4")
     assert decoded(row, tmp_path)["rejected"].startswith("bad path: a link leads out of the root")
-    whole = dataclasses.replace(row, place=Place(offset=0, size=1 << 40))
+    whole = dataclasses.replace(row, part=FilePart(offset=0, size=1 << 40))
     path.unlink()
     path.write_bytes(video)
     assert decoded(whole, tmp_path)["rejected"].startswith("too large: ")
-    assert decoded(dataclasses.replace(row, place=Place(offset=-5, size=10)), tmp_path)["rejected"].startswith(
+    assert decoded(dataclasses.replace(row, part=FilePart(offset=-5, size=10)), tmp_path)["rejected"].startswith(
         "cut off"
     )
 
@@ -454,10 +456,10 @@ def test_a_folder_of_videos_and_pictures_with_texts_beside_them(tmp_path, video)
     (tmp_path / "broken.json").write_text("{")
     manifest = read_manifest(tmp_path)
     assert manifest.rows == [
-        Row("a", "a.mp4", ("a dog jumps", "over a log"), "train"),
-        Row("c", "c.jpg", ("a picture",), "train"),
-        Row("named", "deep/a.MP4", ("x", "y"), "test", 1.0, 3.0, {"note": 1}),
-        Row("b", "deep/er/b.webm", ("both",), "train", extra={"note": 2}),
+        ClipRow("a", "a.mp4", ("a dog jumps", "over a log"), "train"),
+        ClipRow("c", "c.jpg", ("a picture",), "train"),
+        ClipRow("named", "deep/a.MP4", ("x", "y"), "test", 1.0, 3.0, {"note": 1}),
+        ClipRow("b", "deep/er/b.webm", ("both",), "train", extra={"note": 2}),
     ]
     assert {name: reason.split(" (")[0] for name, reason in reasons(manifest).items()} == {
         "line 2": "bad text: its broken.json is not JSON",
@@ -492,15 +494,15 @@ def test_names_as_people_write_them(tmp_path, video):
     assert {row.id for row in manifest.rows} == set(NAMES)
     assert all(decoded(row, manifest.root)["numbers"] == [5, 15, 25, 35] for row in manifest.rows)
     assert len([*iter_manifest([tmp_path / "with: colon"], root=tmp_path)]) == 5
-    assert all(isinstance(row, Row) for row in iter_manifest([tmp_path / "with: colon"], root=tmp_path))
+    assert all(isinstance(row, ClipRow) for row in iter_manifest([tmp_path / "with: colon"], root=tmp_path))
     write_tar(tmp_path / "rec: tars" / "a: b.tar", sample("k", video))
     for source in (tmp_path / "rec: tars", tmp_path / "rec: tars" / "a: b.tar"):
         (row,) = iter_manifest([source])
-        assert isinstance(row, Row)
+        assert isinstance(row, ClipRow)
         assert (row.id, row.video) == ("k", "./a: b.tar")
     (tmp_path / "rec: tars" / "m.csv").write_text("video,caption\n../plain/x.mp4,no\nx.mp4,yes\n")
     sources = [tmp_path / "rec: tars" / "m.csv", tmp_path / "plain"]
-    found = [row for row in iter_manifest(sources) if isinstance(row, Row)]
+    found = [row for row in iter_manifest(sources) if isinstance(row, ClipRow)]
     assert found[0].video == "./rec: tars/x.mp4"
     assert len(found) == 6
 
@@ -685,7 +687,7 @@ def test_which_field_is_the_clip_must_be_clear(tmp_path, video):
     with pytest.raises(ConfigError, match="write it like video=NAME,caption=NAME,id=NAME"):
         list(iter_manifest([folder], fields="frames"))
     (row,) = iter_manifest([folder], fields="video=right,caption=de")
-    assert isinstance(row, Row)
+    assert isinstance(row, ClipRow)
     assert row.captions == ("ein Hund",)
     assert decoded(row, tmp_path)["numbers"] == [2]
     write_dataset(folder, {"raw": RAW, "en": TEXT}, {"train": [example(en=["x"])]})
@@ -720,7 +722,9 @@ def test_a_damaged_dataset_gives_what_is_sound(tmp_path, video, kind):
     reason = manifest.rejects[-1].reason
     assert reason.startswith(("cut off: ", "damaged: "))
     assert reason.endswith("(all clips before that are used)")
-    assert decoded(Row("a", file.name, ("x",), "train", place=Place(record=99, field="video")), folder)["rejected"]
+    assert decoded(ClipRow("a", file.name, ("x",), "train", part=FilePart(record=99, field="video")), folder)[
+        "rejected"
+    ]
     file.unlink()
     with pytest.raises(DataError, match=r"lacks 1 of 1 files, the first is theirs-train\."):
         read_manifest(folder)
@@ -833,15 +837,15 @@ def test_records_in_groups_are_read_in_their_order(tmp_path):
         writer.write(raw)
     writer.close()
     began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    with record_texts.TextReader("array_record", Fields("video", "caption", None, ())) as reader:
+    with record_texts.TextReader("array_record", ClipFieldNames("video", "caption", None, ())) as reader:
         lines = list(reader.read(str(file)))
-    assert [line.place.record for line in lines] == list(range(1024))
+    assert [line.part.record for line in lines] == list(range(1024))
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 6
 
 
 def test_shards_of_ours_in_another_format_are_refused(tmp_path, video):
     (tmp_path / "a.mp4").write_bytes(video)
-    write_split([Row("a", "a.mp4", ("x",), "x")], tmp_path, tmp_path / "s", "train", DecodeSpec(num_frames=2))
+    write_split([ClipRow("a", "a.mp4", ("x",), "x")], tmp_path, tmp_path / "s", "train", DecodeSpec(num_frames=2))
     info = (tmp_path / "s" / "dataset_info.json").read_text()
     (tmp_path / "s" / "dataset_info.json").write_text(info.replace('"1.0.0"', '"2.0.0"'))
     with pytest.raises(DataError, match=r"was written in format 2\.0\.0, this version reads 1"):
@@ -862,7 +866,10 @@ def test_a_turned_picture_is_not_stored_as_it_is(tmp_path):
 
 def test_our_own_shards_are_a_source_and_lose_nothing(tmp_path, video):
     (tmp_path / "a.mp4").write_bytes(video)
-    rows = [Row("a", "a.mp4", ("one", "two"), "x", 1.0, 3.0, {"n": 1, "s": "t"}), Row("b", "a.mp4", ("three",), "x")]
+    rows = [
+        ClipRow("a", "a.mp4", ("one", "two"), "x", 1.0, 3.0, {"n": 1, "s": "t"}),
+        ClipRow("b", "a.mp4", ("three",), "x"),
+    ]
     write_split(rows, tmp_path, tmp_path / "first", "val", DecodeSpec(num_frames=8))
     manifest = read_manifest(tmp_path / "first")
     assert [(row.id, row.captions, row.split, row.extra) for row in sorted(manifest.rows, key=lambda row: row.id)] == [
@@ -963,17 +970,17 @@ def test_several_manifests_have_one_root_and_one_set_of_ids(tmp_path, video):
     for _ in range(2):  # it may be read again
         found = list(stream)
         assert [result.id for result in found] == ["a", "two/a", "b", "b", "line 3", "k"]
-        assert [result.video for result in found if isinstance(result, Row)] == [
+        assert [result.video for result in found if isinstance(result, ClipRow)] == [
             "one/a.mp4",
             "two/a.mp4",
             "two/b.mp4",
             "tars/00000.tar",
         ]
-        faults = [result.reason for result in found if not isinstance(result, Row)]
+        faults = [result.reason for result in found if not isinstance(result, ClipRow)]
         assert faults[0].startswith("duplicate id: 'b' is line 2's of m.jsonl (several captions")
         assert faults[1].startswith("bad path: it holds '..'")
     assert stream.root == Path(os.path.realpath(tmp_path))
-    assert [decoded(row, stream.root)["numbers"] for row in stream if isinstance(row, Row)] == [[5, 15, 25, 35]] * 4
+    assert [decoded(row, stream.root)["numbers"] for row in stream if isinstance(row, ClipRow)] == [[5, 15, 25, 35]] * 4
     below_root = [result.id for result in iter_manifest(sources[1:3], root=tmp_path / "two")]
     assert below_root == ["a", "b", "b", "line 3"]
 
@@ -993,7 +1000,7 @@ def test_no_rows_anywhere_is_said_once(tmp_path):
 def test_rows_come_before_the_end_of_the_file_is_read(tmp_path):
     (tmp_path / "m.csv").write_text("video,caption\na.mp4,x\n" + "b.mp4,y\n" * 10_000 + 'c.mp4,"never closed\n')
     first = next(iter(iter_manifest([tmp_path / "m.csv"])))
-    assert first == Row("a", "a.mp4", ("x",), "train")
+    assert first == ClipRow("a", "a.mp4", ("x",), "train")
 
 
 def test_what_a_stream_remembers_of_a_row_is_little(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.decode import clip
 from data_pipeline.decode.clip import decode_clip, decode_video
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.errors import ConfigError
 from harvest_jax.pixels.square import fit

@@ -21,7 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.manifest.read import Reject, Row, iter_manifest
+from data_pipeline.manifest.read import iter_manifest
+from data_pipeline.manifest.rows import ClipRow, Reject
 from data_pipeline.shards.shard_format import Record, encode, parse
 from data_pipeline.sources import record_texts
 from data_pipeline.sources.tfrecord import masked_crc32c
@@ -30,7 +31,7 @@ from harvest_jax.errors import DataError
 EXAMPLES = int(os.environ.get("HARVEST_FUZZ_EXAMPLES", "40"))
 FUZZ = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
-OWN = ["id", "video", "caption", "captions", "split", "start", "end", "label", "question", "note", ""]
+OWN_COLUMNS = ["id", "video", "caption", "captions", "split", "start", "end", "label", "question", "note", ""]
 THEIRS = [
     "videoid",
     "page_dir",
@@ -42,7 +43,7 @@ THEIRS = [
     "videoID",
     "timestamp",
 ]
-COLUMNS = st.sampled_from([*OWN, *THEIRS])
+COLUMNS = st.sampled_from([*OWN_COLUMNS, *THEIRS])
 TEXTS = st.one_of(
     st.sampled_from(["a.mp4", "../a.mp4", "/etc/passwd", "http://x/a.mp4", "0:01:02.5", "1e400", "-1", "nan", "train"]),
     st.sampled_from(
@@ -57,14 +58,14 @@ CELLS = st.recursive(
 ROWS = st.dictionaries(COLUMNS, CELLS, max_size=8)
 
 
-def outcome(source: Path, **options: Any) -> list[Row | Reject] | str:
+def outcome(source: Path, **options: Any) -> list[ClipRow | Reject] | str:
     """What reading a source comes to; anything but rows, rejects and a DataError of one line is an error here."""
     try:
         found = list(iter_manifest([source], **options))
     except DataError as error:
         return one_line(error)
     for result in found:
-        if isinstance(result, Row):
+        if isinstance(result, ClipRow):
             json.dumps(result.extra, allow_nan=False).encode()
             "\n".join((result.id, result.video, result.split, *result.captions)).encode()
         else:
@@ -79,7 +80,7 @@ def one_line(error: DataError) -> str:
     return str(error)
 
 
-def read_bytes(name: str, content: bytes) -> list[Row | Reject] | str:
+def read_bytes(name: str, content: bytes) -> list[ClipRow | Reject] | str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_bytes(content)
@@ -155,7 +156,7 @@ def test_lists_within_lists(depth, column):
     row = '{"video": "a.mp4", "caption": "x", ' + f'"{column}": ' + "[" * depth + "]" * depth + "}\n"
     found = read_bytes("m.jsonl", (row + '{"video": "b.mp4", "caption": "x"}\n').encode())
     assert isinstance(found, list)
-    assert isinstance(found[-1], Row)
+    assert isinstance(found[-1], ClipRow)
 
 
 PARQUET_TYPES = st.sampled_from(

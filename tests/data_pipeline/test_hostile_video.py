@@ -17,13 +17,15 @@ import av
 import numpy as np
 import pytest
 
-from data_pipeline.command import write_split
 from data_pipeline.decode import pool
 from data_pipeline.decode.clip import decode_clip
 from data_pipeline.decode.pool import DecoderPool, VideoDecoder
-from data_pipeline.decode.video_file import FORMATS, DecodeSpec, open_video
-from data_pipeline.manifest.read import Row, read_manifest
+from data_pipeline.decode.spec import DecodeSpec
+from data_pipeline.decode.video_file import FORMATS, open_video
+from data_pipeline.manifest.read import read_manifest
+from data_pipeline.manifest.rows import ClipRow
 from data_pipeline.media_paths import VideoRejected, open_regular
+from data_pipeline.prepare.split import write_split
 from data_pipeline.shards.shard_format import open_shards, parse
 from tests.helpers import sabotaged_worker
 from tests.helpers.video_files import gif_header, numbered_frames, read_number, write_sound, write_video
@@ -137,7 +139,9 @@ def test_an_address_in_a_manifest_is_not_visited(tmp_path, server):
     path.write_text("".join(json.dumps({"id": str(i), "video": v, "caption": "x"}) + "\n" for i, v in enumerate(names)))
     manifest = read_manifest(path)
     assert [reject.reason.split(":")[0] for reject in manifest.rejects] == ["bad path"] * len(names)
-    rows = [Row(str(i), name, ("x",), "train") for i, name in enumerate(names)]  # a caller that skipped the manifest
+    rows = [
+        ClipRow(str(i), name, ("x",), "train") for i, name in enumerate(names)
+    ]  # a caller that skipped the manifest
     with pytest.raises(Exception, match="not one clip of train could be used"):
         write_split(rows, tmp_path, tmp_path / "out", "train")
     assert "bad path" in (tmp_path / "out" / "rejects-train.tsv").read_text()
@@ -228,7 +232,7 @@ def test_one_bad_video_never_stops_a_run(tmp_path, video):
     root.mkdir()
     (root / "good.mp4").write_bytes(video.read_bytes())
     broken = broken_files(root, video)
-    rows = [Row(name, name, ("x",), "train") for name in broken] + [Row("good", "good.mp4", ("fine",), "train")]
+    rows = [ClipRow(name, name, ("x",), "train") for name in broken] + [ClipRow("good", "good.mp4", ("fine",), "train")]
     report = write_split(rows, root, tmp_path / "out", "train", workers=2)
     assert report.n_written == 1
     assert [reject.id for reject in report.rejects] == list(broken)  # in the manifest's order
@@ -245,7 +249,7 @@ def test_a_link_made_after_the_manifest_was_read_is_not_followed_out(tmp_path, v
     root.mkdir()
     (tmp_path / "secret.mp4").write_bytes(video.read_bytes())
     (root / "a.mp4").write_bytes(video.read_bytes())
-    rows = [Row("a", "a.mp4", ("x",), "train"), Row("b", "b.mp4", ("x",), "train")]
+    rows = [ClipRow("a", "a.mp4", ("x",), "train"), ClipRow("b", "b.mp4", ("x",), "train")]
     (root / "b.mp4").symlink_to(tmp_path / "secret.mp4")
     report = write_split(rows, root, tmp_path / "out", "train")
     assert [(r.id, r.reason.split(";")[0]) for r in report.rejects] == [("b", "bad path: a link leads out of the root")]
@@ -286,13 +290,13 @@ def test_what_hangs_crashes_or_swallows_memory_costs_one_clip(tmp_path, video, s
     expected = {
         "hang": "timeout: not decoded within 3 s",
         "hang_in_c": "timeout: not decoded within 3 s",
-        "crash": "crash: the decoder ended on it (signal 11)",
-        "exit": "crash: the decoder ended on it (status 3)",
-        "memory": "too much memory: its pictures need more than a decoder gets",
-        "eat": "too much memory: its pictures need more than a decoder gets",
+        "crash": "crash: the decoder process crashed (signal 11)",
+        "exit": "crash: the decoder process crashed (status 3)",
+        "memory": "too much memory: its pictures need more than a decoder may use",
+        "eat": "too much memory: its pictures need more than a decoder may use",
         "write": "decoder error: OSError: [Errno 27] File too large",
         "bug": "decoder error: KeyError: 'bug'",
-        "killed": "crash: the decoder ended on it (signal 9)",
+        "killed": "crash: the decoder process crashed (signal 9)",
         "killed_once": None,
         "good": None,
         "good_too": None,
@@ -412,6 +416,6 @@ def test_the_pool_leaves_no_processes_and_starts_only_what_it_needs(video):
 
 def test_a_worker_that_cannot_start_is_said_so(video, monkeypatch):
     monkeypatch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-c", "import nothing_of_that_name"))
-    with VideoDecoder() as decoder, pytest.raises(Exception, match="a decoder process ends at its start") as caught:
+    with VideoDecoder() as decoder, pytest.raises(Exception, match="a decoder process ends when it starts") as caught:
         decoder.decode(video)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_pipeline.manifest.read import MAX_CAPTION, Manifest, Reject, Row, iter_manifest, read_manifest
+from data_pipeline.manifest.read import Manifest, iter_manifest, read_manifest
+from data_pipeline.manifest.rows import MAX_CAPTION, ClipRow, Reject
 from harvest_jax.errors import DataError
 
 
@@ -41,8 +42,8 @@ def test_csv_with_every_column(tmp_path):
     )
     manifest = read_manifest(path)
     assert manifest.rows == [
-        Row("a", "clips/a.mp4", ('A dog, running "fast"',), "train", 1.5, 62.5, {"category": "Animal"}),
-        Row("b", "b.webm", ("Zwei Bären",), "test", None, None, {"category": ""}),
+        ClipRow("a", "clips/a.mp4", ('A dog, running "fast"',), "train", 1.5, 62.5, {"category": "Animal"}),
+        ClipRow("b", "b.webm", ("Zwei Bären",), "test", None, None, {"category": ""}),
     ]
     assert manifest.rejects == []
     assert manifest.splits == ["test", "train"]
@@ -56,7 +57,10 @@ def test_the_same_rows_in_all_four_kinds_of_file(tmp_path):
     write_jsonl(tmp_path / "m.jsonl", table)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), tmp_path / "m.parquet")
     manifests = [read_manifest(tmp_path / f"m.{kind}") for kind in ("csv", "tsv", "jsonl", "parquet")]
-    assert manifests[0].rows == [Row("a", "a.mp4", ("one",), "train"), Row("b", "b.mp4", ("two words",), "train")]
+    assert manifests[0].rows == [
+        ClipRow("a", "a.mp4", ("one",), "train"),
+        ClipRow("b", "b.mp4", ("two words",), "train"),
+    ]
     assert all(manifest.rows == manifests[0].rows and not manifest.rejects for manifest in manifests)
 
 
@@ -248,7 +252,7 @@ def test_a_link_at_the_root_is_not_one_in_the_manifest_s_folder(tmp_path):
     write(sources[0], "video,caption\nx/a.mp4,x\n")
     write(sources[1], "video,caption\nb.mp4,x\n../x/a.mp4,x\n/b.mp4,x\n")
     found = list(iter_manifest(sources))
-    assert [one.video for one in found if isinstance(one, Row)] == ["sub/x/a.mp4", "other/b.mp4"]
+    assert [one.video for one in found if isinstance(one, ClipRow)] == ["sub/x/a.mp4", "other/b.mp4"]
     assert [one.reason.split(";")[0] for one in found if isinstance(one, Reject)] == [
         "bad path: it holds '..'",
         "bad path: it is absolute",
@@ -274,7 +278,7 @@ def test_lines_of_jsonl_that_are_no_objects(tmp_path):
         ("m.csv", b"", "m.csv is empty: the first line names the columns"),
         ("m.csv", b"video,caption\n", "m.csv has no rows"),
         ("m.csv", b"video,text\na.mp4,x\n", r"m.csv lacks columns: it needs video and caption .* it has video, text"),
-        ("m.csv", b'video,"te\nxt"\na.mp4,x\n', r"m.csv lacks columns: .* it has video, 'te\\nxt'$"),
+        ("m.csv", b'video,"te\nxt"\na.mp4,x\n', r"m.csv lacks columns: .* it has video, te\\nxt$"),
         ("m.csv", b"file,caption\na.mp4,x\n", r"lacks columns: .* it has file, caption"),
         ("m.csv", b"video,caption,video\na.mp4,x,b.mp4\n", "names the column 'video' twice"),
         ("m.csv", "video,caption\na.mp4,Bär\n".encode("latin-1"), r"m.csv is not UTF-8 text \(byte 0xe4\)"),
@@ -324,7 +328,7 @@ def test_a_manifest_of_questions_or_labels_needs_no_captions(tmp_path):
     assert manifest.rows[0].extra == {"question": "what?", "answer": "that", "options": ["this", "that"]}
     assert reasons(manifest) == {"line 2": "empty caption"}
     labels = read_manifest(write(tmp_path / "l.csv", "video,label\na.mp4,archery\n"))
-    assert labels.rows == [Row("a", "a.mp4", (), "train", extra={"label": "archery"})]
+    assert labels.rows == [ClipRow("a", "a.mp4", (), "train", extra={"label": "archery"})]
 
 
 def test_webvid(tmp_path):
@@ -358,7 +362,7 @@ def test_internvid(tmp_path):
         "Aesthetic_Score": 4.5,
     }
     manifest = read_manifest(write_jsonl(tmp_path / "m.jsonl", [row, row | {"YoutubeID": "def"}]))
-    assert manifest.rows[0] == Row(
+    assert manifest.rows[0] == ClipRow(
         "abc_48.25_60.5", "abc.webm", ("A cat.",), "train", 48.25, 60.5, {"Aesthetic_Score": 4.5}
     )
     assert manifest.rows[1].video == "def.mp4"
@@ -374,7 +378,7 @@ def test_panda(tmp_path):
     )
     manifest = read_manifest(write(tmp_path / "panda70m.csv", text))
     assert manifest.rows == [
-        Row(
+        ClipRow(
             f"xyz.{index}",
             "xyz.mp4",
             (caption,),

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipeline.command import write_split
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.read import read_manifest
 from data_pipeline.prepare import plan, write
+from data_pipeline.prepare.options import Options
+from data_pipeline.prepare.split import write_split
 from data_pipeline.tfds_builder import HarvestClips
 from harvest_jax.errors import DataError
 from tests.helpers.shard_files import InThisProcess, digests
@@ -31,7 +32,7 @@ def manifest(tmp_path_factory) -> Path:
 
 def test_the_builder_prepares_itself_and_writes_the_same(manifest, tmp_path, monkeypatch):
     monkeypatch.setattr(write, "DecoderPool", InThisProcess)
-    builder = HarvestClips(manifest=[manifest], options=plan.Options(SPEC, shards=1), data_dir=tmp_path / "tfds")
+    builder = HarvestClips(manifest=[manifest], options=Options(SPEC, shards=1), data_dir=tmp_path / "tfds")
     builder.download_and_prepare()
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 5, "test": 1}
     assert [example["id"] for example in builder.as_data_source("test")] == [b"k6"]
@@ -68,7 +69,7 @@ def test_a_worker_that_sees_no_plan_or_would_write_other_bytes(tmp_path, monkeyp
     with pytest.raises(DataError, match=r"does not see .*plan\.json: --out has to lie on a file system that every"):
         write.write_shards(tmp_path / "elsewhere", [0])
     rows = plan.spool.Spool(tmp_path / "rows")
-    plan.save(tmp_path, tmp_path / "rows", plan.settle(rows, "train", "/", plan.Options(SPEC, 1), 1, None))
+    plan.save(tmp_path, tmp_path / "rows", plan.settle(rows, "train", "/", Options(SPEC, 1), 1, None))
     write.write_shards(tmp_path, [])
     other = plan.versions() | {"av": "0", "another": "1"}
     del other["pillow"]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.decode import pool
-from data_pipeline.prepare import ledger, progress, tally, write
-from data_pipeline.prepare.ledger import Shard
+from data_pipeline.prepare import ledger, split_progress, write
+from data_pipeline.prepare.ledger import FinishedShard
 from data_pipeline.shards.shard_format import open_shards
-from harvest_jax import cli
+from harvest_jax import cli, terminal
 from tests.helpers.shard_files import InThisProcess, digests
 from tests.helpers.video_files import numbered_frames, write_video
 
@@ -94,11 +94,11 @@ def test_several_manifests_are_one(media, tmp_path, no_processes):
         (("--frames", 0), 2, "num_frames=0 is outside 1..1024"),
         (("--shards", 0), 2, "--shards 0: at least 1"),
         (("--shard_mb", 0), 2, "--shard_mb 0 is outside 1..100000"),
-        (("--max_rejects", 5), 2, "--max_rejects 5 is a share from 0 to 1"),
+        (("--max_rejects", 5), 2, "--max_rejects 5 is outside 0..1"),
         (("--time_limit", 0), 2, "--time_limit 0: more than 0 seconds"),
         (("--split", "a-b"), 3, "'a-b' cannot name a split"),
         (("--manifest", "nothing.csv"), 3, "no manifest nothing.csv"),
-        (("--", "--job_endpoint=x"), 2, "'--job_endpoint=x' is for a --runner, and none was chosen"),
+        (("--", "--job_endpoint=x"), 2, "'--job_endpoint=x' is an option for Apache Beam: it needs --runner"),
     ],
 )
 def test_mistakes_on_the_command_line(media, tmp_path, capsys, more, code, message):
@@ -123,12 +123,11 @@ def test_dry_run_writes_nothing_and_says_what_all_would_take(media, tmp_path, ca
     with manifest.open("a") as file:
         file.write("e1,v00.mp4,\n")
     before = sorted(tmp_path.rglob("*"))
-    assert cli.main(["shards", *words(manifest, media, tmp_path / "out", "--dry_run", "--shards", 3)]) == 0
+    dry_run = ["--shards", 3, "--max_rejects", 0.3, "--dry_run"]
+    assert cli.main(["shards", *words(manifest, media, tmp_path / "out", *dry_run)]) == 0
     assert sorted(tmp_path.rglob("*")) == before
     first, second, *table = capsys.readouterr().out.splitlines()
-    pattern = (
-        r"train: 100 clips, about (\S+) GB in 3 shards, (\S+) core-hours: (\S+) hours with 1 worker \(65 clips .*\)"
-    )
+    pattern = r"train: 100 clips, about (\S+) GB in 3 shards, (\S+) core-hours: (\S+) hours with 1 worker \(.* 65 .*\)"
     found = re.fullmatch(pattern, first)
     assert found
     assert 0 < float(found[2]) < 0.1
@@ -141,8 +140,23 @@ def test_dry_run_writes_nothing_and_says_what_all_would_take(media, tmp_path, ca
     assert float(found[1]) * 1e9 == pytest.approx(written, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (10, "not one of the 20 clips of train that were decoded can be used"),
+        (3, "about 6 of 20 rows would fail, more than --max_rejects 0.05"),
+    ],
+)
+def test_a_dry_run_fails_where_the_run_would_fail(media, tmp_path, capsys, broken, message):
+    manifest = write_manifest(tmp_path / "m.csv", 20, broken)
+    assert cli.main(["shards", *words(manifest, media, tmp_path / "out", "--dry_run")]) == 3
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1].split() == [str(2 * broken), "not", "found"]
+    assert told.err == f"harvest shards: {message}\n"
+
+
 def test_too_many_rejects_stop_early_and_a_larger_share_goes_on(media, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tally, "MIN_CLIPS", 40)
+    monkeypatch.setattr(split_progress, "MIN_CLIPS", 40)
     manifest = write_manifest(tmp_path / "m.csv", 60, broken=3)
     command = ["shards", *words(manifest, media, tmp_path / "out", "--shards", 6)]
     with monkeypatch.context() as patch:
@@ -151,11 +165,11 @@ def test_too_many_rejects_stop_early_and_a_larger_share_goes_on(media, tmp_path,
     told = capsys.readouterr()
     found = re.match(r"harvest shards: (\d+) of the first (\d+) clips of train failed, which is more", told.err)
     failed, done = int(found[1]), int(found[2])
-    assert done == tally.MIN_CLIPS
+    assert done == split_progress.MIN_CLIPS
     assert told.out == f"{failed:>10}  not found\n"
-    assert "the same command with a larger share goes on" in told.err
+    assert "the same command with a larger --max_rejects continues" in told.err
     kept = list((tmp_path / "out" / ".train.writing").glob("*.ledger"))
-    assert len(kept) == tally.MIN_CLIPS // 10 - 1  # the fourth, of 10 clips each, was not closed
+    assert len(kept) == split_progress.MIN_CLIPS // 10 - 1  # the fourth, of 10 clips each, was not closed
     assert cli.main([*command, "--workers", "2"]) == 3  # the same again, at the same clip
     assert capsys.readouterr().err == told.err
     monkeypatch.setattr(write, "DecoderPool", InThisProcess)
@@ -165,7 +179,7 @@ def test_too_many_rejects_stop_early_and_a_larger_share_goes_on(media, tmp_path,
 
 
 def test_a_manifest_that_is_itself_too_bad_stops_the_run(media, tmp_path, capsys, monkeypatch, no_processes):
-    monkeypatch.setattr(tally, "MIN_CLIPS", 10)
+    monkeypatch.setattr(split_progress, "MIN_CLIPS", 10)
     manifest = write_manifest(tmp_path / "m.csv", 30)
     with manifest.open("a") as file:
         file.writelines(f"e{number},v00.mp4,\n" for number in range(4))
@@ -180,10 +194,10 @@ def test_a_manifest_that_is_itself_too_bad_stops_the_run(media, tmp_path, capsys
 
 def count(rejected: int, done: int, total: int, early: int, share: float) -> bool:
     """Whether a run stops there."""
-    shard = Shard(0, "", done, done - rejected, 0, 0, "", {"none": rejected})
+    shard = FinishedShard(0, "", done, done - rejected, 0, 0, "", {"none": rejected})
     try:
-        tally.Tally("train", total, {"empty caption": early}, [shard], share).check()
-    except tally.TooManyRejects:
+        split_progress.SplitProgress("train", total, {"empty caption": early}, [shard], share).check()
+    except split_progress.TooManyRejects:
         return True
     return False
 
@@ -203,14 +217,15 @@ def test_when_a_run_stops():
 
 def test_progress_counts_this_run_alone(monkeypatch, capsys):
     now = [100.0]
-    monkeypatch.setattr(tally.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(sys, "stderr", sys.stderr)
-    with progress.progress_line("train") as report:
-        counting = tally.Tally("train", 1000, {}, [Shard(0, "", 500, 490, 10**6, 0, "", {"none": 10})], None, report)
-        now[0] += 5
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    earlier = FinishedShard(0, "", 500, 490, 10**6, 0, "", {"none": 10})
+    with terminal.progress("train", "clips") as report:
+        counting = split_progress.SplitProgress("train", 1000, {}, [earlier], None, report)
+        counting.show()
+        now[0] += 9
         for _ in range(50):
             counting.add_clip(None, 1000)
-        now[0] += 5
+        now[0] += 1
         for _ in range(50):
             counting.add_clip(None, 1000)
     (line,) = capsys.readouterr().err.splitlines()
@@ -276,5 +291,5 @@ def test_workers_that_end_at_once_stop_the_run_and_keep_what_is_finished(media, 
         patch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-c", "import nothing_of_that_name"))
         assert cli.main(command) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("harvest shards: a decoder process ends at its start (status 1): see why with")
+    assert line.startswith("harvest shards: a decoder process ends when it starts (status 1); to see the error, run")
     assert cli.main(command) == 0

@@ -14,10 +14,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline import command as shards_command
-from data_pipeline.decode.video_file import DecodeSpec
-from data_pipeline.manifest.read import Reject, Row
-from data_pipeline.prepare import plan, write
+from data_pipeline.decode.spec import DecodeSpec
+from data_pipeline.manifest.rows import ClipRow, Reject
+from data_pipeline.prepare import plan, split, write
+from data_pipeline.prepare.options import Options
 from data_pipeline.shards.shard_format import open_shards, parse
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError
@@ -29,8 +29,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = DecodeSpec(num_frames=4, short_side=48)
 SHARDS = 3
 ROWS = [
-    *(Row(f"k{number:02d}", f"v{number % 4}.mp4", (f"clip {number}",), "train") for number in range(10)),
-    Row("gone", "gone.mp4", ("x",), "train"),
+    *(ClipRow(f"k{number:02d}", f"v{number % 4}.mp4", (f"clip {number}",), "train") for number in range(10)),
+    ClipRow("gone", "gone.mp4", ("x",), "train"),
 ]
 EARLY = [Reject("line 7", "", "empty caption")]
 
@@ -52,8 +52,8 @@ def asked(monkeypatch) -> list[str]:
     return InThisProcess.asked
 
 
-def prepare(media: Path, out: Path, **options) -> shards_command.ShardReport:
-    return shards_command.write_split(ROWS, media, out, "train", SPEC, rejects=EARLY, **{"shards": SHARDS} | options)
+def prepare(media: Path, out: Path, **options) -> split.ShardReport:
+    return split.write_split(ROWS, media, out, "train", SPEC, rejects=EARLY, **{"shards": SHARDS} | options)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,9 @@ def test_a_finished_shard_is_not_written_again(media, tmp_path, monkeypatch, ask
 @pytest.mark.parametrize("damage", [half, Path.unlink, lambda path: path.write_bytes(b"")])
 def test_a_damaged_shard_is_written_again_and_no_other(media, tmp_path, monkeypatch, asked, expected, name, damage):
     job = cut_short(tmp_path, media, monkeypatch)
-    mine = {row.id for row in pq.read_table(job / "00001.ledger").to_pylist() for row in [Row(row["id"], "", (), "")]}
+    mine = {
+        row.id for row in pq.read_table(job / "00001.ledger").to_pylist() for row in [ClipRow(row["id"], "", (), "")]
+    }
     asked.clear()
     damage(job / name)
     prepare(media, tmp_path)
@@ -155,12 +157,14 @@ def test_other_options_and_other_rows_are_named(media, tmp_path, monkeypatch, as
         ({"shards": 2}, "shards 3, not 2"),
         ({"time_limit": 5.0}, r"time_limit 60\.0, not 5\.0"),
     ]:
-        with pytest.raises(DataError, match=rf"begun with other options \({difference}\): give the same.*--restart"):
+        with pytest.raises(
+            DataError, match=rf"unfinished run with other options \({difference}\): give the same.*--restart"
+        ):
             prepare(media, tmp_path, **options)
     with pytest.raises(DataError, match="short_side 48, not 32"):
-        shards_command.write_split(ROWS, media, tmp_path, "train", DecodeSpec(4, 32), rejects=EARLY, shards=SHARDS)
+        split.write_split(ROWS, media, tmp_path, "train", DecodeSpec(4, 32), rejects=EARLY, shards=SHARDS)
     with pytest.raises(DataError, match="other rows in the manifest"):
-        shards_command.write_split(ROWS[1:], media, tmp_path, "train", SPEC, rejects=EARLY, shards=SHARDS)
+        split.write_split(ROWS[1:], media, tmp_path, "train", SPEC, rejects=EARLY, shards=SHARDS)
     with monkeypatch.context() as patch:
         patch.setattr(plan, "versions", lambda: {"av": "1.0.0"})
         with pytest.raises(DataError, match=r"av .*, not 1\.0\.0"):
@@ -173,17 +177,17 @@ def test_other_options_and_other_rows_are_named(media, tmp_path, monkeypatch, as
 
 def test_restart_with_another_mistake_loses_nothing(media, tmp_path, monkeypatch, asked, expected):
     cut_short(tmp_path, media, monkeypatch)
-    way = shards_command.Way(shards_command.here(1), restart=True)
+    execution = split.Execution(split.local_engine(1), restart=True)
     entries = [("train", entry) for entry in (*EARLY, *ROWS)]
     with pytest.raises(ConfigError, match="--shards 12 is impossible"):
-        list(shards_command.prepare(entries, media, tmp_path, plan.Options(SPEC, shards=12), way))
+        list(split.prepare(entries, media, tmp_path, Options(SPEC, shards=12), execution))
     asked.clear()
     prepare(media, tmp_path)
     assert asked == []
     assert digests(tmp_path) == expected
     cut_short(tmp_path / "again", media, monkeypatch)
     asked.clear()
-    list(shards_command.prepare(entries, media, tmp_path / "again", plan.Options(SPEC, shards=SHARDS), way))
+    list(split.prepare(entries, media, tmp_path / "again", Options(SPEC, shards=SHARDS), execution))
     assert len(asked) == len(ROWS)
     assert digests(tmp_path / "again") == expected
 
@@ -230,7 +234,7 @@ def test_a_work_folder_that_leads_elsewhere_is_left_alone(media, tmp_path, asked
     (tmp_path / "theirs" / "kept.tmp").write_text("x")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".train.writing").symlink_to(tmp_path / "theirs")
-    with pytest.raises(DataError, match=r"\.train\.writing is a link, and what it leads to"):
+    with pytest.raises(DataError, match=r"\.train\.writing is a link, which could lead to other data"):
         prepare(media, tmp_path / "out")
     assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["kept.tmp"]
 
@@ -325,20 +329,18 @@ def test_the_ledger_says_what_became_of_every_clip(media, tmp_path, asked):
 
 def test_the_number_of_shards_comes_from_decoded_clips(media, tmp_path, monkeypatch, asked):
     monkeypatch.setattr(plan, "DecoderPool", InThisProcess)
-    rows = [Row(f"r{number}", f"v{number % 4}.mp4", ("x",), "train") for number in range(120)]
-    options = plan.Options(
-        DecodeSpec(num_frames=10, short_side=800), shard_mb=1.0
-    )  # by its bound 384 MB: it has to look
-    way = shards_command.Way(shards_command.here(1))
-    ((_, report),) = shards_command.prepare((("train", row) for row in rows), media, tmp_path, options, way)
-    assert len(asked) == len(rows) + plan._SAMPLE
+    rows = [ClipRow(f"r{number}", f"v{number % 4}.mp4", ("x",), "train") for number in range(120)]
+    options = Options(DecodeSpec(num_frames=10, short_side=800), shard_mb=1.0)  # by its bound 384 MB: it has to look
+    execution = split.Execution(split.local_engine(1))
+    ((_, report),) = split.prepare((("train", row) for row in rows), media, tmp_path, options, execution)
+    assert len(asked) == len(rows) + plan.SAMPLE
     assert report.bytes / 1e6 > 1
     assert report.shards == -(-report.bytes // 1_000_000)
 
 
 def test_ids_that_come_twice_and_shards_that_nobody_can_fill(media, tmp_path):
     with pytest.raises(DataError, match="two rows share the id 'k03'"):
-        shards_command.write_split([*ROWS, ROWS[3]], media, tmp_path, "train", SPEC)
+        split.write_split([*ROWS, ROWS[3]], media, tmp_path, "train", SPEC)
     with pytest.raises(ConfigError, match="--shards 12 is impossible for 11 clips"):
         prepare(media, tmp_path, shards=12)
     assert not list(tmp_path.iterdir())
@@ -391,7 +393,7 @@ def test_shards_of_another_plan_are_not_taken_for_ours(media, tmp_path, monkeypa
     job = cut_short(tmp_path, media, monkeypatch)
     (job / "plan" / "plan.json").unlink()  # so that nothing can be compared but the shards' own word
     asked.clear()
-    shards_command.write_split(ROWS, media, tmp_path, "train", DecodeSpec(2, 48), rejects=EARLY, shards=SHARDS)
+    split.write_split(ROWS, media, tmp_path, "train", DecodeSpec(2, 48), rejects=EARLY, shards=SHARDS)
     assert len(asked) == len(ROWS)
     source = open_shards(tmp_path, "train")
     assert {len(parse(source[index]).jpegs) for index in range(len(source))} == {2}

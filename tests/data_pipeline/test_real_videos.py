@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.command import write_split
 from data_pipeline.decode.clip import decode_clip
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.read import read_manifest
 from data_pipeline.media_paths import VideoRejected
+from data_pipeline.prepare.split import write_split
 from data_pipeline.shards.shard_format import open_shards, parse
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -14,9 +14,9 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 
-from data_pipeline import command
-from data_pipeline.decode.video_file import DecodeSpec
-from data_pipeline.manifest.read import Reject, Row
+from data_pipeline.decode.spec import DecodeSpec
+from data_pipeline.manifest.rows import ClipRow, Reject
+from data_pipeline.prepare.split import write_split
 from data_pipeline.shards import describe, tfds_metadata
 from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards, parse, shard_path
 from harvest_jax.errors import DataError
@@ -28,9 +28,9 @@ COUNT = 12
 SPEC = DecodeSpec(num_frames=4, short_side=48)
 
 
-def rows_of(split: str, names: list[str]) -> list[Row]:
+def rows_of(split: str, names: list[str]) -> list[ClipRow]:
     return [
-        Row(
+        ClipRow(
             name,
             f"{name}.mp4",
             (f"clip {name}", "ein zweiter Satz über Bären"),
@@ -58,9 +58,9 @@ NAMES = [f"v{number:02d}" for number in range(COUNT)]
 def dataset(media, tmp_path_factory) -> Path:
     """A dataset of three train shards and one test shard, with one reject; read only."""
     out = tmp_path_factory.mktemp("dataset") / "shards"
-    rows = [*rows_of("train", NAMES[:9]), Row("gone", "gone.mp4", ("x",), "train")]
-    command.write_split(rows, media, out, "train", SPEC, rejects=[Reject("line 3", "", "empty caption")], shards=3)
-    command.write_split(rows_of("test", NAMES[9:]), media, out, "test", SPEC)
+    rows = [*rows_of("train", NAMES[:9]), ClipRow("gone", "gone.mp4", ("x",), "train")]
+    write_split(rows, media, out, "train", SPEC, rejects=[Reject("line 3", "", "empty caption")], shards=3)
+    write_split(rows_of("test", NAMES[9:]), media, out, "test", SPEC)
     return out
 
 
@@ -147,9 +147,9 @@ def test_jpeg_keeps_pictures_well():
 def test_neighbours_are_strangers_and_every_writer_writes_the_same(media, dataset, tmp_path):
     train = [record.id for record in records(dataset, "train")]
     assert train != sorted(train)
-    rows = [*rows_of("train", NAMES[:9]), Row("gone", "gone.mp4", ("x",), "train")]
+    rows = [*rows_of("train", NAMES[:9]), ClipRow("gone", "gone.mp4", ("x",), "train")]
     again = tmp_path / "again"
-    command.write_split(
+    write_split(
         rows[::-1], media, again, "train", SPEC, workers=2, rejects=[Reject("line 3", "", "empty caption")], shards=3
     )
     for name in (name for name in files(dataset) if "train" in name and "ledger" not in name):
@@ -299,14 +299,14 @@ def test_a_folder_or_split_that_is_not_there(dataset, tmp_path):
 
 
 def test_nothing_usable_is_an_error_with_its_reasons(media, tmp_path):
-    rows = [Row(name, f"{name}.mp4", ("x",), "train") for name in ("p", "q")]
+    rows = [ClipRow(name, f"{name}.mp4", ("x",), "train") for name in ("p", "q")]
     with pytest.raises(
         DataError, match=r"not one clip of train could be used \(2 x not found\): see .*rejects-train\.tsv"
     ):
-        command.write_split(rows, media, tmp_path, "train")
+        write_split(rows, media, tmp_path, "train")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rejects-train.tsv"]
     with pytest.raises(DataError, match="two rows share the id 'p'"):
-        command.write_split([rows[0], rows[0]], media, tmp_path, "train")
+        write_split([rows[0], rows[0]], media, tmp_path, "train")
 
 
 def test_inspect(dataset, tmp_path):

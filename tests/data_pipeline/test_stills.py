@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline.decode.clip import decode_clip
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.pixels.square import fit
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.decode.clip import decode_clip
 from data_pipeline.decode.pool import VideoDecoder
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from tests.helpers.video_files import numbered_frames, read_number, write_video
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.decode.clip import decode_clip
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate.protocol import RESIZES
 from harvest_jax.pixels.square import prepare_clip

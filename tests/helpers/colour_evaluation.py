@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from data_pipeline.decode.clip import decode_clip
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from data_pipeline.shards import shard_format
 from harvest_jax import cli

@@ -9,8 +9,8 @@ from typing import ClassVar
 import pyarrow.parquet as pq
 
 from data_pipeline.decode import worker
-from data_pipeline.decode.pool import Answer
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.pool import DecodeResult
+from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.prepare import plan, publish, spool, write
 from data_pipeline.shards import shard_format
 
@@ -18,14 +18,14 @@ from data_pipeline.shards import shard_format
 def write_records(folder: Path, split: str, raws: Sequence[bytes | None], shards: int = 1) -> None:
     """Publish these records, in this order, as a split; None stands for a clip that was rejected."""
     spec = dataclasses.asdict(DecodeSpec())
-    todo = plan.Plan(split, "/", len(raws), 0, "", spec, 60.0, shards, 256.0, shards, plan.versions())
+    todo = plan.SplitPlan(split, "/", len(raws), 0, "", spec, 60.0, shards, 256.0, shards, plan.versions())
     job = folder / f".{split}.writing"
     job.mkdir(parents=True)
     written = []
     for index in range(shards):
         numbers = range(*todo.span(index))
         rows = [spool.SpooledRow(number, f"{number}", "", [], None, None, {}, None) for number in numbers]
-        answers = [Answer({"rejected": "none: x"}, b"") if raw is None else Answer({}, raw) for raw in raws]
+        answers = [DecodeResult({"rejected": "none: x"}, b"") if raw is None else DecodeResult({}, raw) for raw in raws]
         written.append(write.write_shard(job, todo, index, rows, iter([answers[number] for number in numbers]), 1))
     publish.publish(folder, job, todo, written, [])
     for path in job.iterdir():
@@ -62,7 +62,7 @@ class InThisProcess:
     def map(self, tasks):
         for task in tasks:
             self.asked.append(task["record"]["id"])
-            yield Answer(*worker.answer(task))
+            yield DecodeResult(*worker.run_task(task))
 
 
 def damage(folder: Path, split: str, number: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline.decode.clip import decode_clip
-from data_pipeline.decode.video_file import DecodeSpec
+from data_pipeline.decode.spec import DecodeSpec
 from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, Preprocessing
 from harvest_jax.pixels.square import fit, prepare_clip
 from tests.helpers.clip_transform import SIZES, clip_transform, picture
