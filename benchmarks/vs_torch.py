@@ -278,7 +278,10 @@ def ours(args: argparse.Namespace) -> Set:
     if not (args.work / "batch.npz").exists():
         np.savez(args.work / "params.npz", **traverse_util.flatten_dict(params, sep="/"))
         np.savez(args.work / "batch.npz", **host)
-    trained, frozen = (meshes.put(part, program.mesh) for part in partition(params, run.train.lr_multipliers))
+    trained, frozen = (
+        jax.device_put(part, meshes.state_shardings(part, program.mesh))
+        for part in partition(params, run.train.lr_multipliers)
+    )
     init = jax.jit(program.step().init_state, out_shardings=program.state_shardings)
     compiled = program.jitted().lower(program.state, program.frozen, program.batch()).compile()
     state = init(trained)

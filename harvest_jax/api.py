@@ -7,14 +7,13 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from harvest_jax.checkpoint.digests import tree_digest
+from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores
@@ -22,7 +21,7 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.model.inference import answer_logits, text_embedding, video_embedding
 from harvest_jax.pixels.square import prepare_clip
-from harvest_jax.weights.folder import load_model
+from harvest_jax.weights.workdir_model import load_any_model
 
 BATCH_SIZES = (1, 2, 4, 8, 16)  # rows of one call; each is compiled once, a batch is padded to the next of them
 IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
@@ -215,15 +214,19 @@ def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None)
       device: where to compute: a `jax.Device`, or "cpu", "gpu", "tpu" with the number of the device where there are
         several ("gpu:1"). None is JAX's default device.
 
+    A training folder can be given, too, finished or not: WORKDIR is its newest good checkpoint, WORKDIR@STEP another.
+    The name of the model says which one it is.
+
     Raises:
       DataError: the folder or its content cannot be used: the reason.
+      CheckpointError: the checkpoint is missing or damaged.
       ConfigError: no such device.
     """
     if not isinstance(folder, str | os.PathLike):
         raise DataError(f"a model folder is given as a path, not {_described(folder)}")
     found = _device(device)
-    config, params = load_model(Path(folder))
-    return Model(config, params, str(folder), found)
+    model = load_any_model(folder)
+    return Model(model.config, model.params, model.name, found)
 
 
 def _device(device: str | jax.Device | None) -> jax.Device | None:

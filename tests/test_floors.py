@@ -28,8 +28,8 @@ FLOORS = [
     ("data_pipeline",),
     ("harvest_jax.input",),
     ("harvest_jax.model",),
-    ("harvest_jax.weights",),
     ("harvest_jax.checkpoint",),
+    ("harvest_jax.weights",),
     ("harvest_jax.train",),
     ("harvest_jax.api",),
     ("harvest_jax",),  # the package's own names: load and Model

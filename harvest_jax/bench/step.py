@@ -17,8 +17,8 @@ from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.machine import available_cores, available_memory
 from harvest_jax.train import mesh as meshes
-from harvest_jax.train.freeze import Tree, partition
-from harvest_jax.train.initialise import parameters_at_random
+from harvest_jax.train.freeze import Tree
+from harvest_jax.train.initial_state import random_state
 from harvest_jax.train.program import TrainProgram, random_batch, train_program
 from harvest_jax.train.step import TrainState
 from harvest_jax.version import __version__
@@ -56,7 +56,7 @@ def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile:
             raise ConfigError(
                 _too_large(run, f"the step needs {needed / 1e9:.1f} GB, {available_memory() / 1e9:.1f} are free")
             )
-        state, frozen = start(program)
+        state, frozen = random_state(program)
         batch = meshes.put_batch(random_batch(run, program.config), program.mesh)
         state, metrics = _steps(compiled, state, frozen, batch, WARM_UP)
         times = []
@@ -93,18 +93,6 @@ def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile:
         **seconds,
         "loss": loss,
     }
-
-
-def start(program: TrainProgram) -> tuple[TrainState, Tree]:
-    """State at step 0 and frozen parameters, random, made where they shall lie."""
-
-    def make() -> tuple[TrainState, Tree]:
-        params = parameters_at_random(program.run, program.model)
-        trained, frozen = partition(params, program.run.train.lr_multipliers)
-        return program.step().init_state(trained), frozen
-
-    where = program.state_shardings, jax.tree.map(lambda leaf: leaf.sharding, program.frozen)
-    return jax.jit(make, out_shardings=where)()
 
 
 def _compile(program: TrainProgram) -> tuple[Any, dict[str, float]]:

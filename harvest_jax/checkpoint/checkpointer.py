@@ -1,17 +1,17 @@
-"""Checkpoints that survive kills, full disks and flipped bits: Orbax writes, a manifest of digests says what counts.
+"""Checkpoints that survive kills, full disks and flipped bits: Orbax writes them, digests say which ones are complete.
 
-One step is a folder of items (`params`, `opt_state`, `counters`, `data`, `meta`); the frozen parameters are written
-once and apart, and each step's meta names their digest. Saving is asynchronous: only the copy from the devices holds up
-the training; writing, hashing and the removal of old steps happen behind it.
+One step is a folder of items (`params`, `opt_state`, `counters`, `data`, `meta`). The frozen parameters are written
+once, in a folder of their own; each step names their digest. Saving is asynchronous: training waits only for the copy
+from the devices. Writing, hashing and the deletion of old steps happen in the background.
 
-What Orbax leaves to its user, and this file does: flipped bits are found; the restore walks back to the newest good
-step; a failed background save is raised, at the next save or at the end; names, shapes and dtypes are compared here
-(Orbax casts a dtype silently); an empty folder called "7" is no checkpoint.
+Orbax leaves these to its user, and this file does them: flipped bits are found; a restore goes back to the newest sound
+step; a failed background save is raised, by the next save or at the end; names, shapes and dtypes are compared (Orbax
+casts a dtype silently); an empty folder called "7" is not a checkpoint.
 """
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,9 +22,11 @@ import jax
 from harvest_jax.checkpoint import consensus, digests
 from harvest_jax.checkpoint.digests import DamagedError
 from harvest_jax.checkpoint.items import abstract, check_spec, from_items, spec, to_items
-from harvest_jax.checkpoint.orbax_files import BackgroundSave, begin_save, brief, hush, load
-from harvest_jax.checkpoint.run_identity import check_identity, same_processes, shared_position, topology
-from harvest_jax.checkpoint.workdir import StepFolders, write_fault
+from harvest_jax.checkpoint.orbax_files import BackgroundSave, begin_save, brief, hush, load, load_record
+from harvest_jax.checkpoint.run_identity import check_identity, current_processes, same_processes, shared_position
+from harvest_jax.checkpoint.step_folders import StepFolders, write_fault
+from harvest_jax.checkpoint.tree_digest import tree_digest
+from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.errors import CheckpointError, Preempted
 
 log = logging.getLogger(__name__)
@@ -34,32 +36,30 @@ class Checkpointer:
     """The checkpoints of one run in one workdir.
 
     A context manager. Every process of the run makes one and calls the same methods in the same order; process 0
-    decides and writes what is not an array. Call `save_frozen` or `load_frozen` first, then restore, then save.
+    decides, and writes what is not an array. Order of calls: `restore`; `save_frozen` if it gave no frozen parameters;
+    then `save`.
     """
 
-    def __init__(self, workdir: Path, save_every: int, keep: int, run_identity: dict[str, Any]):
-        """Take the workdir in use.
+    def __init__(self, workdir: Path, keep: int, identity: dict[str, Any]):
+        """Open and lock the workdir.
 
         Args:
           workdir: a folder on a POSIX file system that all processes share; made if missing.
-          save_every: steps between two saves.
-          keep: good steps kept, from 1 up; older ones are deleted after a newer one is safe.
-          run_identity: JSON dict of all that must not change over the life of a workdir.
+          keep: good steps kept, from 1 up; older ones are deleted after a newer one is complete.
+          identity: JSON dict of all that must not change over the life of a workdir.
 
         Raises:
           CheckpointError: the folder cannot be written, another run uses it, or it holds a run of another identity.
         """
-        self.workdir = Path(workdir).absolute()
-        self.save_every = save_every
+        self.workdir = Workdir(Path(workdir).absolute())
         self.keep = keep
-        self._identity = _json_copy(run_identity)
-        self._frozen_folder = self.workdir / "frozen_text"
+        self._identity = _json_copy(identity)
         self._frozen_digest: str | None = None
         self._folders: StepFolders | None = None
         self._pending: BackgroundSave | None = None
         self._saved: set[int] = set()
         hush()
-        consensus.raise_together(write_fault(self.workdir, jax.process_index()))
+        consensus.raise_together(write_fault(self.workdir.root, jax.process_index()))
         try:
             newest = consensus.on_primary(self._open_folders)
             if newest is not None:
@@ -68,12 +68,50 @@ class Checkpointer:
             self._release()
             raise
 
-    # The frozen parameters
+    def restore(self, target: Any, frozen: Any, data: grain.DatasetIterator | None) -> tuple[Any, Any]:
+        """The newest sound step and the frozen parameters. Damaged steps go to the quarantine with a warning.
+
+        Args:
+          target: as the state of `save`, of jax.ShapeDtypeStruct with shardings (or of arrays).
+          frozen: the same for the frozen parameters; may be empty.
+          data: set to the saved position.
+
+        Returns:
+          (state of the type of `target`, frozen parameters). (None, None) if there is no sound step, then `data` stays
+          as it is. (state, None) if the copy of the frozen parameters is damaged or missing: give them to
+          `save_frozen`.
+
+        Raises:
+          CheckpointError: the step belongs to another config or to other frozen parameters, or has other names, shapes
+            or dtypes. (An older step would be no better.)
+        """
+        self.wait()
+        step = consensus.on_primary(lambda: self._primary.newest_good())
+        if step is None:
+            return None, None
+        folder = self.workdir.step(step)
+        meta = load_record(folder)
+        check_identity(meta["run_identity"], self._identity, self.workdir)
+        loaded_frozen = self._load_frozen(frozen)
+        if loaded_frozen is not None and meta["frozen_digest"] != self._frozen_digest:
+            raise CheckpointError(_other_frozen(folder, meta["frozen_digest"], self._frozen_digest))
+        items = to_items(target)
+        check_spec(meta["arrays"], spec(items), folder)
+        wanted = {name: abstract(tree) for name, tree in items.items()}
+        same = same_processes(meta["topology"])
+        if data is not None and same:
+            wanted["data"] = data
+        elif data is not None:
+            data.set_state(shared_position(folder))
+        loaded = load(folder, wanted)
+        loaded.pop("data", None)
+        self._saved = {step}
+        return from_items(target, loaded), loaded_frozen
 
     def save_frozen(self, frozen: Any) -> str:
-        """Write the frozen parameters, if they are not there already, and return their digest (hex SHA-256).
+        """Write the frozen parameters, unless they are there already, and return their digest (hex SHA-256).
 
-        A copy that is damaged, unfinished, or of a run that never saved a step is moved to the quarantine and replaced.
+        A copy that is damaged, incomplete, or of a run that never saved a step is moved to the quarantine and replaced.
 
         Args:
           frozen: a tree of arrays; may be empty.
@@ -81,92 +119,51 @@ class Checkpointer:
         Raises:
           CheckpointError: the workdir's steps belong to other frozen parameters, or the disk refuses.
         """
-        digest = digests.tree_digest(frozen)
+        digest = tree_digest(frozen)
         if not consensus.on_primary(lambda: self._frozen_is_there(digest)) and jax.tree.leaves(frozen):
             failure, cause = None, None
             try:
-                begin_save(self._frozen_folder, {"params": frozen})()
+                begin_save(self.workdir.frozen, {"params": frozen})()
                 if jax.process_index() == 0:
                     record = {"tree_digest": digest, "arrays": spec({"params": frozen})}
-                    digests.write_manifest(self._frozen_folder, record)
+                    digests.write_digests(self.workdir.frozen, record)
             except Exception as error:
-                failure, cause = f"{self._frozen_folder} could not be written: {brief(error)}", error
+                failure, cause = f"{self.workdir.frozen} could not be written: {brief(error)}", error
             consensus.raise_together(failure, cause)
         self._frozen_digest = digest
         return digest
 
-    def load_frozen(self, target: Any) -> Any:
-        """The frozen parameters as they were saved.
+    def save(self, step: int, state: Any, data: grain.DatasetIterator | None) -> None:
+        """Begin to save a step, after the save before it has ended. When this returns the state may be donated.
+
+        A step that is saved already is left as it is.
 
         Args:
-          target: their tree of jax.ShapeDtypeStruct with shardings (or of arrays).
-
-        Raises:
-          CheckpointError: missing, damaged, or of other names, shapes or dtypes.
-        """
-        if not jax.tree.leaves(target):
-            self._frozen_digest = digests.tree_digest(target)
-            return target
-        manifest = consensus.on_primary(self._verified_frozen)
-        check_spec(manifest["arrays"], spec({"params": target}), self._frozen_folder)
-        frozen = load(self._frozen_folder, {"params": abstract(target)})["params"]
-        digest = digests.tree_digest(frozen)
-        if digest != manifest["tree_digest"]:
-            raise CheckpointError(f"{self._frozen_folder} reads back as {digest}, not as {manifest['tree_digest']}")
-        self._frozen_digest = digest
-        return frozen
-
-    # The steps
-
-    @property
-    def latest_step(self) -> int | None:
-        """The newest step that was finished (its files are not read again); None if there is none."""
-        return consensus.on_primary(lambda: max(self._primary.finished(), default=None))
-
-    def due(self, step: int) -> bool:
-        """Whether a step is one of those that are saved without being forced."""
-        return step % self.save_every == 0
-
-    def save(
-        self,
-        step: int,
-        state: Any,
-        data_iterator: grain.DatasetIterator | None,
-        meta: Mapping[str, Any],
-        force: bool = False,
-    ) -> bool:
-        """Begin to save a step, after the save before it has ended; on return the state may be donated.
-
-        Args:
-          step: the number of finished steps. Saved if `save_every` divides it.
+          step: the number of finished steps.
           state: mapping or dataclass with `params`, `opt_state` and any more fields (the step counter); jax arrays.
-          data_iterator: its position now is saved, for each process its own.
-          meta: JSON dict, returned by `restore_latest_good`.
-          force: save whatever `save_every` says.
-
-        Returns:
-          whether a save was begun; False for a step that is not due or is saved already.
+          data: its position now is saved, for each process its own.
 
         Raises:
           CheckpointError: the save before this one failed, or this one could not begin.
         """
-        if step in self._saved or not (force or self.due(step)):
-            return False
+        if step in self._saved:
+            return
         self.wait()
         if consensus.on_primary(lambda: self._primary.make_room(step)):
             self._saved.add(step)
-            return False
+            return
         items = to_items(state)
         record = {
             "step": step,
             "run_identity": self._identity,
             "frozen_digest": self._frozen_digest,
-            "topology": topology(),
+            "topology": current_processes(),
         }
-        contents = items | {"meta": record | {"arrays": spec(items), "user": _json_copy(dict(meta))}}
-        if data_iterator is not None:
-            contents["data"] = data_iterator
-        folder = self._step_folder(step)
+        # "user" is empty: versions up to 0.1.0 want it when they restore.
+        contents = items | {"meta": record | {"arrays": spec(items), "user": {}}}
+        if data is not None:
+            contents["data"] = data
+        folder = self.workdir.step(step)
         failure, cause = None, None
         try:
             written = begin_save(folder, contents)
@@ -175,48 +172,9 @@ class Checkpointer:
         consensus.raise_together(failure, cause)
         self._pending = BackgroundSave(step, lambda: self._commit(written, folder, record))
         self._saved.add(step)
-        return True
-
-    def restore_latest_good(
-        self, target_state: Any, data_iterator: grain.DatasetIterator | None
-    ) -> tuple[Any, dict[str, Any]] | None:
-        """The newest step that is whole, or None if there is none; rejected ones go to the quarantine with a warning.
-
-        Args:
-          target_state: as for `save`, of jax.ShapeDtypeStruct with shardings (or of arrays).
-          data_iterator: set to the saved position.
-
-        Returns:
-          (state of the type of `target_state`, the saved meta with "step" added).
-
-        Raises:
-          CheckpointError: the step belongs to another config, to other frozen parameters, or has other names, shapes
-            or dtypes. (An older step would be no better.)
-        """
-        self.wait()
-        step = consensus.on_primary(lambda: self._primary.newest_good())
-        if step is None:
-            return None
-        folder = self._step_folder(step)
-        meta = load(folder, {"meta": None})["meta"]
-        check_identity(meta["run_identity"], self._identity, self.workdir)
-        if meta["frozen_digest"] != self._frozen_digest:
-            raise CheckpointError(_frozen_mismatch(folder, meta["frozen_digest"], self._frozen_digest))
-        items = to_items(target_state)
-        check_spec(meta["arrays"], spec(items), folder)
-        wanted = {name: abstract(tree) for name, tree in items.items()}
-        same = same_processes(meta["topology"])
-        if data_iterator is not None and same:
-            wanted["data"] = data_iterator
-        elif data_iterator is not None:
-            data_iterator.set_state(shared_position(folder))
-        loaded = load(folder, wanted)
-        loaded.pop("data", None)
-        self._saved = {step}
-        return from_items(target_state, loaded), meta["user"] | {"step": step}
 
     def wait(self) -> None:
-        """Wait until the save in flight is safe on the disk.
+        """Wait until the save in progress is complete on the disk.
 
         Raises:
           CheckpointError: it failed, on this process or another.
@@ -230,7 +188,7 @@ class Checkpointer:
         consensus.raise_together(message, failure)
 
     def close(self) -> None:
-        """Wait for the save in flight and leave the workdir.
+        """Wait for the save in progress and unlock the workdir.
 
         Raises:
           CheckpointError: the last save failed.
@@ -247,17 +205,15 @@ class Checkpointer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is None or issubclass(kind, Preempted):
-            self.close()  # Preempted says "saved" and comes on every process: it must not say so of a save that failed
+            self.close()  # Preempted says "saved", on every process: if the save failed, its error replaces it
             return
-        # Another error is on its way and goes first; the other processes may not be here, so nothing is agreed upon.
+        # Another error ends the run and goes first. The other processes may not be here, so no collective is called.
         pending, self._pending = self._pending, None
         if pending and not issubclass(kind, KeyboardInterrupt):
             failure = pending.wait()
             if failure is not None:
                 log.warning("%s", self._not_saved(pending.step, failure))
         self._release()
-
-    # Behind the scenes
 
     @property
     def _primary(self) -> StepFolders:
@@ -266,7 +222,7 @@ class Checkpointer:
         return self._folders
 
     def _open_folders(self) -> dict[str, Any] | None:
-        """Lock and tidy the workdir; the run identity of its newest finished step."""
+        """Lock and tidy the workdir; returns the run identity of its newest complete step."""
         self._folders = StepFolders(self.workdir)
         newest = self._folders.newest_manifest()
         return newest["run_identity"] if newest else None
@@ -276,56 +232,73 @@ class Checkpointer:
             self._folders.close()
             self._folders = None
 
-    def _step_folder(self, step: int) -> Path:
-        return self.workdir / "checkpoints" / str(step)
+    def _load_frozen(self, target: Any) -> Any:
+        """The frozen parameters as they were saved; None (and a warning) if they are damaged or missing."""
+        if not jax.tree.leaves(target):
+            self._frozen_digest = tree_digest(target)
+            return target
+        folder = self.workdir.frozen
+        manifest = consensus.on_primary(self._verified_frozen)
+        if manifest is None:
+            return None
+        check_spec(manifest["arrays"], spec({"params": target}), folder)
+        frozen = load(folder, {"params": abstract(target)})["params"]
+        digest = tree_digest(frozen)
+        if digest != manifest["tree_digest"]:
+            raise CheckpointError(
+                f"the frozen parameters in {folder} do not match their digest (found {digest}, expected "
+                f"{manifest['tree_digest']}): move that folder away and run the same command again"
+            )
+        self._frozen_digest = digest
+        return frozen
+
+    def _verified_frozen(self) -> dict[str, Any] | None:
+        try:
+            return digests.verify(self.workdir.frozen)
+        except DamagedError as error:
+            log.warning("%s cannot be used: %s; the frozen parameters are made again", self.workdir.frozen, error)
+            return None
 
     def _frozen_is_there(self, digest: str) -> bool:
-        """Whether the frozen parameters on disk are these; other ones are moved aside if no step needs them."""
-        if not self._frozen_folder.exists():
+        """Whether the frozen parameters on disk are these; others are moved to the quarantine if no step needs them."""
+        newest = self._primary.newest_manifest()
+        if newest is not None and newest["frozen_digest"] != digest:
+            raise CheckpointError(_other_frozen(self.workdir.step(newest["step"]), newest["frozen_digest"], digest))
+        if not self.workdir.frozen.exists():
             return False
         try:
-            saved = digests.verify(self._frozen_folder)["tree_digest"]
-            if saved == digest:
+            if digests.verify(self.workdir.frozen)["tree_digest"] == digest:
                 return True
-            if self._primary.finished():
-                raise CheckpointError(_frozen_mismatch(self._frozen_folder, saved, digest))
-            reason = "they are other ones"
+            reason = "they are those of another model"
         except DamagedError as error:
             reason = str(error)
-        moved = self._primary.quarantine(self._frozen_folder)
-        log.warning("the frozen parameters in %s are replaced: %s; moved to %s", self._frozen_folder, reason, moved)
+        moved = self._primary.quarantine(self.workdir.frozen)
+        log.warning("the frozen parameters in %s are replaced: %s; moved to %s", self.workdir.frozen, reason, moved)
         return False
 
-    def _verified_frozen(self) -> dict[str, Any]:
-        try:
-            return digests.verify(self._frozen_folder)
-        except DamagedError as error:
-            message = f"{self._frozen_folder} cannot be used: {error}; start from the model again"
-            raise CheckpointError(message) from error
-
     def _commit(self, written: Callable[[], None], folder: Path, record: dict[str, Any]) -> None:
-        """In the background: wait for Orbax, then make the step count, then drop old ones."""
+        """In the background: wait for Orbax, then complete the step with its digests, then delete old steps."""
         written()  # on process 0 this includes the parts of all processes
         if jax.process_index() == 0:
-            digests.write_manifest(folder, record)
+            digests.write_digests(folder, record)
             try:
                 self._primary.prune(self.keep)
-            except OSError as error:  # the step is safe; space not freed now is freed after the next save
+            except OSError as error:  # the step is safe; the space is freed after the next save
                 log.warning("an old checkpoint could not be deleted: %s", error)
 
     def _not_saved(self, step: int, error: BaseException) -> str:
-        message = f"step {step} was not saved in {self.workdir}: {brief(error)}"
+        message = f"step {step} was not saved in {self.workdir.root}: {brief(error)}"
         if self._folders is not None:
             self._folders.discard_unfinished(step)
-            last = max(self._folders.finished(), default=None)
+            last = max(self.workdir.complete_steps(), default=None)
             message += f"; the last good checkpoint is {'none' if last is None else f'step {last}'}"
         return f"{message}; mend that and run the same command again"
 
 
-def _frozen_mismatch(where: Path, saved: str | None, current: str | None) -> str:
+def _other_frozen(step: Path, saved: str | None, current: str | None) -> str:
     return (
-        f"{where} belongs to frozen parameters with the digest {saved}, the model at hand has {current}: "
-        "start from the same model as before, or choose another --workdir"
+        f"{step} belongs to frozen parameters with the digest {saved}, the model to train has {current}: start from "
+        "the same model as before (model.init_from), or choose another --workdir"
     )
 
 

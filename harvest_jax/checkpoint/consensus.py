@@ -1,7 +1,7 @@
-"""How the processes of one run come to one decision; with a single process every function here is trivial.
+"""Decisions that all processes of a run share. With one process every function here is trivial.
 
-All of them are collectives when there are several processes: each process must call them in the same order, from its
-main thread.
+With several processes these functions are collectives: each process must call them in the same order, from its main
+thread.
 """
 
 import json
@@ -23,13 +23,13 @@ def any_process(flag: bool) -> bool:
 
 
 def on_primary(function: Callable[[], Any]) -> Any:
-    """What `function` returns on process 0, given to every process; only process 0 calls it.
+    """The result of `function` on process 0, on every process; only process 0 calls it.
 
     Args:
-      function: returns something JSON can hold.
+      function: returns a JSON value.
 
     Raises:
-      CheckpointError: on every process, if process 0 raised it or an OSError.
+      CheckpointError: on every process, if `function` raised it or an OSError.
     """
     answer: dict[str, Any] = {}
     if jax.process_index() == 0:
@@ -58,7 +58,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def raise_together(failure: str | None, cause: BaseException | None = None) -> None:
-    """Raise CheckpointError on every process if one of them has a failure, so that none waits for the others."""
+    """Raise CheckpointError on every process if one of them has a failure, so that no process waits for another."""
     if any_process(failure is not None):
         message = failure or "another process failed to read or write its part of the checkpoint; see its log"
         raise CheckpointError(message) from cause
@@ -66,7 +66,7 @@ def raise_together(failure: str | None, cause: BaseException | None = None) -> N
 
 def _from_primary(answer: dict[str, Any]) -> dict[str, Any]:
     payload = np.frombuffer(json.dumps(answer).encode(), np.uint8)
-    # The arrays of a broadcast have one shape on all processes, so the length goes first.
+    # An array has the same shape on all processes of a broadcast, so the length is sent first.
     length = int(multihost_utils.broadcast_one_to_all(np.asarray(payload.size, np.int32)))
     if jax.process_index() != 0:
         payload = np.zeros(length, np.uint8)

@@ -1,4 +1,4 @@
-"""A training state as the named items of a checkpoint, and the comparison of what is stored with what is wanted."""
+"""A training state as the named items of a checkpoint, and the comparison of stored arrays with wanted ones."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 
-from harvest_jax.checkpoint.digests import named_leaves
+from harvest_jax.checkpoint.tree_digest import named_leaves
 from harvest_jax.errors import CheckpointError
 
 Spec = dict[str, list[Any]]  # "params/video/proj/kernel" -> ["float32", [768, 512]]
 
 _OWN_ITEMS = ("params", "opt_state")
-_NAMED_FAULTS = 4  # a wrong model size gives hundreds; a message names so many
+_NAMED_FAULTS = 4  # a message names so many: a wrong model size gives hundreds
 
 
 def to_items(state: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def to_items(state: Any) -> dict[str, Any]:
 
 
 def from_items(target: Any, items: Mapping[str, Any]) -> Any:
-    """Inverse of `to_items`, of the type of `target`, which also gives what was left out for being empty."""
+    """Inverse of `to_items`: a state of the type of `target`, from which empty fields are taken."""
     fields = _fields(target) | dict(items)
     fields |= fields.pop("counters", {})
     return dict(fields) if isinstance(target, Mapping) else dataclasses.replace(target, **fields)
@@ -39,7 +39,7 @@ def abstract(tree: Any) -> Any:
     """The tree as jax.ShapeDtypeStruct with shardings.
 
     Raises:
-      ValueError: a leaf has no sharding; Orbax then ignores the wanted shape and dtype.
+      ValueError: a leaf has no sharding; without one Orbax ignores the wanted shape and dtype.
     """
 
     def describe(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -57,16 +57,16 @@ def check_spec(stored: Spec, wanted: Spec, where: Path) -> None:
       CheckpointError: naming what differs, with both sides.
     """
     faults = [
-        f"{path} is {_words(stored[path])} there, {_words(wanted[path])} here"
+        f"{path} is {_words(stored[path])} in the checkpoint, {_words(wanted[path])} in the model"
         for path in sorted(stored.keys() & wanted.keys())
         if stored[path] != wanted[path]
     ]
-    faults += [f"{path} is not there" for path in sorted(wanted.keys() - stored.keys())]
-    faults += [f"{path} is only there" for path in sorted(stored.keys() - wanted.keys())]
+    faults += [f"{path} is missing in the checkpoint" for path in sorted(wanted.keys() - stored.keys())]
+    faults += [f"{path} is in the checkpoint alone" for path in sorted(stored.keys() - wanted.keys())]
     if faults:
         raise CheckpointError(
-            f"the checkpoint {where} does not fit the model: {listed(faults)}; "
-            "give the config it was made with, or another --workdir"
+            f"the checkpoint {where} does not fit the model: {first_few(faults)}; "
+            "use the config that it was made with, or another --workdir"
         )
 
 
@@ -81,8 +81,8 @@ def _words(entry: list[Any]) -> str:
     return f"{dtype}[{', '.join(map(str, shape))}]"
 
 
-def listed(faults: Iterable[str]) -> str:
-    """The first few faults in one line, and how many more there are."""
+def first_few(faults: Iterable[str]) -> str:
+    """The first few faults on one line, and how many more there are."""
     faults = list(faults)
     more = f"; and {len(faults) - _NAMED_FAULTS} more" if len(faults) > _NAMED_FAULTS else ""
     return "; ".join(faults[:_NAMED_FAULTS]) + more

@@ -1,4 +1,4 @@
-"""The few calls to Orbax (v1 API) that checkpoints are made of, and a save that goes on in the background."""
+"""The calls to Orbax (v1 API) that checkpoints need, and a save that runs in the background."""
 
 import logging
 import threading
@@ -6,44 +6,76 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
 from harvest_jax.checkpoint import consensus
 
 
 def begin_save(folder: Path, items: dict[str, Any]) -> Callable[[], None]:
-    """Start writing one folder of items; collective.
+    """Start to write one folder of items; a collective.
 
     Args:
-      folder: must not exist; it appears in one piece at the end.
+      folder: must not exist; it appears atomically at the end.
       items: trees of jax arrays, objects with Orbax's own save (Grain iterators), and "meta", a JSON dict. All are
-        copied or described before this returns, so that arrays may be donated and iterators advanced.
+        copied or described before this returns: arrays may then be donated, and iterators advanced.
 
     Returns:
-      a function that waits for the end, and raises what went wrong.
+      a function that waits for the end, and raises the error if there was one.
     """
     with _context():
         return ocp.save_checkpointables_async(folder, items).result
 
 
 def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Read items of a folder whose files were verified; collective.
+    """Read items of a folder whose files were verified; a collective.
 
     Args:
       folder: written by `begin_save`.
-      wanted: for each item a tree of jax.ShapeDtypeStruct with shardings, an iterator to be set, or None for JSON.
+      wanted: for each item a tree of jax.ShapeDtypeStruct with shardings, an iterator to set, or None for JSON.
 
     Raises:
-      CheckpointError: on all processes. The files are whole, so this is no damage to be walked past.
+      CheckpointError: on all processes. The files are sound, so an older step would fail, too.
     """
     failure, cause, loaded = None, None, {}
     try:
         with _context():
-            loaded = ocp.load_checkpointables(folder, wanted)
+            loaded = ocp.load_checkpointables(folder.absolute(), wanted)
     except Exception as error:
-        failure, cause = f"{folder} is whole but cannot be restored: {brief(error)}", error
+        failure, cause = f"{folder} is undamaged but cannot be restored: {brief(error)}", error
     consensus.raise_together(failure, cause)
     return loaded
+
+
+def load_record(folder: Path) -> dict[str, Any]:
+    """The JSON item of a step whose files were verified: "arrays" (path -> [dtype, shape]), "step" and others."""
+    record: dict[str, Any] = load(folder, {"meta": None})["meta"]
+    return record
+
+
+def load_on_host(folder: Path, arrays: dict[str, list[Any]]) -> dict[str, np.ndarray]:
+    """Whole parameters of a folder whose files were verified, on the host, whatever devices they were saved from.
+
+    Args:
+      folder: of a step, or of the frozen parameters.
+      arrays: path in the item "params" -> [dtype, shape]; the paths must be all there are.
+
+    Raises:
+      CheckpointError: as `load`.
+    """
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names other platforms alone
+        device = jax.local_devices()[0]
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    wanted = {
+        tuple(path.split("/")): jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype), sharding=sharding)
+        for path, (dtype, shape) in arrays.items()
+    }
+    tree = load(folder, {"params": traverse_util.unflatten_dict(wanted)})["params"]
+    return {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
 
 
 def brief(error: BaseException) -> str:
@@ -55,12 +87,12 @@ def brief(error: BaseException) -> str:
 
 
 def hush() -> None:
-    """Keep Orbax from logging a traceback for each thread of a failed save: the failure is raised, once."""
-    logging.getLogger("absl").addFilter(_not_raised_anyway)
+    """Keep Orbax from logging a traceback for each thread of a failed save; the failure itself is raised once."""
+    logging.getLogger("absl").addFilter(_not_a_thread_traceback)
 
 
 class BackgroundSave:
-    """The rest of a save, in a thread that does not keep the program from ending."""
+    """The rest of a save, in a daemon thread."""
 
     def __init__(self, step: int, work: Callable[[], None]):
         self.step = step
@@ -70,19 +102,19 @@ class BackgroundSave:
         self._thread.start()
 
     def wait(self) -> BaseException | None:
-        """Wait for the end, and return what went wrong."""
+        """Wait for the end, and return the error if there was one."""
         self._thread.join()
         return self._error
 
     def _run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # reported by wait(); a thread has nobody to raise to
+        except BaseException as error:  # returned by wait(): an exception of a thread reaches no caller
             self._error = error
 
 
 def _context() -> ocp.Context:
-    """Orbax with "meta" as JSON; left alone it would store a dict as a tree of arrays."""
+    """Orbax with "meta" as JSON; by default it would store a dict as a tree of arrays."""
     registry = ocp.handlers.local_registry()
     registry.add(ocp.handlers.JsonHandler, checkpointable_name="meta")
     context = ocp.Context()
@@ -90,5 +122,5 @@ def _context() -> ocp.Context:
     return context
 
 
-def _not_raised_anyway(record: logging.LogRecord) -> bool:
+def _not_a_thread_traceback(record: logging.LogRecord) -> bool:
     return "_SignalingThread.run() raised an exception" not in record.getMessage()

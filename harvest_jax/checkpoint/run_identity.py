@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to the run that wants to go on from it."""
+"""Whether a checkpoint belongs to the run that resumes from it."""
 
 import json
 import logging
@@ -7,17 +7,18 @@ from typing import Any
 
 import jax
 
-from harvest_jax.checkpoint.items import listed
+from harvest_jax.checkpoint.items import first_few
+from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
 
-def check_identity(stored: Any, current: Any, workdir: Path) -> None:
-    """Compare two run identities (nested JSON dicts) in what `current` has: older ones may name more.
+def check_identity(stored: Any, current: Any, workdir: Workdir) -> None:
+    """Compare two run identities (nested JSON dicts) in the fields of `current`: older ones may have more.
 
     Raises:
-      CheckpointError: naming the fields that differ, with both values.
+      CheckpointError: naming the fields that differ, with both values, and what to do.
     """
     old, new = _flatten(stored), _flatten(current)
     faults = [
@@ -25,38 +26,48 @@ def check_identity(stored: Any, current: Any, workdir: Path) -> None:
         for name in sorted(new)
         if name not in old or old[name] != new[name]
     ]
-    if faults:
-        raise CheckpointError(
-            f"{workdir} holds another run: {listed(faults)}; give the old values back, or choose another --workdir"
-        )
+    if not faults:
+        return
+    if workdir.export.is_dir():
+        start = f"--config.model.init_from={workdir.export}"
+    else:
+        start = f"--config.model.init_from=D, D from `harvest weights import {workdir.root} --out D`"
+    raise CheckpointError(
+        f"{workdir.root} holds a run with another config: {first_few(faults)}; give the old values to resume it, or "
+        f"train on from its weights in another --workdir with {start}"
+    )
 
 
-def topology() -> dict[str, Any]:
+def current_processes() -> dict[str, Any]:
     """The processes and devices of this run, as JSON."""
     return {"processes": jax.process_count(), "devices": jax.device_count(), "platform": jax.default_backend()}
 
 
 def same_processes(saved: dict[str, Any]) -> bool:
-    """Whether as many processes run now as saved; where `saved`, a checkpoint's `topology`, is another, warn."""
-    now = topology()
+    """Whether as many processes run now as when a checkpoint was saved. Warn if these or the devices changed.
+
+    Args:
+      saved: `current_processes` of the run that saved it.
+    """
+    now = current_processes()
     if saved != now:
-        log.warning("topology changed: saved on %s, now %s; losses agree closely, not bit for bit", saved, now)
+        log.warning("topology changed: saved on %s, now %s; losses agree closely, but not bit for bit", saved, now)
     return bool(saved["processes"] == now["processes"])
 
 
 def shared_position(folder: Path) -> dict[str, Any]:
-    """The position in the data that every process of a checkpoint had: of `Batches` all have one.
+    """The position in the data that all processes of a checkpoint had; those of `Batches` are always equal.
 
     Args:
       folder: of a step; an iterator's state lies there as `data/process_0-of-2.json` and so on.
 
     Raises:
-      CheckpointError: they differ: the order of that data depends on the number of processes.
+      CheckpointError: they differ, so the order of the data depends on the number of processes.
     """
     states = [json.loads(path.read_bytes()) for path in sorted((folder / "data").glob("process_*-of-*.json"))]
     if not states or any(state != states[0] for state in states):
         raise CheckpointError(
-            f"{folder} keeps a position in the data for each of its processes: go on with the same number of them"
+            f"{folder} has another position in the data for each process: resume with the same number of processes"
         )
     return states[0]
 

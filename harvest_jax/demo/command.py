@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from data_pipeline.prepare.split import write_split
     from data_pipeline.shards.shard_format import split_lengths
     from harvest_jax import api
-    from harvest_jax.checkpoint import digests
+    from harvest_jax.checkpoint.tree_digest import tree_digest
     from harvest_jax.config import files as config_files
     from harvest_jax.config.run import load
     from harvest_jax.demo import clips, cost, image_clip, scoring, show
@@ -102,8 +102,8 @@ def run(args: argparse.Namespace) -> int:
         "before": before,
         "after": after,
         "text_tower_digest": {
-            "before": digests.tree_digest(image_model.params["text"]),
-            "after": digests.tree_digest(model.params["text"]),
+            "before": tree_digest(image_model.params["text"]),
+            "after": tree_digest(model.params["text"]),
         },
         "tokens": {"all": total, "kept": kept},
         "step_ms": step_ms,

@@ -134,13 +134,15 @@ class ClipSets:
     Attributes:
       folders: of the sets.
       digest: of their shards as written; a run that goes on compares it with the one it began with.
+      clips: how many each set has.
       num_clips: of all together.
     """
 
     def __init__(self, sets: Sequence[Records], shares: tuple[float, ...]) -> None:
         self.folders = [records.folder for records in sets]
         self.digest = ",".join(records.digest for records in sets)
-        self.num_clips = sum(map(len, sets))
+        self.clips = tuple(len(records) for records in sets)
+        self.num_clips = sum(self.clips)
         names = [os.path.basename(os.path.abspath(records.folder)) for records in sets]
         if len(set(names)) < len(names):
             names = [records.folder for records in sets]

@@ -81,6 +81,12 @@ class HarvestConfig:
     decoder: DecoderConfig | None
     preprocessing: Preprocessing = Preprocessing()
 
+    def for_clips(self, num_frames: int, decoder_layers: int) -> "HarvestConfig":
+        """These towers with a number of frames and a decoder of so many layers (0: none)."""
+        video, text = dataclasses.replace(self.video, num_frames=num_frames), self.text
+        decoder = DecoderConfig(decoder_layers, text.width, text.heads, video.width, text.vocab_size)
+        return dataclasses.replace(self, video=video, decoder=decoder if decoder_layers else None)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, for config.json of a model folder."""
         return dataclasses.asdict(self)

@@ -20,7 +20,8 @@ from harvest_jax.plan.collectives import Collective
 from harvest_jax.plan.hlo import Array
 from harvest_jax.plan.program_cost import ProgramCost
 from harvest_jax.plan.resources import DeviceMemory, StepResources
-from harvest_jax.train.program import DTYPES, TrainProgram, train_program
+from harvest_jax.train.hardware import DTYPES
+from harvest_jax.train.program import TrainProgram, train_program
 
 IN_FLIGHT = 2  # batches on the device: the one in use and the next
 WORKING = 4  # arrays as large as the largest of a layer's kept ones that are alive beside them, forward or backward

@@ -9,7 +9,7 @@ from harvest_jax.plan.gpu_target import COMPILER_OPTIONS
 from harvest_jax.plan.hlo import parse
 from harvest_jax.plan.program_cost import program_cost
 from harvest_jax.plan.resources import DeviceMemory, StepResources
-from harvest_jax.train.mesh import is_gpu
+from harvest_jax.train.hardware import is_gpu
 from harvest_jax.train.program import TrainProgram
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

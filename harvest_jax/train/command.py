@@ -1,14 +1,20 @@
-"""`harvest train`: its arguments; what it does is imported when it runs, so that its help needs no JAX."""
+"""`harvest train`: the command line of training; `run.py` does the work, and is imported when it starts."""
 
 import argparse
 from pathlib import Path
 
 EXAMPLES = """examples:
-  harvest train --config configs/demo.py --workdir runs/x --config.data.shards=shards/mine
-  harvest train --config configs/harvest_b16.py --workdir runs/b16 --config.data.shards=shards/webvid
+  harvest weights import ViT-B-16.pt --out weights/clip_b16          # a CLIP to start from
+  harvest train --config configs/harvest_b16.py --workdir runs/b16 --config.data.shards=shards/webvid \\
+      --config.model.init_from=weights/clip_b16
+  harvest train --config configs/demo.py --workdir runs/x --config.data.shards=runs/demo/shards \\
+      --config.model.init_from=runs/demo/export                       # after `harvest demo --workdir runs/demo`
 
-Run the same command again to go on from the last checkpoint. Exit codes: 0 done, 2 configuration, 3 data,
-4 the loss stopped being a number, 5 checkpoint, 42 stopped by a signal with the state saved.
+Run the same command again to go on from the last checkpoint. The workdir holds everything for that: the model folder of
+model.init_from is read at the first start alone.
+
+Exit codes: 0 done, 2 configuration, 3 data, 4 the loss is not a number, 5 checkpoint, 42 stopped by a signal with the
+state saved.
 """
 
 
@@ -18,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "harvest train --config FILE[:ARGUMENT] --workdir DIR [--config.FIELD=VALUE ...]"
     parser.add_argument("--config", required=True, metavar="FILE", help="config file; its fields: configs/base.py")
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="checkpoints, metrics and export")
-    parser.add_argument("--validate_only", action="store_true", help="check the config and the shards, train nothing")
+    parser.add_argument(
+        "--validate_only", action="store_true", help="check config, start, devices and shards; train nothing"
+    )
     parser.set_defaults(overrides=[])  # filled with what follows --config.
 
 
@@ -28,12 +36,9 @@ def run(args: argparse.Namespace) -> int:
 
     checked = run_config.load(args.config, args.overrides)
     if args.validate_only:
-        from data_pipeline.shards.shard_format import open_shards
-        from harvest_jax.train.initialise import model_config
+        from harvest_jax.train.validate import validate
 
-        model_config(checked)
-        clips = sum(len(open_shards(folder, checked.data.split)) for folder in checked.data.folders)
-        print(f"the config is sound; {clips} clips in split {checked.data.split}")
+        print("\n".join(validate(checked, args.workdir)))
         return 0
     from harvest_jax.train import distributed
     from harvest_jax.train.run import train

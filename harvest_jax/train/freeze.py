@@ -1,4 +1,4 @@
-"""Which parameters train: one visible table of (regex, learning-rate multiplier); 0 freezes."""
+"""Which parameters train: a table of (regular expression, learning-rate multiplier); 0 freezes."""
 
 import re
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""The loop: read, step, log, save. The order within one turn is what makes a resumed run equal to an unbroken one."""
+"""The training loop: read a batch, take a step, log, save. This order makes a resumed run equal to an unbroken one."""
 
 import collections
+import functools
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,49 +10,47 @@ import numpy as np
 from jaxtyping import Int32
 
 from harvest_jax.checkpoint.checkpointer import Checkpointer
-from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import NonFiniteError, Preempted
+from harvest_jax.input.batches import Batches
+from harvest_jax.train.freeze import Tree
 from harvest_jax.train.mesh import put_batch
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
+from harvest_jax.train.program import TrainProgram
 from harvest_jax.train.step import TrainState
 
-AHEAD = 2  # steps that the host may be ahead of the device: each holds a batch in its memory
+AHEAD = 2  # steps that the host may be ahead of the device: each holds a batch in the device's memory
+MULTIPLE = 8  # tokens: captions are cut at multiples of it
 ON_DEVICE = ("patches", "positions", "ids", "slots", "slot_weights")
 
 
 def run_steps(
-    run: RunConfig,
-    compiled: Callable[[bool], Any],
+    program: TrainProgram,
     state: TrainState,
-    frozen: Any,
-    batches: Any,
-    report: Callable[[int], dict[str, float]],
-    mesh: jax.sharding.Mesh,
+    frozen: Tree,
+    batches: Batches,
     checkpointer: Checkpointer,
     writer: MetricWriter,
     stop: StopSignal,
 ) -> TrainState:
     """Steps from `state.step` to `train.steps`; returns the last state, saved.
 
-    The state is saved together with the iterator's position before the next batch is drawn, so what is on disk always
-    fits together. The host waits for the device only to log and to save, and where it is more than AHEAD steps ahead.
+    State and position in the data are saved together, before the next batch is drawn, so that they always fit. The
+    host waits for the device only to log and to save, and when it is more than AHEAD steps ahead.
 
     Args:
-      run: the checked config.
-      compiled: the jitted step of the dropping stage (False) or of the last one with all patches (True).
+      program: the compiled steps of the run.
       state: donated.
       frozen: the other parameters.
-      batches: iterator of this process's batches, at the place that fits the state.
-      report: what the log says of the data after so many clips.
-      mesh: of the devices.
-      checkpointer, writer, stop: where state, measurements and signals go.
+      batches: this process's batches, at the position that fits the state.
+      checkpointer, writer, stop: where states and measurements go, and what asks for a stop.
 
     Raises:
       NonFiniteError: at the first logged or saved step after it happened; nothing non-finite is saved.
       Preempted: a stop was asked for; the state is saved.
     """
-    train = run.train
+    train = program.run.train
+    compiled = functools.cache(program.jitted)
     step = start = since_step = int(state.step)
     since, waited = time.perf_counter(), 0.0
     running: collections.deque[Any] = collections.deque()
@@ -62,12 +60,12 @@ def run_steps(
         waited += time.perf_counter() - began
         all_patches = step >= train.steps - train.unmasked_steps
         arrays = {name: batch[name] for name in ON_DEVICE}
-        if jax.process_count() == 1:  # every process would have to come to the same length
+        if jax.process_count() == 1:  # several processes would have to agree on one length
             arrays["ids"] = without_padding(arrays["ids"])
-        state, metrics = compiled(all_patches)(state, frozen, put_batch(arrays, mesh))
+        state, metrics = compiled(all_patches)(state, frozen, put_batch(arrays, program.mesh))
         step += 1
         running.append(metrics["loss"])
-        if len(running) > AHEAD:  # which is over before the device runs out of work
+        if len(running) > AHEAD:  # this returns before the device has no work left
             jax.block_until_ready(running.popleft())
         last = step == train.steps
         if step % train.log_every == 0 or step == start + 1 or last:
@@ -77,28 +75,27 @@ def run_steps(
                 "clips_per_s": taken * train.batch_size / elapsed,
                 "step_ms": 1e3 * elapsed / taken,
                 "data_wait": waited / elapsed,
-            } | report(step * train.batch_size)
+            } | batches.report(step * train.batch_size)
             stop.listen()  # from here on there is a state to save
             writer.write(step, values)
             _stop_if_bad(state, batch)
             since, since_step, waited = time.perf_counter(), step, 0.0
         stopping = stop.requested(step) and not last
-        save = stopping or last or step % train.save_every == 0
-        if save:
+        if stopping or last or step % train.save_every == 0:
             _stop_if_bad(state, batch)
-            checkpointer.save(step, state, batches, {}, force=True)
+            checkpointer.save(step, state, batches)
         if stopping:
             raise Preempted(f"stopped by {stop.name}, saved at step {step}: run the same command again to go on")
     return state
 
 
-def without_padding(ids: Int32[np.ndarray, "B L"], multiple: int = 8) -> Int32[np.ndarray, "B l"]:
+def without_padding(ids: Int32[np.ndarray, "B L"]) -> Int32[np.ndarray, "B l"]:
     """Captions cut after the longest one's end token, at a multiple of tokens, so that few lengths are compiled.
 
-    The text tower is causal: what stands after the end token changes nothing. The end token has the largest id.
+    The text tower is causal: tokens after the end token change nothing. The end token has the largest id.
     """
     longest = int(ids.argmax(axis=1).max()) + 1
-    return ids[:, : -(-longest // multiple) * multiple]
+    return ids[:, : -(-longest // MULTIPLE) * MULTIPLE]
 
 
 def _stop_if_bad(state: TrainState, batch: dict[str, np.ndarray]) -> None:
@@ -107,6 +104,6 @@ def _stop_if_bad(state: TrainState, batch: dict[str, np.ndarray]) -> None:
         indices = ", ".join(str(index) for index in batch["index"][:4])
         raise NonFiniteError(
             f"the loss or the gradient of step {bad + 1} is not a number (seen at the batch of clips {indices} ...); "
-            "nothing after it was saved: run again in another --workdir with a lower train.learning_rate or a "
-            "train.clip_norm"
+            "nothing after it was saved: run again in another --workdir with a lower train.learning_rate, or with "
+            "train.clip_norm=1"
         )

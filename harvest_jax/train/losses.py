@@ -1,8 +1,8 @@
 """The losses, as functions of arrays, in float32.
 
-The contrastive ones look at every pair of the global batch, some captions (`chunk`) at a time: similarities are made
-piece by piece, in the forward and again in the backward pass, so that none is kept. Memory then grows with the batch
-times the chunk, and with a chunk of fixed size linearly in the batch; the numbers do not depend on it.
+The contrastive losses use every pair of the global batch. They compute the similarities of some captions (`chunk`) at
+a time, in the forward pass and again in the backward pass, and keep none. Memory then grows with batch times chunk:
+linearly in the batch for a chunk of fixed size. The numbers do not depend on the chunk.
 """
 
 import functools
@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from harvest_jax.model.harvest import unit
 
-# SigLIP's start (arXiv 2303.15343, section 3.2), under which few pairs are taken for matches at first. CLIP's scale
-# belongs to the softmax.
+# SigLIP's start (arXiv 2303.15343, section 3.2): at first nearly all pairs are predicted not to match. The softmax loss
+# starts from CLIP's scale.
 SIGMOID_LOGIT_SCALE, SIGMOID_LOGIT_BIAS = math.log(10.0), -10.0
 
 Ranks = dict[str, Array]
@@ -28,15 +28,16 @@ def softmax_loss(
 ) -> tuple[Float[Array, ""], Ranks]:
     """Symmetric InfoNCE over the whole batch: the mean of video-to-text and text-to-video cross entropy.
 
-    Under jit the batch is the global batch, whatever the mesh; the caller decides how `text` is laid out.
+    Under jit the batch is the global batch, on any mesh; the caller decides how `text` is sharded.
 
     Args:
       video, text: row i of each belongs together; normalised here.
       logit_scale: natural logarithm of the inverse temperature, as CLIP stores it.
-      chunk: captions looked at together; divides B; 0 for all of them.
+      chunk: captions at a time; divides B; 0 for all of them.
 
     Returns:
-      the loss in nats, and {"batch_R@1_v2t", "batch_R@1_t2v"} in 0..1: how often no other is more similar.
+      the loss in nats, and {"batch_R@1_v2t", "batch_R@1_t2v"} in 0..1: the share of rows whose own pair is the most
+      similar one.
     """
     return _softmax(unit(video), unit(text), jnp.exp(logit_scale), chunk or len(text))
 
@@ -48,21 +49,20 @@ def sigmoid_loss(
     logit_bias: Float[Array, ""],
     chunk: int = 0,
 ) -> tuple[Float[Array, ""], Ranks]:
-    """SigLIP's: every pair is its own yes-or-no question (arXiv 2303.15343, algorithm 1), summed, over the batch size.
+    """SigLIP's loss: binary cross entropy of every pair, summed, divided by B (arXiv 2303.15343, algorithm 1).
 
     Args and returns as `softmax_loss`; `logit_bias` is added to every scaled similarity.
     """
     video, text, scale, chunk = unit(video), unit(text), jnp.exp(logit_scale), chunk or len(text)
 
-    # checkpointed: a piece of the matrix is made again in the backward pass, and only the sum is carried
-    @jax.checkpoint
-    def look(total: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
-        number, piece = inputs
-        logits = _logits(video, piece, scale) + logit_bias
-        return total + jax.nn.softplus(jnp.where(_own(len(video), chunk, number), -logits, logits)).sum(), None
+    @jax.checkpoint  # the backward pass computes the logits of a chunk again; only the sum is kept
+    def add_chunk(total: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
+        number, captions = inputs
+        logits = _logits(video, captions, scale) + logit_bias
+        return total + jax.nn.softplus(jnp.where(_positives(len(video), chunk, number), -logits, logits)).sum(), None
 
-    pieces = _pieces(text, chunk)
-    total, _ = jax.lax.scan(look, jnp.zeros(()), (jnp.arange(len(pieces)), pieces))
+    chunks = _chunks(text, chunk)
+    total, _ = jax.lax.scan(add_chunk, jnp.zeros(()), (jnp.arange(len(chunks)), chunks))
     _, ranks = _softmax(*jax.lax.stop_gradient((video, text, scale)), chunk)
     return total / len(text), ranks
 
@@ -85,16 +85,16 @@ def masked_word_loss(
     return (losses * weights).sum(), (right * weights).sum()
 
 
-def _pieces(text: Float[Array, "b d"], chunk: int) -> Float[Array, "n c d"]:
+def _chunks(text: Float[Array, "b d"], chunk: int) -> Float[Array, "n c d"]:
     return text.reshape(-1, chunk, text.shape[-1])
 
 
-def _logits(video: Float[Array, "b d"], piece: Float[Array, "c d"], scale: Float[Array, ""]) -> Float[Array, "b c"]:
-    return scale * jnp.matmul(video, piece.T, precision=jax.lax.Precision.HIGHEST)
+def _logits(video: Float[Array, "b d"], captions: Float[Array, "c d"], scale: Float[Array, ""]) -> Float[Array, "b c"]:
+    return scale * jnp.matmul(video, captions.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def _own(rows: int, chunk: int, number: Array) -> Bool[Array, "b c"]:
-    """True where a video meets its own caption, in piece `number`."""
+def _positives(rows: int, chunk: int, number: Array) -> Bool[Array, "b c"]:
+    """True where a video meets its own caption, in chunk `number`."""
     return jnp.arange(rows)[:, None] == number * chunk + jnp.arange(chunk)
 
 
@@ -105,51 +105,54 @@ def _softmax(video: Array, text: Array, scale: Array, chunk: int) -> tuple[Array
 
 
 def _softmax_forward(video: Array, text: Array, scale: Array, chunk: int) -> tuple[Any, Any]:
+    """Log-sum-exp of rows is carried from chunk to chunk; that of columns is complete within a chunk."""
     rows = len(video)
 
-    def look(carry: tuple[Array, Array, Array], inputs: tuple[Array, Array]) -> tuple[Any, Any]:
-        top, total, best = carry  # of each row so far: largest logit, sum of exponentials relative to it, best other
-        number, piece = inputs
-        logits, own = _logits(video, piece, scale), _own(rows, chunk, number)
-        higher = jnp.maximum(top, logits.max(axis=1))
-        total = total * jnp.exp(top - higher) + jnp.exp(logits - higher[:, None]).sum(axis=1)
-        others = jnp.where(own, -jnp.inf, logits)
-        column_top = logits.max(axis=0)
-        column_total = jnp.exp(logits - column_top).sum(axis=0)
-        found = column_top, column_total, others.max(axis=0), jnp.where(own, logits, 0).sum(axis=0)
-        return (higher, total, jnp.maximum(best, others.max(axis=1))), found
+    def add_chunk(carry: tuple[Array, Array, Array], inputs: tuple[Array, Array]) -> tuple[Any, Any]:
+        row_max, row_sum, row_best = carry  # so far: largest logit, sum of exp(logit - row_max), largest negative
+        number, captions = inputs
+        logits, positives = _logits(video, captions, scale), _positives(rows, chunk, number)
+        new_max = jnp.maximum(row_max, logits.max(axis=1))
+        row_sum = row_sum * jnp.exp(row_max - new_max) + jnp.exp(logits - new_max[:, None]).sum(axis=1)
+        negatives = jnp.where(positives, -jnp.inf, logits)
+        column_max = logits.max(axis=0)
+        column_sum = jnp.exp(logits - column_max).sum(axis=0)
+        of_columns = column_max, column_sum, negatives.max(axis=0), jnp.where(positives, logits, 0).sum(axis=0)
+        return (new_max, row_sum, jnp.maximum(row_best, negatives.max(axis=1))), of_columns
 
-    pieces = _pieces(text, chunk)
+    chunks = _chunks(text, chunk)
     lowest = jnp.full(rows, -jnp.inf)
-    (top, total, best_text), (*columns, best_video, own) = jax.lax.scan(
-        look, (lowest, jnp.zeros(rows), lowest), (jnp.arange(len(pieces)), pieces)
+    (row_max, row_sum, row_best), of_columns = jax.lax.scan(
+        add_chunk, (lowest, jnp.zeros(rows), lowest), (jnp.arange(len(chunks)), chunks)
     )
-    column_top, column_total, best_video, own = (part.reshape(-1) for part in (*columns, best_video, own))
-    ranks = {"batch_R@1_v2t": jnp.mean(own >= best_text), "batch_R@1_t2v": jnp.mean(own >= best_video)}
-    to_text, to_video = top - own + jnp.log(total), column_top - own + jnp.log(column_total)
-    return ((to_text.mean() + to_video.mean()) / 2, ranks), (video, text, scale, top, total, *columns)
+    column_max, column_sum, column_best, positive = (part.reshape(-1) for part in of_columns)
+    ranks = {"batch_R@1_v2t": jnp.mean(positive >= row_best), "batch_R@1_t2v": jnp.mean(positive >= column_best)}
+    v2t, t2v = row_max - positive + jnp.log(row_sum), column_max - positive + jnp.log(column_sum)
+    # For the backward pass the maximum and the sum stay apart: their logarithm would lose digits of a probability
+    # near one. Those of the columns stay cut into chunks.
+    saved = video, text, scale, row_max, row_sum, *of_columns[:2]
+    return ((v2t.mean() + t2v.mean()) / 2, ranks), saved
 
 
-def _softmax_backward(chunk: int, kept: Any, cotangents: Any) -> tuple[Array, Array, Array]:
-    # Largest logit and sum apart, not the logarithm of both: that would lose digits of a probability near one.
-    video, text, scale, top, total, *columns = kept
+def _softmax_backward(chunk: int, saved: Any, cotangents: Any) -> tuple[Array, Array, Array]:
+    video, text, scale, row_max, row_sum, *of_columns = saved
     weight = cotangents[0] / (2 * len(video))
 
-    def look(carry: tuple[Array, Array], inputs: tuple[Array, Array, Array, Array]) -> tuple[Any, Array]:
-        to_video, to_scale = carry
-        number, piece, column_top, column_total = inputs
-        logits, own = _logits(video, piece, scale), _own(len(video), chunk, number)
-        of_row = jnp.exp(logits - top[:, None]) / total[:, None]
-        of_column = jnp.exp(logits - column_top) / column_total
-        to_logits = weight * ((of_row - own) + (of_column - own))
-        to_piece = scale * jnp.matmul(to_logits.T, video, precision=jax.lax.Precision.HIGHEST)
-        to_video += scale * jnp.matmul(to_logits, piece, precision=jax.lax.Precision.HIGHEST)
-        return (to_video, to_scale + (to_logits * logits).sum() / scale), to_piece
+    def add_chunk(carry: tuple[Array, Array], inputs: tuple[Array, Array, Array, Array]) -> tuple[Any, Array]:
+        video_grad, scale_grad = carry
+        number, captions, column_max, column_sum = inputs
+        logits, positives = _logits(video, captions, scale), _positives(len(video), chunk, number)
+        row_softmax = jnp.exp(logits - row_max[:, None]) / row_sum[:, None]
+        column_softmax = jnp.exp(logits - column_max) / column_sum
+        logits_grad = weight * ((row_softmax - positives) + (column_softmax - positives))
+        text_grad = scale * jnp.matmul(logits_grad.T, video, precision=jax.lax.Precision.HIGHEST)
+        video_grad += scale * jnp.matmul(logits_grad, captions, precision=jax.lax.Precision.HIGHEST)
+        return (video_grad, scale_grad + (logits_grad * logits).sum() / scale), text_grad
 
     start = jnp.zeros_like(video), jnp.zeros_like(scale)
-    pieces = _pieces(text, chunk)
-    (to_video, to_scale), to_text = jax.lax.scan(look, start, (jnp.arange(len(pieces)), pieces, *columns))
-    return to_video, to_text.reshape(text.shape), to_scale
+    chunks = _chunks(text, chunk)
+    (video_grad, scale_grad), text_grad = jax.lax.scan(add_chunk, start, (jnp.arange(len(chunks)), chunks, *of_columns))
+    return video_grad, text_grad.reshape(text.shape), scale_grad
 
 
 _softmax.defvjp(_softmax_forward, _softmax_backward)

@@ -1,7 +1,7 @@
 """The device mesh and how arrays lie on it: the batch over all devices, parameters split over `fsdp`.
 
-Axes are Auto: `jax.make_mesh` defaults to Explicit now, where the contrastive product of two batch-sharded matrices is
-refused.
+Axes are Auto: `jax.make_mesh` now defaults to Explicit, which refuses the contrastive product of two batch-sharded
+matrices.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from harvest_jax.errors import ConfigError
 
 BATCH = PartitionSpec(("data", "fsdp"))  # the first axis of every batch array
 REPLICATED = PartitionSpec()
-MIN_SPLIT = 2**14  # numbers; a smaller array costs more to gather than to hold
+MIN_SPLIT = 2**14  # numbers; to gather a smaller array costs more than to hold it
 
 
 def make_mesh(fields: MeshFields, batch_size: int, devices: Any = None) -> Mesh:
@@ -30,45 +30,23 @@ def make_mesh(fields: MeshFields, batch_size: int, devices: Any = None) -> Mesh:
     data = count // fields.fsdp if fields.data == -1 else fields.data
     if data * fields.fsdp != count or data < 1:
         raise ConfigError(
-            f"mesh.data={fields.data} x mesh.fsdp={fields.fsdp} does not make the {count} devices at hand"
+            f"mesh.data={fields.data} x mesh.fsdp={fields.fsdp} does not make the {count} devices of this job"
         )
     if batch_size % count:
         raise ConfigError(f"train.batch_size={batch_size} cannot be divided over {count} devices")
-    # An axis of a torus may have to be split (4 x 4 x 4 chips as 8 x 8), which jax.make_mesh refuses.
+    # jax.make_mesh refuses to split an axis of a torus (4 x 4 x 4 chips as 8 x 8).
     try:
         grid = mesh_utils.create_device_mesh((data, fields.fsdp), list(devices), allow_split_physical_axes=True)
     except (NotImplementedError, ValueError) as error:
         raise ConfigError(
-            f"mesh.data={data} x mesh.fsdp={fields.fsdp} cannot be laid on these {count} devices ({error}): try "
+            f"mesh.data={data} x mesh.fsdp={fields.fsdp} does not fit these {count} devices ({error}): try "
             "another mesh.fsdp"
         ) from error
     return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
-def is_gpu(device: Any) -> bool:
-    """Whether a device is an NVIDIA GPU."""
-    return device.platform in ("gpu", "cuda")
-
-
-def attention(choice: str, dtype: str, mesh: Mesh) -> str:
-    """`model.attention` for these devices: cuDNN's fused kernels know half precision on newer NVIDIA GPUs alone.
-
-    Raises:
-      ConfigError: cudnn is asked for where it cannot run.
-    """
-    device, half = mesh.devices.flat[0], dtype == "bfloat16"
-    # its fused kernels begin with the Ampere generation; a device that does not say its own is taken for one
-    gpu = is_gpu(device) and float(getattr(device, "compute_capability", "8.0")) >= 8.0
-    if choice == "cudnn" and not (gpu and half):
-        raise ConfigError(
-            "model.attention=cudnn wants model.dtype=bfloat16 on GPUs of Ampere or newer, not "
-            f"{dtype} on {device.platform}: set auto"
-        )
-    return "cudnn" if choice == "cudnn" or (choice == "auto" and gpu and half) else "xla"
-
-
 def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-    """Split the longest axis that `fsdp` divides; small arrays and odd ones stay whole."""
+    """Split the longest axis that `fsdp` divides; small arrays, and those without such an axis, stay whole."""
     if fsdp == 1 or np.prod(shape, dtype=np.int64) < MIN_SPLIT:
         return REPLICATED
     axes = [axis for axis, length in enumerate(shape) if length % fsdp == 0]
@@ -88,30 +66,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, REPLICATED)
 
 
-def put(tree: Any, mesh: Mesh) -> Any:
-    """Host arrays, the same on every process, into their sharding."""
-
-    def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
-        array = np.asarray(leaf)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(place, tree, state_shardings(tree, mesh))
-
-
 def with_shardings(shapes: Any, shardings: Any) -> Any:
-    """ShapeDtypeStructs that say where each array shall lie, for restoring."""
+    """The ShapeDtypeStructs of `shapes` with these shardings."""
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
     )
 
 
 def fetch(tree: Any, mesh: Mesh) -> Any:
-    """Whole arrays on the host, on every process, however they were split."""
+    """Whole arrays on the host, on every process, from arrays split in any way."""
     whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))
     return jax.tree.map(lambda leaf: np.asarray(whole(leaf)), tree)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of the global batch to a global array, split over all devices by the first axis."""
+    """Global arrays from this process's rows of the global batch, split over all devices by the first axis."""
     sharding = NamedSharding(mesh, BATCH)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

@@ -1,4 +1,4 @@
-"""AdamW as the ancestors use it: warm-up and cosine, decay on matrices only, a multiplier for each parameter."""
+"""AdamW as in CLIP and InternVideo: warm-up and cosine, weight decay on matrices only, a multiplier per parameter."""
 
 import re
 from typing import Any
@@ -17,7 +17,7 @@ NO_DECAY = re.compile(r".*(bias|scale|embedding)$")
 def schedule(train: TrainFields) -> optax.Schedule:
     """Learning rate over steps: linear from 0 to the peak, cosine to 0; then the same for the steps with all patches.
 
-    Their warm-up takes a fifth of them (ViCLIP, InternVideo `run_freeze_unmask.sh`: 0.1 of 0.5 epochs).
+    The warm-up of the latter takes a fifth of them (InternVideo's ViCLIP, `run_freeze_unmask.sh`: 0.1 of 0.5 epochs).
     """
     dropping, last = train.steps - train.unmasked_steps, train.unmasked_steps
     first = _rise_and_fall(train.learning_rate, max(dropping, 1), train.warmup_steps)
@@ -38,7 +38,7 @@ def decays(path: str) -> bool:
 
 
 def optimizer(train: TrainFields) -> optax.GradientTransformation:
-    """Gradient to update, for the trained part of the parameters."""
+    """The optimizer of the trained parameters."""
 
     def scale_each(updates: Tree) -> Tree:
         return map_with_path(lambda path, leaf: leaf * multiplier(path, train.lr_multipliers), updates)
@@ -53,15 +53,15 @@ def optimizer(train: TrainFields) -> optax.GradientTransformation:
 
 
 def adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
-    """`optax.scale_by_adam`, whose moments stay as they are where `finite` is False.
+    """`optax.scale_by_adam`, whose moments stay as they are if `finite` is False.
 
-    The moments are finished before the update is taken from them. Left to itself XLA on a CPU computes them a second
-    time inside the update, from the old ones, which it therefore has to copy: three times the seconds.
+    A barrier makes XLA compute the moments before the update. Without it XLA on a CPU computes them a second time
+    inside the update, from the old ones, which it therefore has to copy: that takes three times as long.
     """
 
     def update(grads: Tree, state: optax.ScaleByAdamState, params: Any = None, *, finite: Any = True) -> Any:
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-        grads = jax.lax.optimization_barrier(grads)  # else squares are kept for the norm and for here
+        grads = jax.lax.optimization_barrier(grads)  # else the squares for the norm are kept for this
         mu = jax.tree.map(keep, optax.tree.update_moment(grads, state.mu, b1, 1), state.mu)
         nu = jax.tree.map(keep, optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2), state.nu)
         count = state.count + 1

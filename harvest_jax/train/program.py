@@ -1,7 +1,7 @@
 """The training step of a run as a program: its inputs' shapes, where they lie on the mesh, and the compiled function.
 
-What `harvest train` runs, `harvest plan` compiles for hardware that is not there and `harvest bench step` times is this
-one program.
+`harvest train` runs this program, `harvest plan` compiles it for hardware that is not there, and `harvest bench step`
+times it.
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
@@ -21,15 +20,14 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import Tree, partition
-from harvest_jax.train.initialise import model_config, parameters_at_random
+from harvest_jax.train.hardware import DTYPES, attention, unroll_layers
+from harvest_jax.train.initialise import check_text_length, model_config, parameters_at_random
 from harvest_jax.train.step import Step, TrainState
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainProgram:
-    """A run's step on a mesh. Trees are of ShapeDtypeStructs with their shardings; nothing here holds numbers."""
+    """A run's step on a mesh. Trees are of ShapeDtypeStructs with their shardings; no numbers are held."""
 
     run: RunConfig
     config: HarvestConfig
@@ -44,20 +42,19 @@ class TrainProgram:
         return jax.tree.map(lambda leaf: leaf.sharding, self.state)
 
     def step(self, all_patches: bool = False) -> Step:
-        """The pure function, of the dropping stage or of the last one, in which all patches are seen."""
+        """The pure function of one step: of the stage that drops patches, or of the last one with all patches."""
         train, mesh = self.run.train, self.mesh
         whole = lambda tree: jax.lax.with_sharding_constraint(tree, meshes.replicated(mesh))  # noqa: E731
         return Step(
             self.model,
             self.run,
             pieces=train.unmasked_accumulate if all_patches else train.accumulate,
-            replicate=whole,
             gather=whole,
             scatter=lambda tree: jax.lax.with_sharding_constraint(tree, meshes.state_shardings(tree, mesh)),
         )
 
     def jitted(self, all_patches: bool = False) -> Any:
-        """jit of (state, frozen, batch) -> (state, metrics); the old state's memory is given to the new one."""
+        """jit of (state, frozen, batch) -> (state, metrics); the state is donated."""
         return jax.jit(self.step(all_patches), donate_argnums=0, out_shardings=(self.state_shardings, None))
 
     def batch(self, all_patches: bool = False, text_length: int | None = None) -> dict[str, Any]:
@@ -67,8 +64,15 @@ class TrainProgram:
         return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
 
 
-def train_program(run: RunConfig, devices: Sequence[Any] | None = None) -> TrainProgram:
-    """The program of a run on some devices (all of this job's if None), which may be those of an abstract topology.
+def train_program(
+    run: RunConfig, devices: Sequence[Any] | None = None, config: HarvestConfig | None = None
+) -> TrainProgram:
+    """The program of a run.
+
+    Args:
+      run: the checked config.
+      devices: those of an abstract topology, too; None: all devices of this job.
+      config: the model's description if it is known already (that of a workdir); None: `model_config(run)`.
 
     Raises:
       ConfigError: devices or batch cannot be divided as asked, or `model.init_from` holds another model.
@@ -82,10 +86,11 @@ def train_program(run: RunConfig, devices: Sequence[Any] | None = None) -> Train
                 f"train.{name}={pieces} makes pieces of {run.train.batch_size // pieces} clips, which cannot be "
                 f"divided over {mesh.size} devices"
             )
-    config = model_config(run)
-    attention = meshes.attention(run.model.attention, run.model.dtype, mesh)
-    unroll = mesh.devices.flat[0].platform != "cpu"  # a loop over the layers costs memory traffic: docs/decisions.md
-    model = Harvest(config, DTYPES[run.model.dtype], attention, run.model.remat, unroll)
+    if config is None:
+        config = model_config(run)
+    check_text_length(run, config)
+    kernels = attention(run.model.attention, run.model.dtype, mesh)
+    model = Harvest(config, DTYPES[run.model.dtype], kernels, run.model.remat, unroll_layers(mesh))
     params = jax.eval_shape(lambda: parameters_at_random(run, model))
     trained, frozen = partition(params, run.train.lr_multipliers)
     state = jax.eval_shape(Step(model, run).init_state, trained)
@@ -111,7 +116,7 @@ def batch_shapes(
 
 
 def random_batch(run: RunConfig, config: HarvestConfig, all_patches: bool = False, seed: int = 0) -> dict[str, Any]:
-    """Host arrays of `batch_shapes` with random contents, of which captions have all lengths and words masked."""
+    """Host arrays of `batch_shapes` with random contents: captions of all lengths, with masked words."""
     shapes = batch_shapes(run, config, all_patches)
     rng = np.random.default_rng(seed)
     size, kept, _ = shapes["patches"][0]

@@ -1,4 +1,4 @@
-"""One training step: a pure function of (state, frozen parameters, batch), and the jitted shell around it."""
+"""One training step: a pure function of (state, frozen parameters, batch). `program.py` compiles it."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from harvest_jax.train.freeze import Tree, merge
 from harvest_jax.train.losses import masked_word_loss, sigmoid_loss, softmax_loss
 from harvest_jax.train.optim import optimizer, schedule
 
-MAX_LOGIT_SCALE = math.log(100.0)  # CLIP's; InternVideo CoTrain clamps to [0, ln 100]
+MAX_LOGIT_SCALE = math.log(100.0)  # CLIP's; InternVideo's CoTrain clamps to [0, ln 100]
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -35,14 +35,13 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """The parts a step is made of, fixed for a run."""
+    """The parts of a step that are fixed for a run."""
 
     model: Harvest
     run: RunConfig
-    pieces: int = 1  # that a batch is computed in; divides it
-    replicate: Callable[[Array], Array] = lambda x: x  # lays a batch-sharded array out on every device
-    gather: Callable[[Tree], Tree] = lambda tree: tree  # the same for parameters that are split over `fsdp`
-    scatter: Callable[[Tree], Tree] = lambda tree: tree  # gradients to where their parameters lie
+    pieces: int = 1  # in which a batch is computed; divides the batch size
+    gather: Callable[[Any], Any] = lambda tree: tree  # split arrays to whole ones on every device
+    scatter: Callable[[Tree], Tree] = lambda tree: tree  # gradients, split as their parameters are
 
     def init_state(self, trained: Tree) -> TrainState:
         """State at step 0."""
@@ -57,7 +56,7 @@ class Step:
         """Loss, gradient, update. A step with a non-finite loss or gradient changes nothing but `first_bad_step`.
 
         Args:
-          state: of the trained parameters; donated by the jitted shell.
+          state: of the trained parameters.
           frozen: the other parameters.
           batch: patches uint8 [B, K, P], positions int32 [B, K], ids int32 [B, L], slots int32 [B, M],
             slot_weights float32 [B, M].
@@ -66,8 +65,8 @@ class Step:
           the next state, and measurements: float32 [] each.
         """
         gradient = self._gradient if self.pieces == 1 else self._gradient_in_pieces
-        # Gathered here, once: left to itself XLA leaves split weights where they are and sends the activations around
-        # (tensor parallelism, which costs many times the network of fsdp). docs/decisions.md
+        # Gathered here, once. Without this XLA leaves split weights where they are and sends the activations (tensor
+        # parallelism), which costs many times the network traffic of fsdp. docs/decisions.md
         metrics, grads = gradient(self.gather(state.params), self.gather(frozen), batch)
         grads = self.scatter(grads)
         grad_norm = optax.tree.norm(grads)
@@ -103,8 +102,8 @@ class Step:
     def _gradient_in_pieces(self, trained: Tree, frozen: Tree, batch: Batch) -> tuple[Metrics, Tree]:
         """The same gradient with the activations of one piece in memory (GradCache, arXiv 2101.06983).
 
-        First every piece is embedded; the contrastive loss over all embeddings says what each embedding's gradient is;
-        then every piece is embedded again and that gradient taken back into the parameters, with the masked words'.
+        First every piece is embedded. The contrastive loss over all embeddings gives the gradient of each embedding.
+        Then every piece is embedded again, and that gradient is propagated to the parameters, with the masked words'.
         """
         params = merge(trained, frozen)
         pieces = jax.tree.map(self._split, batch)
@@ -120,34 +119,40 @@ class Step:
             loss, ranks = self._contrastive(merge(trained, frozen), video, text)
             return self.run.train.contrastive_weight * loss, {"loss": loss, **ranks}
 
-        (of_scale, *of_embeddings), ranks = jax.grad(contrast, (0, 1, 2), has_aux=True)(trained, video, text)
+        gradient = jax.grad(contrast, (0, 1, 2), has_aux=True)
+        (contrastive_grads, *embedding_grads), ranks = gradient(trained, video, text)
         used = _used(batch)
 
-        def one(trained: Tree, piece: Batch, to_video: Array, to_text: Array) -> tuple[Array, tuple[Array, Array]]:
+        def surrogate(trained: Tree, piece: Batch, video_grad: Array, text_grad: Array) -> tuple[Array, Any]:
+            """A loss of one piece whose gradient is that of the whole batch's loss through this piece."""
             params = merge(trained, frozen)
             outputs = self._towers(params, piece)
             words, right = self._words(params, piece, outputs)
-            pulled = jnp.sum(outputs["video"] * to_video) + jnp.sum(outputs["text"] * to_text)
-            return pulled + self.run.train.mlm_weight * words / used, (words, right)
+            contrastive = jnp.sum(outputs["video"] * video_grad) + jnp.sum(outputs["text"] * text_grad)
+            return contrastive + self.run.train.mlm_weight * words / used, (words, right)
 
         def add(carry: Any, inputs: Any) -> tuple[Any, None]:
-            piece, to_video, to_text = inputs
-            found = jax.grad(one, has_aux=True)(trained, piece, to_video, to_text)
-            return jax.tree.map(jnp.add, carry, found), None
+            grads_and_words = jax.grad(surrogate, has_aux=True)(trained, *inputs)
+            return jax.tree.map(jnp.add, carry, grads_and_words), None
 
-        start = of_scale, (jnp.zeros(()), jnp.zeros(()))
-        (grads, (words, right)), _ = jax.lax.scan(add, start, (pieces, *map(self._split, of_embeddings)))
+        start = contrastive_grads, (jnp.zeros(()), jnp.zeros(()))
+        (grads, (words, right)), _ = jax.lax.scan(add, start, (pieces, *map(self._split, embedding_grads)))
         contrastive = ranks.pop("loss")
         _, metrics = self._total(params, contrastive, ranks, words, right, batch)
         return metrics, grads
 
     def _towers(self, params: Tree, batch: Batch) -> dict[str, Array]:
-        """video, text float32 [B, D], contrasted; hidden [B, M, W] and memory [B, N, V], from which words are told."""
+        """The towers' outputs.
+
+        Returns:
+          video, text: float32 [B, D], for the contrastive loss; where words are masked also hidden [B, M, W] (the text
+          tower's tokens at the slots) and memory [B, N, V] (the video tower's tokens).
+        """
         video = self.model.encode_video(params, batch["patches"], batch["positions"])
         ids, slots = batch["ids"], batch["slots"]
         if not self._has_words(batch):
             return {"video": video["embedding"], "text": self.model.encode_text(params, ids)["embedding"]}
-        # One pass through the text tower serves both losses, as the ancestors do, unless the contrastive text is clean.
+        # One pass through the text tower serves both losses (as in InternVideo), unless the contrastive text is clean.
         masked = masked_positions(slots, batch["slot_weights"], ids.shape[1])
         text = self.model.encode_text(params, ids, masked)
         seen = self.model.encode_text(params, ids) if self.run.text.contrastive == "clean" else text
@@ -163,13 +168,13 @@ class Step:
         train = self.run.train
         if not train.contrastive_weight:
             return jnp.zeros(()), {}
-        text = self.replicate(text)
+        text = self.gather(text)
         if train.contrastive_loss == "sigmoid":
             return sigmoid_loss(video, text, params["logit_scale"], params["logit_bias"], train.loss_chunk)
         return softmax_loss(video, text, params["logit_scale"], train.loss_chunk)
 
     def _words(self, params: Tree, batch: Batch, outputs: dict[str, Array]) -> tuple[Array, Array]:
-        """Summed loss of the masked words, and how many are right."""
+        """Summed loss of the masked words, and how many of them are predicted correctly."""
         if not self._has_words(batch):
             return jnp.zeros(()), jnp.zeros(())
         logits = self.model.decode(params, outputs["hidden"], outputs["memory"])
@@ -194,7 +199,7 @@ class Step:
         return self.run.train.mlm_weight > 0 and batch["slots"].shape[1] > 0 and self.model.config.decoder is not None
 
     def _split(self, rows: Array) -> Array:
-        """[B, ...] to [pieces, B / pieces, ...]; a device's rows stay its own, because pieces are dealt row by row."""
+        """[B, ...] to [pieces, B / pieces, ...]. Row i goes to piece i % pieces, so that no row changes its device."""
         return rows.reshape(-1, self.pieces, *rows.shape[1:]).swapaxes(0, 1)
 
 
@@ -204,7 +209,7 @@ def _join(pieces: Array) -> Array:
 
 
 def _used(batch: Batch) -> Array:
-    """Slots in use of the whole batch, 1 if there is none."""
+    """The number of slots in use in the whole batch, 1 if there is none."""
     return jnp.maximum(batch["slot_weights"].sum(), 1.0)
 
 

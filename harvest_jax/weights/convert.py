@@ -30,6 +30,7 @@ from harvest_jax.weights.files.tensors import BFLOAT16, Tensors
 from harvest_jax.weights.folder import save_tensors
 from harvest_jax.weights.output import check_free, new_file, new_folder
 from harvest_jax.weights.translate import as_ours, as_theirs, common_dtype, one_frame, resized, resized_config
+from harvest_jax.weights.workdir_model import as_tensors, checkpoint_of, load_checkpoint
 
 DTYPES: dict[str, np.dtype[Any] | None] = {
     "keep": None,
@@ -70,7 +71,7 @@ def import_checkpoint(source: Path, out: Path, changes: Changes = Changes()) -> 
     Tensor by tensor: memory holds the layers of one parameter at a time, not the model.
 
     Args:
-      source: file or folder.
+      source: file or folder; a training folder is its newest good checkpoint, WORKDIR@STEP another.
       out: a folder that is not there yet, or is empty.
       changes: frames, resolution, dtype, and what the source cannot say.
 
@@ -79,10 +80,12 @@ def import_checkpoint(source: Path, out: Path, changes: Changes = Changes()) -> 
 
     Raises:
       DataError: the source cannot be read, is of no known family, or holds other tensors than the family's.
+      CheckpointError: the checkpoint of a training is missing or damaged.
       ConfigError: what was asked for is impossible, or must be said.
     """
     check_free(out)
-    theirs = open_checkpoint(source)
+    checkpoint = checkpoint_of(source)
+    theirs = as_tensors(load_checkpoint(*checkpoint)) if checkpoint else open_checkpoint(source)
     family = family_of(theirs)
     known = header_config(theirs)  # of a file that this package exported
     found = with_activation(known, changes.activation) if known else family.architecture(theirs, changes.activation)
@@ -98,7 +101,9 @@ def import_checkpoint(source: Path, out: Path, changes: Changes = Changes()) -> 
     ours = as_ours(theirs, family, found)
     entries = resized(ours, found, changes.num_frames, changes.image_size)
     ours = with_dtype(entries, changes.dtype)
-    origin = {"imported_from": source.name, "family": family.name, "kind": theirs.kind}
+    origin: dict[str, Any] = {"imported_from": source.name, "family": family.name, "kind": theirs.kind}
+    if checkpoint:
+        origin["training"] = theirs.details["origin"]
     notes = []
     if found.video.num_frames != config.video.num_frames:
         origin["frames"] = f"{found.video.num_frames} resized to {config.video.num_frames}"

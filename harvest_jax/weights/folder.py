@@ -22,7 +22,7 @@ from harvest_jax.weights.files.limits import shown
 from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
 from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
-from harvest_jax.weights.files.tensors import Entry
+from harvest_jax.weights.files.tensors import Entry, Tensors
 from harvest_jax.weights.output import described_errors, new_folder, remove_leftovers
 
 WEIGHTS = "model.safetensors"
@@ -99,11 +99,11 @@ def load_config(folder: Path) -> HarvestConfig:
         raise DataError(f"{path} does not describe a model of this package: {error!r:.200}") from error
 
 
-def load_model(folder: Path) -> tuple[HarvestConfig, Params]:
-    """Description and parameters (float32 numpy arrays, nested dict), every name and shape checked.
+def open_parameters(folder: Path) -> tuple[HarvestConfig, Tensors]:
+    """Description and parameters, every name and shape checked; each parameter is mapped from the file when it is read.
 
     Raises:
-      DataError: a file is missing or broken, a parameter is missing, superfluous, of another shape, or not finite.
+      DataError: a file is missing or broken, a parameter is missing, superfluous, or of another shape.
     """
     config = load_config(folder)
     path = folder / WEIGHTS
@@ -111,11 +111,21 @@ def load_model(folder: Path) -> tuple[HarvestConfig, Params]:
         raise DataError(f"{folder} holds no {WEIGHTS}")
     tensors = open_safetensors(path)
     check_parameters(tensors.entries, parameter_shapes(config), str(path))
+    return config, tensors
+
+
+def load_model(folder: Path) -> tuple[HarvestConfig, Params]:
+    """Description and parameters (float32 numpy arrays, nested dict), every name and shape checked.
+
+    Raises:
+      DataError: as `open_parameters`; or a parameter is not finite.
+    """
+    config, tensors = open_parameters(folder)
     flat: dict[str, np.ndarray] = {}
     for name in tensors.entries:
         flat[name] = tensors.read(name).astype(np.float32)
         if not all_finite(flat[name]):
-            raise DataError(f"{path}: {name} holds numbers that are not finite")
+            raise DataError(f"{tensors.where}: {name} holds numbers that are not finite")
     return config, traverse_util.unflatten_dict(flat, sep="/")
 
 

@@ -17,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 
 from data_pipeline.shards import shard_format
 from harvest_jax.checkpoint.run_identity import check_identity
+from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config import RunConfig, check, load_dict
 from harvest_jax.errors import CheckpointError, ConfigError, DataError, HarvestError
 from harvest_jax.input.batches import Batches
@@ -265,7 +266,7 @@ def test_shards_that_were_changed_or_added_are_another_set(tmp_path):
     assert len(set(digests)) == 3
     config_of = config(tmp_path / "same")
     with pytest.raises(CheckpointError, match=r"data_digest was .* and is"):
-        check_identity(identity(config_of, digests[0]), identity(config_of, digests[2]), tmp_path)
+        check_identity(identity(config_of, digests[0]), identity(config_of, digests[2]), Workdir(tmp_path))
 
 
 def test_orbax_saves_and_restores_the_position(shards, tmp_path):
