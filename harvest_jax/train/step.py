@@ -64,10 +64,9 @@ class Step:
         Returns:
           the next state, and measurements: float32 [] each.
         """
-        gradient = self._gradient if self.pieces == 1 else self._gradient_in_pieces
         # Gathered here, once. Without this XLA leaves split weights where they are and sends the activations (tensor
         # parallelism), which costs many times the network traffic of fsdp. docs/decisions.md
-        metrics, grads = gradient(self.gather(state.params), self.gather(frozen), batch)
+        metrics, grads = self.gradient(self.gather(state.params), self.gather(frozen), batch)
         grads = self.scatter(grads)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
@@ -95,7 +94,10 @@ class Step:
         words, right = self._words(params, batch, outputs)
         return self._total(params, contrastive, ranks, words, right, batch)
 
-    def _gradient(self, trained: Tree, frozen: Tree, batch: Batch) -> tuple[Metrics, Tree]:
+    def gradient(self, trained: Tree, frozen: Tree, batch: Batch) -> tuple[Metrics, Tree]:
+        """Measurements, and the gradient of `loss` with respect to the trained parameters."""
+        if self.pieces > 1:
+            return self._gradient_in_pieces(trained, frozen, batch)
         (_, metrics), grads = jax.value_and_grad(self.loss, has_aux=True)(trained, frozen, batch)
         return metrics, grads
 

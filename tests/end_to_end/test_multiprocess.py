@@ -23,6 +23,7 @@ def train(shards, workdir, launcher, flags, begins=1):
         "--workdir",
         str(workdir),
         f"--config.data.shards={shards}",
+        f"--config.model.init_from={ROOT / 'harvest_jax/demo/data/image_clip'}",
         f"--config.train.steps={STEPS}",
         "--config.train.batch_size=8",
         "--config.train.log_every=1",

@@ -12,6 +12,7 @@ import pytest
 
 STEPS = 12
 ROOT = Path(__file__).resolve().parents[2]
+START = ROOT / "harvest_jax/demo/data/image_clip"
 
 
 def command(shards, workdir, *overrides):
@@ -25,6 +26,7 @@ def command(shards, workdir, *overrides):
         "--workdir",
         str(workdir),
         f"--config.data.shards={shards}",
+        f"--config.model.init_from={START}",
         f"--config.train.steps={STEPS}",
         "--config.train.batch_size=8",
         "--config.train.log_every=1",

@@ -1,86 +1,124 @@
-"""The loop's own decisions: which program a step runs, and how long the captions are that it gets."""
+"""The loop's own decisions: which program a step runs, how long its captions are, when the host waits and saves."""
 
+import collections
+import dataclasses
+from typing import Any
 from unittest.mock import create_autospec
 
 import jax
 import numpy as np
+import pytest
 
 from harvest_jax.checkpoint.checkpointer import Checkpointer
+from harvest_jax.errors import NonFiniteError, Preempted
+from harvest_jax.input.batches import Batches
 from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import loop
 from harvest_jax.train.mesh import make_mesh
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
+from harvest_jax.train.program import TrainProgram
 from harvest_jax.train.step import TrainState
-from tests.train.test_train_step import make_batch, make_run
+from tests.helpers.small_model import TINY
+from tests.helpers.train_runs import make_batch, make_run
 
 
-def epochs(clips):
-    return {"epoch": clips / 16}
+@dataclasses.dataclass(frozen=True)
+class Counting(TrainProgram):
+    """A program whose steps count and note; nothing is computed."""
 
+    events: Any = dataclasses.field(default_factory=list)
+    bad_step: int = -1  # whose loss is not a number
 
-def test_the_last_steps_run_the_program_of_all_patches():
-    run = make_run(train__steps=5, train__unmasked_steps=2)
-    mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
-    seen = []
-
-    def compiled(all_patches):
+    def jitted(self, all_patches=False):
         def step(state, frozen, batch):
-            seen.append((all_patches, batch["ids"].shape))
-            return state.replace(step=state.step + 1), {"loss": np.float32(0)}
+            number = state.step + 1
+            self.events.append(("step", number, all_patches, batch["ids"].shape))
+            bad = state.step if number == self.bad_step else state.first_bad_step
+            return state.replace(step=number, first_bad_step=bad), {"loss": OnDevice(number, self.events)}
 
         return step
 
-    others = [create_autospec(kind, instance=True) for kind in (Checkpointer, MetricWriter, StopSignal)]
-    others[2].requested.return_value = False
-    batch = make_batch() | {"index": np.arange(16)}
-    batch["ids"] = np.pad(batch["ids"], ((0, 0), (0, 8)))
-    for start, expected in ((0, [False] * 3 + [True] * 2), (3, [True] * 2)):
-        seen.clear()
-        state = TrainState(step=start, params={}, opt_state=(), first_bad_step=-1)
-        loop.run_steps(run, compiled, state, {}, iter([batch] * 5), epochs, mesh, *others)
-        assert [all_patches for all_patches, _ in seen] == expected
-        assert {shape for _, shape in seen} == {(16, 8)}  # of 16; the end token is the seventh
 
-
+@dataclasses.dataclass
 class OnDevice:
     """A measurement that is not known yet; asking for it waits for the device."""
 
-    def __init__(self, step):
-        self.step = step
+    step: int
+    events: list
 
     def __float__(self):
-        asked.append(self.step)
+        self.events.append(("asked", self.step))
         return 0.0
 
     def block_until_ready(self):
-        waited_for.append((self.step, started[-1]))
+        started = sum(event[0] == "step" for event in self.events)
+        self.events.append(("order", started, self.step))
         return self
 
 
-asked, waited_for, started = [], [], []
+def run_steps(start=0, bad_step=-1, stop_at=None, **changes):
+    """Events of a run of `changes`, and its checkpointer; what it raises, it raises."""
+    run = make_run(**changes)
+    mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
+    state = TrainState(step=start, params={}, opt_state=(), first_bad_step=-1)
+    program = Counting(run, TINY, Harvest(TINY), mesh, state, {}, bad_step=bad_step)
+    batch = make_batch() | {"index": np.arange(16)}
+    batch["ids"] = np.pad(batch["ids"], ((0, 0), (0, 8)))
+    batches, checkpointer, writer, stop = (
+        create_autospec(kind, instance=True) for kind in (Batches, Checkpointer, MetricWriter, StopSignal)
+    )
+    batches.__next__.return_value = batch
+    batches.report.return_value = {"epoch": 0.5}
+    stop.requested.side_effect = lambda step: step == stop_at
+    stop.name = "SIGTERM"
+    checkpointer.save.side_effect = lambda step, state, data: program.events.append(("save", step))
+    try:
+        loop.run_steps(program, state, {}, batches, checkpointer, writer, stop)
+    except (NonFiniteError, Preempted) as error:
+        program.events.append((type(error).__name__, str(error)))
+    events = collections.defaultdict(list)
+    for kind, *what in program.events:
+        events[kind].append(tuple(what) if len(what) > 1 else what[0])
+    return events
+
+
+@pytest.mark.parametrize(("start", "expected"), [(0, [False] * 3 + [True] * 2), (3, [True] * 2)])
+def test_the_last_steps_run_the_program_of_all_patches(start, expected):
+    steps = run_steps(start, train__steps=5, train__unmasked_steps=2)["step"]
+    assert [all_patches for _, all_patches, _ in steps] == expected
+    assert {shape for *_, shape in steps} == {(16, 8)}  # of 16; the end token is the seventh
 
 
 def test_the_host_asks_the_device_for_numbers_only_to_log():
-    run = make_run(train__steps=9, train__log_every=4, train__save_every=100)
-    mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
-    for seen in (asked, waited_for, started):
-        seen.clear()
+    run = run_steps(train__steps=9, train__log_every=4, train__save_every=100)
+    assert run["asked"] == [1, 4, 8, 9]  # the first, every fourth, the last
+    assert run["save"] == [9]
 
-    def compiled(all_patches):
-        def step(state, frozen, batch):
-            started.append(state.step + 1)
-            return state.replace(step=state.step + 1), {"loss": OnDevice(state.step + 1)}
 
-        return step
+def test_the_host_is_never_more_than_two_steps_ahead():
+    order = run_steps(train__steps=9, train__log_every=100, train__save_every=100)["order"]
+    ahead = [started - waited for started, waited in order]
+    assert max(ahead) == 2
+    assert len(order) == 7
 
-    others = [create_autospec(kind, instance=True) for kind in (Checkpointer, MetricWriter, StopSignal)]
-    others[2].requested.return_value = False
-    state = TrainState(step=0, params={}, opt_state=(), first_bad_step=-1)
-    batch = make_batch() | {"index": np.arange(16)}
-    loop.run_steps(run, compiled, state, {}, iter([batch] * 9), epochs, mesh, *others)
-    assert asked == [1, 4, 8, 9]  # the first, every fourth, the last
-    assert waited_for == [(step, step + 2) for step in range(1, 8)]  # never more than two steps ahead
+
+def test_it_saves_every_so_many_steps_and_at_the_end():
+    assert run_steps(train__steps=7, train__save_every=3)["save"] == [3, 6, 7]
+
+
+def test_a_stop_saves_and_says_so():
+    run = run_steps(train__steps=7, train__save_every=100, stop_at=4)
+    assert run["save"] == [4]
+    assert run["Preempted"] == ["stopped by SIGTERM, saved at step 4: run the same command again to go on"]
+    assert run_steps(train__steps=7, train__save_every=100, stop_at=7)["save"] == [7]  # it is over anyway
+
+
+def test_nothing_is_saved_after_a_loss_that_is_not_a_number():
+    run = run_steps(train__steps=9, train__save_every=3, train__log_every=100, bad_step=4)
+    assert run["save"] == [3]
+    assert "of step 4 is not a number (seen at the batch of clips 0, 1, 2, 3 ...)" in run["NonFiniteError"][0]
 
 
 def test_padding_is_cut_at_a_multiple_of_eight():
