@@ -13,6 +13,7 @@ def train_arguments(shards: Path | str, workdir: Path | str, *overrides: str) ->
     """Arguments of `harvest train`: 12 steps of 8 clips, all logged; `overrides` are FIELD=VALUE."""
     fields = {
         "data.shards": shards,
+        "model.init_from": ROOT / "harvest_jax/demo/data/image_clip",
         "model.num_frames": 4,
         "train.steps": 12,
         "train.batch_size": 8,
