@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
 
     settings = evaluation.check(load_dict(args.config, args.overrides, "evaluation"))
     if args.out is not None:  # checked now, not after an hour
-        if args.out.is_dir():
-            raise ConfigError(f"--out {args.out} is a folder: name a file")
+        if args.out.exists() and not args.out.is_file():
+            kind = "a folder" if args.out.is_dir() else "not a regular file"
+            raise ConfigError(f"--out {args.out} is {kind}: name a file for the result")
         args.out.parent.mkdir(parents=True, exist_ok=True)
     data = open_set(settings.data)
 

@@ -139,7 +139,7 @@ def test_the_result_is_written_although_nobody_reads_the_output(tmp_path):
         (["--config.data.manifest="], "set data.manifest"),
         (["--config.batch_sise=4"], "did you mean batch_size?"),
         (["--config.data.manifets=x"], "did you mean data.manifest?"),
-        (["--config.batch_size=four"], "batch_size=four"),
+        (["--config.batch_size=four"], "batch_size: expected a whole number, got 'four'"),
         (["--config.batch_size=0"], "batch_size=0 is outside 1..65536"),
         (["--config.dual_softmax_scale=nan"], "dual_softmax_scale=nan"),
         (["--config.task=retreival"], "task='retreival' is none of"),
