@@ -1,9 +1,9 @@
-"""The captioned videos to work on: a manifest file in, checked rows out, and a reject with its reason for every other.
+"""Read the captioned videos to work on: checked rows, and a reject with its reason for every row that cannot be used.
 
 A manifest is CSV, TSV, JSON lines or Parquet with `video` (path relative to the manifest's folder or to `root`) and
 `caption`; optional `id` (default: the file's stem), `split`, `start` and `end` (seconds or h:m:s, positions in the
-file). Other people's layouts are recognised (layouts.py). Every other column is kept in `extra`. A folder of
-WebDataset tars, of videos with captions beside them, or a TFDS dataset does in its place (sources/).
+file). The layouts of well-known datasets are recognised (layouts.py). Every other column is kept in `extra`. Instead of
+a manifest: a folder of WebDataset tars, a folder of videos with captions beside them, or a TFDS dataset (sources/).
 """
 
 import dataclasses
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from data_pipeline.manifest import layouts, tables
 from data_pipeline.manifest.rows import DEFAULT_SPLIT, ClipRow, Reject, RowChecker, check_split
-from data_pipeline.media_paths import VideoRejected, local_name, resolve_below
+from data_pipeline.media_paths import MEDIA_SUFFIXES, VideoRejected, local_name, resolve_below
 from data_pipeline.sources import media_folder, tfds_folder, webdataset
 from data_pipeline.sources.raw_row import ANSWER_COLUMNS, RawRow, RowFault
 from harvest_jax.errors import DataError
 from harvest_jax.terminal import printable
 
-_MAX_HELD = 10_000  # rejects that wait for a first row which says what its split is
+_MAX_HELD = 10_000  # rejects that wait for the first row whose split is known
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a manifest file holds, in its order; `root` is the real path of the folder that videos are read below."""
+    """The rows and rejects of a manifest in its order; `root` is the real path that videos' names are relative to."""
 
     rows: list[ClipRow]
     rejects: list[Reject]
@@ -38,21 +38,28 @@ class Manifest:
 
 @dataclasses.dataclass(frozen=True)
 class ManifestStream:
-    """The rows and rejects of all sources in their order, read anew by every `for`; made by `iter_manifest`.
+    """The rows and rejects of all sources in their order; made by `iter_manifest`. Every `for` reads the files again.
 
-    `root` is the real path of the folder that videos are read below. Of the rows that have gone by, only what tells a
-    duplicate id is kept: 130 bytes a row (`benchmarks/manifest.py`), 1.3 GB for ten million.
+    Memory: for each row that has been read, only what identifies a duplicate id is kept, 130 bytes
+    (`benchmarks/manifest.py`), 1.3 GB for ten million rows.
+
+    Attributes:
+      sources: files and folders.
+      root: real path of the folder that videos' names are relative to.
+      split: only rows of this split are taken; None: all.
+      fields: of a TFDS dataset, see `iter_manifest`.
+      rebased: names are relative to each manifest's own folder, and the root is a parent of several such folders.
 
     Raises (while it is read):
       DataError: a source as a whole cannot be used: missing, unreadable, not UTF-8, without the columns that are
-        needed, without rows; or none has rows of this split. What is wrong with one row makes a Reject instead.
+        needed, without rows; or no source has rows of this split. A fault in one row makes a Reject instead.
     """
 
     sources: tuple[Path, ...]
     root: Path
     split: str | None
     fields: str = ""
-    rebased: bool = False  # names are relative to each manifest's own folder, below a root that holds several of them
+    rebased: bool = False
 
     def __iter__(self) -> Iterator[ClipRow | Reject]:
         checker = RowChecker(self.root, self.split)
@@ -61,7 +68,7 @@ class ManifestStream:
             found = False
             for part in self._parts(source):
                 checker.begin(part)
-                for result in _with_splits(map(checker.check, self._lines(part)), checker):
+                for result in _with_splits(map(checker.check, self._raw_rows(part)), checker):
                     found = True
                     if result is not None:
                         taken = True
@@ -78,22 +85,22 @@ class ManifestStream:
             return webdataset.tars_of(source) or [source]
         return [source]
 
-    def _lines(self, source: Path) -> Iterator[RawRow]:
+    def _raw_rows(self, source: Path) -> Iterator[RawRow]:
         if source.is_dir():
             name = self._below_root(source)
             if tfds_folder.is_dataset(source):
-                return tfds_folder.read_lines(source, name, str(self.root), self.split, self.fields)
-            return media_folder.read_lines(source, name, str(self.root))
+                return tfds_folder.read_rows(source, name, str(self.root), self.split, self.fields)
+            return _media_rows(source, name, str(self.root))
         if webdataset.is_tar(source):
-            return webdataset.read_lines(source, self._below_root(source))
+            return webdataset.read_rows(source, self._below_root(source))
         folder = self._below_root(source.parent) if self.rebased else ""
-        return _table_lines(source, self.root / folder, "" if folder == "." else folder)
+        return _table_rows(source, self.root / folder, "" if folder == "." else folder)
 
     def _below_root(self, path: Path) -> str:
-        """The path's name below the root.
+        """The path's name relative to the root.
 
         Raises:
-          DataError: it lies elsewhere, or is a link to elsewhere.
+          DataError: it is not below the root, or a link leads out of the root.
         """
         real = os.path.realpath(path) if path.is_dir() else os.path.join(os.path.realpath(path.parent), path.name)
         name = local_name(os.path.relpath(real, self.root))
@@ -102,8 +109,8 @@ class ManifestStream:
                 resolve_below(str(self.root), name)
         except VideoRejected as error:
             raise DataError(
-                f"{path} does not lie below {self.root} ({error.reason.split(';')[0]}): give --root a folder that "
-                "holds it, and what it is a link to"
+                f"{path} is not below {self.root} ({error.reason.split(';')[0]}): set --root to a folder that holds "
+                "it and the target of the link, if it is one"
             ) from error
         return name
 
@@ -115,14 +122,15 @@ def iter_manifest(
 
     Args:
       sources: .csv, .tsv, .jsonl and .parquet files, .tar files, folders (of tars, a TFDS dataset, of videos).
-      root: folder below which all videos lie, and that their names are relative to; default: the source's own folder,
-        of several the deepest one that holds them all.
-      split: where a source has splits only the rows of this one are taken; elsewhere all rows get this name ("train").
-      fields: which fields of a TFDS dataset are the clip, its captions and its id, where that is not clear:
+      root: folder that videos' names are relative to, and below which all of them are; default: the source's own
+        folder, of several sources the deepest folder that holds them all.
+      split: if a source has a column `split`, only the rows of this split are taken; otherwise the name that all rows
+        get (default "train").
+      fields: which fields of a TFDS dataset are the clip, its captions and its id, if that is not clear:
         "video=frames,caption=text,id=key".
 
     Raises:
-      DataError: no sources, no such file or folder, the split cannot be a name of one.
+      DataError: no sources, no such file or folder, `split` cannot be the name of a split.
     """
     paths = tuple(Path(source) for source in sources)
     if not paths:
@@ -140,15 +148,15 @@ def iter_manifest(
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None, split: str | None = None) -> Manifest:
-    """Read and check a manifest (or another source of `iter_manifest`) at once.
+    """Read a manifest (or another source of `iter_manifest`) into memory.
 
     Args:
       path: a .csv, .tsv, .jsonl or .parquet file, a .tar file or a folder.
-      root: folder below which all videos lie; default: the manifest's.
-      split: with a `split` column only the rows of this split are taken; without one, all rows get this name ("train").
+      root: as for `iter_manifest`; default: the manifest's folder.
+      split: as for `iter_manifest`.
 
     Raises:
-      DataError: the file as a whole cannot be used, see `ManifestStream`. What is wrong with one row makes a Reject.
+      DataError: the file as a whole cannot be used, see `ManifestStream`. A fault in one row makes a Reject.
     """
     stream = iter_manifest([path], root, split)
     rows: list[ClipRow] = []
@@ -162,10 +170,10 @@ def read_manifest(path: str | Path, root: str | Path | None = None, split: str |
 
 
 def _with_splits(results: Iterable[ClipRow | Reject | None], checker: RowChecker) -> Iterator[ClipRow | Reject | None]:
-    """The results of one source; rejects that come before any split is known are held back until one is.
+    """The results of one source; rejects that come before any split is known wait until one is.
 
     Raises:
-      DataError: no row has a split that can be one, and some should.
+      DataError: the rows name splits, and none of the names can be used.
     """
     held: list[Reject] = []
     for result in results:
@@ -184,10 +192,31 @@ def _with_splits(results: Iterable[ClipRow | Reject | None], checker: RowChecker
     yield from (dataclasses.replace(early, split=checker.home) for early in held)
 
 
-def _table_lines(path: Path, root: Path, folder: str) -> Iterator[RawRow]:
-    """The rows in our own columns, whatever the file's layout."""
+def _media_rows(folder: Path, name: str, root: str) -> Iterator[RawRow]:
+    """The clips of a folder of videos.
+
+    Raises:
+      DataError: it holds no video, or no video has a caption and there is a manifest in the folder.
+    """
+    found = usable = False
+    for row in media_folder.read_rows(folder, name, root):
+        found, usable = True, usable or not row.fault
+        yield row
+    manifests = [] if usable else tables.manifests_in(folder)
+    hint = f"to use the manifest in it, give --manifest {manifests[0]}" if manifests else ""
+    if not found:
+        raise DataError(
+            f"{folder} is a folder without clips: no .tar files, no TFDS dataset (dataset_info.json), no videos or "
+            f"pictures ({' '.join(MEDIA_SUFFIXES)}){hint and '; '}{hint}"
+        )
+    if hint:
+        raise DataError(f"{folder}: no video in it has a caption beside it (NAME.txt or NAME.json); {hint}")
+
+
+def _table_rows(path: Path, root: Path, folder: str) -> Iterator[RawRow]:
+    """The rows of a manifest file in our own columns, whatever the file's layout."""
     layout, first_fault = None, ""
-    for line in tables.read_lines(path):
+    for line in tables.read_rows(path):
         if layout is None and line.cells:
             layout = layouts.recognise(line.cells)
             if layout is None:
@@ -198,7 +227,7 @@ def _table_lines(path: Path, root: Path, folder: str) -> Iterator[RawRow]:
         fault = line.fault or ("" if layout else "no cells")
         if layout is None or fault:
             first_fault = first_fault or f"{path}, line {line.number}: {fault}"
-            # the cells may stand under the wrong columns: none of them is believed to be a split
+            # the cells may be under the wrong columns, so none of them is used as a split
             yield RawRow(line.number, line.cells | {"split": None}, f"bad row: {fault}", folder=folder)
             continue
         try:
@@ -210,7 +239,7 @@ def _table_lines(path: Path, root: Path, folder: str) -> Iterator[RawRow]:
         except RowFault as problem:
             yield RawRow(line.number, {"split": None} | line.cells, f"bad row: {problem}", folder=folder)
         except RecursionError:
-            fault = "bad row: lists within lists within lists, too deep to be read"
+            fault = "bad row: its lists are nested too deeply"
             yield RawRow(line.number, {"split": None}, fault, folder=folder)
-    if layout is None and first_fault:  # not one usable line: the file is something else
+    if layout is None and first_fault:  # not one usable line: it is another kind of file
         raise DataError(first_fault)

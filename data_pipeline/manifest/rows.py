@@ -121,7 +121,7 @@ class RowChecker:
         except RowFault as fault:
             return self._reject(line, str(fault), split)
         except RecursionError:
-            return self._reject(line, "bad row: lists within lists within lists, too deep to be read", split)
+            return self._reject(line, "bad row: its lists are nested too deeply", split)
         self._taken[row.id] = self._place << 32 | _checksum(line.clip or row.video, row.start, row.end)
         return row
 

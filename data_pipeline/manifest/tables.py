@@ -11,10 +11,12 @@ from data_pipeline.sources.raw_row import RawRow
 from harvest_jax.errors import DataError
 
 _MAX_CELL = 1 << 24  # characters; the csv module stops at 131,072, and an enormous caption should cost one row only
+_JSON_LINES = (".jsonl", ".ndjson")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_SUFFIXES = (*_DELIMITERS, *_JSON_LINES, ".parquet")
 
 
-def read_lines(path: Path) -> Iterator[RawRow]:
+def read_rows(path: Path) -> Iterator[RawRow]:
     """The rows of a manifest, one at a time; empty lines are skipped.
 
     Raises:
@@ -26,7 +28,7 @@ def read_lines(path: Path) -> Iterator[RawRow]:
     try:
         if kind in _DELIMITERS:
             yield from _read_csv(path, _DELIMITERS[kind])
-        elif kind in (".jsonl", ".ndjson"):
+        elif kind in _JSON_LINES:
             yield from _read_jsonl(path)
         elif kind == ".parquet":
             yield from _read_parquet(path)
@@ -40,6 +42,12 @@ def read_lines(path: Path) -> Iterator[RawRow]:
         raise DataError(f"{path} is not UTF-8 text (byte 0x{byte:02x}): save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or _one_line(error)}") from error
+
+
+def manifests_in(folder: Path) -> list[Path]:
+    """The files in a folder whose suffix is that of a manifest, sorted by name."""
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path for path in files if path.suffix.lower() in _SUFFIXES and path.is_file()]
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from data_pipeline.sources.raw_row import OWN_COLUMNS, RawRow, RowFault
 from harvest_jax.errors import DataError
 
 
-def read_lines(folder: Path, name: str, root: str) -> Iterator[RawRow]:
+def read_rows(folder: Path, name: str, root: str) -> Iterator[RawRow]:
     """The clips of a folder and of those below it, sorted by name; hidden ones and linked folders are left out.
 
     Args:
@@ -36,7 +36,6 @@ def read_lines(folder: Path, name: str, root: str) -> Iterator[RawRow]:
       DataError: there is not one video or picture, or a folder cannot be listed.
     """
     numbers = itertools.count(1)
-    found = False
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(below for below in folders if not below.startswith("."))
         media = [(*os.path.splitext(file), file) for file in sorted(names) if not file.startswith(".")]
@@ -47,15 +46,9 @@ def read_lines(folder: Path, name: str, root: str) -> Iterator[RawRow]:
         for stem, kind, file in media:
             if kind in STILL_SUFFIXES and stem in moving:
                 continue
-            found = True
             where = "" if below == "." else f"{below}/"
             beside = {f"{stem}.txt", f"{stem}.json"} & present
             yield _line(next(numbers), local_name(where + file), root, beside)
-    if not found:
-        raise DataError(
-            f"{folder} is no manifest and holds none of what can be in its place: .tar files, a TFDS dataset "
-            f"(dataset_info.json), videos or pictures ({' '.join(MEDIA_SUFFIXES)})"
-        )
 
 
 def holds_media(folder: Path) -> bool:

@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any:
     Raises:
       DataError: it cannot be read, or is enormous.
       ValueError: it is not JSON.
-      RecursionError: lists within lists within lists.
+      RecursionError: it is nested too deeply.
     """
     try:
         with open_regular(path, _MAX_JSON) as file:

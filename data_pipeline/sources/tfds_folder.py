@@ -36,7 +36,7 @@ def is_dataset(folder: Path) -> bool:
     return (folder / "dataset_info.json").is_file()
 
 
-def read_lines(folder: Path, name: str, root: str, split: str | None, asked: str) -> Iterator[RawRow]:
+def read_rows(folder: Path, name: str, root: str, split: str | None, asked: str) -> Iterator[RawRow]:
     """The clips of a dataset in their stored order; their split is the dataset's.
 
     Args:

@@ -70,7 +70,7 @@ def tars_of(folder: Path) -> list[Path]:
     return tars
 
 
-def read_lines(path: Path, video: str) -> Iterator[RawRow]:
+def read_rows(path: Path, video: str) -> Iterator[RawRow]:
     """The clips of a tar.
 
     Args:

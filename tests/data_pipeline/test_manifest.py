@@ -222,12 +222,13 @@ def test_a_bad_split_costs_its_row_unless_there_is_no_good_one(tmp_path, split):
         read_manifest(write_jsonl(tmp_path / "n.jsonl", [*rows[:2], {}]), split=split)
 
 
-def test_rejects_before_the_first_split_wait_for_it_in_bounded_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_pipeline.manifest.read._MAX_HELD", 2)
-    text = "video,caption,split\n" + "a.mp4,x,y,z\n" * 3 + "b.mp4,x,val\na.mp4\n"
+@pytest.mark.parametrize(("rejects", "split"), [(9_999, "val"), (10_001, "train")])
+def test_rejects_before_the_first_split_wait_for_it_in_bounded_memory(tmp_path, rejects, split):
+    text = "video,caption,split\n" + "a.mp4,x,y,z\n" * rejects + "b.mp4,x,val\na.mp4\n"
     manifest = read_manifest(write(tmp_path / "m.csv", text))
-    assert [reject.id for reject in manifest.rejects] == ["line 2", "line 3", "line 4", "line 6"]
-    assert {reject.split for reject in manifest.rejects} == {"train"}
+    assert [row.split for row in manifest.rows] == ["val"]
+    assert len(manifest.rejects) == rejects + 1
+    assert {reject.split for reject in manifest.rejects} == {split}
 
 
 def test_spans_of_one_video_that_look_alike(tmp_path):
@@ -309,7 +310,7 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(tmp_path, name, content, m
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match=r"no manifest .*none\.csv"):
         read_manifest(tmp_path / "none.csv")
-    with pytest.raises(DataError, match=r"is no manifest and holds none of what can be in its place: \.tar files"):
+    with pytest.raises(DataError, match=r"is a folder without clips: no \.tar files.* \.webp\)$"):
         read_manifest(tmp_path)
     path = write(tmp_path / "m.csv", "video,caption\na.mp4,x\n")
     with pytest.raises(DataError, match=r"no folder .*nowhere to read videos from"):

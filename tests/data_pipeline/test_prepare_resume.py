@@ -16,7 +16,7 @@ import pytest
 
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.rows import ClipRow, Reject
-from data_pipeline.prepare import plan, split, write
+from data_pipeline.prepare import plan, publish, split, write
 from data_pipeline.prepare.options import Options
 from data_pipeline.shards.shard_format import open_shards, parse
 from harvest_jax import cli
@@ -103,7 +103,7 @@ def test_killed_at_every_rename_it_ends_with_the_same_bytes(media, tmp_path, mon
 def cut_short(out: Path, media: Path, monkeypatch) -> Path:
     """A run that ended with all shards written and nothing published; its work folder."""
     with monkeypatch.context() as patch:
-        patch.setattr("data_pipeline.prepare.publish.publish", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(publish, "publish", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             prepare(media, out)
     return out / ".train.writing"
@@ -195,7 +195,7 @@ def test_restart_with_another_mistake_loses_nothing(media, tmp_path, monkeypatch
 def test_an_overwriting_run_that_was_stopped_is_not_lost(media, tmp_path, monkeypatch, asked, expected):
     prepare(media, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("data_pipeline.prepare.publish.publish", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(publish, "publish", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             prepare(media, tmp_path, overwrite=True)
     asked.clear()
@@ -207,8 +207,12 @@ def test_an_overwriting_run_that_was_stopped_is_not_lost(media, tmp_path, monkey
 
 
 def test_what_a_run_left_that_was_killed_after_its_end_is_not_overwritten_with(media, tmp_path, monkeypatch, asked):
+    def publish_and_die(*arguments, publish=publish.publish):
+        publish(*arguments)
+        raise Killed
+
     with monkeypatch.context() as patch:
-        patch.setattr("data_pipeline.prepare.split._discard", lambda job: (_ for _ in ()).throw(Killed))
+        patch.setattr(publish, "publish", publish_and_die)
         with pytest.raises(Killed):
             prepare(media, tmp_path)
     asked.clear()
@@ -385,6 +389,37 @@ def test_a_command_and_its_workers_killed_in_the_middle(media, tmp_path, capsys,
     assert cli.main(command(media, out)) == 0
     before = re.search(r"120 clips in 12 shards of .* clips/s, (\d+) were there before\)", capsys.readouterr().out)[1]
     assert 10 * len(kept) <= int(before) <= 11 * len(kept)
+    assert digests(out) == digests(whole)
+    assert not list(out.glob(".*"))
+
+
+def test_sigterm_ends_a_run_with_its_workers_and_the_command_continues_it(media, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    harvest = [sys.executable, "-m", "harvest_jax"]
+    subprocess.run([*harvest, *command(media, whole, "--workers", 2)], cwd=REPOSITORY, check=True, capture_output=True)
+    run = subprocess.Popen([*harvest, *command(media, out, "--workers", 2)], cwd=REPOSITORY, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while len(list((out / ".train.writing").glob("*.ledger"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        workers = children(run.pid)
+        run.terminate()
+        _, told = run.communicate(timeout=30)
+    finally:
+        run.kill()
+        run.wait()
+    assert len(workers) == 2
+    assert run.returncode == 128 + signal.SIGTERM
+    assert b"Traceback" not in told
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    kept = list((out / ".train.writing").glob("*.ledger"))
+    assert 3 <= len(kept) < 12
+    assert not list((out / ".train.writing").glob("*.tmp"))
+    again = subprocess.run([*harvest, *command(media, out)], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    assert f", {10 * len(kept)} were there before)" in again.stdout or f", {10 * len(kept) + 1} were" in again.stdout
     assert digests(out) == digests(whole)
     assert not list(out.glob(".*"))
 

@@ -1,0 +1,175 @@
+"""Folders of videos and pictures with texts beside them as a source."""
+
+import json
+import os
+import time
+
+import pytest
+
+from data_pipeline.manifest.read import iter_manifest, read_manifest
+from data_pipeline.manifest.rows import ClipRow
+from data_pipeline.sources import media_folder
+from harvest_jax import cli
+from tests.helpers.source_files import (
+    decoded,
+    picture,
+    reasons,
+    sample,
+    write_tar,
+)
+from tests.helpers.video_files import numbered_frames, write_video
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> bytes:
+    return write_video(tmp_path_factory.mktemp("videos") / "good.mp4", numbered_frames(40)).read_bytes()
+
+
+def test_a_folder_of_videos_and_pictures_with_texts_beside_them(tmp_path, video):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    for name in ("a.mp4", "deep/a.MP4", "deep/er/b.webm", "mute.mp4", "broken.mkv", ".hidden/x.mp4", ".y.mp4"):
+        (tmp_path / name).write_bytes(video)
+    for name in ("c.jpg", "a.jpg"):  # one of its own, and a video's thumbnail
+        (tmp_path / name).write_bytes(picture(9))
+    (tmp_path / "a.txt").write_text("\ufeffa dog jumps\n\n  over a log  \n", encoding="utf-8")
+    row = {
+        "captions": ["x", "y"],
+        "id": "named",
+        "split": "test",
+        "start": "0:01",
+        "end": 3,
+        "note": 1,
+        "video": "/etc/passwd",
+    }
+    (tmp_path / "deep" / "a.json").write_text(json.dumps(row))
+    (tmp_path / "deep" / "er" / "b.json").write_text('{"note": 2}')
+    (tmp_path / "deep" / "er" / "b.txt").write_text("both\n")
+    (tmp_path / "c.txt").write_text("a picture")
+    (tmp_path / "broken.json").write_text("{")
+    manifest = read_manifest(tmp_path)
+    assert manifest.rows == [
+        ClipRow("a", "a.mp4", ("a dog jumps", "over a log"), "train"),
+        ClipRow("c", "c.jpg", ("a picture",), "train"),
+        ClipRow("named", "deep/a.MP4", ("x", "y"), "test", 1.0, 3.0, {"note": 1}),
+        ClipRow("b", "deep/er/b.webm", ("both",), "train", extra={"note": 2}),
+    ]
+    assert {name: reason.split(" (")[0] for name, reason in reasons(manifest).items()} == {
+        "line 2": "bad text: its broken.json is not JSON",
+        "line 4": "empty caption: there is no mute.txt or mute.json beside it",
+    }
+    assert [decoded(row, tmp_path)["numbers"] for row in manifest.rows] == [
+        [5, 15, 25, 35],
+        [9],
+        [12, 17, 22, 27],
+        [5, 15, 25, 35],
+    ]
+
+
+NAMES = (
+    "Interstellar: trailer",
+    "subfile,a",
+    "Recording 10.00.00\u202fAM",
+    "\u65e5\u672c\u3000\u8a9e",
+    "a\u200db\xa0c",
+)
+
+
+def test_names_as_people_write_them(tmp_path, video):
+    for folder in ("plain", "with: colon", "rec: tars"):
+        (tmp_path / folder).mkdir()
+    for name in NAMES:
+        for folder in ("plain", "with: colon"):
+            (tmp_path / folder / f"{name}.mp4").write_bytes(video)
+            (tmp_path / folder / f"{name}.txt").write_text(name)
+    manifest = read_manifest(tmp_path / "plain")
+    assert manifest.rejects == []
+    assert {row.id for row in manifest.rows} == set(NAMES)
+    assert all(decoded(row, manifest.root)["numbers"] == [5, 15, 25, 35] for row in manifest.rows)
+    assert len([*iter_manifest([tmp_path / "with: colon"], root=tmp_path)]) == 5
+    assert all(isinstance(row, ClipRow) for row in iter_manifest([tmp_path / "with: colon"], root=tmp_path))
+    write_tar(tmp_path / "rec: tars" / "a: b.tar", sample("k", video))
+    for source in (tmp_path / "rec: tars", tmp_path / "rec: tars" / "a: b.tar"):
+        (row,) = iter_manifest([source])
+        assert isinstance(row, ClipRow)
+        assert (row.id, row.video) == ("k", "./a: b.tar")
+    (tmp_path / "rec: tars" / "m.csv").write_text("video,caption\n../plain/x.mp4,no\nx.mp4,yes\n")
+    sources = [tmp_path / "rec: tars" / "m.csv", tmp_path / "plain"]
+    found = [row for row in iter_manifest(sources) if isinstance(row, ClipRow)]
+    assert found[0].video == "./rec: tars/x.mp4"
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("videos", [True, False])
+def test_a_manifest_in_the_folder_that_was_given_is_pointed_at(tmp_path, video, capsys, videos):
+    (tmp_path / "clips.csv").write_text("video,caption\na.mp4,x\n")
+    if videos:
+        (tmp_path / "a.mp4").write_bytes(video)
+        (tmp_path / "b.mp4").write_bytes(video)
+    for more in ([], ["--dry_run"]):
+        assert cli.main(["shards", "--manifest", str(tmp_path), "--out", str(tmp_path / "out"), *more]) == 3
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.endswith(f"; to use the manifest in it, give --manifest {tmp_path}/clips.csv\n")
+        assert len(told.err.splitlines()) == 1
+    if videos:
+        (tmp_path / "a.txt").write_text("a caption")  # one caption is enough: the folder may be meant
+        assert [row.id for row in read_manifest(tmp_path).rows] == ["a"]
+
+
+def test_a_sidecar_costs_its_own_clip_only(tmp_path, video):
+    texts = {
+        "a": '{"caption": "x", "split": "\u65e5\u672c test"}',
+        "b": "{",
+        "c": '{"caption": "x", "split": "val"}',
+        "d": json.dumps({"caption": "x", "split": "val", "subtitles": "y" * 200_000, "n": 1}),
+        "e": '{"caption": "x", "split": ""}',
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.mp4").write_bytes(video)
+        (tmp_path / f"{name}.json").write_text(text)
+    manifest = read_manifest(tmp_path)
+    assert [(row.id, row.split, row.extra) for row in manifest.rows] == [("c", "val", {}), ("d", "val", {"n": 1})]
+    assert [(one.id, one.reason.split(" (")[0], one.split) for one in manifest.rejects] == [
+        (
+            "line 1",
+            "bad split: '\u65e5\u672c test' cannot name a split: use letters, digits and underscores, and not 'all'",
+            "val",
+        ),
+        ("line 2", "bad text: its b.json is not JSON", "val"),
+        ("line 5", "bad split: the cell is empty", "val"),
+    ]
+
+
+def test_many_videos_in_one_folder_take_no_longer_each(tmp_path):
+    for number in range(12_000):
+        (tmp_path / f"{number}.mp4").touch()
+    began = time.process_time()
+    assert len(list(media_folder.read_rows(tmp_path, ".", str(tmp_path)))) == 12_000
+    assert time.process_time() - began < 2  # many times that where all names are gone through for each
+
+
+def test_a_folder_of_links(tmp_path, video):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (outside / "secret.mp4").write_bytes(video)
+    (outside / "secret.txt").write_text("a secret")
+    for name in ("a", "b"):
+        (root / f"{name}.mp4").write_bytes(video)
+    (root / "a.txt").write_text("fine")
+    (root / "b.txt").symlink_to(outside / "secret.txt")
+    (root / "c.mp4").symlink_to(outside / "secret.mp4")
+    (root / "c.txt").write_text("mine")
+    (root / "d.mp4").symlink_to(root / "a.mp4")
+    (root / "d.txt").symlink_to(root / "a.txt")
+    (root / "away").symlink_to(outside)
+    os.mkfifo(root / "e.txt")
+    (root / "e.mp4").write_bytes(video)
+    manifest = read_manifest(root)
+    assert [row.id for row in manifest.rows] == ["a", "d"]
+    assert [reject.reason.split("; ")[0] for reject in manifest.rejects] == [
+        "bad path: b.txt: a link leads out of the root",
+        "bad path: a link leads out of the root",
+        "not a file: e.txt: a folder, a pipe or a device",
+    ]
