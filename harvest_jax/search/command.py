@@ -30,7 +30,9 @@ On a terminal the result is a table, otherwise lines of rank, cosine and path wi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest search`."""
     parser.epilog = EXPLANATION
-    parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="model folder")
+    parser.add_argument(
+        "--model", required=True, type=Path, metavar="DIR", help="model folder, or training WORKDIR[@STEP]"
+    )
     parser.add_argument(
         "--videos", required=True, type=Path, metavar="FOLDER", help="folder to search, with all folders below it"
     )

@@ -15,6 +15,7 @@ _IMPORT = """What SRC may be (recognised by what is in it; docs/weights.md has t
   Hugging Face CLIP folders                        openai/clip-vit-base-patch16
   ViCLIP .pth                                      OpenGVLab/ViCLIP
   Scenic's CLIP (msgpack, npz), harvest_jax's own folders and files
+  a training folder: WORKDIR (its newest good checkpoint) or WORKDIR@STEP, also of a run that did not end
 No pickle is executed. The architecture is read from the file.
 
   harvest weights import ViT-B-16.pt --out weights/clip_b16

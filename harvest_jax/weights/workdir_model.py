@@ -85,7 +85,11 @@ def load_checkpoint(workdir: Workdir, step: int | None) -> LoadedModel:
       CheckpointError: there is no such step, or it is damaged.
       DataError: the workdir does not say what its model is.
     """
-    step, manifest = _newest_good(workdir) if step is None else (step, _verified(workdir, step))
+    if step is None:
+        step, manifest = _newest_good(workdir)
+        log.warning("%s is a training folder: its newest good checkpoint is used, %s@%d", *[workdir.root] * 2, step)
+    else:
+        manifest = _verified(workdir, step)
     folder = workdir.step(step)
     record = load_record(folder)
     flat = load_on_host(folder, _of_item(record["arrays"], "params"))

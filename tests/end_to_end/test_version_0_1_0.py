@@ -44,17 +44,34 @@ TRAIN = {
 }
 
 
-def test_a_training_folder_goes_on_with_equal_losses(old):
-    """It was stopped after step 4 of 6; steps 5 and 6 had these losses when version 0.1.0 took them."""
+def go_on():
+    """Run the command that version 0.1.0 was stopped in."""
     overrides = [f"--config.{field}={value}" for field, value in TRAIN.items()]
     command = ["-m", "harvest_jax", "train", "--config", str(ROOT / "configs/base.py"), "--workdir", "workdir"]
     environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")}
     environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}  # one device, as then
-    subprocess.run([sys.executable, *command, *overrides], env=environment, check=True)
+    done = subprocess.run(
+        [sys.executable, *command, *overrides], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("gone", ["export", "model"])
+def test_a_training_folder_goes_on_with_equal_losses(old, gone):
+    """It was stopped after step 4 of 6; steps 5 and 6 had these losses when version 0.1.0 took them.
+
+    It says what its model is only in the export, or by the folder `model` that it started from: one of them may be gone.
+    """
+    shutil.rmtree("workdir/export" if gone == "export" else "model")
+    done = go_on()
+    assert "go on from step 4 of 6" in done.stdout
     rows = [json.loads(line) for line in Path("workdir/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     losses = [row["loss"] for row in rows]
     np.testing.assert_allclose(losses, list(EXPECTED["losses"].values()), rtol=1e-5)
+    described = json.loads(Path("workdir/model.json").read_text())["model"]
+    assert described == json.loads(Path("workdir/export/config.json").read_text())["model"]
 
 
 def test_a_model_folder_embeds_the_same(old):
