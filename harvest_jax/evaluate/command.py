@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the task and its fields: configs/eval/retrieval.py, multiple_choice.py, zero_shot.py or videoqa.py",
     )
-    parser.add_argument(
-        "--model", required=True, metavar="DIR", help="model folder (as WORKDIR/export) or training WORKDIR[@STEP]"
-    )
+    parser.add_argument("--model", required=True, metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="file for the result; without it the last line printed"
     )

@@ -61,7 +61,7 @@ def go_on():
 def test_a_training_folder_goes_on_with_equal_losses(old, gone):
     """It was stopped after step 4 of 6; steps 5 and 6 had these losses when version 0.1.0 took them.
 
-    It says what its model is only in the export, or by the folder `model` that it started from: one of them may be gone.
+    Only its export and the folder `model`, which it started from, say what its model is: either may be gone.
     """
     shutil.rmtree("workdir/export" if gone == "export" else "model")
     done = go_on()

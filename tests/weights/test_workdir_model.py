@@ -81,7 +81,7 @@ def test_the_description_is_found_without_model_json(workdir, gone):
         (workdir / "config.json").unlink()
     else:
         shutil.rmtree("model")
-    with pytest.raises(DataError, match="does not say what its model is: model.json") as caught:
+    with pytest.raises(DataError, match=r"does not say what its model is: model\.json") as caught:
         load_any_model(workdir)
     assert ("started from, model, is not there" in str(caught.value)) == (gone == "export and model")
 
@@ -104,9 +104,7 @@ def damage(folder):
 def test_damage_is_one_clear_line(workdir, capsys):
     shutil.copytree(workdir / "checkpoints/4", workdir / "checkpoints/3")  # a good one, for the choice
     damage(workdir / "checkpoints/4")
-    with pytest.raises(
-        CheckpointError, match=r"step 4 in runs/w@1 is damaged: .* bytes \(expected .*; it has the steps"
-    ):
+    with pytest.raises(CheckpointError, match=r"step 4 in runs/w@1 is damaged: .* \(expected .*; it has the steps"):
         load_any_model("runs/w@1@4")
     assert load_any_model(workdir).name == "runs/w@1@3"  # the newest good one
     assert cli.main(["weights", "import", "runs/w@1@4", "--out", "m"]) == 5
@@ -127,7 +125,7 @@ def test_missing_steps_and_damaged_frozen_parameters_are_told(workdir):
         load_any_model("runs/w@1@9")
     assert load_any_model(workdir).name == "runs/w@1@4"
     damage(workdir / "frozen_text")
-    with pytest.raises(CheckpointError, match="frozen_text is damaged: .*; resume the training"):
+    with pytest.raises(CheckpointError, match=r"frozen_text is damaged: .*; resume the training"):
         load_any_model(workdir)
     shutil.rmtree(workdir / "checkpoints/4")
     with pytest.raises(CheckpointError, match="holds no good checkpoint"):
