@@ -5,25 +5,31 @@ import contextlib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.terminal import printable
+
+if TYPE_CHECKING:  # it imports JAX, and the command's help must not
+    from harvest_jax.checkpoint.workdir import Workdir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest inspect`."""
-    parser.add_argument(
-        "path", type=Path, help="folder of harvest shards, train or demo; or a checkpoint of any kind, file or folder"
-    )
+    parser.epilog = """What PATH may be:
+  a shard folder                 numbers, sizes, captions, rejects; draws frames of some clips
+  a model folder                 towers, number of parameters, origin
+  a training folder              its checkpoints, the last measurements, the config
+  one checkpoint of it           runs/x/checkpoints/400: step, size, what saved it
+  a checkpoint of other programs architecture, number of parameters, whether `harvest weights import` can read it"""
+    parser.add_argument("path", type=Path, metavar="PATH", help="a file or folder")
     parser.add_argument(
         "--contact_sheet",
         type=Path,
         metavar="PNG",
-        help="draw frames of some clips (default: FOLDER/contact_sheet.png)",
+        help="of shards: where frames are drawn (default: in the folder)",
     )
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="of shards, also write a page: the numbers, clips and their captions"
-    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="of shards: write a page with numbers and clips")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a text")
 
 
@@ -31,30 +37,48 @@ def run(args: argparse.Namespace) -> int:
     """Recognise the file or folder by what it holds and describe it."""
     path: Path = args.path
     if not path.exists():
-        raise DataError(f"no file or folder {path}")
-    found: dict[str, Any]
+        raise DataError(f"no file or folder {printable(path)}")
     if (path / "dataset_info.json").is_file():
-        from data_pipeline.shards.describe import describe, format_description
-
-        found = describe(path, args.contact_sheet or path / "contact_sheet.png", args.html)
-        text = format_description(found)
-    elif is_model(path):
-        found = describe_model(path)
-        text = _lines(found)
-    elif (path / "checkpoints").is_dir():
-        found = describe_workdir(path)
-        text = _lines(found)
+        found, text = _shards(path, args.contact_sheet or path / "contact_sheet.png", args.html)
     else:
-        try:
-            found = describe_checkpoint(path)
-        except DataError as error:
-            if not path.is_dir():
-                raise
-            what = "is no shard folder (dataset_info.json), no model folder and no workdir (checkpoints)"
-            raise DataError(f"{path} {what}; as a checkpoint: {error}") from error
+        for name in ("contact_sheet", "html"):
+            if getattr(args, name) is not None:
+                raise ConfigError(f"--{name} is for shard folders, and {printable(path)} is none")
+        found = _describe(path)
         text = _lines(found)
     print(json.dumps(found) if args.json else text)
     return 0
+
+
+def _shards(path: Path, contact_sheet: Path, page: Path | None) -> tuple[dict[str, Any], str]:
+    """What is in a shard folder, as JSON and as text, with the files that were written."""
+    from data_pipeline.shards.describe import describe, format_description
+
+    found = describe(path, contact_sheet, page)
+    written = {"contact_sheet": str(contact_sheet)} | ({"html": str(page)} if page else {})
+    lines = [f"written: {printable(name)}" for name in written.values()]
+    return found | {"written": written}, "\n".join([format_description(found), *lines])
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    """What a model folder, training folder or checkpoint is."""
+    from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
+
+    if is_model(path):
+        return describe_model(path)
+    workdir = Workdir(path)
+    if workdir.exists:
+        return describe_workdir(workdir)
+    step = workdir_of_step(path)
+    if step is not None:
+        return describe_step(*step)
+    try:
+        return describe_checkpoint(path)
+    except DataError as error:
+        if not path.is_dir():
+            raise
+        what = "is no shard folder (dataset_info.json), no model folder and no training folder (checkpoints)"
+        raise DataError(f"{printable(path)} {what}; as a checkpoint: {error}") from error
 
 
 def is_model(folder: Path) -> bool:
@@ -144,32 +168,59 @@ def describe_model(folder: Path) -> dict[str, Any]:
     }
 
 
-def describe_workdir(folder: Path) -> dict[str, Any]:
+def describe_workdir(workdir: "Workdir") -> dict[str, Any]:
     """Checkpoints, the last measurements and the config of a training folder.
 
-    The last line of the measurements is half written where the run was killed; then it is the line before.
+    Returns:
+      JSON values: `kind` ("workdir"), `checkpoints` (complete steps), `export` (whether the model folder is there);
+      where there are any, `incomplete` (steps whose save was not finished), `last_metrics` and `config`.
     """
-    from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
+    from harvest_jax.weights.files.open_checkpoint import read_json
 
-    steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
-    found: dict[str, Any] = {"kind": "workdir", "checkpoints": steps, "export": (folder / "export").is_dir()}
-    metrics = folder / "metrics.jsonl"
+    complete = workdir.complete_steps()
+    found: dict[str, Any] = {"kind": "workdir", "checkpoints": complete, "export": workdir.export.is_dir()}
+    incomplete = [step for step in workdir.steps() if step not in complete]
+    if incomplete:
+        found["incomplete"] = incomplete
+    metrics = workdir.metrics
     lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.is_file() else []
-    while lines and "last_metrics" not in found:
+    while lines and "last_metrics" not in found:  # a killed run leaves half a line at the end
         with contextlib.suppress(ValueError, RecursionError):
             found["last_metrics"] = json.loads(lines.pop())
-    if (folder / CONFIG).is_file():
-        found["config"] = read_json(folder / CONFIG)
+    if workdir.config.is_file():
+        found["config"] = read_json(workdir.config)
     return found
 
 
+def describe_step(workdir: "Workdir", step: int) -> dict[str, Any]:
+    """One checkpoint of a training folder, from its manifest; the files that it lists are not read.
+
+    Raises:
+      DataError: its save was not finished, or the manifest was altered.
+    """
+    manifest = workdir.manifest(step)
+    if manifest is None:
+        raise DataError(
+            f"{printable(workdir.step(step))} is no complete checkpoint: its MANIFEST.json is missing or altered; "
+            f"complete steps: {', '.join(map(str, workdir.complete_steps())) or 'none'}"
+        )
+    files = manifest["files"]
+    return {
+        "kind": "training checkpoint",
+        "step": manifest["step"],
+        "files": len(files),
+        "bytes": sum(entry["size"] for entry in files.values()),
+        "saved_by": manifest["topology"],
+        "run": manifest["run_identity"],
+    }
+
+
 def _lines(found: dict[str, Any], indent: str = "") -> str:
-    """Nested values as indented lines; what a stranger's file would do to the terminal is escaped."""
+    """Nested values as indented lines, printable whatever the file holds."""
     lines = []
     for name, value in found.items():
         nested = isinstance(value, dict) and value
-        line = f"{indent}{name}:" if nested else f"{indent}{name}: {value}"
-        lines.append(line if line.isprintable() else ascii(line)[1:-1])
+        lines.append(printable(f"{indent}{name}:" if nested else f"{indent}{name}: {value}"))
         if nested:
             lines.append(_lines(value, indent + "  "))
     return "\n".join(lines)

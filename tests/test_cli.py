@@ -88,17 +88,3 @@ def test_mistakes_are_one_line_and_debug_shows_more(tmp_path, capsys):
     assert capsys.readouterr().err == f"harvest inspect: no file or folder {missing}\n"
     assert cli.main(["inspect", missing, "--debug"]) == 3
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_inspect_tells_what_a_folder_is(tmp_path, world_shards, capsys):
-    from harvest_jax.demo.image_clip import SHIPPED
-
-    assert cli.main(["inspect", str(SHIPPED)]) == 0
-    text = capsys.readouterr().out
-    assert "all: 5" in text  # of 591,105 parameters
-    assert "made_by: harvest_jax.demo.image_clip" in text
-    assert cli.main(["inspect", str(world_shards), "--contact_sheet", str(tmp_path / "sheet.png")]) == 0
-    assert "train: 24 clips" in capsys.readouterr().out
-    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
-    assert cli.main(["inspect", str(tmp_path)]) == 3
-    assert "is no shard folder" in capsys.readouterr().err
