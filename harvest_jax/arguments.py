@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from harvest_jax.terminal import printable
+
 _OPTION = re.compile(r"--?[A-Za-z]")
 
 
@@ -52,9 +54,12 @@ class Parser(argparse.ArgumentParser):
         return words
 
     def _refuse(self, what: str, word: str, known: Iterable[str]) -> NoReturn:
-        near = difflib.get_close_matches(_canonical(word), list(known), n=1)
-        all_of_them = f" (choose from {', '.join(known)})" if what.startswith("unknown") else ""
-        self.error(f"{what}{word}" + (f" (did you mean {near[0]}?)" if near else all_of_them))
+        name, dot, field = word.partition(".")  # --config.FIELD
+        near = difflib.get_close_matches(_canonical(name), list(known), n=1)
+        hint = f" (did you mean {near[0]}{dot}{field}?)" if near else ""
+        if not near and what.startswith("unknown"):
+            hint = f" (choose from {', '.join(known)})"
+        self.error(f"{what}{printable(word)}{hint}")
 
 
 def _canonical(option: str) -> str:

@@ -15,18 +15,22 @@ from collections.abc import Sequence
 from harvest_jax import signals
 from harvest_jax.arguments import Parser
 from harvest_jax.errors import HarvestError
+from harvest_jax.terminal import printable
 from harvest_jax.version import __version__
 
 COMMANDS = {
-    "demo": ("harvest_jax.demo.command", "the whole way on generated clips: write, shard, train, score, report"),
-    "shards": ("data_pipeline.command", "captioned videos to shards of decoded frames"),
-    "inspect": ("harvest_jax.describe", "what is in a shard folder, a model folder, a training folder or a checkpoint"),
-    "weights": ("harvest_jax.weights.command", "checkpoints in and out: import, export, mix"),
-    "train": ("harvest_jax.train.command", "train a model, or go on where the folder's last checkpoint stopped"),
+    "demo": ("harvest_jax.demo.command", "generate clips, write shards, train, score and report: all of it, small"),
+    "shards": ("data_pipeline.command", "turn captioned videos into shards of decoded frames"),
+    "inspect": ("harvest_jax.describe", "show what a shard folder, model folder, training folder or checkpoint holds"),
+    "weights": ("harvest_jax.weights.command", "import, export and mix checkpoints"),
+    "train": ("harvest_jax.train.command", "train a model, or continue from the last checkpoint of its folder"),
     "eval": ("harvest_jax.evaluate.command", "score a model under a named protocol"),
     "search": ("harvest_jax.search.command", "find videos by words"),
-    "plan": ("harvest_jax.plan.command", "what training takes of hardware that is not here: memory, FLOPs, network"),
-    "bench": ("harvest_jax.bench.command", "how fast this machine trains"),
+    "plan": (
+        "harvest_jax.plan.command",
+        "estimate what training takes on other hardware: memory, FLOPs, network, time",
+    ),
+    "bench": ("harvest_jax.bench.command", "measure how fast this machine trains"),
 }
 
 
@@ -80,16 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HarvestError as error:
         if args.debug:
             traceback.print_exc()
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))  # it may quote file names and cells that others chose
         print(f"harvest {args.command}: {message}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
         print(f"harvest {args.command}: {str(error) or 'interrupted'}", file=sys.stderr)
         return getattr(error, "exit_code", 128 + signal.SIGINT)
-    except OSError as error:  # disk full, permission denied, missing folder: the system's own words name the path
+    except OSError as error:  # disk full, permission denied, missing folder: the system's message names the path
         if args.debug:
             traceback.print_exc()
-        print(f"harvest {args.command}: {error}", file=sys.stderr)
+        print(f"harvest {args.command}: {printable(error)}", file=sys.stderr)
         return 1
 
 

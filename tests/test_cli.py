@@ -52,6 +52,7 @@ def test_version(capsys):
         (["train", "--validate-olny"], "unrecognized arguments: --validate-olny (did you mean --validate_only?)"),
         (["search", "--topp", "3", "words"], "unrecognized arguments: --topp (did you mean --top?)"),
         (["search", "--modle=x", "words"], "unrecognized arguments: --modle (did you mean --model?)"),
+        (["train", "--conifg.seed=3"], "unrecognized arguments: --conifg.seed (did you mean --config.seed?)"),
         (["eval", "-model", "x"], "unrecognized arguments: -model (did you mean --model?)"),
         (["inspect", "x", "--config.a"], "--config.a has no value: write --config.a=VALUE"),
         (["inspect", "x", "--config.a=1"], "harvest inspect takes no --config.a=1"),
@@ -76,7 +77,7 @@ def test_a_commands_arguments_need_no_slow_import(command):
     script = (
         "import sys; from harvest_jax.cli import build_parser\n"
         f"build_parser({command!r})\n"
-        "print([name for name in ('jax', 'ml_collections') if name in sys.modules])"
+        "print([name for name in ('jax', 'numpy', 'av', 'pyarrow', 'ml_collections') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

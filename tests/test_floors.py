@@ -9,13 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up, in the order in which a clip passes through. What shares a line does not import each other.
 FLOORS = [
     ("harvest_jax.errors", "harvest_jax.version"),
-    (
-        "harvest_jax.arguments",
-        "harvest_jax.files",
-        "harvest_jax.machine",
-        "harvest_jax.signals",
-        "harvest_jax.terminal",
-    ),
+    ("harvest_jax.files", "harvest_jax.machine", "harvest_jax.signals", "harvest_jax.terminal"),
+    ("harvest_jax.arguments",),
     ("harvest_jax.pixels",),
     ("harvest_jax.config",),
     ("data_pipeline.media_paths", "data_pipeline.child_process"),
