@@ -13,6 +13,7 @@ import numpy as np
 
 from harvest_jax.bench.flops import step_flops
 from harvest_jax.bench.matmul import matmul_rate
+from harvest_jax.bench.memory_advice import memory_advice
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.machine import available_cores, available_memory
@@ -183,16 +184,8 @@ def _memory_errors(run: RunConfig) -> Iterator[None]:
 
 
 def _too_large(run: RunConfig, reason: str) -> str:
-    train, model = run.train, run.model
-    ways = ["a smaller --batch"]
-    pieces = next((n for n in range(train.accumulate + 1, train.batch_size + 1) if train.batch_size % n == 0), None)
-    if pieces:
-        ways.append(f"--config.train.accumulate={pieces} (a batch in pieces)")
-    if model.remat != "full":
-        ways.append(f"--config.model.remat={'dots' if model.remat == 'none' else 'full'}")
-    if train.loss_chunk == 0 and train.batch_size > 1024:
-        ways.append("--config.train.loss_chunk=1024")
+    ways = ["a smaller --batch", *(f"--config.{one}" for one in memory_advice(run, jax.device_count()))]
     return (
-        f"out of memory with {model.size}, train.batch_size={train.batch_size}, model.keep_ratio={model.keep_ratio} "
-        f"({reason}): try {' or '.join(ways)}"
+        f"out of memory with {run.model.size}, train.batch_size={run.train.batch_size}, "
+        f"model.keep_ratio={run.model.keep_ratio} ({reason}): try {' or '.join(ways)}"
     )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from harvest_jax.bench.memory_advice import memory_advice
 from harvest_jax.config.run import RunConfig
 from harvest_jax.plan.chips import GIB
 
@@ -81,9 +82,7 @@ def too_large(checked: RunConfig, found: dict[str, Any]) -> str:
     stages = [found, *([found["all_patches"]] if "all_patches" in found else [])]
     used, limit = max(stage["per_device_bytes"] for stage in stages), found["usable_bytes"]
     size = f"{used / GIB:.2f} GiB of {limit / GIB:.2f} GiB a device, {(used - limit) / GIB:.2f} GiB too much"
-    train, model = checked.train, checked.model
-    ways = ["a smaller train.batch_size (--search finds the largest)", f"train.accumulate={2 * train.accumulate}"]
-    ways += [f"model.remat={'dots' if model.remat == 'none' else 'full'}"] if model.remat != "full" else []
-    ways += ["train.loss_chunk=1024"] if not train.loss_chunk and train.batch_size > 1024 else []
+    smaller = "a smaller train.batch_size (--search finds the largest)"
+    ways = [smaller, *memory_advice(checked, found["devices"])]
     reason = size if used else "the compiler ran out of memory"
     return f"does not fit {found['topology']}: {reason}: try {' or '.join(ways)}"

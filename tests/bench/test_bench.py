@@ -1,7 +1,10 @@
 """`harvest bench step` on a small model, what it says of too little memory, and the grid of benchmarks/step.py."""
 
 import argparse
+import contextlib
+import io
 import json
+import math
 from types import SimpleNamespace
 
 import jax
@@ -10,10 +13,12 @@ import pytest
 from benchmarks import step as grid
 from harvest_jax.bench import command as bench_main
 from harvest_jax.bench import step as bench
+from harvest_jax.bench.memory_advice import memory_advice
 from harvest_jax.cli import main
 from harvest_jax.config import run as run_config
 from harvest_jax.train import program as programs
-from tests.bench.test_flops import small_config
+from harvest_jax.weights.families.table import parameter_shapes
+from tests.helpers.small_model import WIDE
 
 BATCH = 16
 KEYS = {"clips_per_s", "step_ms_p50", "step_ms_p95", "tokens", "mfu", "device", "tflop_per_clip", "matmul_tflops"}
@@ -22,60 +27,37 @@ SMALL = ["--config.model.dtype=float32", "--config.model.num_frames=4", "--confi
 
 @pytest.fixture(scope="module")
 def measured():
-    """(what was printed, the compiled step, the steps taken with the state's own count) of one run on one device."""
-    compiled, printed, taken = [], [], []
+    """(what the command printed as JSON, the same as a text) of one run on all virtual devices."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(programs, "model_config", lambda run: small_config())
-        one = programs.train_program
-        patch.setattr(bench, "train_program", lambda run: one(run, jax.devices()[:1]))
-        compile_ = bench._compile
-        patch.setattr(bench, "_compile", lambda program: compiled.append(compile_(program)) or compiled[0])
-        steps = bench._steps
-
-        def counted(compiled, state, frozen, batch, count):
-            state, metrics = steps(compiled, state, frozen, batch, count)
-            assert metrics["loss"].is_ready()
-            taken.append((count, int(state.step)))
-            return state, metrics
-
-        patch.setattr(bench, "_steps", counted)
-        patch.setattr(bench, "matmul_rate", lambda dtype, seconds: 1e9)
-        patch.setattr(bench_main, "print", lambda text: printed.append(text), raising=False)
-        assert main(["bench", "step", "--batch", str(BATCH), "--keep", "0.5", "--steps", "2", "--json", *SMALL]) == 0
-    return json.loads(printed[-1].splitlines()[-1]), compiled[0][0], taken
+        patch.setattr(programs, "model_config", lambda run: WIDE)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert (
+                main(["bench", "step", "--batch", str(BATCH), "--keep", "0.5", "--steps", "2", "--json", *SMALL]) == 0
+            )
+    found = json.loads(out.getvalue().splitlines()[-1])
+    return found, bench_main.table(found)
 
 
 def test_result_has_the_figures_and_they_agree(measured):
-    result, compiled, _ = measured
+    result, _ = measured
     assert result.keys() > KEYS
-    assert result["batch"] == BATCH
+    assert (result["batch"], result["devices"]) == (BATCH, jax.device_count())
     assert result["tokens"] == 33  # half of 4 frames of 16 patches, and the class token
     assert 0 < result["step_ms_p50"] <= result["step_ms_p95"]
-    assert result["mfu"] == pytest.approx(result["tflop_per_clip"] * 1e12 * result["clips_per_s"] / 1e9)
+    per_second = result["tflop_per_clip"] * result["clips_per_s"]
+    assert result["mfu"] == pytest.approx(per_second / result["matmul_tflops"] / result["devices"])
     assert result["clips_per_s"] == pytest.approx(BATCH / result["step_ms_unblocked"] * 1e3)
-    sizes = compiled.memory_analysis()
+    trained = sum(math.prod(shape) for path, shape in parameter_shapes(WIDE).items() if not path.startswith("text/"))
     assert result["peak_bytes_from"] == "compiled memory_analysis"
-    assert sizes.temp_size_in_bytes + sizes.argument_size_in_bytes <= result["peak_bytes"]
-    assert result["peak_bytes"] < sizes.temp_size_in_bytes + 1.1 * sizes.argument_size_in_bytes  # donated, not twice
+    assert 3 * 4 * trained < result["peak_bytes"] < 100 * trained  # parameters and two moments, once
     assert result["loss"] == pytest.approx(2.8 + 6.2, abs=1.5)  # log of 16 clips and of 512 words: nothing is learned
 
 
-def test_arithmetic_is_within_ten_percent_of_xla(measured):
-    result, compiled, _ = measured
-    counted = compiled.cost_analysis()["flops"] / BATCH
-    assert 0.9 < (result["tflop_per_clip"] + result["tflop_recomputed"]) * 1e12 / counted < 1.02
-
-
 def test_table_says_it_to_people(measured):
-    text = bench_main.table(measured[0])
-    assert "32 of 64 patches, batch 16, float32, on 1 x cpu" in text
-    assert f"{measured[0]['clips_per_s']:.2f}" in text
+    result, text = measured
+    assert f"32 of 64 patches, batch 16, float32, on {jax.device_count()} x cpu" in text
+    assert f"{result['clips_per_s']:.2f}" in text
     assert "compiled memory_analysis" in text
-
-
-def test_what_is_timed_happens(measured):
-    """One step to warm up, two each by itself, two handed over together: the state has gone that far each time."""
-    assert measured[2] == [(1, 1), (1, 2), (1, 3), (2, 5)]
 
 
 def fails_with(capsys, *words):
@@ -88,51 +70,54 @@ def fails_with(capsys, *words):
 
 @pytest.fixture
 def small_model(monkeypatch):
-    monkeypatch.setattr(programs, "model_config", lambda run: small_config())
+    monkeypatch.setattr(programs, "model_config", lambda run: WIDE)
 
 
 def test_more_memory_than_the_host_has_is_refused_before_it_is_taken(small_model, monkeypatch, capsys):
-    sizes = SimpleNamespace(
-        argument_size_in_bytes=2 * 10**9,
-        output_size_in_bytes=10**9,
-        alias_size_in_bytes=10**9,
-        temp_size_in_bytes=10**9,
-        generated_code_size_in_bytes=0,
-    )
-    compiled = SimpleNamespace(memory_analysis=lambda: sizes)
-    monkeypatch.setattr(bench, "_compile", lambda program: (compiled, {}))
-    monkeypatch.setattr(bench, "available_memory", lambda: 5e9)
+    monkeypatch.setattr(bench, "available_memory", lambda: 1e6)
     monkeypatch.setattr(bench, "start", lambda program: pytest.fail("memory was taken"))
     code, said = fails_with(capsys, "--batch", "24", "--config.model.remat=none")
     assert code == 2
-    assert f"needs {3 * jax.device_count()}.0 GB, 5.0 are free" in said
+    assert "0.0 are free" in said
     assert "train.batch_size=24" in said
-    assert "--config.train.accumulate=2 " in said
+    assert "--config.train.accumulate=3 " in said
     assert "--config.model.remat=dots" in said
 
 
 def test_out_of_memory_on_a_device_is_one_line(small_model, monkeypatch, capsys):
-    def full(program):
+    def full(program, all_patches=False):
         raise jax.errors.JaxRuntimeError(
             "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3 bytes.\nmany\nlines"
         )
 
-    monkeypatch.setattr(bench, "_compile", full)
+    monkeypatch.setattr(programs.TrainProgram, "jitted", full)
     words = ("--config.model.remat=full", "--config.train.accumulate=3", "--batch", "2040")
     code, said = fails_with(capsys, *words)
     assert code == 2
     assert "allocate 3 bytes" in said
     assert "many" not in said
-    assert "accumulate=4 " in said
     assert "remat" not in said.split("try ")[1]
-    assert "loss_chunk=1024" in said
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(2040, 8), (1024, 8), (4096, 64), (1031, 1), (8, 8)])
+def test_what_is_advised_against_too_little_memory_can_be_used(batch, devices):
+    run = run_config.load("base", [f"train.batch_size={batch}"])
+    advised = memory_advice(run, devices)
+    assert "model.remat=dots" in advised
+    for one in advised:
+        changed = run_config.load("base", [f"train.batch_size={batch}", one])
+        assert changed.train.batch_size // changed.train.accumulate % devices == 0
+        assert changed.train.accumulate > 1 or not one.startswith("train.accumulate")
+    assert any(one.startswith("train.accumulate") for one in advised) == (batch // devices > 1)
+    full = run_config.load("base", [f"train.batch_size={batch}", "model.remat=full"])
+    assert not any(one.startswith("model.remat") for one in memory_advice(full, devices))
 
 
 def test_other_errors_of_the_device_are_not_called_memory(small_model, monkeypatch):
-    def broken(program):
+    def broken(program, all_patches=False):
         raise jax.errors.JaxRuntimeError("INTERNAL: no such kernel")
 
-    monkeypatch.setattr(bench, "_compile", broken)
+    monkeypatch.setattr(programs.TrainProgram, "jitted", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="no such kernel"):
         main(["bench", "step", *SMALL, "--batch", "16"])
 

@@ -1,7 +1,5 @@
 """FLOPs by arithmetic, by counting the traced program, and by XLA's own analysis of the compiled one."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,9 +8,10 @@ from harvest_jax.bench.flops import step_flops
 from harvest_jax.bench.matmul import matmul_rate
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
-from harvest_jax.model.config import DecoderConfig, TextConfig, VideoConfig, harvest_config
+from harvest_jax.model.config import harvest_config
 from harvest_jax.train import program as programs
 from tests.helpers.matrix_flops import matrix_flops
+from tests.helpers.small_model import WIDE
 
 FIXED = (("mask_embedding", 0.0), ("text/.*", 0.0), (".*", 1.0))
 ALL = ((".*", 1.0),)
@@ -75,29 +74,19 @@ def test_the_papers_setting_costs_what_the_design_says():
     assert flops["video"] == pytest.approx(3 * forward - 2 * 157 * 768 * 768 + 6 * 768 * 512)
 
 
-def small_config():
-    """Wide enough that products of matrices are what costs, one layer of each kind so that it compiles in seconds."""
-    return dataclasses.replace(
-        harvest_config("demo"),
-        video=VideoConfig(32, 8, 4, width=192, layers=1, heads=2, embed_dim=64),
-        text=TextConfig(512, 32, width=128, layers=1, heads=2, embed_dim=64),
-        decoder=DecoderConfig(1, 128, 2, 192, 512),
-    )
-
-
 @pytest.mark.parametrize(
     "changes",
     [
+        {},
         # the unrolled tower's first layer has no gradient of its input; the frozen text tower none at all
         {"train__lr_multipliers": only("video/.*/mlp/.*"), "train__mlm_weight": 0.0, "model__keep_ratio": 1.0},
         pytest.param({"train__lr_multipliers": FIXED, "text__contrastive": "clean"}, marks=pytest.mark.slow),
         pytest.param({"train__lr_multipliers": ALL, "model__keep_ratio": 0.5}, marks=pytest.mark.slow),
     ],
-    ids=["video MLP only, no words, all patches", "fixed mask, clean text", "all train"],
+    ids=["frozen text", "video MLP only, no words, all patches", "fixed mask, clean text", "all train"],
 )
 def test_within_ten_percent_of_xla(changes, monkeypatch):
-    """The step of the main setting is held against XLA in test_bench.py, which compiles it anyway."""
-    monkeypatch.setattr(programs, "model_config", lambda run: small_config())
+    monkeypatch.setattr(programs, "model_config", lambda run: WIDE)
     run = make_run(**{"model__dtype": "float32", "text__length": 16, **changes})
     program = programs.train_program(run, jax.devices()[:1])
     compiled = program.jitted().lower(program.state, program.frozen, program.batch()).compile()

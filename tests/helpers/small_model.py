@@ -1,4 +1,4 @@
-"""A model small enough to compile in a second, of three frames, with all of its parts."""
+"""Models small enough to compile in seconds, with all parts of a model."""
 
 import dataclasses
 
@@ -16,4 +16,10 @@ TINY = dataclasses.replace(  # one layer of each kind: a step compiles in half t
     video=dataclasses.replace(SMALL.video, layers=1),
     text=dataclasses.replace(SMALL.text, layers=1),
     decoder=dataclasses.replace(SMALL.decoder, layers=1),
+)
+WIDE = HarvestConfig(  # products of matrices take most of the time; one layer of each kind compiles in seconds
+    name="wide",
+    video=VideoConfig(image_size=32, patch_size=8, num_frames=4, width=192, layers=1, heads=2, embed_dim=64),
+    text=TextConfig(vocab_size=512, context_length=32, width=128, layers=1, heads=2, embed_dim=64),
+    decoder=DecoderConfig(layers=1, width=128, heads=2, memory_width=192, vocab_size=512),
 )
