@@ -5,13 +5,11 @@ import contextlib
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.terminal import printable
-
-if TYPE_CHECKING:  # it imports JAX, and the command's help must not
-    from harvest_jax.checkpoint.workdir import Workdir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,14 +60,12 @@ def _shards(path: Path, contact_sheet: Path, page: Path | None) -> tuple[dict[st
 
 def _describe(path: Path) -> dict[str, Any]:
     """What a model folder, training folder or checkpoint is."""
-    from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
-
     if is_model(path):
         return describe_model(path)
     workdir = Workdir(path)
     if workdir.exists:
         return describe_workdir(workdir)
-    step = workdir_of_step(path)
+    step = workdir_of_step(path.absolute())
     if step is not None:
         return describe_step(*step)
     try:
@@ -168,7 +164,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
     }
 
 
-def describe_workdir(workdir: "Workdir") -> dict[str, Any]:
+def describe_workdir(workdir: Workdir) -> dict[str, Any]:
     """Checkpoints, the last measurements and the config of a training folder.
 
     Returns:
@@ -192,7 +188,7 @@ def describe_workdir(workdir: "Workdir") -> dict[str, Any]:
     return found
 
 
-def describe_step(workdir: "Workdir", step: int) -> dict[str, Any]:
+def describe_step(workdir: Workdir, step: int) -> dict[str, Any]:
     """One checkpoint of a training folder, from its manifest; the files that it lists are not read.
 
     Raises:

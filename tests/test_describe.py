@@ -36,7 +36,7 @@ def test_shards_and_the_files_that_are_written(tmp_path, world_shards, capsys):
     assert "train: 24 clips" in text
     assert f"written: {sheet}\nwritten: {page}\n" in text
     assert sheet.read_bytes().startswith(b"\x89PNG")
-    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert page.read_text().startswith("<!doctype html>")
     assert cli.main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == {"contact_sheet": str(sheet), "html": str(page)}
 
