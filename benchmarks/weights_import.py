@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from harvest_jax.model.config import harvest_config
-from harvest_jax.weights.families.clip import OPENAI
-from harvest_jax.weights.families.table import parameter_shapes
+from harvest_jax.model.harvest import parameter_shapes
+from harvest_jax.weights.families.openai import OPENAI
 from harvest_jax.weights.files.safetensors_writer import write_safetensors
-from harvest_jax.weights.files.tensors import Entry, Tensors
-from harvest_jax.weights.translate import as_theirs
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
+from harvest_jax.weights.translate import to_family
 
 FORMS = {"archive": ".pt", "state_dict": ".pt", "safetensors": ".safetensors"}
 
@@ -58,7 +58,7 @@ def main() -> None:
         harvest = [sys.executable, "-m", "harvest_jax", "weights"]
         command = [*harvest, "import", str(source), "--activation", harvest_config(args.size).video.activation, "--out"]
         runs = sorted(measure([*command, str(Path(scratch) / f"out{number}")]) for number in range(args.runs))
-        _, _, imports = measure([sys.executable, "-c", "import harvest_jax.weights.convert"])
+        _, _, imports = measure([sys.executable, "-c", "import harvest_jax.weights.import_checkpoint"])
         size, peak = source.stat().st_size, max(rss for _, _, rss in runs)
         figures = {
             "size": args.size,
@@ -96,8 +96,8 @@ def measure(command: list[str]) -> tuple[float, float, int]:
 def named_arrays(size: str, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
     """OpenAI's names with random numbers of the usual scale, one at a time; norms and tables stay float32 as there."""
     config = harvest_config(size, num_frames=1, decoder_layers=0)
-    shapes = {name: Entry(shape, np.dtype(np.float32)) for name, shape in parameter_shapes(config).items()}
-    theirs = as_theirs(Tensors("", "", shapes, lambda name: np.zeros(0)), OPENAI, config)
+    shapes = {name: TensorSpec(shape, np.dtype(np.float32)) for name, shape in parameter_shapes(config).items()}
+    theirs = to_family(Tensors("", "", shapes, lambda name: np.zeros(0)), OPENAI, config)
     rng = np.random.default_rng(0)
     for name, entry in theirs.entries.items():
         array = rng.standard_normal(entry.shape, np.float32) * np.float32(0.02)
@@ -108,7 +108,7 @@ def named_arrays(size: str, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]
 def write_checkpoint(path: Path, size: str, form: str, dtype: np.dtype) -> None:
     if form == "safetensors":
         arrays = dict(named_arrays(size, dtype))
-        entries = {name: Entry(array.shape, array.dtype) for name, array in arrays.items()}
+        entries = {name: TensorSpec(array.shape, array.dtype) for name, array in arrays.items()}
         write_safetensors(path, entries, arrays.__getitem__, {"format": "pt"})
         return
     import torch

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -99,9 +100,11 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
       DataError: it cannot be read, or is none.
     """
-    from harvest_jax.weights.families.known import family_of
+    from harvest_jax.model.config import Preprocessing
+    from harvest_jax.weights.families.family import Overrides
+    from harvest_jax.weights.families.recognise import family_of
     from harvest_jax.weights.files.open_checkpoint import open_checkpoint
-    from harvest_jax.weights.translate import as_ours
+    from harvest_jax.weights.translate import to_native
 
     tensors = open_checkpoint(path)
     sizes = [(math.prod(entry.shape), entry.dtype) for entry in tensors.entries.values()]
@@ -119,17 +122,22 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     except DataError:
         return found | {"names": [name[:120] for name in sorted(tensors.entries)[:10]]}
     found["family"] = family.name
-    unknown: dict[str, Any] = {}
     problem = None
     try:
-        try:
-            config = family.architecture(tensors, None)
-        except ConfigError as error:  # all but the activation can be known
-            problem, unknown = str(error), {"activation": None}
-            config = family.architecture(tensors, "gelu")
-        model = config.to_dict()
+        clip = Preprocessing()
+        prepared = Overrides(resize=clip.resize, mean=clip.mean, std=clip.std)
+        # what the user must say in an import: how pictures are prepared, or the activation as well
+        for overrides in (Overrides(), prepared, dataclasses.replace(prepared, activation="gelu")):
+            try:
+                config = family.architecture(tensors, overrides)
+            except ConfigError as error:
+                problem = problem or str(error)
+            else:
+                break
+        unknown = {"activation": None} if overrides.activation else {}
+        model = config.to_dict() | ({"preprocessing": None} if overrides.mean else {})
         found["model"] = model | {tower: model[tower] | unknown for tower in ("video", "text")}
-        as_ours(tensors, family, config)
+        to_native(tensors, family, config)
     except (ConfigError, DataError) as error:
         problem = str(error)
     return found | {"problem": problem}

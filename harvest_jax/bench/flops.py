@@ -22,8 +22,8 @@ from harvest_jax.input.patches import num_kept
 from harvest_jax.input.text_masking import num_slots
 from harvest_jax.model.blocks import UNROLLED
 from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.train.freeze import multiplier
-from harvest_jax.weights.families.table import parameter_shapes
 
 Trains = Callable[[str], bool]  # whether anything under a path ("video/transformer/blocks/attn") trains
 

@@ -5,14 +5,17 @@ nested dicts, so that "trained" and "frozen" are two dicts and everything else f
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.model.mlm_decoder import MlmDecoder
 from harvest_jax.model.text_tower import TextTower
@@ -100,7 +103,21 @@ def normalise(patches: UInt8[Array, "b k p"], preprocessing: Preprocessing) -> F
     return (patches.astype(jnp.float32) / 255.0 - mean) / std
 
 
-def unit(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+def l2_normalise(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """L2-normalised along the last axis, in float32."""
     x = x.astype(jnp.float32)
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@functools.lru_cache(maxsize=32)
+def parameter_shapes(config: HarvestConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter of a model, by its path ("video/proj/kernel"); nothing is computed.
+
+    Raises:
+      DataError: the config is impossible.
+    """
+    try:
+        shapes = jax.eval_shape(Harvest(config).init, jax.random.key(0))
+    except (ValueError, TypeError, ArithmeticError) as error:  # a negative size, heads that do not divide the width
+        raise DataError(f"{config.name}: no model has this config: {str(error).splitlines()[0]}") from error
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items()}

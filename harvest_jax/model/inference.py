@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from harvest_jax.input.patches import patchify
-from harvest_jax.model.harvest import Harvest, Params, unit
+from harvest_jax.model.harvest import Harvest, Params, l2_normalise
 
 PRECISION = "highest"
 
@@ -34,11 +34,11 @@ def video_embedding(harvest: Harvest, params: Params, clips: UInt8[Array, "b t s
     video = harvest.config.video
     with jax.default_matmul_precision(PRECISION):
         if video.num_frames > 1:
-            return unit(harvest.encode_video(params, *all_patches(clips, video.patch_size))["embedding"])
+            return l2_normalise(harvest.encode_video(params, *all_patches(clips, video.patch_size))["embedding"])
         count, frames = clips.shape[:2]
         single = clips.reshape(count * frames, 1, *clips.shape[2:])
-        embedded = unit(harvest.encode_video(params, *all_patches(single, video.patch_size))["embedding"])
-        return unit(embedded.reshape(count, frames, -1).mean(axis=1))
+        embedded = l2_normalise(harvest.encode_video(params, *all_patches(single, video.patch_size))["embedding"])
+        return l2_normalise(embedded.reshape(count, frames, -1).mean(axis=1))
 
 
 def text_embedding(harvest: Harvest, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b d"]:
@@ -53,7 +53,7 @@ def text_embedding(harvest: Harvest, params: Params, ids: Int[Array, "b l"]) -> 
       float32, L2-normalised.
     """
     with jax.default_matmul_precision(PRECISION):
-        return unit(harvest.encode_text(params, ids)["embedding"])
+        return l2_normalise(harvest.encode_text(params, ids)["embedding"])
 
 
 def answer_logits(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from harvest_jax.model.harvest import unit
+from harvest_jax.model.harvest import l2_normalise
 
 # SigLIP's start (arXiv 2303.15343, section 3.2): at first nearly all pairs are predicted not to match. The softmax loss
 # starts from CLIP's scale.
@@ -39,7 +39,7 @@ def softmax_loss(
       the loss in nats, and {"batch_R@1_v2t", "batch_R@1_t2v"} in 0..1: the share of rows whose own pair is the most
       similar one.
     """
-    return _softmax(unit(video), unit(text), jnp.exp(logit_scale), chunk or len(text))
+    return _softmax(l2_normalise(video), l2_normalise(text), jnp.exp(logit_scale), chunk or len(text))
 
 
 def sigmoid_loss(
@@ -53,7 +53,7 @@ def sigmoid_loss(
 
     Args and returns as `softmax_loss`; `logit_bias` is added to every scaled similarity.
     """
-    video, text, scale, chunk = unit(video), unit(text), jnp.exp(logit_scale), chunk or len(text)
+    video, text, scale, chunk = l2_normalise(video), l2_normalise(text), jnp.exp(logit_scale), chunk or len(text)
 
     @jax.checkpoint  # the backward pass computes the logits of a chunk again; only the sum is kept
     def add_chunk(total: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:

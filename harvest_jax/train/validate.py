@@ -7,10 +7,10 @@ from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.train.freeze import multiplier
 from harvest_jax.train.initialise import check_text_length, model_config
 from harvest_jax.train.program import train_program
-from harvest_jax.weights.families.table import parameter_shapes
 from harvest_jax.weights.workdir_model import recorded_config
 
 TOWERS = ("video", "text")

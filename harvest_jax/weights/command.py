@@ -6,7 +6,14 @@ from typing import Any
 
 from harvest_jax.model.config import ACTIVATIONS, RESIZES
 
-FORMATS = ("hf", "open_clip", "viclip", "scenic", "safetensors", "stablehlo")  # convert.FORMATS, without its imports
+FORMATS = (
+    "hf",
+    "open_clip",
+    "viclip",
+    "scenic",
+    "safetensors",
+    "stablehlo",
+)  # of export_model.py, whose imports are slow
 DTYPES = ("keep", "float32", "float16", "bfloat16")
 
 _IMPORT = """What SRC may be (recognised by what is in it; docs/weights.md has the table):
@@ -50,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     take = _command(commands, "export", "write a model folder in another program's form", _EXPORT)
     take.add_argument("folder", type=Path, metavar="D", help="model folder (of train, weights import or demo)")
-    take.add_argument("--format", required=True, choices=FORMATS, dest="form", help="see below")
+    take.add_argument("--format", required=True, choices=FORMATS, help="see below")
     take.add_argument("--out", type=Path, required=True, metavar="E", help="folder or file to write")
 
     mix = _command(
@@ -89,18 +96,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> list[str]:
-    from harvest_jax.weights.convert import Changes, import_checkpoint
+    from harvest_jax.weights.families.family import Overrides
+    from harvest_jax.weights.import_checkpoint import import_checkpoint
 
-    changes = Changes(
+    mean, std = (tuple(values) if values else None for values in (args.mean, args.std))
+    done = import_checkpoint(
+        args.source,
+        args.out,
+        Overrides(args.activation, args.resize, mean, std),
         num_frames=args.num_frames,
         image_size=args.image_size,
         dtype=args.dtype,
-        activation=args.activation,
-        resize=args.resize,
-        mean=tuple(args.mean) if args.mean else None,
-        std=tuple(args.std) if args.std else None,
     )
-    done = import_checkpoint(args.source, args.out, changes)
     return [
         f"{args.source}: {done['family']} ({done['kind']})",
         f"{args.out}: {done['model']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}",
@@ -109,10 +116,10 @@ def _import(args: argparse.Namespace) -> list[str]:
 
 
 def _export(args: argparse.Namespace) -> list[str]:
-    from harvest_jax.weights.convert import export_model
+    from harvest_jax.weights.export_model import export_model
 
-    done = export_model(args.folder, args.form, args.out)
-    lines = [f"{args.out}: {done['form']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}"]
+    done = export_model(args.folder, args.format, args.out)
+    lines = [f"{args.out}: {done['format']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}"]
     if done["left_out"]:
         lines.append(f"left out, having no place in this format: {', '.join(done['left_out'])}")
     return lines + [f"note: {note}" for note in done["notes"]]

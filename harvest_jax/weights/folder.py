@@ -15,15 +15,18 @@ from flax import traverse_util
 from harvest_jax.errors import DataError
 from harvest_jax.files import scratch_folder, sync
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.model.harvest import Params
+from harvest_jax.model.harvest import Params, parameter_shapes
+from harvest_jax.terminal import printable
 from harvest_jax.version import __version__
-from harvest_jax.weights.families.table import Shape, parameter_shapes
-from harvest_jax.weights.files.limits import shown
-from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
+from harvest_jax.weights.families.conversions import Shape
+from harvest_jax.weights.families.family import Overrides
+from harvest_jax.weights.families.native import NATIVE
+from harvest_jax.weights.files.open_checkpoint import CONFIG, open_checkpoint, read_json
 from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
-from harvest_jax.weights.files.tensors import Entry, Tensors
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.output import described_errors, new_folder, remove_leftovers
+from harvest_jax.weights.translate import to_native
 
 WEIGHTS = "model.safetensors"
 
@@ -42,14 +45,14 @@ def save_model(folder: Path, config: HarvestConfig, params: Params, origin: dict
       DataError: a parameter is not finite in that type, or the disk does not take it.
     """
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
-    entries = {path: Entry(leaf.shape, np.dtype(dtype or leaf.dtype)) for path, leaf in flat.items()}
+    entries = {path: TensorSpec(leaf.shape, np.dtype(dtype or leaf.dtype)) for path, leaf in flat.items()}
     save_tensors(folder, config, entries, flat.__getitem__, origin)
 
 
 def save_tensors(
     folder: Path,
     config: HarvestConfig,
-    entries: dict[str, Entry],
+    entries: dict[str, TensorSpec],
     read: Callable[[str], np.ndarray],
     origin: dict[str, Any],
 ) -> None:
@@ -129,10 +132,26 @@ def load_model(folder: Path) -> tuple[HarvestConfig, Params]:
     return config, traverse_util.unflatten_dict(flat, sep="/")
 
 
-def check_parameters(found: dict[str, Entry], wanted: dict[str, Shape], where: str) -> None:
+def open_model(folder: Path) -> tuple[HarvestConfig, Tensors]:
+    """A model folder's config and its parameters, read one at a time.
+
+    Args:
+      folder: a model folder, or a file that `harvest weights export` wrote with this package's names.
+
+    Raises:
+      DataError: it is not one, or its parameters are not those of its config.
+    """
+    tensors = open_checkpoint(folder)
+    if not NATIVE.recognise(tensors):
+        raise DataError(f"{folder} is not a model folder of this package: make one of it with harvest weights import")
+    config = NATIVE.architecture(tensors, Overrides())
+    return config, to_native(tensors, NATIVE, config)
+
+
+def check_parameters(found: dict[str, TensorSpec], wanted: dict[str, Shape], where: str) -> None:
     """Equal names and equal shapes, or one DataError that lists the differences."""
     faults = [f"missing {name}" for name in wanted if name not in found]
-    faults += [f"superfluous {shown(name)}" for name in found if name not in wanted]
+    faults += [f"superfluous {printable(name, 120)}" for name in found if name not in wanted]
     for name, entry in found.items():
         if name in wanted and entry.shape != wanted[name]:
             faults.append(f"{name} has the shape {entry.shape}, not {wanted[name]}")

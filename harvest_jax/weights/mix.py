@@ -12,9 +12,8 @@ import numpy as np
 
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.weights.convert import open_model
-from harvest_jax.weights.files.tensors import Entry
-from harvest_jax.weights.folder import save_tensors
+from harvest_jax.weights.files.tensors import TensorSpec
+from harvest_jax.weights.folder import open_model, save_tensors
 from harvest_jax.weights.output import check_free
 from harvest_jax.weights.translate import common_dtype
 
@@ -39,7 +38,7 @@ def mix_models(first: Path, second: Path, alpha: float, out: Path) -> dict[str, 
       DataError: a folder cannot be used, or the towers differ.
     """
     if not 0 <= alpha <= 1:
-        raise ConfigError(f"alpha={alpha} is outside 0..1: 0 is the first model, 1 the second")
+        raise ConfigError(f"alpha={alpha}: must be from 0 (the first model) to 1 (the second)")
     check_free(out)
     (first_config, a), (second_config, b) = open_model(first), open_model(second)
     differences = differing_fields(first_config, second_config)
@@ -50,7 +49,7 @@ def mix_models(first: Path, second: Path, alpha: float, out: Path) -> dict[str, 
         shared -= {name for name in shared if name.startswith(("decoder/", "mask_embedding"))}
     entries = dict(b.entries)
     for name in shared:
-        entries[name] = Entry(b.entries[name].shape, common_dtype((a.entries[name].dtype, b.entries[name].dtype)))
+        entries[name] = TensorSpec(b.entries[name].shape, common_dtype((a.entries[name].dtype, b.entries[name].dtype)))
 
     def read(name: str) -> np.ndarray:
         if name not in shared:

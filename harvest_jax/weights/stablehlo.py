@@ -29,11 +29,9 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.model.inference import text_embedding, video_embedding
 from harvest_jax.version import __version__
-from harvest_jax.weights.families.table import parameter_shapes
-from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
-from harvest_jax.weights.files.tensors import Entry, Tensors
-from harvest_jax.weights.folder import WEIGHTS, check_parameters, load_config
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
+from harvest_jax.weights.folder import open_parameters
 from harvest_jax.weights.output import new_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -56,9 +54,7 @@ def export_stablehlo(folder: Path, out: Path) -> None:
     Raises:
       DataError: the model folder cannot be used; `out` is there already or cannot be written.
     """
-    config = load_config(folder)
-    tensors = open_safetensors(folder / WEIGHTS)
-    check_parameters(tensors.entries, parameter_shapes(config), tensors.where)
+    config, tensors = open_parameters(folder)
     if not all_finite(tensors.read("logit_scale")):
         raise DataError(f"{tensors.where}: logit_scale is not finite")
     with new_folder(out) as aside:
@@ -110,13 +106,13 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, An
     }
 
 
-def stored(entry: Entry) -> Entry:
+def stored(entry: TensorSpec) -> TensorSpec:
     """float16 stays so; all else becomes float32, bfloat16 too, which not every reader of safetensors knows."""
     return entry if entry.dtype == np.float16 else dataclasses.replace(entry, dtype=np.dtype(np.float32))
 
 
 def _program(
-    function: Callable[..., jax.Array], entries: dict[str, Entry], argument: jax.ShapeDtypeStruct
+    function: Callable[..., jax.Array], entries: dict[str, TensorSpec], argument: jax.ShapeDtypeStruct
 ) -> export.Exported:
     """`function(params, argument)` as a program of (flat dict of weights, argument)."""
 

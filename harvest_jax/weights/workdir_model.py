@@ -20,10 +20,9 @@ from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
 from harvest_jax.errors import CheckpointError, DataError
 from harvest_jax.model.config import HarvestConfig, harvest_config
-from harvest_jax.model.harvest import Params
-from harvest_jax.weights.families.table import parameter_shapes
+from harvest_jax.model.harvest import Params, parameter_shapes
 from harvest_jax.weights.files.open_checkpoint import read_json
-from harvest_jax.weights.files.tensors import Entry, Tensors
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.folder import check_parameters, load_config, load_model
 
 log = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ def load_checkpoint(workdir: Workdir, step: int | None) -> LoadedModel:
         flat |= _frozen(workdir, manifest["frozen_digest"])
     flat = {path: leaf.astype(np.float32, copy=False) for path, leaf in flat.items() if path not in NOT_IN_A_MODEL}
     config = recorded_config(workdir) or _config_of_run(workdir)
-    entries = {path: Entry(leaf.shape, leaf.dtype) for path, leaf in flat.items()}
+    entries = {path: TensorSpec(leaf.shape, leaf.dtype) for path, leaf in flat.items()}
     check_parameters(entries, parameter_shapes(config), str(folder))
     origin = {"workdir": workdir.root.name, "workdir_step": step, "digest": digests.manifest_digest(manifest)}
     if workdir.config.is_file():
@@ -109,7 +108,7 @@ def load_checkpoint(workdir: Workdir, step: int | None) -> LoadedModel:
 def as_tensors(model: LoadedModel) -> Tensors:
     """The model as an importer wants it."""
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(model.params, sep="/").items()}
-    entries = {path: Entry(leaf.shape, leaf.dtype) for path, leaf in flat.items()}
+    entries = {path: TensorSpec(leaf.shape, leaf.dtype) for path, leaf in flat.items()}
     kind = f"checkpoint of step {model.origin['workdir_step']} of a training"
     details = {"config": {"model": model.config.to_dict()}, "origin": model.origin}
     return Tensors(kind, model.name, entries, flat.__getitem__, details)

@@ -16,8 +16,8 @@ from harvest_jax.bench import step as bench
 from harvest_jax.bench.memory_advice import memory_advice
 from harvest_jax.cli import main
 from harvest_jax.config import run as run_config
+from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.train import program as programs
-from harvest_jax.weights.families.table import parameter_shapes
 from tests.helpers.small_model import WIDE
 
 BATCH = 16

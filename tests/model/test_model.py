@@ -10,7 +10,7 @@ import pytest
 from harvest_jax.input.patches import patchify
 from harvest_jax.model.blocks import UNROLLED, attend
 from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, HarvestConfig, Preprocessing, harvest_config
-from harvest_jax.model.harvest import Harvest, normalise, unit
+from harvest_jax.model.harvest import Harvest, l2_normalise, normalise
 from harvest_jax.model.video_tower import temporal_ramp
 from tests.helpers.small_model import FRAMES, SMALL
 
@@ -195,7 +195,7 @@ def test_bfloat16_computes_close_to_float32_with_float32_parameters(model, param
     full = model.encode_video(params, patches, positions)
     assert half["embedding"].dtype == jnp.float32
     assert half["tokens"].dtype == jnp.bfloat16
-    cosine = np.sum(np.asarray(unit(half["embedding"])) * np.asarray(unit(full["embedding"])), axis=-1)
+    cosine = np.sum(np.asarray(l2_normalise(half["embedding"])) * np.asarray(l2_normalise(full["embedding"])), axis=-1)
     assert cosine.min() > 0.999
 
 

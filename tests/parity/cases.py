@@ -14,9 +14,10 @@ import torch
 import transformers
 
 from harvest_jax.input.tokenizer import Tokenizer
-from harvest_jax.model.config import HarvestConfig, harvest_config
-from harvest_jax.weights.convert import Changes, import_checkpoint
+from harvest_jax.model.config import HarvestConfig, Preprocessing, harvest_config
+from harvest_jax.weights.families.family import Overrides
 from harvest_jax.weights.folder import load_model
+from harvest_jax.weights.import_checkpoint import import_checkpoint
 from tests.parity import torch_clip, towers
 from tests.parity.sizes import GRADIENT_SIZES, OPEN_CLIP_SIZES, OPENAI_SIZES, SIZES, SMALL
 from tests.parity.torch_clip import Outputs
@@ -102,12 +103,15 @@ def make_reference(size: str, folder: Path) -> Reference:
 
 def import_files(made: Reference, folder: Path) -> dict[str, Path]:
     """Every file as a model folder, by the function behind `harvest weights import`."""
+    clip = Preprocessing()
+    overrides = {
+        "open_clip": Overrides(activation=made.config.video.activation),  # a bare file does not say it
+        "transformers": Overrides(resize=clip.resize, mean=clip.mean, std=clip.std),  # saved without its processor
+    }
     folders = {}
     for kind, path in made.files.items():
-        # a bare OpenCLIP file says nothing of its activation
-        changes = Changes(activation=made.config.video.activation) if kind == "open_clip" else Changes()
         folders[kind] = folder / kind
-        import_checkpoint(path, folders[kind], changes)
+        import_checkpoint(path, folders[kind], overrides.get(kind, Overrides()))
     return folders
 
 

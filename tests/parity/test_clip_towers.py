@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra `parity` is not installed: make parity")
 pytest.importorskip("transformers", reason="the extra `parity` is not installed: make parity")
 
-from harvest_jax.weights.convert import export_model  # noqa: E402
+from harvest_jax.weights.export_model import export_model  # noqa: E402
 from harvest_jax.weights.folder import load_config  # noqa: E402
 from tests.parity import compare, torch_clip  # noqa: E402
 from tests.parity.files import equal_tensors  # noqa: E402

@@ -7,10 +7,12 @@ torch = pytest.importorskip("torch", reason="the extra `parity` is not installed
 pytest.importorskip("transformers", reason="the extra `parity` is not installed: make parity")
 
 from harvest_jax.errors import ConfigError  # noqa: E402
-from harvest_jax.weights.convert import Changes, export_model, import_checkpoint  # noqa: E402
-from harvest_jax.weights.families.known import family_of  # noqa: E402
+from harvest_jax.weights.export_model import export_model  # noqa: E402
+from harvest_jax.weights.families.family import Overrides  # noqa: E402
+from harvest_jax.weights.families.recognise import family_of  # noqa: E402
 from harvest_jax.weights.files.open_checkpoint import open_checkpoint  # noqa: E402
 from harvest_jax.weights.folder import load_config  # noqa: E402
+from harvest_jax.weights.import_checkpoint import import_checkpoint  # noqa: E402
 from tests.parity import compare, torch_clip  # noqa: E402
 from tests.parity.files import open_folder, read  # noqa: E402
 from tests.parity.sizes import OPEN_CLIP_SIZES  # noqa: E402
@@ -40,14 +42,14 @@ def test_bare_file_gives_the_numbers_of_the_other_files(size, reference, importe
 
 def test_bare_file_needs_its_activation_said(size, reference, tmp_path):
     with pytest.raises(ConfigError, match="activation"):
-        import_checkpoint(reference.files["open_clip"], tmp_path / "out", Changes())
+        import_checkpoint(reference.files["open_clip"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_export_comes_back_from_its_folder_and_loads_strictly(size, reference, imported, out):
     export_model(imported["open_clip"], "open_clip", out)
     theirs = open_checkpoint(out)
-    found = family_of(theirs).architecture(theirs, None)  # its open_clip_config.json says the activation
+    found = family_of(theirs).architecture(theirs, Overrides())  # its open_clip_config.json says the activation
     assert found == reference.config
     state = {name: torch.from_numpy(read(place)) for name, place in open_folder(out).items()}
     written = torch.load(reference.files["open_clip"], mmap=True, weights_only=True)

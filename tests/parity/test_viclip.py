@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 import harvest_jax
 from harvest_jax.model.config import HarvestConfig, TextConfig, VideoConfig
 from harvest_jax.model.harvest import Harvest
-from harvest_jax.weights.convert import export_model, import_checkpoint
+from harvest_jax.weights.export_model import export_model
 from harvest_jax.weights.families.viclip import PREPROCESSING
 from harvest_jax.weights.folder import load_model, save_model
+from harvest_jax.weights.import_checkpoint import import_checkpoint
 from tests.parity.torch_video import VideoClip
 
 pytestmark = pytest.mark.parity

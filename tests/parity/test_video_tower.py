@@ -19,8 +19,8 @@ from harvest_jax.model.harvest import Harvest
 from harvest_jax.model.video_tower import VideoTower
 from harvest_jax.train.losses import softmax_loss
 from harvest_jax.weights.families.viclip import VICLIP
-from harvest_jax.weights.files.tensors import Entry, Tensors
-from harvest_jax.weights.translate import as_ours
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
+from harvest_jax.weights.translate import to_native
 from tests.parity import compare
 from tests.parity.torch_video import VideoClip
 
@@ -38,8 +38,8 @@ def config_of(frames):
 def params_of(model, config):
     """Our parameters of a PyTorch model, by ViCLIP's table."""
     arrays = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    entries = {name: Entry(array.shape, array.dtype) for name, array in arrays.items()}
-    ours = as_ours(Tensors("in memory", "the reference", entries, arrays.__getitem__), VICLIP, config)
+    entries = {name: TensorSpec(array.shape, array.dtype) for name, array in arrays.items()}
+    ours = to_native(Tensors("in memory", "the reference", entries, arrays.__getitem__), VICLIP, config)
     return traverse_util.unflatten_dict({name: ours.read(name) for name in ours.entries}, sep="/")
 
 

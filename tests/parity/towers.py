@@ -10,7 +10,7 @@ import numpy as np
 from harvest_jax.input.patches import patchify
 from harvest_jax.model.blocks import Block
 from harvest_jax.model.config import HarvestConfig, TextConfig, VideoConfig
-from harvest_jax.model.harvest import Harvest, Params, normalise, unit
+from harvest_jax.model.harvest import Harvest, Params, l2_normalise, normalise
 from harvest_jax.model.video_tower import VideoTower
 from harvest_jax.train.losses import softmax_loss
 
@@ -41,7 +41,9 @@ def embeddings(config: HarvestConfig, params: Params, batch: Batch, dtype: Any) 
 
 def logits(params: Params, image: np.ndarray, text: np.ndarray) -> np.ndarray:
     """CLIP's: cosines times the scale; [B, C]."""
-    cosines = jnp.matmul(unit(jnp.asarray(image)), unit(jnp.asarray(text)).T, precision=jax.lax.Precision.HIGHEST)
+    cosines = jnp.matmul(
+        l2_normalise(jnp.asarray(image)), l2_normalise(jnp.asarray(text)).T, precision=jax.lax.Precision.HIGHEST
+    )
     return np.asarray(jnp.exp(params["logit_scale"]) * cosines)
 
 

@@ -13,12 +13,14 @@ from harvest_jax.errors import DataError
 from harvest_jax.input.patches import patchify
 from harvest_jax.model.config import HarvestConfig, TextConfig, VideoConfig
 from harvest_jax.model.harvest import Harvest, normalise
-from harvest_jax.weights.convert import export_model, import_checkpoint
-from harvest_jax.weights.families.known import family_of
+from harvest_jax.weights.export_model import export_model
+from harvest_jax.weights.families.family import Overrides
+from harvest_jax.weights.families.recognise import family_of
 from harvest_jax.weights.families.scenic import SCENIC, SCENIC_UNDERSCORE
-from harvest_jax.weights.files.tensors import Entry, Tensors
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.folder import load_model, save_model
-from harvest_jax.weights.translate import as_ours, as_theirs
+from harvest_jax.weights.import_checkpoint import import_checkpoint
+from harvest_jax.weights.translate import to_family, to_native
 
 TINY = HarvestConfig(
     name="ViT-24x2/4@12",
@@ -130,7 +132,7 @@ def flat(tree):
 
 
 def tensors_of(arrays):
-    entries = {name: Entry(np.shape(array), np.dtype(array.dtype)) for name, array in arrays.items()}
+    entries = {name: TensorSpec(np.shape(array), np.dtype(array.dtype)) for name, array in arrays.items()}
     return Tensors("in memory", "here", entries, arrays.__getitem__)
 
 
@@ -184,7 +186,7 @@ def unit(x):
 
 
 def ours_of(tree, family=SCENIC):
-    converted = as_ours(tensors_of(flat(tree)), family, TINY)
+    converted = to_native(tensors_of(flat(tree)), family, TINY)
     return traverse_util.unflatten_dict({name: converted.read(name) for name in converted.entries}, sep="/")
 
 
@@ -192,20 +194,20 @@ def ours_of(tree, family=SCENIC):
 def test_names_shapes_and_architecture_are_scenics(joint, family):
     theirs = tensors_of(flat(random_tree(joint)))
     assert family_of(theirs) is family
-    assert family.architecture(theirs, None) == TINY
-    ours = as_ours(theirs, family, TINY)
-    assert as_theirs(ours, family, TINY).entries == theirs.entries
+    assert family.architecture(theirs, Overrides()) == TINY
+    ours = to_native(theirs, family, TINY)
+    assert to_family(ours, family, TINY).entries == theirs.entries
 
 
 @pytest.mark.parametrize(("joint", "family"), [(".", SCENIC), ("_", SCENIC_UNDERSCORE)])
 def test_both_directions_are_exact(joint, family):
     tree = flat(random_tree(joint))
-    ours = as_ours(tensors_of(tree), family, TINY)
+    ours = to_native(tensors_of(tree), family, TINY)
     assert not ours.read("video/temporal_embedding").any()
-    back = as_theirs(ours, family, TINY)
+    back = to_family(ours, family, TINY)
     for name, array in tree.items():
         np.testing.assert_array_equal(back.read(name), array, err_msg=name)
-    again = as_ours(back, family, TINY)
+    again = to_native(back, family, TINY)
     for name in ours.entries:
         np.testing.assert_array_equal(again.read(name), ours.read(name), err_msg=name)
 
@@ -264,16 +266,16 @@ def test_a_missing_or_extra_leaf_is_named(name):
     arrays = flat(random_tree("."))
     del arrays[name]
     with pytest.raises(DataError, match=f"missing: {name}"):
-        as_ours(tensors_of(arrays), SCENIC, TINY)
-    with pytest.raises(DataError, match=r"left over.*visual/head/kernel"):
-        as_ours(tensors_of(arrays | {"visual/head/kernel": np.zeros(3, np.float32)}), SCENIC, TINY)
+        to_native(tensors_of(arrays), SCENIC, TINY)
+    with pytest.raises(DataError, match=r"no part of the model uses: visual/head/kernel"):
+        to_native(tensors_of(arrays | {"visual/head/kernel": np.zeros(3, np.float32)}), SCENIC, TINY)
 
 
 def test_a_resnet_is_refused():
     arrays = flat(random_tree("."))
     del arrays["visual/class_embedding"]
     with pytest.raises(DataError, match="ResNet"):
-        SCENIC.architecture(tensors_of(arrays | {"visual/layer1/0/conv1/kernel": np.zeros((1, 1, 4, 4))}), None)
+        SCENIC.architecture(tensors_of(arrays | {"visual/layer1/0/conv1/kernel": np.zeros((1, 1, 4, 4))}), Overrides())
 
 
 # Files

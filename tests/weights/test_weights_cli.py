@@ -15,13 +15,12 @@ from harvest_jax.config import run as run_config
 from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.errors import ConfigError
 from harvest_jax.model.config import Preprocessing, harvest_config
-from harvest_jax.model.harvest import Harvest
+from harvest_jax.model.harvest import Harvest, parameter_shapes
 from harvest_jax.model.video_tower import temporal_ramp
 from harvest_jax.train.initialise import initial_parameters, model_config
-from harvest_jax.weights import command, convert
-from harvest_jax.weights.families.table import parameter_shapes
+from harvest_jax.weights import command, export_model, import_checkpoint
 from harvest_jax.weights.files import open_checkpoint
-from harvest_jax.weights.files.tensors import Entry
+from harvest_jax.weights.files.tensors import TensorSpec
 from harvest_jax.weights.folder import load_config, load_model, save_tensors
 from harvest_jax.weights.resize import resize_temporal
 
@@ -35,7 +34,7 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     shapes = parameter_shapes(described)
     arrays = {name: rng.normal(size=shape).astype(np.float16) for name, shape in shapes.items()}
-    entries = {name: Entry(array.shape, array.dtype) for name, array in arrays.items()}
+    entries = {name: TensorSpec(array.shape, array.dtype) for name, array in arrays.items()}
     path = tmp_path_factory.mktemp("model") / "video"
     save_tensors(path, described, entries, arrays.__getitem__, {})
     return path
@@ -60,8 +59,8 @@ def test_every_action_explains_itself(action, capsys):
 
 
 def test_the_words_of_the_help_are_those_of_the_code():
-    assert tuple(convert.FORMATS) == command.FORMATS
-    assert tuple(convert.DTYPES) == command.DTYPES
+    assert tuple(export_model.FORMATS) == command.FORMATS
+    assert tuple(import_checkpoint.DTYPES) == command.DTYPES
 
 
 @pytest.mark.parametrize(

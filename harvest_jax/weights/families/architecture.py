@@ -1,7 +1,8 @@
-"""What a checkpoint's towers are, read from the names and shapes of its tensors and from the JSON files beside it.
+"""A checkpoint's architecture, read from the names and shapes of its tensors and from the JSON files beside it.
 
-Two things are in no shape: how many heads a block has, and its activation. They come from a config where there is
-one; heads otherwise by the rule that all published CLIPs follow (`heads_of`), the activation from the user.
+Three things are in no shape: the number of heads, the activation, and how pictures are prepared. A config says them,
+where there is one. Without it the heads follow from the rule of all published CLIPs (`heads_of`); the others are known
+of the family, or the user must say them.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import re
 from harvest_jax.config.run import SIZES
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.model.config import ACTIVATIONS, HarvestConfig, Preprocessing, TextConfig, VideoConfig, harvest_config
+from harvest_jax.weights.families.family import Overrides
 from harvest_jax.weights.files.tensors import Tensors
 
 HEAD_WIDTH = 64  # of both towers: OpenAI's rule, heads = width // 64 (its `build_model`)
@@ -21,50 +23,75 @@ def shape_of(tensors: Tensors, name: str, axes: int) -> tuple[int, ...]:
     """The shape of a tensor that the architecture is read from.
 
     Raises:
-      DataError: it is not there, or has another number of axes, or an axis of no length.
+      DataError: it is missing, or has another number of axes, or an axis of length zero.
     """
     if name not in tensors.entries:
-        raise DataError(f"{tensors.where} holds no {name}: its towers cannot be told from it")
+        raise DataError(f"{tensors.where} holds no {name}: its architecture cannot be determined")
     shape = tensors.entries[name].shape
     if len(shape) != axes or min(shape, default=1) < 1:
-        raise DataError(f"{tensors.where}: {name} has the shape {list(shape)}, where {axes} axes are expected")
+        raise DataError(f"{tensors.where}: {name} has the shape {list(shape)}, expected {axes} axes")
     return shape
 
 
 def count_layers(tensors: Tensors, prefix: str) -> int:
-    """How many different numbers follow `prefix` in the names (a hole among them is found when names are compared)."""
+    """How many different numbers follow `prefix` in the names. (Gaps are found later, when names are compared.)"""
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
     layers = len({found.group(1) for name in tensors.entries if (found := pattern.match(name))})
     if not layers:
-        raise DataError(f"{tensors.where} holds no {prefix}0: its towers cannot be told from it")
+        raise DataError(f"{tensors.where} holds no {prefix}0: its architecture cannot be determined")
     return layers
 
 
 def heads_of(width: int, image: bool) -> int:
-    """Heads of a tower whose checkpoint does not say them."""
+    """Heads of a tower whose checkpoint does not say their number."""
     return max(1, width // (HEAD_WIDTHS.get(width, HEAD_WIDTH) if image else HEAD_WIDTH))
 
 
-def activation_of(told: str | None, known: str | None, where: str) -> str:
-    """The activation: what the user said, else what the checkpoint says.
+def activation_of(overrides: Overrides, known: str | None, where: str) -> str:
+    """The activation: what the user says, else what the checkpoint says (None: it does not).
 
     Raises:
-      ConfigError: neither says anything, or the checkpoint's is another function than our two.
+      ConfigError: neither says anything, or the checkpoint's is not one of ACTIVATIONS.
     """
-    if told is None and known is None:
+    if overrides.activation is not None:
+        return overrides.activation
+    if known is None:
         raise ConfigError(
-            f"{where} does not say which activation its towers were trained with: name the folder where it lies with "
-            "its config.json or open_clip_config.json, or give --activation quick_gelu (OpenAI's weights, OpenCLIP's "
-            "models named '-quickgelu') or --activation gelu (other OpenCLIP models, LAION's among them)"
+            f"{where} does not say which activation its towers were trained with: give the folder with its config.json "
+            "or open_clip_config.json, or give --activation quick_gelu (OpenAI's weights, OpenCLIP's models named "
+            "'-quickgelu') or --activation gelu (other OpenCLIP models, such as LAION's)"
         )
-    if told is None and known not in ACTIVATIONS:
-        raise ConfigError(f"{where} has the activation {known!r}; the towers have {' or '.join(ACTIVATIONS)}")
-    return told or str(known)
+    if known not in ACTIVATIONS:
+        raise ConfigError(f"{where} has the activation {known!r}; the towers here have {' or '.join(ACTIVATIONS)}")
+    return known
+
+
+def preprocessing_of(overrides: Overrides, known: Preprocessing | None, where: str) -> Preprocessing:
+    """How pictures are prepared: what the user says, else what the checkpoint says (None: it does not).
+
+    Raises:
+      ConfigError: neither says everything, or the user's mean or standard deviation is impossible.
+    """
+    mean, std, resize = overrides.mean, overrides.std, overrides.resize
+    if mean and not all(math.isfinite(value) for value in mean):
+        raise ConfigError(f"mean={mean}: expected three finite numbers")
+    if std and not all(0 < value < math.inf for value in std):
+        raise ConfigError(f"std={std}: a standard deviation must be above zero")
+    if known is None and not (mean and std and resize):
+        clip = Preprocessing()
+        raise ConfigError(
+            f"{where} does not say how its pictures were prepared: add its preprocessor_config.json or (transformers "
+            "5) processor_config.json, which CLIPProcessor.save_pretrained writes, or give --resize, --mean and --std "
+            f"(CLIP's: --resize {clip.resize} --mean {' '.join(map(str, clip.mean))} --std "
+            f"{' '.join(map(str, clip.std))})"
+        )
+    known = known or Preprocessing()
+    return Preprocessing(mean or known.mean, std or known.std, resize or known.resize)
 
 
 @dataclasses.dataclass(frozen=True)
 class TowerShape:
-    """One tower as its tensors tell it."""
+    """The sizes of one tower, read from its tensors."""
 
     width: int
     layers: int
@@ -86,7 +113,19 @@ def config_from_towers(
     preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
     name: str | None = None,
 ) -> HarvestConfig:
-    """A checked config without decoder; `activations` of the video and the text tower, in that order.
+    """A checked config without decoder.
+
+    Args:
+      where: for messages.
+      video: the image or video tower.
+      text: the text tower.
+      patch_size: pixels of a side.
+      embed_dim: of the space that both towers share.
+      vocab_size: of the text tower.
+      activations: of the video and the text tower, in this order.
+      num_frames: 1 for an image model.
+      preprocessing: how pictures are prepared.
+      name: None: named by its sizes.
 
     Raises:
       DataError: towers that ours cannot be.
@@ -95,15 +134,16 @@ def config_from_towers(
         if shape.hidden != 4 * shape.width:
             raise DataError(
                 f"{where}: the MLP of its {tower} tower is {shape.hidden / shape.width:.4g} times as wide as the tower "
-                f"({shape.hidden} and {shape.width}); the towers here have 4 times (OpenCLIP's g/14 and bigG/14 do not)"
+                f"({shape.hidden} and {shape.width}); only a factor of 4 is supported (not OpenCLIP's g/14 and "
+                "bigG/14)"
             )
         if shape.heads < 1 or shape.width % shape.heads:
             raise DataError(f"{where}: a {tower} tower of width {shape.width} cannot have {shape.heads} heads")
     side = math.isqrt(video.table - 1)
     if side * side != video.table - 1 or side < 1:
         raise DataError(
-            f"{where}: the image tower's table has {video.table} rows, which is not one and a square number: it has "
-            "no class token or its pictures are not square"
+            f"{where}: the image tower's table of positions has {video.table} rows, expected one (the class token) and "
+            "a square number: the model has no class token, or its pictures are not square"
         )
     config = HarvestConfig(
         name="",

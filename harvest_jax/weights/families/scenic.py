@@ -20,68 +20,76 @@ from collections.abc import Sequence
 import numpy as np
 
 from harvest_jax.errors import DataError
-from harvest_jax.model.config import HarvestConfig
-from harvest_jax.weights.families.architecture import TowerShape, activation_of, config_from_towers, shape_of
-from harvest_jax.weights.families.table import SAME, Family, Form, Row, Shape
+from harvest_jax.model.config import HarvestConfig, Preprocessing
+from harvest_jax.weights.families.architecture import (
+    TowerShape,
+    activation_of,
+    config_from_towers,
+    preprocessing_of,
+    shape_of,
+)
+from harvest_jax.weights.families.conversions import UNCHANGED, Conversion, Shape
+from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
 from harvest_jax.weights.files.tensors import Tensors
 
 _VIVIT_BLOCK = re.compile(r"(?:^|/)(?:Spatial|Temporal)?Transformer/encoderblock_0/")
 
 
-def _apart(array: np.ndarray) -> list[np.ndarray]:
+def _three_parts(array: np.ndarray) -> list[np.ndarray]:
     return [array[:, part] for part in range(3)]
 
 
-def _patches_theirs(array: np.ndarray) -> list[np.ndarray]:
+def _patch_kernel_theirs(array: np.ndarray) -> list[np.ndarray]:
     numbers, width = array.shape
     patch = round((numbers // 3) ** 0.5)
     return [array.reshape(patch, patch, 3, width)]
 
 
-def _kernels_ours(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
+def _qkv_ours(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
     return np.stack(arrays, axis=1).reshape(shape)
 
 
-PATCHES = Form(lambda arrays, shape: arrays[0].reshape(shape), _patches_theirs)
+PATCH_KERNEL = Conversion(lambda arrays, shape: arrays[0].reshape(shape), _patch_kernel_theirs)
 """[patch, patch, 3, width] to our [patch * patch * 3, width]: the same order."""
 
-KERNELS = Form(_kernels_ours, _apart)
+SEPARATE_QKV = Conversion(_qkv_ours, _three_parts)
 """Query, key and value, each [width, heads, head_dim], to our [width, 3, heads, head_dim]."""
 
-BIASES = Form(lambda arrays, shape: np.stack(arrays).reshape(shape), list)
+SEPARATE_QKV_BIAS = Conversion(lambda arrays, shape: np.stack(arrays).reshape(shape), list)
 """Each [heads, head_dim] to our [3, heads, head_dim]."""
 
 
-def _blocks(our: str, their: str) -> tuple[Row, ...]:
+def _blocks(tower: str, their: str) -> tuple[KeyMapping, ...]:
     """The blocks of one tower; `their` is the name of a block with `{layer}` in it."""
+    our = f"{tower}/transformer/blocks"
     norms = ("ln_1/scale", "ln_1/bias", "ln_2/scale", "ln_2/bias")
     dense = (f"{layer}/{part}" for layer in ("attn/out", "mlp/c_fc", "mlp/c_proj") for part in ("kernel", "bias"))
     parts = ("query", "key", "value")
     return (
-        *(Row(f"{our}/transformer/blocks/{name}", (f"{their}/{name}",), SAME) for name in (*norms, *dense)),
-        Row(f"{our}/transformer/blocks/attn/qkv/kernel", tuple(f"{their}/attn/{p}/kernel" for p in parts), KERNELS),
-        Row(f"{our}/transformer/blocks/attn/qkv/bias", tuple(f"{their}/attn/{p}/bias" for p in parts), BIASES),
+        *(KeyMapping(f"{our}/{name}", (f"{their}/{name}",), UNCHANGED) for name in (*norms, *dense)),
+        KeyMapping(f"{our}/attn/qkv/kernel", tuple(f"{their}/attn/{p}/kernel" for p in parts), SEPARATE_QKV),
+        KeyMapping(f"{our}/attn/qkv/bias", tuple(f"{their}/attn/{p}/bias" for p in parts), SEPARATE_QKV_BIAS),
     )
 
 
-def _rows(block: str) -> tuple[Row, ...]:
+def _mappings(block: str) -> tuple[KeyMapping, ...]:
     return (
-        Row("video/patch_embedding/kernel", ("visual/conv1/kernel",), PATCHES),
-        Row("video/class_embedding", ("visual/class_embedding",), SAME),
-        Row("video/spatial_embedding", ("visual/positional_embedding",), SAME),
-        Row("video/ln_pre/scale", ("visual/ln_pre/scale",), SAME),
-        Row("video/ln_pre/bias", ("visual/ln_pre/bias",), SAME),
+        KeyMapping("video/patch_embedding/kernel", ("visual/conv1/kernel",), PATCH_KERNEL),
+        KeyMapping("video/class_embedding", ("visual/class_embedding",), UNCHANGED),
+        KeyMapping("video/spatial_embedding", ("visual/positional_embedding",), UNCHANGED),
+        KeyMapping("video/ln_pre/scale", ("visual/ln_pre/scale",), UNCHANGED),
+        KeyMapping("video/ln_pre/bias", ("visual/ln_pre/bias",), UNCHANGED),
         *_blocks("video", f"visual/transformer/{block}"),
-        Row("video/ln_post/scale", ("visual/ln_post/scale",), SAME),
-        Row("video/ln_post/bias", ("visual/ln_post/bias",), SAME),
-        Row("video/proj/kernel", ("visual/proj/kernel",), SAME),
-        Row("text/token_embedding/embedding", ("text/token_embedding/embedding",), SAME),
-        Row("text/positional_embedding", ("text/positional_embedding",), SAME),
+        KeyMapping("video/ln_post/scale", ("visual/ln_post/scale",), UNCHANGED),
+        KeyMapping("video/ln_post/bias", ("visual/ln_post/bias",), UNCHANGED),
+        KeyMapping("video/proj/kernel", ("visual/proj/kernel",), UNCHANGED),
+        KeyMapping("text/token_embedding/embedding", ("text/token_embedding/embedding",), UNCHANGED),
+        KeyMapping("text/positional_embedding", ("text/positional_embedding",), UNCHANGED),
         *_blocks("text", f"text/transformer/{block}"),
-        Row("text/ln_final/scale", ("text/ln_final/scale",), SAME),
-        Row("text/ln_final/bias", ("text/ln_final/bias",), SAME),
-        Row("text/text_projection/kernel", ("text/text_projection/kernel",), SAME),
-        Row("logit_scale", ("logit_scale",), SAME),
+        KeyMapping("text/ln_final/scale", ("text/ln_final/scale",), UNCHANGED),
+        KeyMapping("text/ln_final/bias", ("text/ln_final/bias",), UNCHANGED),
+        KeyMapping("text/text_projection/kernel", ("text/text_projection/kernel",), UNCHANGED),
+        KeyMapping("logit_scale", ("logit_scale",), UNCHANGED),
     )
 
 
@@ -94,10 +102,10 @@ def _tower(tensors: Tensors, tower: str, block: str) -> TowerShape:
     return TowerShape(width, layers, heads, hidden, table)
 
 
-def _architecture(tensors: Tensors, block: str, activation: str | None) -> HarvestConfig:
+def _architecture(tensors: Tensors, block: str, overrides: Overrides) -> HarvestConfig:
     if "visual/class_embedding" not in tensors.entries and "visual/layer1/0/conv1/kernel" in tensors.entries:
         raise DataError(f"{tensors.where} is a CLIP of Scenic with a ResNet; only vision transformers can be imported")
-    acting = activation_of(activation, "quick_gelu", tensors.where)
+    activation = activation_of(overrides, "quick_gelu", tensors.where)
     return config_from_towers(
         tensors.where,
         _tower(tensors, "visual", block),
@@ -105,7 +113,8 @@ def _architecture(tensors: Tensors, block: str, activation: str | None) -> Harve
         patch_size=shape_of(tensors, "visual/conv1/kernel", 4)[0],
         embed_dim=shape_of(tensors, "visual/proj/kernel", 2)[1],
         vocab_size=shape_of(tensors, "text/token_embedding/embedding", 2)[0],
-        activations=(acting, acting),
+        activations=(activation, activation),
+        preprocessing=preprocessing_of(overrides, Preprocessing(), tensors.where),
     )
 
 
@@ -114,8 +123,8 @@ def _family(name: str, block: str) -> Family:
     return Family(
         name,
         recognise=lambda tensors: all(mark in tensors.entries for mark in marks),
-        architecture=lambda tensors, activation: _architecture(tensors, block, activation),
-        rows=lambda config: _rows(block),
+        architecture=lambda tensors, overrides: _architecture(tensors, block, overrides),
+        mappings=lambda config: _mappings(block),
         zeros=("video/temporal_embedding",),
     )
 
@@ -124,7 +133,7 @@ SCENIC = _family("Scenic CLIP", "resblocks.{layer}")
 SCENIC_UNDERSCORE = _family("Scenic CLIP (resblocks_N)", "resblocks_{layer}")
 
 
-def _refuse_vivit(tensors: Tensors, activation: str | None) -> HarvestConfig:
+def _refuse_vivit(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
     kernels = {name: entry.shape for name, entry in tensors.entries.items() if name.endswith("embedding/kernel")}
     tubelet = next((shape[0] for shape in kernels.values() if len(shape) == 5), 1)
     reasons = ["GELU by its tanh formula", "layer norms with epsilon 1e-6", "no norm before the first block"]
@@ -144,5 +153,5 @@ VIVIT = Family(
     "Scenic ViViT (recognised, not imported)",
     recognise=lambda tensors: any(_VIVIT_BLOCK.search(name) for name in tensors.entries),
     architecture=_refuse_vivit,
-    rows=lambda config: (),
+    mappings=lambda config: (),
 )

@@ -24,13 +24,15 @@ from harvest_jax.weights.families.architecture import (
     config_from_towers,
     count_layers,
     heads_of,
+    preprocessing_of,
     shape_of,
 )
-from harvest_jax.weights.families.clip import norm, openai_blocks
-from harvest_jax.weights.families.table import SAME, Family, Form, Row, Shape
+from harvest_jax.weights.families.conversions import UNCHANGED, Conversion, Shape
+from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
+from harvest_jax.weights.families.openai import norm, openai_blocks
 from harvest_jax.weights.files.tensors import Tensors
 
-SIZES = (32, 8)  # tokens and frames of the published models' tables
+CONTEXT_LENGTH, NUM_FRAMES = 32, 8  # of the published models
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESSING = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, "squash")
 """Both sides to the image size, then ImageNet's mean and deviation: as its demo (`__init__.py`) and its evaluation.
@@ -63,31 +65,31 @@ def _exp_of_negative(array: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(np.exp(-np.asarray(array, np.float64)), np.float32)]
 
 
-CONV3D = Form(_conv3d_ours, _conv3d_theirs)
+CONV3D = Conversion(_conv3d_ours, _conv3d_theirs)
 """torch's Conv3d kernel over one frame [width, 3, 1, patch, patch] to our [patch * patch * 3, width]."""
 
-TABLE_OF_FRAMES = Form(lambda arrays, shape: arrays[0].reshape(shape), lambda array: [array[None]])
+FRAME_TABLE = Conversion(lambda arrays, shape: arrays[0].reshape(shape), lambda array: [array[None]])
 """[1, T, width] to [T, width]."""
 
-TEMPERATURE = Form(_negative_log, _exp_of_negative)
+TEMPERATURE = Conversion(_negative_log, _exp_of_negative)
 """temp to logit_scale = -log(temp), float32 whatever the file's type: float16 would be wrong in the third digit."""
 
 
-ROWS = (
-    Row("video/patch_embedding/kernel", (_CONV,), CONV3D),
-    Row("video/class_embedding", ("vision_encoder.class_embedding",), SAME),
-    Row("video/spatial_embedding", ("vision_encoder.positional_embedding",), SAME),
-    Row("video/temporal_embedding", (_FRAMES,), TABLE_OF_FRAMES),
+MAPPINGS = (
+    KeyMapping("video/patch_embedding/kernel", (_CONV,), CONV3D),
+    KeyMapping("video/class_embedding", ("vision_encoder.class_embedding",), UNCHANGED),
+    KeyMapping("video/spatial_embedding", ("vision_encoder.positional_embedding",), UNCHANGED),
+    KeyMapping("video/temporal_embedding", (_FRAMES,), FRAME_TABLE),
     *norm("video/ln_pre", "vision_encoder.ln_pre"),
     *openai_blocks("video", "vision_encoder."),
     *norm("video/ln_post", "vision_encoder.ln_post"),
-    Row("video/proj/kernel", ("vision_encoder.proj",), SAME),  # already [in, out]
-    Row("text/token_embedding/embedding", (_TOKENS,), SAME),
-    Row("text/positional_embedding", ("text_encoder.positional_embedding",), SAME),
+    KeyMapping("video/proj/kernel", ("vision_encoder.proj",), UNCHANGED),  # already [in, out]
+    KeyMapping("text/token_embedding/embedding", (_TOKENS,), UNCHANGED),
+    KeyMapping("text/positional_embedding", ("text_encoder.positional_embedding",), UNCHANGED),
     *openai_blocks("text", "text_encoder."),
     *norm("text/ln_final", "text_encoder.ln_final"),
-    Row("text/text_projection/kernel", ("text_encoder.text_projection",), SAME),
-    Row("logit_scale", ("temp",), TEMPERATURE),
+    KeyMapping("text/text_projection/kernel", ("text_encoder.text_projection",), UNCHANGED),
+    KeyMapping("logit_scale", ("temp",), TEMPERATURE),
 )
 
 
@@ -102,14 +104,14 @@ def _tower(tensors: Tensors, tower: str, image: bool) -> TowerShape:
     return TowerShape(width, count_layers(tensors, blocks), heads_of(width, image), hidden, table)
 
 
-def _architecture(tensors: Tensors, activation: str | None) -> HarvestConfig:
+def _architecture(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
     width, _, tubelet, patch, _ = shape_of(tensors, _CONV, 5)
     if tubelet != 1:
         raise DataError(
             f"{tensors.where}: this ViCLIP embeds {tubelet} frames at a time ({_CONV} is {width} x 3 x {tubelet} x "
             f"{patch} x {patch}); only models that embed frame by frame can be imported, as the published ones do"
         )
-    acting = activation_of(activation, "quick_gelu", tensors.where)  # its code has no other
+    activation = activation_of(overrides, "quick_gelu", tensors.where)  # its code has no other
     return config_from_towers(
         tensors.where,
         _tower(tensors, "vision_encoder", image=True),
@@ -117,10 +119,10 @@ def _architecture(tensors: Tensors, activation: str | None) -> HarvestConfig:
         patch_size=patch,
         embed_dim=shape_of(tensors, "vision_encoder.proj", 2)[1],
         vocab_size=shape_of(tensors, _TOKENS, 2)[0],
-        activations=(acting, acting),
+        activations=(activation, activation),
         num_frames=shape_of(tensors, _FRAMES, 3)[1],
-        preprocessing=PREPROCESSING,
+        preprocessing=preprocessing_of(overrides, PREPROCESSING, tensors.where),
     )
 
 
-VICLIP = Family("ViCLIP", _recognise, _architecture, lambda config: ROWS)
+VICLIP = Family("ViCLIP", _recognise, _architecture, lambda config: MAPPINGS)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from harvest_jax.errors import DataError
-from harvest_jax.weights.files.limits import NAME_LIMIT, NAMES_LIMIT, checked_shape, shown
+from harvest_jax.terminal import printable
+from harvest_jax.weights.files.limits import NAME_LIMIT, NAMES_LIMIT, checked_shape
 from harvest_jax.weights.files.safetensors_reader import DTYPES, map_array
-from harvest_jax.weights.files.tensors import BFLOAT16, Entry, Tensors
+from harvest_jax.weights.files.tensors import BFLOAT16, Tensors, TensorSpec
 from harvest_jax.weights.files.zip_members import ZipMembers
 
 DTYPE_OF_NAME = {dtype.name: dtype for dtype in DTYPES.values()}
@@ -51,8 +52,8 @@ class _Raw:
 class _Array:
     """An array of the file, in one piece or several that follow each other in C order."""
 
-    entry: Entry
-    pieces: tuple[tuple[int, Entry], ...]  # (first byte, what lies there)
+    entry: TensorSpec
+    pieces: tuple[tuple[int, TensorSpec], ...]  # (first byte, what lies there)
 
 
 def open_msgpack(path: Path) -> Tensors:
@@ -168,9 +169,9 @@ class _Walk:
         if isinstance(name, _Raw):  # written with use_bin_type off
             name = bytes(self.data[name.offset : name.offset + min(name.size, TEXT_LIMIT)]).decode("utf-8", "replace")
         if not isinstance(name, str) or name not in DTYPE_OF_NAME:
-            raise ValueError(f"an array of the dtype {str(name)[:60]!a}")
+            raise ValueError(f"an array of the dtype {printable(name, 60)}")
         dtype = DTYPE_OF_NAME[name]
-        entry = Entry(checked_shape(shape), dtype)
+        entry = TensorSpec(checked_shape(shape), dtype)
         if not isinstance(raw, _Raw) or raw.size != math.prod(entry.shape) * dtype.itemsize:
             raise ValueError("an array of another size than its shape says")
         return _Array(entry, ((raw.offset, entry),))
@@ -209,7 +210,7 @@ def _joined(found: dict[str, Any]) -> _Array:
     total = sum(math.prod(part.entry.shape) for part in arrays)
     if any(part.entry.dtype != dtype or len(part.entry.shape) != 1 for part in arrays) or total != math.prod(sizes):
         raise ValueError("an array whose pieces do not fit together")
-    return _Array(Entry(sizes, dtype), tuple(piece for part in arrays for piece in part.pieces))
+    return _Array(TensorSpec(sizes, dtype), tuple(piece for part in arrays for piece in part.pieces))
 
 
 def _named_arrays(tree: Any) -> dict[str, _Array]:
@@ -230,7 +231,7 @@ def _named_arrays(tree: Any) -> dict[str, _Array]:
             if not isinstance(child, _Array):
                 pending.append((f"{name}/"[: NAME_LIMIT + 1], child))
             elif name in found or len(name) > NAME_LIMIT:
-                raise ValueError(f"it has two arrays, or one with an endless name, at {name[:120]!a}")
+                raise ValueError(f"it has two arrays, or one with an endless name, at {printable(name, 120)}")
             else:
                 found[name] = child
     return found
@@ -243,26 +244,26 @@ def open_npz(path: Path) -> Tensors:
       DataError: the file is cut short or damaged, or an array is pickled or of a dtype that holds no weights.
     """
     members = ZipMembers(path)
-    found: dict[str, tuple[str, int, bool, Entry]] = {}  # member, length of its header, whether in Fortran order
+    found: dict[str, tuple[str, int, bool, TensorSpec]] = {}  # member, length of its header, whether in Fortran order
     for member in members.names:
         name = member.removesuffix(".npy")
         header = NPY_HEADER.match(members.begin(member, NPY_HEADER_LIMIT))
         if header is None:
-            raise DataError(f"{path} is damaged: its array {name[:120]!a} has no header of numpy's")
+            raise DataError(f"{path} is damaged: its array {printable(name, 120)} has no header of numpy's")
         code = header["dtype"].decode("ascii", "replace")
         if "O" in code:
-            raise DataError(f"{path} is not used: its array {name[:120]!a} is pickled; save it as numbers")
+            raise DataError(f"{path} is not used: its array {printable(name, 120)} is pickled; save it as numbers")
         if code not in NPY_DTYPES:
-            raise DataError(f"{path} is not used: its array {name[:120]!a} has the dtype {shown(code)}")
+            raise DataError(f"{path} is not used: its array {printable(name, 120)} has the dtype {printable(code, 60)}")
         try:
             shape = checked_shape([int(size) for size in header["shape"].split(b",") if size.strip()])
         except ValueError as error:
-            raise DataError(f"{path} is damaged: its array {name[:120]!a} is {error}") from error
-        entry = Entry(shape, NPY_DTYPES[code])
+            raise DataError(f"{path} is damaged: its array {printable(name, 120)} is {error}") from error
+        entry = TensorSpec(shape, NPY_DTYPES[code])
         length = int.from_bytes(header["length1"] or header["length2"], "little")
         start = header.start("text") + length
         if start + math.prod(shape) * entry.dtype.itemsize != members.size(member) or header.end() > start:
-            raise DataError(f"{path} is damaged: its array {name[:120]!a} has another size than its shape says")
+            raise DataError(f"{path} is damaged: its array {printable(name, 120)} has another size than its shape says")
         found[name] = (member, start, header["fortran"] == b"True", entry)
 
     def read(name: str) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""What a stranger's file may hold at most, and how its names are shown: shared by the readers of all kinds.
+"""Limits on what a file may hold, for the readers of all formats.
 
-A file of some kilobytes can stand for gigabytes: it may be compressed, or name one long text or list again and again.
+A damaged or malicious file of some kilobytes can stand for gigabytes: compressed, or by naming one list many times.
 """
 
 import math
@@ -13,13 +13,13 @@ NAMES_LIMIT = 32 << 20  # characters of all of them; a model of 1,000 tensors ha
 
 
 def checked_shape(shape: Any) -> tuple[int, ...]:
-    """A shape of which numpy can make an array.
+    """A shape that numpy can make an array of.
 
     Args:
-      shape: whatever stands in the file for it.
+      shape: what the file has in its place, of any type.
 
     Raises:
-      ValueError: no list of whole numbers, or too many or too large ones.
+      ValueError: it is not a list of whole numbers, or they are too many or too large.
     """
     if not isinstance(shape, list | tuple):
         raise ValueError("an array without a shape")
@@ -30,10 +30,3 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
     if math.prod(size for size in shape if size) >= SIZE_LIMIT:  # numpy multiplies them even where one is zero
         raise ValueError("an array of an absurd shape")
     return tuple(shape)
-
-
-def shown(name: str) -> str:
-    """A name for a message, on one line of 120 characters at most: plain ones as they stand, others escaped."""
-    text = name[:121]
-    text = text if text.isascii() and text.isprintable() else ascii(text)
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.errors import DataError
+from harvest_jax.terminal import printable
 from harvest_jax.weights.files.flax_reader import open_msgpack, open_npz
-from harvest_jax.weights.files.limits import shown
 from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.tensors import Tensors
 from harvest_jax.weights.files.torch_archive import open_archive
@@ -22,7 +22,7 @@ FOLDERS = (
     ("Hugging Face folder", CONFIG, ("model.safetensors", "model.safetensors.index.json")),
     ("Hugging Face folder", CONFIG, ("pytorch_model.bin", "pytorch_model.bin.index.json")),
 )
-DETAILS = ("open_clip_config.json", CONFIG, "preprocessor_config.json")  # under these names without .json
+DETAILS = ("open_clip_config.json", CONFIG, "preprocessor_config.json", "processor_config.json")
 # Of DistributedDataParallel and deepspeed; of torch.compile; of Flax variables.
 PREFIXES = ("module.", "_orig_mod.", "params/")
 # Where a Flax training state keeps the parameters: beside an optax state (Scenic's `TrainState`), or in flax.optim's.
@@ -44,8 +44,8 @@ def open_checkpoint(path: Path) -> Tensors:
 
     Returns:
       Names as the checkpoint has them; those of msgpack are the keys joined by "/". `details` holds, where they are
-      there, "config", "preprocessor_config" and "open_clip_config" (the files of those names, read), "metadata" (of
-      safetensors), "beside" (plain values next to a wrapped model), and the NUMBERS, which are no entries then.
+      there, the JSON files of DETAILS under their names without ".json", "metadata" (of the header of safetensors),
+      "beside" (plain values next to a wrapped model), and the NUMBERS, which are not among the entries then.
 
     Raises:
       DataError: there is no such file, it is of no known kind, damaged, made to do harm, or holds no tensors.
@@ -98,7 +98,7 @@ def _open_folder(folder: Path) -> Tensors:
     if weights:
         raise DataError(f"{folder} holds {weights[0]} but no {CONFIG}: add it, or name the file instead of the folder")
     files = sorted(name for name in os.listdir(folder) if name.endswith((".pt", ".pth", ".bin", ".npz", ".msgpack")))
-    hint = f"; name one of its files, {shown(files[0])} for instance" if files else ""
+    hint = f"; name one of its files, {printable(files[0], 120)} for instance" if files else ""
     raise DataError(f"{folder} is no folder of a model: it holds no weights beside a {CONFIG}{hint}")
 
 
@@ -110,13 +110,15 @@ def _open_index(path: Path) -> Tensors:
     files = sorted(set(table.values()))
     for name in files:
         if name != Path(name).name or "\\" in name:
-            raise DataError(f"{path} is not used: its file {name[:120]!a} leads out of the folder")
+            raise DataError(f"{path} is not used: its file {printable(name, 120)} leads out of the folder")
         if name.endswith(".json") or not os.path.isfile(path.parent / name):
-            raise DataError(f"{path} names {name[:120]!a}, which is no file beside it: get all {len(files)} files")
+            raise DataError(
+                f"{path} names {printable(name, 120)}, which is not a file beside it: get all {len(files)} files"
+            )
     parts = {name: _open_file(path.parent / name) for name in files}
     for name, file in table.items():
         if name not in parts[file].entries:
-            raise DataError(f"{path} looks for {name[:120]!a} in {file[:120]!a}, which does not hold it")
+            raise DataError(f"{path}: {printable(name, 120)} is not in {printable(file, 120)}, where it should be")
     kinds = sorted({part.kind for part in parts.values()})
     entries = {name: parts[file].entries[name] for name, file in table.items()}
     return Tensors(f"{', '.join(kinds)} in {len(files)} files", str(path), entries, lambda n: parts[table[n]].read(n))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from harvest_jax.errors import DataError
+from harvest_jax.terminal import printable
 from harvest_jax.weights.files.limits import NAME_LIMIT, checked_shape
 from harvest_jax.weights.files.tensors import BFLOAT16
 
@@ -248,8 +249,8 @@ class _Machine:
     def _global(self, name: str) -> Global:
         if name not in KNOWN and not name.startswith(TORCHSCRIPT):
             raise DataError(
-                f"{self.where} is not used: its pickle asks for {name[:120]!a}, which is no tensor; nothing of it was "
-                "run. If you trust the file, load it where it was made and save its state_dict alone"
+                f"{self.where} is not used: its pickle asks for {printable(name, 120)}, which is not a tensor; nothing "
+                "of it was run. If you trust the file, load it where it was made and save its state_dict alone"
             )
         return Global(name)
 
@@ -288,7 +289,7 @@ class _Machine:
             if arguments[0] == function:
                 raise self._refused(f"a {name} within another")
             return self._made(arguments[0], arguments[2], new=False)
-        raise self._refused(f"a call of {name[:120]!a}")
+        raise self._refused(f"a call of {printable(name, 120)}")
 
     def _build(self, target: Any, state: Any) -> None:
         if isinstance(target, Module):

@@ -14,8 +14,9 @@ import ml_dtypes
 import numpy as np
 
 from harvest_jax.errors import DataError
-from harvest_jax.weights.files.limits import checked_shape, shown
-from harvest_jax.weights.files.tensors import BFLOAT16, Entry, Tensors
+from harvest_jax.terminal import printable
+from harvest_jax.weights.files.limits import checked_shape
+from harvest_jax.weights.files.tensors import BFLOAT16, Tensors, TensorSpec
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -69,7 +70,7 @@ def open_safetensors(path: Path) -> Tensors:
     end = 0
     for name, (_, first, last) in sorted(spans.items(), key=lambda item: item[1][1:]):
         if first != end:
-            raise DataError(f"{path} cannot be read as safetensors: a gap or an overlap before {shown(name)}")
+            raise DataError(f"{path} cannot be read as safetensors: a gap or an overlap before {printable(name, 120)}")
         end = last
     if start + end != size:
         raise DataError(f"{path} cannot be read as safetensors: {size} bytes long, {start + end} by its header")
@@ -82,7 +83,7 @@ def open_safetensors(path: Path) -> Tensors:
     return Tensors("safetensors", str(path), entries, read, {"metadata": metadata} if metadata else {})
 
 
-def map_array(path: Path, offset: int, entry: Entry) -> np.ndarray:
+def map_array(path: Path, offset: int, entry: TensorSpec) -> np.ndarray:
     """Read-only array in C order over a part of a file; nothing is read until it is looked at.
 
     Raises:
@@ -107,18 +108,17 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _span(name: str, value: dict[str, Any]) -> tuple[Entry, int, int]:
+def _span(name: str, value: dict[str, Any]) -> tuple[TensorSpec, int, int]:
     """(what it is, first byte, byte after the last); ValueError where they do not agree."""
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        told = dtype if isinstance(dtype, str) else "none"
-        raise ValueError(f"{shown(name)} has the dtype {shown(told)}, which this package does not read")
+        raise ValueError(f"{printable(name, 120)} has the dtype {printable(dtype, 60)}, which is not supported")
     try:
-        entry = Entry(checked_shape(shape), DTYPES[dtype])
+        entry = TensorSpec(checked_shape(shape), DTYPES[dtype])
     except ValueError as error:
-        raise ValueError(f"{shown(name)} is {error}") from error
+        raise ValueError(f"{printable(name, 120)} is {error}") from error
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
-        raise ValueError(f"{shown(name)} has no place")
+        raise ValueError(f"{printable(name, 120)} has no place")
     if offsets[1] - offsets[0] != math.prod(entry.shape) * entry.dtype.itemsize:
-        raise ValueError(f"{shown(name)} does not fill its place")
+        raise ValueError(f"{printable(name, 120)} does not fill its place")
     return entry, offsets[0], offsets[1]

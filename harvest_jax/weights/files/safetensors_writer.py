@@ -13,14 +13,14 @@ import numpy as np
 from harvest_jax.errors import DataError
 from harvest_jax.files import atomic_file
 from harvest_jax.weights.files.safetensors_reader import DTYPES
-from harvest_jax.weights.files.tensors import BFLOAT16, Entry
+from harvest_jax.weights.files.tensors import BFLOAT16, TensorSpec
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 CHUNK = 1 << 22  # elements checked and written at a time
 
 
 def write_safetensors(
-    path: Path, entries: dict[str, Entry], read: Callable[[str], np.ndarray], metadata: dict[str, str]
+    path: Path, entries: dict[str, TensorSpec], read: Callable[[str], np.ndarray], metadata: dict[str, str]
 ) -> None:
     """Write a safetensors file; it replaces `path` when it is whole and on the disk (`files.atomic_file`).
 
@@ -54,7 +54,7 @@ def write_safetensors(
                 file.write(part)
 
 
-def _parts(name: str, array: np.ndarray, entry: Entry) -> Iterator[memoryview]:
+def _parts(name: str, array: np.ndarray, entry: TensorSpec) -> Iterator[memoryview]:
     """The bytes of one tensor, chunk by chunk, each converted and found finite."""
     if array.shape != entry.shape:
         raise DataError(f"{name} cannot be written: it has the shape {array.shape}, expected {entry.shape}")

@@ -1,6 +1,7 @@
-"""Named tensors in a file of any kind, read one at a time: what every importer works on."""
+"""The tensors of a checkpoint of any kind, by name; each is read when it is asked for."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,8 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """A tensor that has not been read yet."""
+class TensorSpec:
+    """Shape and dtype of a tensor that has not been read yet."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -22,18 +23,25 @@ class Entry:
 class Tensors:
     """The tensors of one checkpoint.
 
-    `kind` names the file's kind for messages ("TorchScript archive", "safetensors", ...); `where` is its path;
-    `entries` are the tensors by name; `read(name)` gives one as a numpy array of its entry's shape and dtype, and
-    raises DataError where the file is damaged there. `details` are plain values found beside the tensors: "config",
-    "preprocessor_config" and "open_clip_config" (the JSON files of those names in a folder), "metadata" (the header's
-    text values of a safetensors file) and others that `sources.open_checkpoint` names.
+    `read(name)` gives an array of the shape and dtype that `entries` says; it raises DataError where the file is
+    damaged there. `details` are what `open_checkpoint.open_checkpoint` found beside the tensors.
     """
 
-    kind: str
-    where: str
-    entries: dict[str, Entry]
+    kind: str  # of the file, for messages: "TorchScript archive", "safetensors"
+    where: str  # path, for messages
+    entries: dict[str, TensorSpec]
     read: Callable[[str], np.ndarray]
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all tensors together."""
+        return sum(math.prod(entry.shape) for entry in self.entries.values())
+
+    @property
+    def dtypes(self) -> list[str]:
+        """Names of the dtypes in which they are stored, sorted."""
+        return sorted({str(entry.dtype) for entry in self.entries.values()})
 
     def renamed(self, names: dict[str, str]) -> "Tensors":
         """The same tensors under other names ({old: new}); those not mentioned are left out."""

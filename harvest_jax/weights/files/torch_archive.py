@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from harvest_jax.errors import DataError
+from harvest_jax.terminal import printable
 from harvest_jax.weights.files.limits import NAME_LIMIT, NAMES_LIMIT
 from harvest_jax.weights.files.pickle_reader import BYTES_LIMIT, Module, StoredTensor, read_pickle
-from harvest_jax.weights.files.tensors import Entry, Tensors
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.files.zip_members import ZipMembers
 
 PACKED_LIMIT = 64 << 20  # bytes of a compressed storage once unpacked: torch compresses none
@@ -61,7 +62,7 @@ def open_archive(path: Path) -> Tensors:
     def read(name: str) -> np.ndarray:
         return _read(found[name], members, root)
 
-    entries = {name: Entry(tensor.shape, tensor.dtype) for name, tensor in found.items()}
+    entries = {name: TensorSpec(tensor.shape, tensor.dtype) for name, tensor in found.items()}
     return Tensors(kind, str(path), entries, read, details)
 
 
@@ -153,7 +154,7 @@ def _named_tensors(tree: Any, registered: _Registered | None, path: Path) -> dic
             if nested:
                 pending.append((f"{name}."[: NAME_LIMIT + 1], depth + 1, child))
             elif name in found or len(name) > NAME_LIMIT:
-                raise DataError(f"{path} is not used: two tensors, or one with an endless name, at {name[:120]!a}")
+                raise DataError(f"{path} is not used: a name is there twice or too long: {printable(name, 120)}")
             else:
                 found[name] = child
     return found
@@ -181,7 +182,7 @@ def _plain(value: Any) -> bool:
 def _check_extent(name: str, tensor: StoredTensor, members: ZipMembers, root: str) -> None:
     """All numbers of the tensor lie in its storage, and the storage in the archive."""
     storage = tensor.storage
-    where = f"{members.path} is damaged or not genuine: its tensor {name[:120]!a}"
+    where = f"{members.path} is damaged or not genuine: its tensor {printable(name, 120)}"
     width = tensor.dtype.itemsize
     capacity = members.size(f"{root}data/{storage.key}") // width
     declared = storage.count if storage.dtype is not None else storage.count // width

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from harvest_jax.errors import DataError
+from harvest_jax.terminal import printable
 from harvest_jax.weights.files.safetensors_reader import map_array
-from harvest_jax.weights.files.tensors import Entry
+from harvest_jax.weights.files.tensors import TensorSpec
 
 DIRECTORY_LIMIT = 64 << 20  # bytes of the archive's table of contents: half a million members
 CRC_CHUNK = 1 << 24
@@ -113,11 +114,11 @@ class ZipMembers:
 
     def _info(self, name: str) -> zipfile.ZipInfo:
         if name not in self._infos:
-            raise DataError(f"{self.path} is cut short or damaged: it holds no {name[:80]!a}")
+            raise DataError(f"{self.path} is cut short or damaged: it holds no {printable(name, 120)}")
         return self._infos[name]
 
     def _stored(self, info: zipfile.ZipInfo) -> np.ndarray:
-        return map_array(self.path, self._begin(info), Entry((info.compress_size,), np.dtype(np.uint8)))
+        return map_array(self.path, self._begin(info), TensorSpec((info.compress_size,), np.dtype(np.uint8)))
 
     def _unpacked(self, info: zipfile.ZipInfo) -> np.ndarray:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -148,7 +149,7 @@ class ZipMembers:
         return begin
 
     def _damaged(self, info: zipfile.ZipInfo, why: str) -> DataError:
-        return DataError(f"{self.path} is damaged or not genuine: its member {info.filename[:80]!a} {why}")
+        return DataError(f"{self.path} is damaged or not genuine: its member {printable(info.filename, 120)} {why}")
 
 
 def _directory_bytes(path: Path, size: int) -> int:

@@ -1,0 +1,104 @@
+"""Hugging Face's names of an image CLIP, those of transformers' `CLIPModel`."""
+
+from harvest_jax.model.config import HarvestConfig
+from harvest_jax.weights.families.architecture import (
+    TowerShape,
+    activation_of,
+    config_from_towers,
+    count_layers,
+    heads_of,
+    preprocessing_of,
+    shape_of,
+)
+from harvest_jax.weights.families.conversions import (
+    ATTENTION_OUT,
+    LINEAR,
+    PATCH_KERNEL,
+    SEPARATE_QKV,
+    SEPARATE_QKV_BIAS,
+    UNCHANGED,
+)
+from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
+from harvest_jax.weights.families.hugging_face_config import read_hugging_face
+from harvest_jax.weights.families.openai import FRAMES, norm
+from harvest_jax.weights.files.tensors import Tensors
+
+
+def _hugging_face_blocks(our: str, their: str) -> tuple[KeyMapping, ...]:
+    our, their = f"{our}/transformer/blocks", f"{their}.encoder.layers.{{layer}}"
+    parts = tuple(f"{their}.self_attn.{part}_proj" for part in "qkv")
+    return (
+        *norm(f"{our}/ln_1", f"{their}.layer_norm1"),
+        KeyMapping(f"{our}/attn/qkv/kernel", tuple(f"{part}.weight" for part in parts), SEPARATE_QKV),
+        KeyMapping(f"{our}/attn/qkv/bias", tuple(f"{part}.bias" for part in parts), SEPARATE_QKV_BIAS),
+        KeyMapping(f"{our}/attn/out/kernel", (f"{their}.self_attn.out_proj.weight",), ATTENTION_OUT),
+        KeyMapping(f"{our}/attn/out/bias", (f"{their}.self_attn.out_proj.bias",), UNCHANGED),
+        *norm(f"{our}/ln_2", f"{their}.layer_norm2"),
+        KeyMapping(f"{our}/mlp/c_fc/kernel", (f"{their}.mlp.fc1.weight",), LINEAR),
+        KeyMapping(f"{our}/mlp/c_fc/bias", (f"{their}.mlp.fc1.bias",), UNCHANGED),
+        KeyMapping(f"{our}/mlp/c_proj/kernel", (f"{their}.mlp.fc2.weight",), LINEAR),
+        KeyMapping(f"{our}/mlp/c_proj/bias", (f"{their}.mlp.fc2.bias",), UNCHANGED),
+    )
+
+
+_HUGGING_FACE_MAPPINGS = (
+    KeyMapping("video/patch_embedding/kernel", ("vision_model.embeddings.patch_embedding.weight",), PATCH_KERNEL),
+    KeyMapping("video/class_embedding", ("vision_model.embeddings.class_embedding",), UNCHANGED),
+    KeyMapping("video/spatial_embedding", ("vision_model.embeddings.position_embedding.weight",), UNCHANGED),
+    *norm("video/ln_pre", "vision_model.pre_layrnorm"),  # its own spelling
+    *_hugging_face_blocks("video", "vision_model"),
+    *norm("video/ln_post", "vision_model.post_layernorm"),
+    KeyMapping("video/proj/kernel", ("visual_projection.weight",), LINEAR),
+    KeyMapping("text/token_embedding/embedding", ("text_model.embeddings.token_embedding.weight",), UNCHANGED),
+    KeyMapping("text/positional_embedding", ("text_model.embeddings.position_embedding.weight",), UNCHANGED),
+    *_hugging_face_blocks("text", "text_model"),
+    *norm("text/ln_final", "text_model.final_layer_norm"),
+    KeyMapping("text/text_projection/kernel", ("text_projection.weight",), LINEAR),
+    KeyMapping("logit_scale", ("logit_scale",), UNCHANGED),
+)
+
+
+def _hugging_face_architecture(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
+    width, _, patch, _ = shape_of(tensors, "vision_model.embeddings.patch_embedding.weight", 4)
+    vocab_size, text_width = shape_of(tensors, "text_model.embeddings.token_embedding.weight", 2)
+    fields = read_hugging_face(tensors, vocab_size)
+    heads = fields.heads if fields else (heads_of(width, image=True), heads_of(text_width, image=False))
+    known = fields.activations if fields else (None, None)
+    return config_from_towers(
+        tensors.where,
+        TowerShape(
+            width=width,
+            layers=count_layers(tensors, "vision_model.encoder.layers."),
+            heads=heads[0],
+            hidden=shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
+            table=shape_of(tensors, "vision_model.embeddings.position_embedding.weight", 2)[0],
+        ),
+        TowerShape(
+            width=text_width,
+            layers=count_layers(tensors, "text_model.encoder.layers."),
+            heads=heads[1],
+            hidden=shape_of(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
+            table=shape_of(tensors, "text_model.embeddings.position_embedding.weight", 2)[0],
+        ),
+        patch_size=patch,
+        embed_dim=shape_of(tensors, "visual_projection.weight", 2)[0],
+        vocab_size=vocab_size,
+        activations=(
+            activation_of(overrides, known[0], tensors.where),
+            activation_of(overrides, known[1], tensors.where),
+        ),
+        preprocessing=preprocessing_of(overrides, fields.preprocessing if fields else None, tensors.where),
+    )
+
+
+HUGGING_FACE = Family(
+    name="Hugging Face CLIP",
+    recognise=lambda tensors: (
+        {"text_model.embeddings.token_embedding.weight", "vision_model.embeddings.patch_embedding.weight"}
+        <= set(tensors.entries)
+    ),
+    architecture=_hugging_face_architecture,
+    mappings=lambda config: _HUGGING_FACE_MAPPINGS,
+    ignored=("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"),
+    zeros=(FRAMES,),
+)

@@ -1,0 +1,164 @@
+"""OpenAI's names of an image CLIP, which OpenCLIP kept.
+
+They are those of the modules in OpenAI's `clip/model.py`; OpenCLIP's `CustomTextCLIP` has those of the text tower under
+`text.`.
+"""
+
+from harvest_jax.errors import DataError
+from harvest_jax.model.config import HarvestConfig, Preprocessing
+from harvest_jax.weights.families.architecture import (
+    TowerShape,
+    activation_of,
+    config_from_towers,
+    count_layers,
+    heads_of,
+    preprocessing_of,
+    shape_of,
+)
+from harvest_jax.weights.families.conversions import (
+    ATTENTION_OUT,
+    LINEAR,
+    PATCH_KERNEL,
+    QKV,
+    QKV_BIAS,
+    UNCHANGED,
+)
+from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
+from harvest_jax.weights.families.open_clip_config import read_open_clip
+from harvest_jax.weights.files.tensors import Tensors
+
+FRAMES = "video/temporal_embedding"  # an image model has no such table: zeros
+
+
+def norm(our: str, their: str) -> tuple[KeyMapping, KeyMapping]:
+    """Both parameters of a layer norm."""
+    return KeyMapping(f"{our}/scale", (f"{their}.weight",), UNCHANGED), KeyMapping(
+        f"{our}/bias", (f"{their}.bias",), UNCHANGED
+    )
+
+
+def openai_blocks(our: str, their: str) -> tuple[KeyMapping, ...]:
+    """The blocks of one tower: `our` the tower, `their` what stands before `transformer`."""
+    our, their = f"{our}/transformer/blocks", f"{their}transformer.resblocks.{{layer}}"
+    return (
+        *norm(f"{our}/ln_1", f"{their}.ln_1"),
+        KeyMapping(f"{our}/attn/qkv/kernel", (f"{their}.attn.in_proj_weight",), QKV),
+        KeyMapping(f"{our}/attn/qkv/bias", (f"{their}.attn.in_proj_bias",), QKV_BIAS),
+        KeyMapping(f"{our}/attn/out/kernel", (f"{their}.attn.out_proj.weight",), ATTENTION_OUT),
+        KeyMapping(f"{our}/attn/out/bias", (f"{their}.attn.out_proj.bias",), UNCHANGED),
+        *norm(f"{our}/ln_2", f"{their}.ln_2"),
+        KeyMapping(f"{our}/mlp/c_fc/kernel", (f"{their}.mlp.c_fc.weight",), LINEAR),
+        KeyMapping(f"{our}/mlp/c_fc/bias", (f"{their}.mlp.c_fc.bias",), UNCHANGED),
+        KeyMapping(f"{our}/mlp/c_proj/kernel", (f"{their}.mlp.c_proj.weight",), LINEAR),
+        KeyMapping(f"{our}/mlp/c_proj/bias", (f"{their}.mlp.c_proj.bias",), UNCHANGED),
+    )
+
+
+def _openai_mappings(text: str) -> tuple[KeyMapping, ...]:
+    """OpenAI's names; `text` stands before those of the text tower."""
+    return (
+        KeyMapping("video/patch_embedding/kernel", ("visual.conv1.weight",), PATCH_KERNEL),
+        KeyMapping("video/class_embedding", ("visual.class_embedding",), UNCHANGED),
+        KeyMapping("video/spatial_embedding", ("visual.positional_embedding",), UNCHANGED),
+        *norm("video/ln_pre", "visual.ln_pre"),
+        *openai_blocks("video", "visual."),
+        *norm("video/ln_post", "visual.ln_post"),
+        KeyMapping("video/proj/kernel", ("visual.proj",), UNCHANGED),  # already [in, out]
+        KeyMapping("text/token_embedding/embedding", (f"{text}token_embedding.weight",), UNCHANGED),
+        KeyMapping("text/positional_embedding", (f"{text}positional_embedding",), UNCHANGED),
+        *openai_blocks("text", text),
+        *norm("text/ln_final", f"{text}ln_final"),
+        KeyMapping("text/text_projection/kernel", (f"{text}text_projection",), UNCHANGED),
+        KeyMapping("logit_scale", ("logit_scale",), UNCHANGED),
+    )
+
+
+_OPENAI_MAPPINGS, _CUSTOM_TEXT_MAPPINGS = _openai_mappings(""), _openai_mappings("text.")
+
+
+def _openai_architecture(tensors: Tensors, overrides: Overrides, text: str) -> HarvestConfig:
+    if any(name.startswith(("visual.layer1.", "visual.trunk.")) for name in tensors.entries):
+        raise DataError(
+            f"{tensors.where} has an image tower that is not CLIP's vision transformer (a ResNet, or a timm model): "
+            "only ViT models can be imported"
+        )
+    width, _, patch, _ = shape_of(tensors, "visual.conv1.weight", 4)
+    vocab_size, text_width = shape_of(tensors, f"{text}token_embedding.weight", 2)
+    fields = read_open_clip(tensors, width)
+    heads = fields.heads if fields else (heads_of(width, image=True), heads_of(text_width, image=False))
+    known = fields.activations[0] if fields else None
+    if _is_openai_archive(tensors):
+        known = "quick_gelu"
+    activation = activation_of(overrides, known, tensors.where)
+    return config_from_towers(
+        tensors.where,
+        TowerShape(
+            width=width,
+            layers=count_layers(tensors, "visual.transformer.resblocks."),
+            heads=heads[0],
+            hidden=shape_of(tensors, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+            table=shape_of(tensors, "visual.positional_embedding", 2)[0],
+        ),
+        TowerShape(
+            width=text_width,
+            layers=count_layers(tensors, f"{text}transformer.resblocks."),
+            heads=heads[1],
+            hidden=shape_of(tensors, f"{text}transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+            table=shape_of(tensors, f"{text}positional_embedding", 2)[0],
+        ),
+        patch_size=patch,
+        embed_dim=shape_of(tensors, "visual.proj", 2)[1],
+        vocab_size=vocab_size,
+        activations=(activation, activation),
+        preprocessing=preprocessing_of(overrides, (fields and fields.preprocessing) or Preprocessing(), tensors.where),
+    )
+
+
+def _is_openai_archive(tensors: Tensors) -> bool:
+    """The format in which OpenAI published its models, with a number that only its archives keep as a tensor."""
+    return "TorchScript" in tensors.kind and "input_resolution" in tensors.details
+
+
+def _notes(tensors: Tensors, overrides: Overrides) -> list[str]:
+    said = overrides.resize and overrides.mean and overrides.std
+    if said or "open_clip_config" in tensors.details or _is_openai_archive(tensors):
+        return []
+    return [
+        "the file does not say how its pictures were prepared: OpenAI's preprocessing is assumed; if the model was "
+        "trained with another, give --resize, --mean and --std"
+    ]
+
+
+def _has_openai_names(tensors: Tensors, text: str) -> bool:
+    return f"{text}token_embedding.weight" in tensors.entries and any(
+        name.startswith("visual.") for name in tensors.entries
+    )
+
+
+OPENAI = Family(
+    name="OpenAI CLIP or OpenCLIP",
+    recognise=lambda tensors: _has_openai_names(tensors, ""),
+    architecture=lambda tensors, overrides: _openai_architecture(tensors, overrides, ""),
+    mappings=lambda config: _OPENAI_MAPPINGS,
+    # numbers that OpenAI's archives keep as tensors, and the causal mask (a buffer, or a constant of each block)
+    ignored=(
+        "input_resolution",
+        "context_length",
+        "vocab_size",
+        "attn_mask",
+        "transformer.attn_mask",
+        "transformer.resblocks.{layer}.attn_mask",
+    ),
+    zeros=(FRAMES,),
+    notes=_notes,
+)
+
+OPEN_CLIP_TEXT = Family(
+    name="OpenCLIP (CustomTextCLIP)",
+    recognise=lambda tensors: _has_openai_names(tensors, "text."),
+    architecture=lambda tensors, overrides: _openai_architecture(tensors, overrides, "text."),
+    mappings=lambda config: _CUSTOM_TEXT_MAPPINGS,
+    ignored=("text.attn_mask", "text.transformer.resblocks.{layer}.attn_mask"),
+    zeros=(FRAMES,),
+    notes=_notes,
+)

@@ -1,0 +1,111 @@
+"""`harvest weights import`: a checkpoint of any known family becomes a model folder."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harvest_jax.errors import DataError
+from harvest_jax.input.tokenizer import VOCAB_SIZE
+from harvest_jax.model.config import HarvestConfig
+from harvest_jax.weights.families.architecture import name_of
+from harvest_jax.weights.families.family import Family, Overrides
+from harvest_jax.weights.families.native import NATIVE, header_config
+from harvest_jax.weights.families.recognise import family_of
+from harvest_jax.weights.files.open_checkpoint import open_checkpoint
+from harvest_jax.weights.files.tensors import BFLOAT16, Tensors
+from harvest_jax.weights.folder import save_tensors
+from harvest_jax.weights.output import check_free
+from harvest_jax.weights.translate import resized, resized_config, to_native
+from harvest_jax.weights.workdir_model import as_tensors, checkpoint_of, load_checkpoint
+
+DTYPES: dict[str, np.dtype[Any] | None] = {
+    "keep": None,
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": BFLOAT16,
+}
+
+
+def import_checkpoint(
+    source: Path,
+    out: Path,
+    overrides: Overrides = Overrides(),  # noqa: B008 (frozen)
+    *,
+    num_frames: int | None = None,
+    image_size: int | None = None,
+    dtype: str = "keep",
+) -> dict[str, Any]:
+    """Write the model folder `out` from a checkpoint of any known family.
+
+    Memory holds the layers of one parameter at a time, not the model.
+
+    Args:
+      source: file or folder; a training folder is its newest good checkpoint, WORKDIR@STEP another.
+      out: a folder that does not exist yet, or is empty.
+      overrides: what the user says of the checkpoint.
+      num_frames: frames of a clip; the table of frames is resized. None: the checkpoint's.
+      image_size: pixels of a side; the table of patch positions is resized. None: the checkpoint's.
+      dtype: in which the numbers are stored, one of DTYPES; "keep": the checkpoint's.
+
+    Returns:
+      JSON values: `family`, `kind`, `model` (name), `parameters` (numbers), `dtypes`, `notes` (sentences).
+
+    Raises:
+      DataError: the source cannot be read, is of no known family, or holds other tensors than the family's.
+      CheckpointError: the checkpoint of a training is missing or damaged.
+      ConfigError: an argument is impossible, or the user must say what the checkpoint does not.
+    """
+    check_free(out)
+    checkpoint = checkpoint_of(source)
+    theirs = as_tensors(load_checkpoint(*checkpoint)) if checkpoint else open_checkpoint(source)
+    family = family_of(theirs)
+    exported = header_config(theirs, overrides)  # of a file that this package exported
+    found = exported or family.architecture(theirs, overrides)
+    notes = [] if exported else [*family.notes(theirs, overrides), *_vocabulary_notes(theirs.where, family, found)]
+    config = resized_config(found, num_frames, image_size)
+    if found.name == name_of(found):
+        config = dataclasses.replace(config, name=name_of(config))
+    ours = with_dtype(resized(to_native(theirs, family, found), found, num_frames, image_size), dtype)
+    origin: dict[str, Any] = {"imported_from": source.name, "family": family.name, "kind": theirs.kind}
+    if checkpoint:
+        origin["training"] = theirs.details["origin"]
+    for name in ("num_frames", "image_size"):
+        before, after = getattr(found.video, name), getattr(config.video, name)
+        if before != after:
+            origin[name.removeprefix("num_")] = f"{before} resized to {after}"
+    save_tensors(out, config, ours.entries, ours.read, origin)
+    return {
+        "family": family.name,
+        "kind": theirs.kind,
+        "model": config.name,
+        "parameters": ours.parameters,
+        "dtypes": ours.dtypes,
+        "notes": notes,
+    }
+
+
+def with_dtype(tensors: Tensors, dtype: str) -> Tensors:
+    """The same tensors, to be stored in another dtype (one of DTYPES); single numbers are stored in float32."""
+    wanted = DTYPES[dtype]
+    if wanted is None:
+        return tensors
+    entries = {
+        name: dataclasses.replace(entry, dtype=wanted if entry.shape else np.dtype(np.float32))
+        for name, entry in tensors.entries.items()
+    }
+    return dataclasses.replace(tensors, entries=entries)
+
+
+def _vocabulary_notes(where: str, family: Family, config: HarvestConfig) -> list[str]:
+    """What to say of a vocabulary that is not the tokenizer's; DataError if the tokenizer cannot serve it."""
+    size = config.text.vocab_size
+    if size > VOCAB_SIZE:
+        raise DataError(f"{where} has a vocabulary of {size} entries; the tokenizer here is CLIP's, with {VOCAB_SIZE}")
+    if size == VOCAB_SIZE or family is NATIVE:
+        return []
+    return [
+        f"the vocabulary has {size} entries: they are assumed to be the first of CLIP's {VOCAB_SIZE}, which is right "
+        "only for models of this package"
+    ]

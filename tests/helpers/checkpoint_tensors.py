@@ -1,0 +1,68 @@
+"""Checkpoints of every family in memory: two small models, and tensors in which each number is another."""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from harvest_jax.model.config import DecoderConfig, HarvestConfig, TextConfig, VideoConfig
+from harvest_jax.model.harvest import parameter_shapes
+from harvest_jax.weights.families.family import Overrides
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
+from harvest_jax.weights.translate import to_family
+
+# every size another number, heads of 64 as the published models have
+IMAGE = HarvestConfig(
+    name="ViT-128x3/4@12",
+    video=VideoConfig(image_size=12, patch_size=4, num_frames=1, width=128, layers=3, heads=2, embed_dim=24),
+    text=TextConfig(vocab_size=600, context_length=10, width=64, layers=2, heads=1, embed_dim=24),
+    decoder=None,
+)
+VIDEO = dataclasses.replace(
+    IMAGE, video=dataclasses.replace(IMAGE.video, num_frames=4), decoder=DecoderConfig(1, 64, 1, 128, 600)
+)
+
+
+def counted(entries, where="memory", kind="test", details=None):
+    """Tensors of float32 of these shapes in which no number occurs twice."""
+    arrays, at = {}, 0.0
+    for name, entry in entries.items():
+        size = int(np.prod(entry.shape))
+        arrays[name] = (at + np.arange(size)).astype(np.float32).reshape(entry.shape)
+        at += size
+    assert at < 2**24  # float32 counts no further
+    specs = {name: TensorSpec(array.shape, array.dtype) for name, array in arrays.items()}
+    return Tensors(kind, where, specs, arrays.__getitem__, details or {})
+
+
+def native(config):
+    """The parameters of a model, counted."""
+    return counted({name: TensorSpec(shape, np.dtype(np.float32)) for name, shape in parameter_shapes(config).items()})
+
+
+def of_family(family, config=IMAGE):
+    """What a file of a family holds: names and shapes by its table, numbers counted in the file's own order."""
+    return counted(to_family(native(config), family, config).entries)
+
+
+def arrays_of(tensors):
+    """Every tensor as an array."""
+    return {name: np.array(tensors.read(name)) for name in tensors.entries}
+
+
+def changed(values, path, value):
+    """A deep copy of a JSON value with the field at "a.b.c" set."""
+
+    copy = json.loads(json.dumps(values))
+    *way, last = path.split(".")
+    at = copy
+    for name in way:
+        at = at[name]
+    at[last] = value
+    return copy
+
+
+def architecture(family, details=None, kind="safetensors", overrides=Overrides(), config=IMAGE):  # noqa: B008 (frozen)
+    """What a family makes of its tensors of `config` and of the details beside them."""
+    theirs = dataclasses.replace(of_family(family, config), kind=kind, details=details or {})
+    return family.architecture(theirs, overrides)
