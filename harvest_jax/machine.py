@@ -1,8 +1,14 @@
-"""What this process may use of the machine, and what it and the processes it started have used (Linux's /proc)."""
+"""What this process may use of the machine, what it and its children have used, and children that end with it."""
 
 import contextlib
+import ctypes
 import os
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
 
 
 def available_cores() -> int:
@@ -51,3 +57,27 @@ def resident_bytes() -> int:
                 if line.startswith("Pss:"):
                     total += 1024 * int(line.split()[1])
     return total
+
+
+def parent_death_signal(number: int) -> Callable[[], None] | None:
+    """For `subprocess.Popen(preexec_fn=...)`: the child gets this signal when the thread that started it ends.
+
+    That is also so when the parent is killed with SIGKILL. None where the system is not Linux.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: between fork and exec little is safe
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, number)
+
+    return ask
+
+
+def die_with_parent(parent: int) -> None:
+    """End this process with SIGKILL when its parent, whose process id is given, ends."""
+    ask = parent_death_signal(signal.SIGKILL)
+    if ask is not None:
+        ask()
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(0)

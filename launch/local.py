@@ -1,4 +1,4 @@
-"""Several processes of one run on this machine, meeting over loopback: the multi-host program without a cluster.
+"""Several processes of one run on this machine, connected over loopback: the multi-host program without a cluster.
 
     python -m launch.local --processes 2 --devices 2 -- --config configs/demo.py --workdir runs/x ...
 
@@ -17,12 +17,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .processes import Outcome, run_together
+from harvest_jax import signals
+from harvest_jax.errors import Preempted
 
-# harvest_jax/errors.py: a wrong config, unusable data, a loss that is no number and a checkpoint of another run would
-# only fail again; 42 is a stop that somebody asked for.
-NO_RESTART = {0, 2, 3, 4, 5, 42, 128 + signal.SIGINT}
-WITHOUT_PROGRESS = 2  # attempts in a row that end at the checkpoint they began with
+from .processes import NAMED_CAUSES, GroupResult, run_together
+
+# A wrong config, unusable data, a loss that is not a number or a checkpoint of another run would fail again; the other
+# statuses are stops that somebody asked for.
+NO_RESTART = {0, Preempted.exit_code, *NAMED_CAUSES, *signals.STATUSES}
+MAX_WITHOUT_PROGRESS = 2  # attempts in a row that end at the checkpoint they began with
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,16 +33,28 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m launch.local",
         usage="python -m launch.local [--processes N] [--devices K] [...] -- --config FILE --workdir DIR [...]",
-        description="Run N processes of `harvest train` on this machine, meeting over loopback.",
+        description="Run N processes of `harvest train` on this machine, connected over loopback.",
         allow_abbrev=False,
     )
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="how many (default 2)")
     parser.add_argument("--devices", type=int, default=1, metavar="K", help="devices of each process (default 1)")
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu", help="cpu splits it into K devices")
     parser.add_argument("--restarts", type=int, default=0, metavar="R", help="start all again after a crash, R times")
-    parser.add_argument("--grace", type=float, default=30, metavar="S", help="seconds from a stop to a kill (30)")
-    parser.add_argument("--heartbeat", type=int, default=30, metavar="S", help="silence that ends the run (30)")
-    parser.add_argument("--initialization", type=int, default=120, metavar="S", help="wait for each other (120)")
+    parser.add_argument("--grace", type=float, default=30, metavar="S", help="seconds from SIGTERM to SIGKILL (30)")
+    parser.add_argument(
+        "--heartbeat",
+        type=int,
+        default=30,
+        metavar="S",
+        help="seconds of silence that end the run (30)",
+    )
+    parser.add_argument(
+        "--initialization",
+        type=int,
+        default=120,
+        metavar="S",
+        help="seconds for all to start (120)",
+    )
     parser.add_argument("--port", type=int, default=0, help="of the coordinator (default: any free one)")
     program = parser.add_mutually_exclusive_group()
     program.add_argument("--module", help="run this module instead of `harvest train`")
@@ -81,7 +96,7 @@ def environment(args: argparse.Namespace, process: int, port: int) -> dict[str, 
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+    """A free port of the loopback interface."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -103,15 +118,15 @@ def newest_step(workdir: Path | None) -> int:
     return max((int(path.parent.name) for path in manifests if path.parent.name.isdecimal()), default=-1)
 
 
-def describe(outcome: Outcome) -> str:
+def describe(result: GroupResult) -> str:
     """One line about how an attempt ended."""
-    if outcome.asked:
-        return f"stopped by {signal.Signals(outcome.asked).name}; status {outcome.status}"
-    if outcome.first is None:
+    if result.stop_signal:
+        return f"stopped by {signal.Signals(result.stop_signal).name}; status {result.status}"
+    if result.first_failed is None:
         return "all ranks finished"
-    code = outcome.codes[outcome.first]
+    code = result.exit_codes[result.first_failed]
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-    return f"rank {outcome.first} {how}, the first to fail; the others were stopped"
+    return f"rank {result.first_failed} {how}, the first to fail; the others were stopped"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,22 +152,22 @@ def run_with_restarts(args: argparse.Namespace) -> int:
     stalled = 0
     for attempt in range(args.restarts + 1):
         before, port = newest_step(workdir), args.port or free_port()
-        outcome = run_together(
+        result = run_together(
             [command(args)] * args.processes,
             [os.environ | environment(args, process, port) for process in range(args.processes)],
             args.grace,
         )
-        say(describe(outcome))
-        if outcome.status in NO_RESTART or outcome.asked or attempt == args.restarts:
+        say(describe(result))
+        if result.status in NO_RESTART or result.stop_signal or attempt == args.restarts:
             break
         after = newest_step(workdir)
         stalled = 0 if after > before else stalled + 1
-        if stalled == WITHOUT_PROGRESS:
+        if stalled == MAX_WITHOUT_PROGRESS:
             where = f"still at step {after}" if after >= 0 else "no checkpoint yet"
             say(f"{stalled} attempts in a row without a new checkpoint ({where}): not started again")
             break
         say(f"restart {attempt + 1} of {args.restarts}" + (f" from step {after}" if after >= 0 else ""))
-    return outcome.status
+    return result.status
 
 
 def say(message: str) -> None:
@@ -162,7 +177,7 @@ def say(message: str) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        sys.exit(signals.run_program("launch.local", main))
     except (OSError, subprocess.SubprocessError) as error:
         say(str(error))
         sys.exit(1)

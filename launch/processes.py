@@ -1,7 +1,6 @@
-"""A group of processes that live and die together."""
+"""Starting processes, alone or as a group that lives and dies together."""
 
 import contextlib
-import ctypes
 import dataclasses
 import os
 import queue
@@ -13,51 +12,83 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
-FAILURE_GRACE = 5.0  # seconds; without the failed one the others cannot save, only write their last lines
-# A rank whose peer is gone dies of that, with status 1 or of SIGABRT, and on a busy machine may be seen first: among
-# the failures of this many seconds, one whose status names a cause (harvest_jax/errors.py) is called the first.
+from harvest_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Preempted
+from harvest_jax.machine import parent_death_signal
+
+FAILURE_GRACE = 5.0  # seconds for the others after a failure: without the failed process they cannot save
+# When one process fails, the others fail too (status 1 or SIGABRT), and on a busy machine that may be seen first. So
+# of the failures within these seconds, one whose status names a cause is reported as the first.
 SETTLE = 0.5
-NAMED_CAUSES = {2, 3, 4, 5}
-STOPPED = 42  # harvest_jax.errors.Preempted: the state is saved; the other processes are about to say the same
-_PR_SET_PDEATHSIG = 1
+NAMED_CAUSES = {error.exit_code for error in (ConfigError, DataError, NonFiniteError, CheckpointError)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a group ended: each one's status (negative: the signal), who failed first, the signal that was asked for."""
+class GroupResult:
+    """How a group of processes ended.
 
-    codes: tuple[int, ...]
-    first: int | None
-    asked: int = 0
+    Attributes:
+      exit_codes: of each process; negative: the signal that ended it.
+      first_failed: the number of the process that failed first, None if none failed.
+      stop_signal: the signal that this process received and passed on, 0 if none.
+    """
+
+    exit_codes: tuple[int, ...]
+    first_failed: int | None
+    stop_signal: int = 0
 
     @property
     def status(self) -> int:
-        """One exit status for the group: 0, or that of the first that failed, a signal as 128 + its number."""
-        if self.first is None:
-            return 0
-        code = self.codes[self.first]
-        return 128 - code if code < 0 else code
+        """One exit status for the group: 0, or that of the first that failed."""
+        return 0 if self.first_failed is None else shell_status(self.exit_codes[self.first_failed])
+
+
+def shell_status(exit_code: int) -> int:
+    """A process's exit code as shells report it: 128 + the number of the signal that ended it."""
+    return 128 - exit_code if exit_code < 0 else exit_code
+
+
+def run_one(command: Sequence[str]) -> int:
+    """Run one command on this terminal until it ends.
+
+    SIGTERM and SIGINT to this process are passed on as SIGTERM, and the command gets SIGTERM when this process is
+    killed.
+
+    Returns:
+      its exit code as shells report it; that of the signal if one came and the command still ended with 0.
+    """
+    received: list[int] = []
+    with _caught(received):
+        process = subprocess.Popen(command, preexec_fn=parent_death_signal(signal.SIGTERM))
+        passed_on = 0
+        code = None
+        while code is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(timeout=0.05)
+            if len(received) > passed_on:
+                passed_on = len(received)
+                process.terminate()
+    return shell_status(code) or (128 + received[0] if received else 0)
 
 
 def run_together(
     commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]], grace_seconds: float
-) -> Outcome:
+) -> GroupResult:
     """Run one command per process, each output line prefixed with its number, until all have ended.
 
-    The first that fails makes the others stop: SIGTERM, and SIGKILL soon after. SIGTERM and SIGINT to this process
-    are handed on as SIGTERM, with a longer grace to save in; a second one kills. Each process leads a group of its
-    own, so that its children (loader processes) go with it.
+    The first that fails stops the others: SIGTERM, and SIGKILL soon after. SIGTERM and SIGINT to this process are
+    passed on as SIGTERM, with a longer grace to save in; a second one kills. Each process leads a process group, so
+    that its children (loader processes) end with it.
 
     Args:
-      commands: one a process.
-      environments: complete environments, one a process.
+      commands: one for each process.
+      environments: complete environments, one for each process.
       grace_seconds: from a signal to SIGKILL.
     """
     ended: queue.Queue[tuple[int, int]] = queue.Queue()
-    signals: list[int] = []
+    received: list[int] = []
     processes: list[subprocess.Popen[str]] = []
     threads: list[threading.Thread] = []
-    with _caught(signals):
+    with _caught(received):
         try:
             # All are started before the first thread is: a fork of a process with threads may hang.
             for command, environment in zip(commands, environments, strict=True):
@@ -68,7 +99,7 @@ def run_together(
                     _thread(_copy, process.stderr, sys.stderr, f"[{number}] "),
                     _thread(_wait, number, process, ended),
                 ]
-            return _watch(processes, ended, signals, grace_seconds)
+            return _watch(processes, ended, received, grace_seconds)
         finally:
             for process in processes:
                 _kill(process)  # also what a process that has ended left behind in its group
@@ -81,12 +112,12 @@ def run_together(
 def _watch(
     processes: Sequence[subprocess.Popen[str]],
     ended: queue.Queue[tuple[int, int]],
-    signals: list[int],
+    received: list[int],
     grace_seconds: float,
-) -> Outcome:
+) -> GroupResult:
     codes: dict[int, int] = {}
     first: int | None = None
-    handed_on = 0
+    passed_on = 0
     deadline = settled = float("inf")
     while len(codes) < len(processes):
         with contextlib.suppress(queue.Empty):
@@ -97,26 +128,23 @@ def _watch(
             if code and first is None:
                 first = number
                 settled = 0.0 if code in NAMED_CAUSES else time.monotonic() + SETTLE
-                if code != STOPPED:
+                saved = code == Preempted.exit_code  # then the others are about to end the same way
+                if not saved:
                     _stop(processes)
-                grace = grace_seconds if code == STOPPED else min(grace_seconds, FAILURE_GRACE)
+                grace = grace_seconds if saved else min(grace_seconds, FAILURE_GRACE)
                 deadline = min(deadline, time.monotonic() + grace)
-        if len(signals) > handed_on:
-            handed_on = len(signals)
-            deadline = min(deadline, time.monotonic() + grace_seconds) if handed_on == 1 else 0
+        if len(received) > passed_on:
+            passed_on = len(received)
+            deadline = min(deadline, time.monotonic() + grace_seconds) if passed_on == 1 else 0
             _stop(processes)
         if time.monotonic() > deadline:
             for process in processes:
                 _kill(process)
-    return Outcome(tuple(codes[number] for number in range(len(processes))), first, signals[0] if signals else 0)
+    stop_signal = received[0] if received else 0
+    return GroupResult(tuple(codes[number] for number in range(len(processes))), first, stop_signal)
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    libc = ctypes.CDLL(None, use_errno=True)  # looked up here: little is safe between fork and exec
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
     return subprocess.Popen(
         command,
         env={**environment, "PYTHONUNBUFFERED": "1"},
@@ -127,7 +155,7 @@ def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
-        preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=parent_death_signal(signal.SIGTERM),
     )
 
 
@@ -148,7 +176,7 @@ def _thread(function: Callable[..., None], *arguments: object) -> threading.Thre
 
 
 def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
-    """Ask the processes, and not their loader processes, which they still need to save their state."""
+    """Ask the processes, and not their loader processes: these are needed until the state is saved."""
     for process in processes:
         process.terminate()
 
@@ -160,10 +188,10 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 @contextlib.contextmanager
-def _caught(signals: list[int]) -> Iterator[None]:
-    """Collect SIGTERM and SIGINT in `signals` while the block runs."""
+def _caught(received: list[int]) -> Iterator[None]:
+    """Collect SIGTERM and SIGINT in `received` while the block runs."""
     wanted = (signal.SIGTERM, signal.SIGINT)
-    old = {number: signal.signal(number, lambda caught, _: signals.append(caught)) for number in wanted}
+    old = {number: signal.signal(number, lambda caught, _: received.append(caught)) for number in wanted}
     try:
         yield
     finally:

@@ -14,21 +14,22 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harvest_jax import signals
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
-from harvest_jax.errors import ConfigError, HarvestError
+from harvest_jax.errors import ConfigError, HarvestError, Preempted
+from harvest_jax.files import write_atomically
 from harvest_jax.version import __version__
 
-STOPPED = {42, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+from .processes import run_one
+
+STOP_STATUSES = {Preempted.exit_code, *signals.STATUSES}  # of a run that somebody stopped: the sweep stops as well
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +99,7 @@ def write_plan(path: Path, config: str, name: str, runs: Sequence[Run]) -> None:
     ]
     plan = {"config": config, "sweep": name or "sweep", "version": __version__, "runs": lines}
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".writing")
-    scratch.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+    write_atomically(path, (json.dumps(plan, indent=2) + "\n").encode())
 
 
 def run_locally(runs: Sequence[Run], config: str, command: Sequence[str]) -> int:
@@ -111,12 +110,12 @@ def run_locally(runs: Sequence[Run], config: str, command: Sequence[str]) -> int
             _say(f"{number}/{len(runs)} {run.id} is complete")
             continue
         _say(f"{number}/{len(runs)} {run.id}: {' '.join(run.overrides)}")
-        status = subprocess.run([*command, *run.arguments(config)], check=False).returncode
-        if status in STOPPED:
-            _say("stopped; the same command goes on from here")
-            return status if status > 0 else 128 - status
+        status = run_one([*command, *run.arguments(config)])
+        if status in STOP_STATUSES:
+            _say("stopped; run the same command again to go on")
+            return status
         if status:
-            failed[run.id] = status if status > 0 else 128 - status
+            failed[run.id] = status
     if failed:
         _say(f"{len(failed)} of {len(runs)} failed: " + ", ".join(f"{id} (status {s})" for id, s in failed.items()))
     return next(iter(failed.values()), 0)
@@ -176,9 +175,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (HarvestError, OSError) as error:
         _say(" ".join(str(error).split()))
         return error.exit_code if isinstance(error, HarvestError) else 1
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return 128 + signal.SIGINT
 
 
 def _sweep_function(config: str, name: str) -> Callable[[Callable[..., None]], None]:
@@ -213,4 +209,4 @@ def _say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.run_program("launch.sweep", main))

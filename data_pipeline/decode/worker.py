@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.child_process import die_with_parent, limit_resources
+from data_pipeline.child_process import limit_resources
+from harvest_jax.machine import die_with_parent
 
 _ALARM_FACTOR = 1.5  # the parent kills at the limit; the alarm is for the case that the parent cannot
 

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from data_pipeline.child_process import child_environment, die_with_parent, limit_resources
+from data_pipeline.child_process import child_environment, limit_resources
 from data_pipeline.media_paths import FilePart, VideoRejected, open_regular
 from data_pipeline.sources import tfrecord
 from data_pipeline.sources.captions import MAX_TEXT
 from data_pipeline.sources.raw_row import RowFault
 from data_pipeline.sources.tfds_fields import ClipFieldNames
 from harvest_jax.errors import DataError
+from harvest_jax.machine import die_with_parent
 
 MAX_RECORD = 64 << 20  # bytes
 _MEMORY = 2 << 30  # bytes of address space

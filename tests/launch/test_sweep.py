@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from harvest_jax.config import run as run_config
 from harvest_jax.errors import ConfigError
 from launch import sweep
+from tests.helpers.processes import is_running, running, wait_until
+from tests.helpers.train_command import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -206,6 +209,25 @@ def test_a_failed_run_is_named_and_does_not_keep_the_others(config, tmp_path, ca
 def test_a_stopped_run_stops_the_sweep(config, tmp_path):
     options = ["--config", config, "--workdir-root", str(tmp_path / "runs"), "--backend", "local"]
     assert sweep.main([*options, "--command", trainer(tmp_path, "sys.exit(42)")]) == 42
+    assert len(calls(tmp_path)) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for it")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 42)])
+def test_a_sweep_that_is_ended_ends_its_trainer(config, tmp_path, number, status):
+    body = f"""
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))  # as if it had saved
+pathlib.Path({str(tmp_path / "pid")!r}).write_text(f"{{os.getpid()}} ")
+time.sleep(60)
+"""
+    options = ["--config", config, "--workdir-root", str(tmp_path / "runs"), "--backend", "local"]
+    command = [sys.executable, "-m", "launch.sweep", *options, "--command", trainer(tmp_path, body)]
+    with running(command, cwd=ROOT, env=environment()) as sweeping:
+        wait_until(lambda: (tmp_path / "pid").exists() and " " in (tmp_path / "pid").read_text())
+        sweeping.send_signal(number)
+        assert sweeping.wait(timeout=60) == status
+    wait_until(lambda: not is_running((tmp_path / "pid").read_text().strip()), 30)
     assert len(calls(tmp_path)) == 1
 
 
