@@ -168,6 +168,19 @@ def test_missing_and_broken_manifests_are_one_line(videos, model, tmp_path, caps
     assert "1 rows have no caption, the first: red" in capsys.readouterr().err
 
 
+def test_names_in_a_manifest_cannot_control_the_terminal(videos, model, tmp_path, capsys):
+    bell = "\x1b]0;title\x07"
+    rows = [*captioned(*COLOURS), {"id": bell, "video": f"{bell}.mp4", "caption": bell, "type": bell}]
+    evaluate("zero_shot", manifest(videos, tmp_path, rows), tmp_path, code=DataError.exit_code)
+    evaluate("retrieval", [*manifest(videos, tmp_path, rows[4:])], tmp_path, code=DataError.exit_code)
+    questions = [{"video": "red.mp4", "options": ["red", "blue"], "answer": 0, "type": bell}]
+    evaluate("multiple_choice", manifest(videos, tmp_path, questions), tmp_path)
+    printed = capsys.readouterr()
+    assert "title" in printed.err
+    assert "title" in printed.out
+    assert not {"\x1b", "\x07"} & set(printed.out + printed.err)
+
+
 def test_out_must_be_a_file(videos, model, tmp_path, capsys):
     words = manifest(videos, tmp_path, captioned(*COLOURS))
     config = str(CONFIGS / "retrieval.py")
