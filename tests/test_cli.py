@@ -32,6 +32,13 @@ def test_every_command_explains_itself(command, capsys):
     assert max(map(len, text.splitlines())) <= 140
 
 
+def test_the_help_of_training_names_the_files_that_it_writes(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("metrics.jsonl", "tensorboard/", "harvest_jax[tensorboard]", "export/"))
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as done:
         cli.main(["--version"])

@@ -1,7 +1,6 @@
-"""The real loader, timed: shards to batches on the device, beside what bounds it on the same cores."""
+"""The loader of `harvest train`, timed, and the rates that limit it on the same cores."""
 
 import functools
-import os
 import time
 from typing import Any
 
@@ -22,20 +21,20 @@ from harvest_jax.train.mesh import make_mesh, put_batch
 
 
 def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
-    """Draw batches as `harvest train` does, put them on the devices, and do nothing else with them.
+    """Time the loader: make batches as `harvest train` does and put them on the devices, without training on them.
 
     The limits (loader_limits.py) are measured on as many processes as the loader has cores, half of the time before it
     and half after it; for a mixture on its first set.
 
     Args:
       run: the checked config; `data`, the shapes of `model` and `text`, `train.batch_size` and `mesh` matter.
-      seconds: for the loader; for the limits as long.
+      seconds: of timing the loader; the limits take as long again.
 
     Returns:
       what `harvest bench loader --json` prints.
 
     Raises:
-      ConfigError: no shards are named, and the like.
+      ConfigError: no shards are named, or the devices or the batch cannot be divided as asked.
       DataError: the shards cannot be used.
     """
     if not run.data.shards:
@@ -65,7 +64,7 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
         began = time.perf_counter()
         batch = draw()
         first = time.perf_counter()
-        while time.perf_counter() < first + min(2.0, seconds / 4):  # what was made ahead while nobody asked
+        while time.perf_counter() < first + min(2.0, seconds / 4):  # batches that were prepared before the timing
             draw()
         cpu, begin, count = cpu_seconds(), time.perf_counter(), 0
         while time.perf_counter() < begin + seconds:
@@ -104,13 +103,13 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
         "text_slots": batch["slots"].shape[1],
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "versions": versions(),
     }
 
 
 def table(result: dict[str, Any]) -> str:
-    """What a person wants to know, one figure a line."""
+    """The result as text, one figure a line."""
     whole = result["bytes_per_clip_whole"]
     return "\n".join(
         [
@@ -118,9 +117,9 @@ def table(result: dict[str, Any]) -> str:
             f"{result['workers'] or 'no'} loader processes, {result['clips']:,} clips",
             f"clips/s          {result['clips_per_s']:.0f}, on {result['cores_used']:.2f} cores: "
             f"{result['clips_per_core_s']:.0f} for each",
-            f"whole decoding   {result['limit_clips_per_s']:.0f} clips/s on {result['limit_processes']} cores, bare: "
+            f"whole decoding   {result['limit_clips_per_s']:.0f} clips/s on {result['limit_processes']} cores; "
             f"the loader reaches {100 * result['share_of_limit']:.0f} % of it",
-            f"bare reading     {result['read_limit_clips_per_s']:.0f} clips/s",
+            f"reading alone    {result['read_limit_clips_per_s']:.0f} clips/s",
             f"kB a clip        {result['bytes_per_clip'] / 1e3:.0f} to the device; whole frames are {whole / 1e3:.0f}",
             f"start            {result['open_s']:.2f} s to open the shards, {result['first_batch_s']:.2f} s to the "
             "first batch",

@@ -1,4 +1,4 @@
-"""What bounds a loader: decoding alone and reading alone, on as many processes as it has cores."""
+"""The rates that limit a loader: decoding alone and reading alone, on as many processes as it has cores."""
 
 import multiprocessing
 import time
@@ -13,15 +13,16 @@ from data_pipeline.shards import shard_format
 from harvest_jax.errors import HarvestError
 from harvest_jax.pixels.frame_sampling import segment_indices
 
-_HELD = 64  # clips whose bytes lie in memory while decoding alone is timed
-_AT_ONCE = 16  # clips between two looks at the clock
+_HELD = 64  # clips kept in memory while decoding alone is timed
+_AT_ONCE = 16  # clips between two readings of the clock
 _PATIENCE = 120  # seconds for a process to start
 
 
 def limit_rates(folder: str, split: str, num_frames: int, processes: int, seconds: float) -> tuple[float, float]:
-    """Clips a second of all processes together: decoding `num_frames` whole frames of each, and reading records.
+    """(Clips decoded, records read) a second, all processes together.
 
-    The bytes that are decoded lie in memory; what is read is not looked into. Each for half of the time.
+    Decoding: `num_frames` whole frames of a clip whose bytes are in memory. Reading: records, not decoded. Each is
+    timed for half of `seconds`.
 
     Raises:
       HarvestError: a process died.
@@ -41,7 +42,7 @@ def limit_rates(folder: str, split: str, num_frames: int, processes: int, second
     try:
         rates = np.array([ours.recv() for ours, _ in pipes])
     except EOFError as error:
-        raise HarvestError("a process that was to decode alone died; its own message may stand above") from error
+        raise HarvestError("a process that measured decoding died; its own message is above") from error
     finally:
         for worker in workers:
             worker.kill()
@@ -52,7 +53,7 @@ def limit_rates(folder: str, split: str, num_frames: int, processes: int, second
 def _measure(
     folder: str, split: str, num_frames: int, seconds: float, number: int, barrier: Any, answer: Connection
 ) -> None:
-    """In a process of its own."""
+    """Measure in a process of its own, and send (decoding, reading)."""
     shards = shard_format.open_shards(folder, split)
     rng = np.random.default_rng(number)
     clips = []

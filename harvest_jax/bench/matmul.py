@@ -1,4 +1,4 @@
-"""What a device can do at most, measured: the rate of one large product of matrices."""
+"""The measured peak of a device: its rate of large matrix products."""
 
 import time
 
@@ -6,21 +6,21 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-# Sides of the squares, of which the fastest counts. The larger one is 1.1 TFLOP (1.4 ms of an H200, 128 MB a matrix in
-# bfloat16); a CPU core does 0.1 TFLOP/s and is as fast with matrices that fit its caches.
+# Sides of the square matrices; the fastest counts. The largest product is 1.1 TFLOP (1.4 ms on an H200, 128 MB for each
+# bfloat16 matrix). A CPU core does 0.1 TFLOP/s, and is as fast with matrices that fit its caches.
 SIDES = {"cpu": (1024, 2048), "accelerator": (4096, 8192)}
-BURST = 0.05  # seconds of work handed over at a time, so that the waiting between bursts does not count
+BURST = 0.05  # seconds of work that is enqueued at a time, so that the time between two products does not count
 
 
 def matmul_rate(dtype: DTypeLike, seconds: float = 1.0) -> float:
     """Best FLOP/s (a multiply-add as two) of a square product of normal random matrices on the default device.
 
     At the default precision, as in the model: float32 may be TF32 on NVIDIA GPUs and is bfloat16 on TPUs. The numbers
-    are random because a GPU multiplies zeros faster, at less power, than anything a model holds.
+    are random because a GPU multiplies zeros faster than the numbers of a model: they take less power.
 
     Args:
       dtype: of the factors and of the result, "bfloat16" or "float32".
-      seconds: to measure for, besides compiling.
+      seconds: of measuring, without compiling.
     """
     sides = SIDES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
     return max(_rate(side, dtype, seconds / len(sides)) for side in sides)

@@ -1,4 +1,4 @@
-"""The real training step, timed: parameters and clips at random, everything else as `harvest train` runs it."""
+"""The training step of `harvest train`, timed with random parameters and random clips."""
 
 import os
 import platform
@@ -31,21 +31,21 @@ PROFILED = 3  # steps of a trace
 def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile: Path | None = None) -> dict[str, Any]:
     """Compile a run's step for the devices at hand and time it.
 
-    The batch lies on the devices before the clock starts and is the same in every step. `steps` steps are timed each
-    by itself, the host waiting for its end, for the percentiles; then as many are handed over without waiting, as in
-    training, for the throughput.
+    The batch is on the devices before the timing starts and is the same in every step. For the percentiles `steps`
+    steps are timed one by one, the host waiting for the end of each. For the throughput as many are enqueued without
+    waiting, as in training.
 
     Args:
       run: the checked config; `data`, `init_from`'s weights and the schedule do not matter.
-      steps: timed steps of each kind.
-      matmul_seconds: for the measured rate of products of matrices that the MFU refers to.
+      steps: number of steps of each of the two timings.
+      matmul_seconds: time to measure the rate of matrix products that the MFU refers to.
       profile: folder for a `jax.profiler` trace of three more steps.
 
     Returns:
       what `harvest bench step --json` prints.
 
     Raises:
-      ConfigError: it does not fit the memory, or the devices cannot be divided as the config asks.
+      ConfigError: the step does not fit the memory, or the devices cannot be divided as the config asks.
     """
     if jax.process_count() > 1:
         raise ConfigError("harvest bench step measures the devices of one process; start it in one")
@@ -53,7 +53,7 @@ def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile:
     with _memory_errors(run):
         compiled, seconds = _compile(program)
         needed = _compiled_bytes(compiled) * len(jax.local_devices())
-        if jax.default_backend() == "cpu" and needed > available_memory():  # it would be killed without a word
+        if jax.default_backend() == "cpu" and needed > available_memory():  # Linux would kill it without a message
             raise ConfigError(
                 _too_large(run, f"the step needs {needed / 1e9:.1f} GB, {available_memory() / 1e9:.1f} are free")
             )
@@ -82,7 +82,7 @@ def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile:
         "step_ms_p50": 1e3 * float(np.percentile(times, 50)),
         "step_ms_p95": 1e3 * float(np.percentile(times, 95)),
         "step_ms_unblocked": 1e3 * elapsed / steps,
-        "host_cpu_ms": 1e3 * used / steps,  # of all cores: on a CPU what the step costs whatever else runs there
+        "host_cpu_ms": 1e3 * used / steps,  # of all cores; on a CPU independent of other programs
         "steps": steps,
         "tflop_per_clip": flops["total"] / 1e12,
         "tflop_parts": {name: flops[name] / 1e12 for name in ("video", "text", "decoder", "contrastive")},
@@ -97,7 +97,7 @@ def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile:
 
 
 def _compile(program: TrainProgram) -> tuple[Any, dict[str, float]]:
-    """The compiled step, before anything is allocated, and the seconds of tracing and of XLA."""
+    """The compiled step, before its arguments are allocated, and the seconds of tracing and of XLA."""
     began = time.perf_counter()
     lowered = program.jitted().lower(program.state, program.frozen, program.batch())
     traced = time.perf_counter()
@@ -106,7 +106,7 @@ def _compile(program: TrainProgram) -> tuple[Any, dict[str, float]]:
 
 
 def _steps(compiled: Any, state: TrainState, frozen: Tree, batch: Any, count: int) -> tuple[TrainState, Any]:
-    """`count` steps, handed over without waiting; returns when the last is done."""
+    """`count` steps, enqueued without waiting; returns when the last is done."""
     for _ in range(count):
         state, metrics = compiled(state, frozen, batch)
     jax.block_until_ready((state, metrics))
@@ -114,7 +114,7 @@ def _steps(compiled: Any, state: TrainState, frozen: Tree, batch: Any, count: in
 
 
 def _about(program: TrainProgram) -> dict[str, Any]:
-    """What was measured, where, with which versions."""
+    """What was measured, on which devices, with which versions."""
     run, config, batch = program.run, program.config, program.batch()
     device = program.mesh.devices.flat[0]
     return {
@@ -140,7 +140,7 @@ def _about(program: TrainProgram) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what the figures depend on."""
+    """Versions of the software that the figures depend on."""
     return {
         "harvest_jax": __version__,
         "jax": jax.__version__,
@@ -151,7 +151,7 @@ def versions() -> dict[str, str]:
 
 
 def _compiled_bytes(compiled: Any) -> int:
-    """Arguments, results and temporary arrays of a program on one device, what is donated counted once."""
+    """Arguments, results and temporary arrays of a program on one device; donated arrays count once."""
     sizes = compiled.memory_analysis()
     return (
         sizes.argument_size_in_bytes
@@ -163,7 +163,7 @@ def _compiled_bytes(compiled: Any) -> int:
 
 
 def _peak_bytes(compiled: Any) -> tuple[int, str]:
-    """Most bytes in use on a device, and who says so: its allocator, or where it keeps no books the compiler."""
+    """Peak bytes in use on a device, and their source: the allocator, or the compiler where it has no such figure."""
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
     known = [peak for peak in peaks if peak]
     return (max(known), "device memory_stats") if known else (_compiled_bytes(compiled), "compiled memory_analysis")
@@ -171,14 +171,14 @@ def _peak_bytes(compiled: Any) -> tuple[int, str]:
 
 @contextmanager
 def _memory_errors(run: RunConfig) -> Iterator[None]:
-    """XLA's many lines about memory become one that says what to change."""
+    """Turn XLA's errors about memory into one line that says what to change."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         words = str(error)
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in words or "out of memory" in words.lower():
             raise ConfigError(
-                _too_large(run, words.splitlines()[0][:120] if words else "the host has none left")
+                _too_large(run, words.splitlines()[0][:120] if words else "no host memory is left")
             ) from error
         raise
 

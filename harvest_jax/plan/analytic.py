@@ -1,8 +1,8 @@
-"""A step's memory, arithmetic and traffic without a compiler: for GPUs, whose compiler wants NVIDIA's libraries.
+"""A step's memory, arithmetic and traffic without a compiler: for GPUs where NVIDIA's libraries are not installed.
 
-Exact are what the state, the frozen parameters and the batch take (their shapes and shardings are those of the real
-program), what automatic differentiation keeps for the backward pass (the program is traced, not run), and the products
-of matrices (`bench.flops`). The rest is stated where it is added up.
+Exact are the bytes of state, frozen parameters and batch (with the shapes and shardings of the real program), the bytes
+that automatic differentiation keeps for the backward pass (the program is traced, not run), and the matrix products
+(`bench.flops`). All else is an estimate; comments say which, where it is added.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ from harvest_jax.train.hardware import DTYPES
 from harvest_jax.train.program import TrainProgram, train_program
 
 IN_FLIGHT = 2  # batches on the device: the one in use and the next
-WORKING = 4  # arrays as large as the largest of a layer's kept ones that are alive beside them, forward or backward
-PROBE = 11  # clips that are traced to count what is kept for each; no other axis of a model has this length
+WORKING = 4  # arrays that are alive beside the kept ones, each as large as the largest kept one of a layer
+PROBE = 11  # clips of the traced batch, to count the bytes kept for each; no axis of a model has this length
 
 
 def analytic_resources(program: TrainProgram, all_patches: bool = False) -> StepResources:
     """Estimate a run's step on GPUs.
 
     Args:
-      program: on as many devices as there are GPUs, of any kind: only their number and order matter.
+      program: on as many devices, of any kind, as there are GPUs.
       all_patches: the last stage, in which nothing is dropped.
     """
     run, count = program.run, program.mesh.size
@@ -45,7 +45,7 @@ def analytic_resources(program: TrainProgram, all_patches: bool = False) -> Step
     arguments = state + frozen + inputs
     temporaries = (
         trained  # gradients, float32 like the parameters, whole until they are scattered
-        + copies  # of the parameters in the type of the computation, gathered where fsdp splits them
+        + copies  # parameters in the type of the computation, gathered where fsdp splits them
         + (IN_FLIGHT - 1) * inputs
         + math.ceil(batch / pieces) * (kept + WORKING * largest)
         + contrastive_bytes(run, program.config.video.embed_dim, count)
@@ -54,34 +54,34 @@ def analytic_resources(program: TrainProgram, all_patches: bool = False) -> Step
     flops = step_flops(run, program.config, all_patches)
     arithmetic = (flops["total"] + flops["recomputed"]) * batch
     traffic = (
-        2.0 * batch * kept  # what is kept is written once and read once
+        2.0 * batch * kept  # kept activations are written once and read once
         + 2.0 * state  # the optimizer reads and writes parameters and moments
-        + 2.0 * trained  # and gradients are written and read
-        + 3.0 * pieces * copies  # weights are read forward and twice backward
+        + 2.0 * trained  # gradients are written and read
+        + 3.0 * pieces * copies  # weights are read once forward and twice backward
         + inputs
     )
     return StepResources(memory, ProgramCost(arithmetic, arithmetic, traffic), communication(program, pieces))
 
 
 def _anywhere(run: RunConfig) -> RunConfig:
-    """The run without what does not matter for one clip, so that a search traces it once."""
+    """The run without the fields that do not change the bytes of one clip, so that a search traces it once."""
     train = dataclasses.replace(run.train, batch_size=PROBE, accumulate=1, unmasked_accumulate=1, loss_chunk=0)
     return dataclasses.replace(run, train=train, mesh=MeshFields(data=1, fsdp=1))
 
 
 @functools.cache
 def kept_bytes(run: RunConfig, all_patches: bool) -> tuple[float, float]:
-    """Bytes for each clip that the forward pass keeps for the backward pass, and of the largest array of one layer.
+    """(Bytes a clip that the forward pass keeps for the backward pass, bytes a clip of one layer's largest array).
 
-    `run` is of `_anywhere`. With fused attention (cuDNN's, in bfloat16) no matrix of scores is kept; the towers' are
-    traced here, and left out. What `remat=dots` keeps of that kernel (its result, a tenth more) is not in it.
+    `run` is of `_anywhere`. Fused attention (cuDNN's, in bfloat16) keeps no attention scores; the towers' scores are
+    traced here and left out. The results of that kernel, which `remat=dots` keeps (a tenth more), are not counted.
     """
     (small, largest), (large, _) = (_kept(run, all_patches, size) for size in (PROBE, 2 * PROBE))
     return (large - small) / PROBE, largest
 
 
 def _kept(run: RunConfig, all_patches: bool, size: int) -> tuple[float, float]:
-    """Bytes kept with a batch of `size` clips, and for each of them in the largest array of one layer."""
+    """(Bytes kept of a batch of `size` clips, bytes a clip of one layer's largest array)."""
     train = dataclasses.replace(run.train, batch_size=size)
     program = train_program(dataclasses.replace(run, train=train), jax.devices("cpu")[:1])
     step, batch = program.step(all_patches), program.batch(all_patches)
@@ -106,7 +106,7 @@ def _bytes(leaf: Any) -> int:
 
 
 def on_device(tree: Any) -> int:
-    """Bytes on one device of ShapeDtypeStructs with shardings."""
+    """Bytes on one device of a tree of ShapeDtypeStructs with shardings."""
     return sum(
         int(np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=np.int64)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -114,12 +114,12 @@ def on_device(tree: Any) -> int:
 
 
 def numbers(tree: Any) -> int:
-    """How many numbers a tree holds, whole."""
+    """The number of elements of all arrays of a tree, unsharded."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
 
 
 def contrastive_bytes(run: RunConfig, dim: int, devices: int) -> int:
-    """The part of the matrix of similarities that a device holds: float32, forward values and their gradient."""
+    """Bytes on one device of the similarity matrix and its gradient, float32."""
     if not run.train.contrastive_weight:
         return 0
     rows, columns = run.train.batch_size // devices, run.train.loss_chunk or run.train.batch_size
@@ -127,9 +127,9 @@ def contrastive_bytes(run: RunConfig, dim: int, devices: int) -> int:
 
 
 def communication(program: TrainProgram, pieces: int) -> tuple[Collective, ...]:
-    """The collectives that the design asks for: one gather of text embeddings and its gradient, gradients, fsdp.
+    """The collectives of the step: one gather of text embeddings and its gradient; gradients; parameters with fsdp.
 
-    Gradients travel in the type of the computation, in which their products are made.
+    Gradients are sent in the type of the computation.
     """
     run, devices, fsdp = program.run, program.mesh.size, program.mesh.shape["fsdp"]
     dtype = {"bfloat16": "bf16", "float32": "f32"}[run.model.dtype]

@@ -1,4 +1,4 @@
-"""The largest global batch that fits, by trying."""
+"""The search for the largest global batch that fits."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,16 @@ CLOSE = 16  # the search ends when a batch larger by 1/16, or by one unit, is kn
 
 
 def largest_batch(fits: Callable[[int], bool], start: int, unit: int, limit: int) -> int:
-    """Doubling (or halving) from `start`, then bisection between what fits and what does not.
+    """Double (or halve) from `start`, then bisect between the largest size that fits and the smallest that does not.
 
     Args:
-      fits: whether a batch fits; asked once for each, of multiples of `unit`.
+      fits: whether a batch fits; called once for each size, a multiple of `unit`.
       start: a multiple of `unit`.
       unit: the smallest step between batches.
       limit: a multiple of `unit`; no larger batch is tried.
 
     Returns:
-      a batch that fits, of which `CLOSE` says how far from the largest it may be; 0 if not even `unit` fits.
+      a batch that fits, or 0 if `unit` does not fit. The largest that fits is less than 1/`CLOSE`, or one unit, larger.
     """
     low, high = 0, 0  # the largest that is known to fit, the smallest that is known not to; 0: none yet
     size = min(start, limit)

@@ -1,4 +1,4 @@
-"""Public figures of accelerators, one a device as JAX sees it (a whole TPU chip, a whole GPU).
+"""Public figures of accelerators; one device is a whole TPU chip or a whole GPU.
 
 Sources, read November 2026: the pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of docs.cloud.google.com/tpu/docs
 (peak bf16 arithmetic, memory and its bandwidth, bidirectional interconnect of a chip; v4's interconnect is of "TPU v4:
@@ -14,18 +14,18 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one device can do at most."""
+    """The peak figures of one device."""
 
     name: str
     maker: str  # "tpu" or "gpu"
     flops: float  # bf16 multiply-adds as two, a second
     memory: int  # bytes
-    usable: int  # bytes that a program may take: the TPU compiler's own limit; JAX's default share of a GPU
+    usable: int  # bytes that a program may use: the limit of the TPU compiler, or JAX's default share of a GPU
     bandwidth: float  # bytes a second from and to memory
     link: float  # bytes a second into the device from all neighbours together
     torus: int = 0  # TPU: dimensions of the network of chips
-    ring: int = 0  # TPU: chips along a dimension from which on its ends are joined
-    machine: int = 0  # GPU: devices that `link` joins
+    ring: int = 0  # TPU: smallest number of chips along a dimension whose ends are connected
+    machine: int = 0  # GPU: devices of a machine, which `link` connects
     between: float = 0.0  # GPU: bytes a second into a device from another machine
 
 
@@ -34,7 +34,7 @@ def _gpu(name: str, flops: float, memory: float, bandwidth: float, link: float, 
     return Chip(name, "gpu", flops, int(memory), int(0.75 * memory), bandwidth, link, machine=8, between=between)
 
 
-# Usable memory of TPUs: what libtpu 0.0.42 says is available when a program is too large. (v5p's page says 95 GB.)
+# Usable memory of TPUs: the limit that libtpu 0.0.42 names when a program is too large. (v5p's page says 95 GB.)
 CHIPS = {
     "v4": Chip("TPU v4", "tpu", 275e12, 32 * GIB, int(30.75 * GIB), 1200e9, 300e9, torus=3, ring=4),
     "v5e": Chip("TPU v5e", "tpu", 197e12, 16 * GIB, int(15.75 * GIB), 819e9, 200e9, torus=2, ring=16),
@@ -47,14 +47,14 @@ CHIPS = {
 
 
 def received_per_second(chip: Chip, shape: tuple[int, ...]) -> float:
-    """Bytes a second that every device of a topology receives when all of them send along all dimensions.
+    """Bytes a second that every device of a topology receives when all send along all dimensions.
 
     Args:
-      chip: whose.
+      chip: the kind of device.
       shape: devices along each dimension of a TPU's torus; one number for GPUs.
     """
     if chip.maker == "gpu":
         return chip.link if shape[0] <= chip.machine else chip.between
-    # a chip has two links a dimension; at the ends of a dimension that is no ring one of them leads nowhere
+    # a chip has two links a dimension; where the ends of a dimension are not connected, one link counts
     each = chip.link / (2 * chip.torus)
     return sum(each * (2 if size >= chip.ring else 1) for size in shape if size > 1) or each

@@ -1,4 +1,4 @@
-"""What devices send each other in a step: the collectives of a compiled program."""
+"""The collectives of a compiled program: what devices send each other in a step."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
-SHOWN = 100  # characters of an origin: one that was merged from many names them all
+SHOWN = 100  # characters of an origin; the origin of a merged collective names all that were merged
 _EXPLICIT = re.compile(r"replica_groups=\{\{([\d, ]+)\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{('[^}]*)\}")  # device_ids=(...) may stand between
@@ -28,18 +28,18 @@ class Collective:
 
     kind: str
     count: int  # executions a step
-    group: int  # devices that take part together
+    group: int  # devices of a group
     arrays: tuple[Array, ...]  # each whole: what is gathered, what is reduced
     source: str  # the path of JAX functions it comes from
 
     @property
     def bytes(self) -> int:
-        """Of the whole arrays: what an all-gather leaves on each device, what an all-reduce sums."""
+        """Bytes of the whole arrays: the result of an all-gather, the operand of an all-reduce."""
         return sum(array.bytes for array in self.arrays)
 
     @property
     def received(self) -> float:
-        """Bytes that come into each device, by the algorithms that receive least (rings)."""
+        """Bytes that each device receives with ring algorithms, which receive the least."""
         if self.kind in ("collective-permute", "collective-broadcast"):
             return float(self.bytes)
         once = self.bytes * (self.group - 1) / self.group
@@ -60,10 +60,10 @@ class Collective:
 
 
 def collectives(module: Module, devices: int) -> tuple[Collective, ...]:
-    """All collectives that run, those inside loops as often as the loop runs; largest total first.
+    """All collectives of a program, with the number of executions; the largest total first.
 
-    A TPU program may carry one collective through several fusions, a part in each: they are marked as a chain, have one
-    channel, and are one collective (a link of the chain that lies in a loop does not make it run more often).
+    A TPU program may split one collective over several fusions. They are marked as a chain and have one channel; here
+    they are one collective, executed as often as the fusion that runs least often.
     """
     found: dict[Any, Collective] = {}
     for computation, instruction, times in module.running():
@@ -75,7 +75,7 @@ def collectives(module: Module, devices: int) -> tuple[Collective, ...]:
         if kind == "all-gather":
             arrays = [_gathered(array, group, instruction.attributes) for array in arrays]
         if kind == "all-reduce" and computation.name.startswith("all-reduce-scatter"):
-            kind = "reduce-scatter"  # a TPU's fusion of a sum and the choice of one's own part
+            kind = "reduce-scatter"  # on TPUs an all-reduce fused with a slice
         one = Collective(kind, times, group, tuple(arrays), _source(instruction, computation, module))
         chained = "chain_id=" in instruction.attributes and re.search(r"channel_id=(\d+)", instruction.attributes)
         key = (kind, chained[1]) if chained else (computation.name, instruction.name)

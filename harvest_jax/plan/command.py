@@ -27,7 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "harvest plan --config FILE[:ARGUMENT] --topology NAME [--search] [--json] [--config.FIELD=VALUE ...]"
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="config file; its fields: configs/base.py")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="config file, or a packaged one: demo, harvest_b16, harvest_l14, base",
+    )
     parser.add_argument("--topology", required=True, metavar="NAME", help="hardware, such as v5e:16x16 or h200:8")
     parser.add_argument("--search", action="store_true", help="find the largest global batch that fits")
     parser.add_argument(

@@ -42,7 +42,7 @@ def compiled_resources(program: TrainProgram, all_patches: bool = False) -> Step
         lowered = program.jitted(all_patches).lower(program.state, program.frozen, program.batch(all_patches))
         on_gpu = is_gpu(program.mesh.devices.flat[0])
         compiled = lowered.compile(compiler_options=COMPILER_OPTIONS if on_gpu else None)
-    except RuntimeError as error:  # JAX's own among them; without cuDNN a plain one
+    except RuntimeError as error:  # JAX's errors are RuntimeErrors; without cuDNN it is a plain one
         short = " ".join(str(error).split())[:300]
         raise out_of_memory(str(error)) or ConfigError(f"the compiler refuses this step: {short}") from error
     module = parse(compiled.as_text())

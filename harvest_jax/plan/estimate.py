@@ -1,4 +1,4 @@
-"""The time of a step, estimated from a chip's public figures."""
+"""The time of a step, estimated from the public figures of a chip."""
 
 import dataclasses
 import re
@@ -10,14 +10,14 @@ from harvest_jax.plan.resources import StepResources
 from harvest_jax.plan.topology import Topology
 
 ONE_BY_ONE = (
-    "kernels one after another, each at the chip's public peak of arithmetic or of memory traffic, whichever takes it "
-    "longer, the network meanwhile: a real step takes longer; the input is always there"
+    "kernels run one after another, each at the chip's public peak of arithmetic or of memory traffic, whichever takes "
+    "longer; the network works at the same time; the input is always ready; a real step takes longer"
 )
 TOGETHER = (
-    "arithmetic, memory traffic and network each at the chip's public peak and wholly at the same time: a real step "
-    "takes much longer; the input is always there"
+    "arithmetic, memory traffic and network each at the chip's public peak, all at the same time; the input is always "
+    "ready; a real step takes much longer"
 )
-SHORTEST_MS = 1.0  # below it, starting the kernels takes longer than what they do, and an estimate means nothing
+SHORTEST_MS = 1.0  # a shorter step takes most of its time to start kernels, which no public figure has
 SHOWN = 20  # kinds of kernels that a plan lists
 _LOOPS = "while/body|closed_call|eval_jaxpr|checkpoint|rematted_computation"
 _WRAPPERS = re.compile(rf"jit\(<unnamed function>\)/|(?:{_LOOPS})/")
@@ -30,18 +30,18 @@ class Estimate:
     compute_ms: float
     memory_ms: float
     network_ms: float
-    kernels_ms: float  # one after another; where they are not known one by one, the longer of compute and memory
+    kernels_ms: float  # all kernels one after another; if they are not known, the longer of compute and memory
     clips_per_s: float
     assumes: str = TOGETHER
 
     @property
     def step_ms(self) -> float:
-        """The kernels, or the network if that takes longer."""
+        """Time of the kernels, or of the network if that is longer."""
         return max(self.kernels_ms, self.network_ms)
 
     @property
     def bound_by(self) -> str:
-        """Which one, or of the kernels what they take most of."""
+        """The resource that limits the step: "network", "compute" or "memory"."""
         if self.network_ms > self.kernels_ms:
             return "network"
         return "compute" if self.compute_ms >= self.memory_ms else "memory"
@@ -53,7 +53,7 @@ class Estimate:
 
 
 def estimate(step: StepResources, topology: Topology, batch_size: int, slower: float = 1.0) -> Estimate | None:
-    """None for a CPU, of which no figures are kept.
+    """The estimated time of a step; None for a CPU, of which there are no figures here.
 
     Args:
       step: what it takes of one device.
@@ -78,7 +78,7 @@ def estimate(step: StepResources, topology: Topology, batch_size: int, slower: f
 
 
 def longest_kernels(step: StepResources, topology: Topology, slower: float = 1.0) -> list[dict[str, Any]]:
-    """Where the estimated time goes: kernels of one origin together (those of all layers, say), the longest first."""
+    """The kernels that take longest, those of the same origin (such as all layers) together."""
     chip = topology.chip
     if chip is None:
         return []
@@ -99,6 +99,6 @@ def longest_kernels(step: StepResources, topology: Topology, slower: float = 1.0
 
 
 def _seconds(kernel: Kernel, chip: Chip) -> tuple[float, float]:
-    """(arithmetic, memory) of one execution."""
+    """Seconds of (arithmetic, memory traffic) of one execution."""
     flops = kernel.bf16_flops if chip.maker == "tpu" else kernel.flops
     return flops / chip.flops, kernel.bytes / chip.bandwidth

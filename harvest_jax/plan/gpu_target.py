@@ -1,7 +1,7 @@
-"""GPUs that are not there, for XLA's own compiler for them: it runs on any machine that has JAX's CUDA plugin.
+"""Descriptions of GPUs for XLA's compiler, which needs JAX's CUDA plugin and no GPU.
 
-Without a GPU the compiler tunes nothing: products of matrices go to cuBLAS, as most of them do on a GPU too, where
-XLA's own kernels (Triton) are tried beside it; they are turned off here, because they have to be tuned to be built.
+Without a GPU the compiler cannot tune kernels. Matrix products go to cuBLAS, as most do on a GPU; XLA's own kernels
+(Triton), which need tuning, are turned off.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ COMPILER_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """What XLA asks of a GPU; sizes in bytes, from NVIDIA's architecture papers and CUDA's programming guide."""
+    """The figures that XLA needs, sizes in bytes; from NVIDIA's architecture papers and CUDA's programming guide."""
 
     capability: tuple[int, int]
     multiprocessors: int
     lanes: int  # float32 units of a multiprocessor
-    shared: int  # memory of a multiprocessor that its threads share
-    cache: int  # second level
+    shared: int  # shared memory of a multiprocessor
+    cache: int  # second-level cache
     clock: float  # GHz, boosted
 
 
@@ -41,10 +41,10 @@ def compiler_is_here() -> bool:
 
 
 def gpu_devices(kind: str, count: int) -> list[Any]:
-    """Abstract devices of a GPU kind: some of one machine, or all of several (`parse_topology` sees to that).
+    """Abstract devices of a GPU kind: part of one machine, or whole machines (`parse_topology` checks that).
 
     Raises:
-      ConfigError: the plugin does not work here.
+      ConfigError: the plugin does not work on this machine.
     """
     machine = CHIPS[kind].machine
     from jax.experimental import topologies
@@ -93,7 +93,7 @@ device_description_str: "{chip.name}"
 
 
 def _version(package: str, default: str) -> list[int]:
-    """Major and minor of the first package of that name, with CUDA's number behind it or not."""
+    """Major and minor version of a package whose name may end in CUDA's version."""
     for name in (f"{package}13", f"{package}12", f"{package}-cu12", package):
         try:
             default = importlib.metadata.version(name)

@@ -1,8 +1,7 @@
-"""A compiled XLA program's text as instructions, and how often each runs in one execution of the program.
+"""The text of a compiled XLA program (HLO) as instructions, with the number of executions of each.
 
-XLA's own cost analysis counts the body of a loop once, however often it runs, and the layers of a tower (on CPUs) or
-the pieces of a batch are a loop. So the text is read instead: computations, their instructions, who calls whom, and the
-trip counts of loops.
+XLA's own cost analysis counts the body of a loop once, whatever its trip count; the layers of a tower (on CPUs) and the
+parts of a batch are loops. So the text is parsed: computations, their instructions, calls, and trip counts of loops.
 """
 
 import dataclasses
@@ -10,7 +9,7 @@ import functools
 import math
 import re
 
-# Bits of one number; anything else (tokens, opaque handles) takes no memory that counts.
+# Bits of one element; other types (tokens, opaque handles) count as 0.
 BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "s32": 32, "u32": 32, "s64": 64, "u64": 64}
 BITS |= {"f16": 16, "bf16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128}
 BITS |= {"f8e4m3fn": 8, "f8e5m2": 8, "f8e4m3": 8, "f8e3m4": 8, "f8e4m3b11fnuz": 8, "f8e4m3fnuz": 8, "f8e5m2fnuz": 8}
@@ -37,17 +36,17 @@ class Array:
 
     @property
     def on_chip(self) -> bool:
-        """Whether the compiler placed it in a TPU's vector memory (memory space 1)."""
+        """Whether the compiler placed it in a TPU's on-chip vector memory (memory space 1)."""
         return "S(1)" in self.layout
 
     @property
     def bytes(self) -> int:
-        """Of its numbers."""
+        """Bytes of its elements."""
         return math.prod(self.shape) * BITS.get(self.dtype, 0) // 8
 
     @functools.cached_property
     def stored(self) -> int:
-        """Bytes in memory: a TPU rounds the fastest axes up to whole tiles."""
+        """Bytes in memory: on a TPU the fastest axes are padded to whole tiles."""
         tile = _TILE.search(self.layout)
         order = [int(axis) for axis in self.layout[1:].split(":")[0].rstrip("}").split(",") if axis]
         if tile is None or len(order) != len(self.shape):
@@ -72,19 +71,19 @@ class Instruction:
 
     @functools.cached_property
     def op_name(self) -> str:
-        """Where it comes from: the path of JAX functions, or ""."""
+        """The path of JAX functions that it comes from, or ""."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else ""
 
     @property
     def bytes(self) -> int:
-        """Of the result, in memory."""
+        """Bytes of the result in memory."""
         return sum(array.stored for array in self.arrays)
 
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """A function of the program."""
+    """One computation (function) of the program."""
 
     name: str
     entry: bool
@@ -92,18 +91,18 @@ class Computation:
 
     @property
     def root(self) -> Instruction:
-        """What it returns."""
+        """The instruction whose result it returns."""
         return next(instruction for instruction in self.instructions.values() if instruction.root)
 
     @functools.cached_property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the parameters by number."""
+        """Names of the parameters in the order of their numbers."""
         found = [(int(i.operands[0]), i.name) for i in self.instructions.values() if i.opcode == "parameter"]
         return tuple(name for _, name in sorted(found))
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Who reads each instruction's result."""
+        """The instructions that read each instruction's result."""
         found: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for instruction in self.instructions.values():
             for operand in dict.fromkeys(instruction.operands):
@@ -117,12 +116,12 @@ class Module:
     """A program."""
 
     computations: dict[str, Computation]
-    times: dict[str, int]  # how often each computation runs; 0 for reducers and what nothing calls
-    fused: frozenset[str]  # computations inside fusions: what they hold between is never in memory
+    times: dict[str, int]  # executions of each computation; 0 for reducers and for what is never called
+    fused: frozenset[str]  # computations inside fusions: their intermediate results are not in memory
     unknown_loops: tuple[str, ...]  # loops whose trip count could not be read; counted once
 
     def running(self) -> list[tuple[Computation, Instruction, int]]:
-        """Every instruction that runs, with how often."""
+        """(computation, instruction, number of executions) of every instruction that runs."""
         return [
             (computation, instruction, self.times[name])
             for name, computation in self.computations.items()
@@ -187,7 +186,7 @@ def _array(dtype: str, dims: str, layout: str) -> Array:
 
 
 def _count(computations: dict[str, Computation]) -> Module:
-    """Trip counts and callers; XLA prints what is called before its caller, so the callers are done first."""
+    """Count executions, callers first: XLA prints a called computation before its caller."""
     times = dict.fromkeys(computations, 0)
     fused: set[str] = set()
     unknown: list[str] = []
@@ -213,9 +212,9 @@ def _count(computations: dict[str, Computation]) -> Module:
 
 
 def called_computations(instruction: Instruction) -> list[str]:
-    """Computations that run when this instruction does; without reducers (of reduce, scatter, all-reduce).
+    """Computations that this instruction runs, without reducers (of reduce, scatter, all-reduce).
 
-    An asynchronous operation names its computation again where it is awaited; that is left out too.
+    An asynchronous operation names its computation a second time where it ends; that does not count.
     """
     if instruction.opcode.endswith(("-done", "-update")):
         return []
@@ -228,10 +227,10 @@ def called_computations(instruction: Instruction) -> list[str]:
 
 
 def trip_count(loop: Instruction, caller: Computation, computations: dict[str, Computation]) -> int | None:
-    """How often a while loop's body runs; None if that is not known.
+    """The trip count of a while loop; None if it is not known.
 
-    XLA notes it where a backend keeps the note. Else the condition is read: a counter of the loop's tuple below a
-    constant, as `jax.lax.scan` and `jax.lax.map` make it (from 0, by 1).
+    Some backends keep XLA's note of it. Otherwise it is read from the condition: a counter of the loop's tuple below a
+    constant, as `jax.lax.scan` and `jax.lax.map` make it (from 0, in steps of 1).
     """
     known = _KNOWN_TRIPS.search(loop.attributes)
     if known:

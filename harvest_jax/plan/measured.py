@@ -1,4 +1,4 @@
-"""A measured step of such a chip, to scale estimates by."""
+"""A measured step, to scale estimates by."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ def read_measured(path: Path, chip: Chip) -> Measured:
     """Read the last line of a file that `harvest bench step --json` wrote.
 
     Raises:
-      ConfigError: it is no such result, or one of another chip; its config cannot be read any more.
+      ConfigError: the file holds no such result or one of another chip, or its config cannot be read any more.
     """
     try:
         text = path.read_text(encoding="utf-8").strip()

@@ -20,7 +20,7 @@ from harvest_jax.plan.resources import StepResources
 from harvest_jax.plan.topology import Topology, devices
 from harvest_jax.train.program import TrainProgram, train_program
 
-MOST = 2**20  # clips; no larger batch is searched
+MOST = 2**20  # clips; no larger batch is tried
 NVIDIA = ("jax-cuda13-pjrt", "jax-cuda12-pjrt", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
 VERSIONS = ("harvest_jax", "jax", "jaxlib", "libtpu", *NVIDIA)
 HOW = f"doubling or halving from the config's batch, then bisection until 1/{CLOSE} more does not fit"
@@ -32,7 +32,7 @@ def plan(checked: RunConfig, topology: Topology, search: bool = False, measured:
     Args:
       checked: the config.
       topology: the hardware.
-      search: look for the largest batch that fits, too.
+      search: also find the largest batch that fits.
       measured: a result of `harvest bench step` on such a GPU.
 
     Raises:
@@ -41,11 +41,11 @@ def plan(checked: RunConfig, topology: Topology, search: bool = False, measured:
     """
     chip = topology.chip
     if search and chip is None:
-        raise ConfigError(f"--search needs a memory that has an end; {topology.name} is this machine's own")
+        raise ConfigError(f"--search needs devices of known memory; {topology.name} is this machine's")
     if measured and (chip is None or chip.maker != "gpu"):
-        raise ConfigError(f"--measured scales plans for GPUs; {topology.name} is none")
+        raise ConfigError(f"--measured scales plans for GPUs; {topology.name} is no GPU")
     calibration = Calibration()
-    if measured and chip:  # first: JAX's virtual devices are counted when it starts, and it may want more of them
+    if measured and chip:  # first, because JAX takes its number of virtual devices at its start and this may need more
         there = dataclasses.replace(topology, shape=(read_measured(measured, chip).devices,))
         devices(max(there, topology, key=lambda one: one.count))
         calibration = calibrate(measured, topology)
@@ -62,7 +62,7 @@ def plan(checked: RunConfig, topology: Topology, search: bool = False, measured:
 
 
 def calibrate(path: Path, topology: Topology) -> Calibration:
-    """Measured over estimated, of the run that was measured."""
+    """The factors measured / estimated of the run that was measured."""
     assert topology.chip is not None
     measured = read_measured(path, topology.chip)
     there = dataclasses.replace(topology, shape=(measured.devices,))
@@ -73,7 +73,7 @@ def calibrate(path: Path, topology: Topology) -> Calibration:
 
 
 def _program(checked: RunConfig, topology: Topology, where: list[Any]) -> TrainProgram:
-    if topology.modelled:  # shapes are traced on a CPU, without cuDNN
+    if topology.modelled:  # traced on a CPU, which has no cuDNN
         checked = dataclasses.replace(checked, model=dataclasses.replace(checked.model, attention="auto"))
     return train_program(checked, where)
 
@@ -91,7 +91,7 @@ def _resources(program: TrainProgram, topology: Topology, all_patches: bool) -> 
 
 
 def _stage(program: TrainProgram, topology: Topology, calibration: Calibration, all_patches: bool) -> dict[str, Any]:
-    """One of the two programs of a run."""
+    """The plan of one of a run's two programs, for JSON."""
     chip = topology.chip
     try:
         found = _resources(program, topology, all_patches)
@@ -121,7 +121,7 @@ def _stage(program: TrainProgram, topology: Topology, calibration: Calibration, 
 
 
 def _about(program: TrainProgram, topology: Topology) -> dict[str, Any]:
-    """What is planned, for what, with which versions."""
+    """What is planned, for which devices, with which versions."""
     run, chip = program.run, topology.chip
     return {
         "topology": topology.name,
@@ -147,7 +147,7 @@ def _about(program: TrainProgram, topology: Topology) -> dict[str, Any]:
 def _search(
     checked: RunConfig, topology: Topology, where: list[Any], calibration: Calibration, known: bool
 ) -> dict[str, Any]:
-    """The largest batch that fits in all stages, and what was tried."""
+    """The largest batch that fits in all stages, and the sizes tried."""
     train = checked.train
     stages = (False, True) if train.unmasked_steps else (False,)
     pieces = math.lcm(train.accumulate, train.unmasked_accumulate if train.unmasked_steps else 1)

@@ -10,39 +10,39 @@ import numpy as np
 from harvest_jax.plan.collectives import KINDS
 from harvest_jax.plan.hlo import Array, Computation, Instruction, Module, called_computations
 
-# What moves nothing by itself: names for parts of memory, and operations whose computations are counted instead.
+# Instructions that move no memory themselves: views, and operations whose computations are counted instead.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all"}
 _FREE |= {"add-dependency", "optimization-barrier", "partition-id", "replica-id", "opt-barrier", "domain"}
 _LIBRARY = re.compile(r'custom_call_target="__(cublas)\$|custom_call_target="__cudnn\$fmha(\w*)"')
-_FREE_TARGETS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")  # a TPU's custom calls for layout
+_FREE_TARGETS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")  # custom calls for layout on TPUs
 # bf16 products that a float32 product of this precision is made of on a TPU (XLA's 6-pass and 3-pass algorithms)
 _PASSES = {"highest": 6, "high": 3}
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """One instruction that the device starts by itself, and what one execution takes."""
+    """One instruction that the device executes as a unit; the figures are of one execution."""
 
     source: str  # the path of JAX functions it comes from
     times: int  # executions a step
-    flops: float  # of products of matrices, a multiply-add as two
-    bf16_flops: float  # the same with float32 products at higher precision as the bf16 products they are made of
+    flops: float  # of matrix products; a multiply-add is two
+    bf16_flops: float  # the same, with a float32 product at higher precision counted as its bf16 products
     bytes: float  # from and to memory
-    meanwhile: bool = False  # goes on beside others: a collective, or a copy that is started and awaited later
+    meanwhile: bool = False  # runs at the same time as others: a collective or an asynchronous copy
 
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCost:
-    """Of one execution of the program on one device; the sums of its kernels."""
+    """One execution of the program on one device: the sums over its kernels."""
 
     flops: float
     bf16_flops: float
     bytes: float
-    kernels: tuple[Kernel, ...] = ()  # none: not known one by one
+    kernels: tuple[Kernel, ...] = ()  # empty: not known
 
 
 def program_cost(module: Module) -> ProgramCost:
-    """Sums over all instructions that run. Elementwise arithmetic is not counted; its memory traffic is."""
+    """The cost of all instructions that run. Of elementwise instructions only the memory traffic counts."""
     found = []
     for computation, instruction, times in module.running():
         if computation.name in module.fused:
@@ -57,7 +57,7 @@ def program_cost(module: Module) -> ProgramCost:
 
 
 def _arithmetic(instruction: Instruction, computation: Computation, module: Module) -> tuple[float, float]:
-    """(FLOPs, FLOPs as bf16 products) of an instruction, those of the computation that a fusion holds included."""
+    """(FLOPs, FLOPs as bf16 products) of an instruction; of a fusion, of the computation inside."""
     if instruction.opcode in ("dot", "convolution"):
         flops = product_flops(instruction, computation)
         return flops, flops * _passes(instruction, computation)
@@ -72,7 +72,7 @@ def _arithmetic(instruction: Instruction, computation: Computation, module: Modu
 
 
 def library_flops(instruction: Instruction, computation: Computation) -> float:
-    """Of a call of cuBLAS or cuDNN's attention, 0 for others. Attention's backward pass makes its scores again."""
+    """FLOPs of a call of cuBLAS or cuDNN's attention, whose backward pass recomputes the scores; 0 for other calls."""
     found = _LIBRARY.search(instruction.attributes)
     if found is None:
         return 0.0
@@ -87,7 +87,7 @@ def library_flops(instruction: Instruction, computation: Computation) -> float:
 
 
 def product_flops(instruction: Instruction, computation: Computation) -> float:
-    """Of a dot, or of a convolution, which is what a TPU makes of a dot: padding is not counted."""
+    """FLOPs of a dot or a convolution (compilers for TPUs turn dots into convolutions), without padding."""
     left, right = (computation.instructions[name].arrays[0] for name in instruction.operands[:2])
     result = instruction.arrays[0]
     if instruction.opcode == "dot":
@@ -98,7 +98,7 @@ def product_flops(instruction: Instruction, computation: Computation) -> float:
 
 
 def _convolution_products(left: Array, right: Array, result: Array, attributes: str) -> float:
-    """Multiplications of numbers that are both there (XLA's `HloCostAnalysis::GetConvolutionFlops` counts the same)."""
+    """Multiplications without those of padding, as XLA's `HloCostAnalysis::GetConvolutionFlops` counts them."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
     if labels is None:
         raise ValueError(f"a convolution without dim_labels: {attributes}")
@@ -129,13 +129,13 @@ def _window(attributes: str, axes: int) -> list[tuple[int, int, int, int]]:
 
 @functools.cache
 def _valid_positions(left: int, right: int, result: int, stride: int, pad: int, spread: int, step: int) -> int:
-    """Pairs of (output place, kernel place) that meet a number of the left side."""
+    """Pairs of (output position, kernel position) that read an element of the left side, not padding."""
     at = np.arange(result)[:, None] * stride - pad + np.arange(right)[None, :] * step
     return int(np.count_nonzero((at >= 0) & (at < (left - 1) * spread + 1) & (at % spread == 0)))
 
 
 def _passes(instruction: Instruction, computation: Computation) -> int:
-    """bf16 products that one product of this instruction takes on a TPU."""
+    """The number of bf16 products for each product of this instruction on a TPU."""
     if any(computation.instructions[name].arrays[0].dtype != "f32" for name in instruction.operands[:2]):
         return 1
     found = re.search(r"operand_precision=\{(\w+)", instruction.attributes)
@@ -143,9 +143,9 @@ def _passes(instruction: Instruction, computation: Computation) -> int:
 
 
 def moved_bytes(instruction: Instruction, computation: Computation, module: Module) -> float:
-    """Bytes that an instruction reads from memory and writes to it; what a TPU holds on the chip is not counted.
+    """Bytes that an instruction reads from memory and writes to it, without arrays in a TPU's on-chip memory.
 
-    Of what is sliced, only the slice is read; of what is updated in place, only the update is written.
+    Of a sliced array only the slice is read; of an array updated in place only the update is written.
     """
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith(("-done", "-update")):
@@ -156,7 +156,7 @@ def moved_bytes(instruction: Instruction, computation: Computation, module: Modu
     if opcode in ("copy-start", "slice-start"):  # (to, from, flag) and ((from), to, flag)
         to = instruction.arrays[0 if opcode == "copy-start" else 1]
         return float(to.stored * ((not to.on_chip) + bool(_off_chip(known[0].arrays))))
-    if opcode == "async-start":  # what it calls is counted
+    if opcode == "async-start":  # the called computation is counted
         return 0.0
     if opcode == "fusion":
         inner = module.computations[called_computations(instruction)[0]]
@@ -169,7 +169,7 @@ def moved_bytes(instruction: Instruction, computation: Computation, module: Modu
     reads = sum(_operand_read(instruction, operand.name, operand, module) for operand in known)
     if opcode == "dynamic-update-slice":
         return float(reads + (_off_chip(instruction.arrays) and known[1].bytes))
-    if _LIBRARY.search(instruction.attributes):  # its working memory comes as a result
+    if _LIBRARY.search(instruction.attributes):  # without its workspace, which is one of its results
         return float(reads + sum(array.stored for array in instruction.arrays if array.dtype not in ("s8", "u8")))
     return float(reads + _off_chip(instruction.arrays))
 
@@ -179,7 +179,7 @@ def _off_chip(arrays: tuple[Array, ...]) -> int:
 
 
 def _operand_read(user: Instruction, name: str, operand: Instruction, module: Module) -> float:
-    """Bytes of `operand` that `user` reads, as if it lay in memory; 0 if the compiler put it on the chip."""
+    """Bytes of `operand` that `user` reads from memory; 0 if the compiler placed it on the chip."""
     if not _off_chip(operand.arrays):
         return 0.0
     if user.opcode in ("dynamic-slice", "gather", "slice") and user.operands[0] == name:
@@ -201,13 +201,13 @@ def _read(inner: Computation, name: str, module: Module) -> float:
             total += sum(_read(nested, parameter, module) for parameter in parameters)
         elif user.opcode in ("dynamic-slice", "gather", "slice") and user.operands[0] == name:
             total += user.bytes
-        elif not (_updated(user, name) or user.opcode == "tuple" or _link(user)):  # those hand it on as it is
+        elif not (_updated(user, name) or user.opcode == "tuple" or _link(user)):  # these pass the array on
             return float(value.bytes)
     return total
 
 
 def _written(inner: Computation, fusion: Instruction) -> float:
-    """Bytes that a fusion writes: of an update in place the update alone."""
+    """Bytes that a fusion writes; of an update in place only the update."""
     root = inner.root
     outputs = [inner.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
     total = 0.0
@@ -224,10 +224,10 @@ def _written(inner: Computation, fusion: Instruction) -> float:
 
 
 def _updated(user: Instruction, name: str) -> bool:
-    """Whether a part of array `name` is replaced where it lies."""
+    """Whether `user` updates a part of array `name` in place."""
     return user.opcode == "dynamic-update-slice" and user.operands[0] == name
 
 
 def _link(instruction: Instruction) -> bool:
-    """Whether it is a part of a collective that goes on during several fusions (`plan.collectives`)."""
+    """Whether it is one part of a collective that is split over several fusions (`plan.collectives`)."""
     return "chain_id=" in instruction.attributes

@@ -5,10 +5,13 @@ from pathlib import Path
 
 EXAMPLES = """examples:
   harvest weights import ViT-B-16.pt --out weights/clip_b16          # a CLIP to start from
-  harvest train --config configs/harvest_b16.py --workdir runs/b16 --config.data.shards=shards/webvid \\
+  harvest train --config harvest_b16 --workdir runs/b16 --config.data.shards=shards/webvid \\
       --config.model.init_from=weights/clip_b16
-  harvest train --config configs/demo.py --workdir runs/x --config.data.shards=runs/demo/shards \\
+  harvest train --config demo --workdir runs/x --config.data.shards=runs/demo/shards \\
       --config.model.init_from=runs/demo/export                       # after `harvest demo --workdir runs/demo`
+
+DIR gets config.json, metrics.jsonl (one JSON object a line), checkpoints/ and, at the end, the model folder export/. If
+tensorboardX is installed (the extra harvest_jax[tensorboard]), it gets tensorboard/ too.
 
 Run the same command again to go on from the last checkpoint. The workdir holds everything for that: the model folder of
 model.init_from is read at the first start alone.
@@ -22,8 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest train`."""
     parser.epilog = EXAMPLES
     parser.usage = "harvest train --config FILE[:ARGUMENT] --workdir DIR [--config.FIELD=VALUE ...]"
-    parser.add_argument("--config", required=True, metavar="FILE", help="config file; its fields: configs/base.py")
-    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="checkpoints, metrics and export")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="config file, or the name of a packaged one: demo, harvest_b16, harvest_l14; all fields: base",
+    )
+    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--validate_only", action="store_true", help="check config, start, devices and shards; train nothing"
     )

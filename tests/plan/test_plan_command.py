@@ -84,9 +84,9 @@ def test_a_measured_step_scales_the_model(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--topology", "v5e"], "--topology v5e is none that is known"),
-        (["--topology", "h200:12"], "--topology h200:12: more than 8 GPUs are planned for as whole machines of 8"),
-        (["--topology", "cpu:8", "--search"], "--search needs a memory that has an end"),
+        (["--topology", "v5e"], "--topology v5e is not known"),
+        (["--topology", "h200:12"], "--topology h200:12: more than 8 GPUs must be whole machines of 8"),
+        (["--topology", "cpu:8", "--search"], "--search needs devices of known memory"),
         (["--topology", "cpu:8", "--measured", "x"], "--measured scales plans for GPUs"),
         (["--topology", "h200:8", "--measured", "gone"], "--measured gone is no result"),
         (["--topology", "h200:8", "--config.train.batch_size=12"], "cannot be divided over 8 devices"),

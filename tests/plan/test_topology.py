@@ -23,7 +23,7 @@ def test_topologies():
     assert (found.kind, found.shape, found.count) == ("v5p", (4, 4, 8), 128)
     assert parse_topology("h100:8").chip is CHIPS["h100"]
     assert parse_topology("cpu:4").chip is None
-    with pytest.raises(ConfigError, match="wants 9 virtual devices and JAX has 8"):
+    with pytest.raises(ConfigError, match="needs 9 virtual devices and JAX has 8"):
         devices(parse_topology("cpu:9"))
 
 
