@@ -61,9 +61,9 @@ def start(size: str, init_from: str, digest: bool) -> dict[str, Any]:
 def write_model(size: str, folder: Path) -> None:
     """A model folder of a named size with random parameters, as an imported CLIP: one frame, no decoder."""
     import numpy as np
+    from harvest_jax.weights.families.table import parameter_shapes
 
     from harvest_jax.model.config import harvest_config
-    from harvest_jax.weights.families.table import parameter_shapes
     from harvest_jax.weights.files.tensors import Entry
     from harvest_jax.weights.folder import save_tensors
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harvest_jax import signals
+from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.errors import Preempted
 
 from .processes import NAMED_CAUSES, GroupResult, run_together
@@ -111,11 +112,10 @@ def workdir_of(arguments: Sequence[str]) -> Path | None:
 
 
 def newest_step(workdir: Path | None) -> int:
-    """The newest finished checkpoint, or -1: a step counts once its manifest is there."""
+    """The newest complete checkpoint, or -1."""
     if workdir is None:
         return -1
-    manifests = workdir.glob("checkpoints/*/MANIFEST.json")
-    return max((int(path.parent.name) for path in manifests if path.parent.name.isdecimal()), default=-1)
+    return max(Workdir(workdir).complete_steps(), default=-1)
 
 
 def describe(result: GroupResult) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax import signals
+from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
 from harvest_jax.errors import ConfigError, HarvestError, Preempted
@@ -47,8 +48,8 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the training ended: its export is there (config.json is the last file written)."""
-        return (self.workdir / "export" / "config.json").is_file()
+        """Whether the training ended."""
+        return Workdir(self.workdir).exported
 
 
 def expand(config: str, root: Path, name: str = "", common: Sequence[str] = ()) -> list[Run]:

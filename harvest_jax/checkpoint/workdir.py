@@ -67,6 +67,11 @@ class Workdir:
         return self.root / "export"
 
     @property
+    def exported(self) -> bool:
+        """Whether the run has ended and its model folder is complete: the config is the last file that is written."""
+        return (self.export / "config.json").is_file()
+
+    @property
     def lock(self) -> Path:
         """File that the process locks that trains here."""
         return self.root / ".lock"

@@ -113,18 +113,6 @@ def positions_from_noise(
     return chosen.reshape(*chosen.shape[:-2], kept).astype(np.int32)
 
 
-def keep_positions_on_device(
-    key: jax.Array, batch: int, num_frames: int, cells_per_frame: int, keep_ratio: float, scope: str = "clip"
-) -> Int[jax.Array, "b kept"]:
-    """Device form of `keep_positions`, for a whole batch; usable under jit (all but `key` are Python values)."""
-    kept = num_kept(num_frames, cells_per_frame, keep_ratio, scope)
-    total = num_frames * cells_per_frame
-    if kept == total:
-        return jnp.broadcast_to(jnp.arange(total, dtype=jnp.int32), (batch, total))
-    noise_shape = {"clip": (total,), "frame": (num_frames, cells_per_frame), "tube": (cells_per_frame,)}[scope]
-    return positions_from_noise(jax.random.uniform(key, (batch, *noise_shape)), num_frames, kept, scope)  # type: ignore[return-value]
-
-
 def gather(patches: Shaped[AnyArray, "*b n p"], positions: Int[AnyArray, "*b kept"]) -> Shaped[AnyArray, "*b kept p"]:
     """The patches at `positions`: [*b, N, P], int32 [*b, K] -> [*b, K, P], same dtype; numpy or jax."""
     xp = jnp if isinstance(patches, jax.Array) else np

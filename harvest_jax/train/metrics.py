@@ -15,11 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, SupportsFloat, runtime_checkable
 
+from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.files import write_atomically
 
 log = logging.getLogger(__name__)
 
-FILE = "metrics.jsonl"
 # Shown first, and how: name of the measurement -> (title, format).
 _SHOWN = {"loss": ("loss", "{:.4f}"), "clips_per_s": ("clips/s", "{:,.0f}"), "data_wait": ("data wait", "{:.0%}")}
 
@@ -59,8 +59,10 @@ class MetricWriter:
             return
         workdir.mkdir(parents=True, exist_ok=True)
         live = sys.stdout.isatty() if to_terminal is None else to_terminal
-        self._add(FILE, lambda: JsonLines(workdir / FILE, restored_step))
-        self._add("TensorBoard", lambda: tensorboard(workdir / "tensorboard", restored_step))
+        layout = Workdir(workdir)
+        self._lines = layout.metrics.name
+        self._add(self._lines, lambda: JsonLines(layout.metrics, restored_step))
+        self._add("TensorBoard", lambda: tensorboard(layout.tensorboard, restored_step))
         self._add("the display", lambda: (LiveDisplay if live else PlainLines)(total_steps, restored_step))
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
@@ -99,7 +101,7 @@ class MetricWriter:
             self._sinks[name] = sink
 
     def _failed(self, name: str, error: Exception) -> None:
-        if name != FILE:
+        if name != self._lines:
             self._sinks.pop(name, None)
         if name not in self._reported:
             self._reported.add(name)

@@ -125,7 +125,7 @@ def recorded_config(workdir: Workdir) -> HarvestConfig | None:
             return HarvestConfig.from_dict(read_json(workdir.model)["model"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{workdir.model} does not describe a model of this package: {error!r:.200}") from error
-    return load_config(workdir.export) if (workdir.export / "config.json").is_file() else None
+    return load_config(workdir.export) if workdir.exported else None
 
 
 def _config_of_run(workdir: Workdir) -> HarvestConfig:

@@ -126,14 +126,5 @@ def test_a_still_clip_is_weighed_evenly_and_a_moving_cell_more():
     np.testing.assert_array_equal(mirrored.reshape(3, 2, 2), weights.reshape(3, 2, 2)[:, :, ::-1])
 
 
-def test_positions_drawn_on_the_device_are_valid():
-    kept = jax.jit(lambda key: patches.keep_positions_on_device(key, 3, 4, 9, 0.3, "frame"))(jax.random.key(0))
-    assert kept.shape == (3, patches.num_kept(4, 9, 0.3, "frame"))
-    assert (np.diff(np.asarray(kept), axis=1) > 0).all()
-    assert not (np.asarray(kept[0]) == np.asarray(kept[1])).all()
-
-
 def test_keeping_all_keeps_all_in_order():
     np.testing.assert_array_equal(patches.keep_positions(np.random.default_rng(0), 2, 5, 1.0), np.arange(10))
-    on_device = patches.keep_positions_on_device(jax.random.key(0), 3, 2, 5, 1.0)
-    np.testing.assert_array_equal(np.asarray(on_device), np.tile(np.arange(10), (3, 1)))

@@ -278,13 +278,14 @@ def test_restarts_as_long_as_there_is_progress(tmp_path):
     options = script_for(
         tmp_path,
         """
+from harvest_jax.checkpoint.digests import write_digests
 steps = workdir / "checkpoints"
 done = max((int(path.name) for path in steps.glob("*")), default=0)
 if done == 30:
     sys.exit(0)
 if rank == 0:
     (steps / str(done + 10)).mkdir(parents=True)
-    (steps / str(done + 10) / "MANIFEST.json").touch()
+    write_digests(steps / str(done + 10), {})
     sys.exit(1)
 time.sleep(60)
 """,
