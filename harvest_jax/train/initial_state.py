@@ -104,7 +104,7 @@ def _on_mesh(get: Callable[[], np.ndarray], sharding: jax.sharding.NamedSharding
     array = get()
 
     def part(index: Any) -> np.ndarray:
-        values = array[index].astype(np.float32)  # a copy: JAX must not go on using the mapped file
+        values = np.array(array[index], np.float32)  # a copy: JAX must not go on using the mapped file
         if not all_finite(values):
             raise DataError(f"{name} holds numbers that are not finite")
         return values

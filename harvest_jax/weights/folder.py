@@ -1,6 +1,6 @@
-"""A model folder: `config.json` (what the towers are) and `model.safetensors` (their parameters, by path).
+"""A model folder: `config.json` (the model's config) and `model.safetensors` (its parameters, by path).
 
-Written by training, read by `harvest_jax.load` and as a starting point; never pickled.
+Training and `harvest weights` write it; `harvest_jax.load` and a new training read it. Nothing in it is pickled.
 """
 
 import json
@@ -25,6 +25,7 @@ from harvest_jax.weights.files.open_checkpoint import CONFIG, open_checkpoint, r
 from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
+from harvest_jax.weights.mistaken_path import check_may_be_checkpoint, not_a_model_folder
 from harvest_jax.weights.output import described_errors, new_folder, remove_leftovers
 from harvest_jax.weights.translate import to_native
 
@@ -88,22 +89,23 @@ def save_tensors(
 
 
 def load_config(folder: Path) -> HarvestConfig:
-    """The towers' description.
+    """The config of a model folder.
 
     Raises:
-      DataError: no such folder, no config.json in it, or one that is not ours.
+      DataError: it is not a model folder (the message says what it is), or its config.json is damaged.
     """
     path = folder / CONFIG
-    if not path.is_file():
-        raise DataError(f"{folder} is not a model folder: it holds no {CONFIG}")
+    model = read_json(path).get("model") if path.is_file() else None
+    if not isinstance(model, dict) or "decoder" not in model:
+        raise not_a_model_folder(folder)
     try:
-        return HarvestConfig.from_dict(read_json(path)["model"])
+        return HarvestConfig.from_dict(model)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} does not describe a model of this package: {error!r:.200}") from error
 
 
 def open_parameters(folder: Path) -> tuple[HarvestConfig, Tensors]:
-    """Description and parameters, every name and shape checked; each parameter is mapped from the file when it is read.
+    """A model folder's config and parameters, names and shapes checked; a parameter is read when it is asked for.
 
     Raises:
       DataError: a file is missing or broken, a parameter is missing, superfluous, or of another shape.
@@ -118,7 +120,7 @@ def open_parameters(folder: Path) -> tuple[HarvestConfig, Tensors]:
 
 
 def load_model(folder: Path) -> tuple[HarvestConfig, Params]:
-    """Description and parameters (float32 numpy arrays, nested dict), every name and shape checked.
+    """A model folder's config and parameters, checked: float32 numpy arrays in a nested dict.
 
     Raises:
       DataError: as `open_parameters`; or a parameter is not finite.
@@ -141,20 +143,32 @@ def open_model(folder: Path) -> tuple[HarvestConfig, Tensors]:
     Raises:
       DataError: it is not one, or its parameters are not those of its config.
     """
+    if folder.is_dir():
+        load_config(folder)  # says what it is if it is something else
+    check_may_be_checkpoint(folder)
     tensors = open_checkpoint(folder)
     if not NATIVE.recognise(tensors):
-        raise DataError(f"{folder} is not a model folder of this package: make one of it with harvest weights import")
+        raise not_a_model_folder(folder)
     config = NATIVE.architecture(tensors, Overrides())
     return config, to_native(tensors, NATIVE, config)
 
 
 def check_parameters(found: dict[str, TensorSpec], wanted: dict[str, Shape], where: str) -> None:
-    """Equal names and equal shapes, or one DataError that lists the differences."""
-    faults = [f"missing {name}" for name in wanted if name not in found]
-    faults += [f"superfluous {printable(name, 120)}" for name in found if name not in wanted]
+    """Check that names and shapes are those of the model.
+
+    Args:
+      found: the parameters of a file.
+      wanted: those of the model, by path.
+      where: for messages.
+
+    Raises:
+      DataError: they differ; the message lists the first differences.
+    """
+    faults = [f"{name} is missing" for name in wanted if name not in found]
+    faults += [f"{printable(name, 120)} is unknown" for name in found if name not in wanted]
     for name, entry in found.items():
         if name in wanted and entry.shape != wanted[name]:
-            faults.append(f"{name} has the shape {entry.shape}, not {wanted[name]}")
+            faults.append(f"{name} has the shape {entry.shape}, expected {wanted[name]}")
     if faults:
         more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
         raise DataError(f"{where}: {'; '.join(faults[:6])}{more}")

@@ -16,6 +16,7 @@ from harvest_jax.weights.families.recognise import family_of
 from harvest_jax.weights.files.open_checkpoint import open_checkpoint
 from harvest_jax.weights.files.tensors import BFLOAT16, Tensors
 from harvest_jax.weights.folder import save_tensors
+from harvest_jax.weights.mistaken_path import check_may_be_checkpoint
 from harvest_jax.weights.output import check_free
 from harvest_jax.weights.translate import resized, resized_config, to_native
 from harvest_jax.weights.workdir_model import as_tensors, checkpoint_of, load_checkpoint
@@ -59,6 +60,8 @@ def import_checkpoint(
     """
     check_free(out)
     checkpoint = checkpoint_of(source)
+    if checkpoint is None:
+        check_may_be_checkpoint(source)
     theirs = as_tensors(load_checkpoint(*checkpoint)) if checkpoint else open_checkpoint(source)
     family = family_of(theirs)
     exported = header_config(theirs, overrides)  # of a file that this package exported

@@ -115,7 +115,7 @@ def test_exports_that_cannot_be(folders, tmp_path):
         with pytest.raises(DataError, match="has the activation gelu"):
             export_model(tmp_path / "gelu", form, tmp_path / f"g{OUT[form]}")
     export_model(tmp_path / "gelu", "hf", tmp_path / "g")
-    with pytest.raises(DataError, match="not a model folder of this package"):
+    with pytest.raises(DataError, match="is a folder of Hugging Face, not of this package: harvest weights import"):
         export_model(tmp_path / "g", "open_clip", tmp_path / "g2")
 
 

@@ -167,7 +167,7 @@ def test_mistakes_leave_nothing_behind(tmp_path):
     (taken / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="taken exists already: remove it, or give another path"):
         export_stablehlo(folder, taken)
-    with pytest.raises(DataError, match="is not a model folder"):
+    with pytest.raises(DataError, match="nothing does not exist"):
         export_stablehlo(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(DataError, match=r"out could not be written: (File exists|Not a directory)"):
         export_stablehlo(folder, taken / "mine.txt" / "out")
