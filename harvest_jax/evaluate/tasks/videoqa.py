@@ -69,7 +69,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         raise ConfigError(f"text_length={length}, but this model takes {model.config.text.context_length} tokens")
     texts = [prompts.prompt_ids(model.tokenizer, settings.prompt, question, length) for question in questions]
     ids = np.stack([row for row, _, _ in texts])
-    slot = np.array([position for _, position, _ in texts], np.int32)
+    slot = np.array([mask for _, mask, _ in texts], np.int32)
 
     rows_of: dict[int, list[int]] = {}
     for row, sample in enumerate(data.samples):
@@ -77,10 +77,10 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     greater, tied = np.zeros(len(questions), np.int64), np.zeros(len(questions), np.int64)
     unreadable: dict[int, str] = {}
     for clips, frames in frame_batches(model, data, settings, unreadable, progress):
-        pairs = [(place, row) for place, clip in enumerate(clips) for row in rows_of[clip]]
+        pairs = [(position, row) for position, clip in enumerate(clips) for row in rows_of[clip]]
         for start in range(0, len(pairs), settings.batch_size):
-            places, rows = map(np.array, zip(*pairs[start : start + settings.batch_size], strict=True))
-            logits = np.asarray(model.answer_logits(frames[places], ids[rows], slot[rows]), np.float32)
+            positions, rows = map(np.array, zip(*pairs[start : start + settings.batch_size], strict=True))
+            logits = np.asarray(model.answer_logits(frames[positions], ids[rows], slot[rows]), np.float32)
             ranks = ranking.choice(logits[:, allowed.first_token], np.maximum(right[rows], 0))
             greater[rows], tied[rows] = ranks.greater, ranks.tied
     missing = np.array([sample.clip in unreadable for sample in data.samples])

@@ -98,16 +98,17 @@ def class_scores(
     Raises:
       NonFiniteError: an embedding is zero or not finite.
     """
-    prompts, classes, _ = text.shape
+    n_prompts, n_classes, _ = text.shape
     if ensemble == "mean_vector":
         unit = text.astype(np.float64) / np.linalg.norm(text.astype(np.float64), axis=-1, keepdims=True)
         return ranking.similarity(video, unit.mean(axis=0))
-    cosines = ranking.similarity(video, text.reshape(prompts * classes, -1)).reshape(len(video), prompts, classes)
+    cosines = ranking.similarity(video, text.reshape(n_prompts * n_classes, -1))
+    cosines = cosines.reshape(len(video), n_prompts, n_classes)
     if ensemble == "mean_cosine":
         return cosines.mean(axis=1, dtype=np.float64).astype(np.float32)
     logits = logit_scale * cosines.astype(np.float64)
-    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return (odds / odds.sum(axis=-1, keepdims=True)).mean(axis=1).astype(np.float32)
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (exponentials / exponentials.sum(axis=-1, keepdims=True)).mean(axis=1).astype(np.float32)
 
 
 def score(
@@ -131,9 +132,8 @@ def score(
     ranks = ranking.choice(scores, label, missing)
 
     def share(which: ranking.Ranks, k: int) -> Float[np.ndarray, " videos"]:
-        return np.where(
-            missing, 0.0, 100 * ranking.probability_within(which, k)
-        )  # wrong even if there are only k classes
+        # Missing videos are wrong even if there are only k classes.
+        return np.where(missing, 0.0, 100 * ranking.probability_within(which, k))
 
     first, fifth = share(ranks, 1), share(ranks, 5)
     per_class = {
