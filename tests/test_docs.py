@@ -23,8 +23,8 @@ BLOCK = re.compile(r"^```\w*\n(.*?)^```|((?:^    [^\n]*\n)+)", re.MULTILINE | re
 COMMAND = re.compile(r"\bharvest ([a-z]+)(?: (import|export|mix|step|loader))?(?= |$)|\bpython -m (launch\.\w+)(?= |$)")
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*)(?![\w.-])")  # --config.FIELD has a check of its own
 FIELD = re.compile(r"--config\.([a-z][\w.]*)|^((?:model|text|data|train|mesh)\.(?!safetensors|apply)[a-z]\w*)(?==|$)")
-PATH = re.compile(r"(?<![\w./-])[\w.*-]+/[\w./*-]*")
-USERS = (".", "runs", ".venv")  # folders of a reader's
+PATH = re.compile(r"(?<![\w./-])(?:[\w.*-]+/[\w./*-]*|\w+\.py\b)")
+TOPS = ("harvest_jax", "data_pipeline", "configs", "launch", "benchmarks", "tests", "docs")
 OTHER_PROGRAMS = {"--job_endpoint", "--dask_partition_size", "--dask_client_address"}  # Beam's, Dask's
 
 
@@ -81,14 +81,15 @@ def test_links_lead_to_files_and_headings_that_exist(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_files_of_the_project_exist(page):
-    """A path in a folder of the project: from the top or, of a module, from its package on."""
-    roots = (ROOT, ROOT / "harvest_jax", ROOT / "data_pipeline")
-    folders = {path.name for root in roots for path in root.iterdir() if path.is_dir()}
+    """A path that begins with a folder of the project; or a module's, from any of its folders on, or its bare name."""
+    modules = [f"/{path.relative_to(ROOT)}" for top in TOPS for path in (ROOT / top).rglob("*.py")]
+    folders = {part for module in modules for part in Path(module).parts[:-1]}
     for code in lines_of_code(PAGES[page]):
         for path in PATH.findall(code):
-            first = path.split("/")[0]
-            if (first in folders and path.endswith(".py")) or ((ROOT / first).is_dir() and first not in USERS):
-                assert any(list(root.glob(path)) for root in roots), path
+            if path.split("/")[0] in TOPS:
+                assert list(ROOT.glob(path)), path
+            elif path.endswith(".py") and ("/" not in path or path.split("/")[0] in folders):
+                assert any(module.endswith(f"/{path}") for module in modules), path
 
 
 @pytest.mark.parametrize("page", PAGES)
