@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from harvest_jax.terminal import printable
 
-_OPTION = re.compile(r"--?[A-Za-z]")
+_OPTION = re.compile(r"--.|-[A-Za-z]")
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,6 +18,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         """Settings as of `argparse.ArgumentParser`, without abbreviations of options unless they are asked for."""
         super().__init__(**{"allow_abbrev": False} | settings)
+        self.register("type", int, whole_number)
+        self.register("type", float, number)
         self._commands: Any = None
 
     def add_subparsers(self, **settings: Any) -> Any:
@@ -35,6 +37,14 @@ class Parser(argparse.ArgumentParser):
             self.print_help(sys.stderr)
             self.exit(2)
         return super().parse_known_args(self._checked(words), namespace)
+
+    def take_overrides(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        """(the other words, FIELD=VALUE of every --config.FIELD=VALUE); one without a value ends with exit code 2."""
+        overrides = [word.removeprefix("--config.") for word in words if word.startswith("--config.")]
+        for override in overrides:
+            if "=" not in override:
+                self.error(f"--config.{printable(override)} has no value: write --config.{printable(override)}=VALUE")
+        return [word for word in words if not word.startswith("--config.")], overrides
 
     def _checked(self, words: list[str]) -> list[str]:
         """The words with the options as they were declared; those of a command's own parser are left to it."""
@@ -60,6 +70,22 @@ class Parser(argparse.ArgumentParser):
         if not near and what.startswith("unknown"):
             hint = f" (choose from {', '.join(known)})"
         self.error(f"{what}{printable(word)}{hint}")
+
+
+def whole_number(text: str) -> int:
+    """The value of an argument of type int."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {printable(text, 80)!r}") from None
+
+
+def number(text: str) -> float:
+    """The value of an argument of type float."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {printable(text, 80)!r}") from None
 
 
 def _canonical(option: str) -> str:

@@ -66,16 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = sys.argv[1:]
         return signals.run_program(" ".join(["harvest", *words[:1]]), lambda: main(words))
     argv = list(argv)
-    overrides = [word.removeprefix("--config.") for word in argv if word.startswith("--config.")]
-    argv = [word for word in argv if not word.startswith("--config.")]
     command = next((word for word in argv if not word.startswith("-")), None)
     parser = build_parser(command)
-    for override in overrides:
-        if "=" not in override:
-            parser.error(f"--config.{override} has no value: write --config.{override}=VALUE")
+    argv, overrides = parser.take_overrides(argv)
     args = parser.parse_args(argv)
     if overrides and not hasattr(args, "overrides"):
-        parser.error(f"harvest {args.command} takes no --config.{overrides[0]}")
+        parser.error(f"harvest {args.command} takes no --config.{printable(overrides[0])}")
     if overrides:
         args.overrides = overrides
     logging.basicConfig(format="%(levelname)s: %(message)s")

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harvest_jax import signals
+from harvest_jax.arguments import Parser
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.errors import Preempted
 
@@ -29,13 +30,12 @@ NO_RESTART = {0, Preempted.exit_code, *NAMED_CAUSES, *signals.STATUSES}
 MAX_WITHOUT_PROGRESS = 2  # attempts in a row that end at the checkpoint they began with
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The launcher's own arguments; those of the program follow `--`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m launch.local",
         usage="python -m launch.local [--processes N] [--devices K] [...] -- --config FILE --workdir DIR [...]",
         description="Run N processes of `harvest train` on this machine, connected over loopback.",
-        allow_abbrev=False,
     )
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="how many (default 2)")
     parser.add_argument("--devices", type=int, default=1, metavar="K", help="devices of each process (default 1)")

@@ -10,7 +10,6 @@ Everything is checked before anything starts. A run's folder is named by a diges
 same values are the same run however they were said, a changed config makes a new one, and what is complete is skipped.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax import signals
+from harvest_jax.arguments import Parser
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
@@ -122,16 +122,15 @@ def run_locally(runs: Sequence[Run], config: str, command: Sequence[str]) -> int
     return next(iter(failed.values()), 0)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Arguments; fields for every run follow as in `harvest train`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m launch.sweep",
         usage="python -m launch.sweep --config FILE --workdir-root DIR [--backend B] [--config.FIELD=VALUE ...]",
         description="Run a config's sweep: --config.FIELD=VALUE is set in every run, the sweep's own values after it.",
-        allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="config file with a function sweep(add)")
-    parser.add_argument("--workdir-root", "--workdir_root", required=True, type=Path, metavar="DIR", help="of the runs")
+    parser.add_argument("--workdir_root", required=True, type=Path, metavar="DIR", help="of the runs")
     parser.add_argument("--sweep", default="", metavar="NAME", help="the function sweep_NAME instead of sweep")
     parser.add_argument(
         "--backend",
@@ -152,12 +151,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; a mistake becomes one line on stderr."""
     parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
-    for word in rest:
-        if not word.startswith("--config.") or "=" not in word:
-            parser.error(f"unknown argument {word}")
+    words, common = parser.take_overrides(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(words)
     try:
-        common = [word.removeprefix("--config.") for word in rest]
         runs = expand(args.config, args.workdir_root, args.sweep, common)
         if args.dry_run:
             for run in runs:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from harvest_jax import arguments
 from harvest_jax.errors import ConfigError
 
 CPU_BATCH = 2  # clips; the config's batch of B/16 would take minutes and all memory on a CPU
@@ -137,14 +138,14 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = arguments.whole_number(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
+    number = arguments.number(text)
     if not 0.1 <= number <= 86400:
         raise argparse.ArgumentTypeError("must be from 0.1 to 86400")
     return number

@@ -148,7 +148,7 @@ def test_a_missing_config_and_an_unknown_argument(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         sweep.main(["--config", "x.py", "--workdir-root", str(tmp_path), "--confg.seed=1"])
     assert stop.value.code == 2
-    assert "unknown argument --confg.seed=1" in capsys.readouterr().err
+    assert "unrecognized arguments: --confg.seed (did you mean --config.seed?)" in capsys.readouterr().err
 
 
 def test_print_writes_the_plan_and_lines_a_shell_can_run(config, tmp_path, capsys):
