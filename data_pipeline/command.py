@@ -159,14 +159,15 @@ def _dry_run(
         print(
             f"{split}: {found.rows} clips, about {found.bytes / 1e9:.3g} GB in {_count(found.shards, 'shard')}, "
             f"{hours:.3g} core-hours: {hours / workers:.3g} hours with {_count(workers, 'worker')} "
-            f"(estimated from {found.sampled} decoded clips)"
+            f"(estimated from {_count(found.sampled, 'decoded clip')})"
         )
         if found.kinds:
             print(f"{split}: {found.early} rows of the manifest cannot be used, and about {found.rejects:.0f} videos:")
             _print_kinds(found.kinds)
     for split, found in estimates.items():
         if found.rejects == found.rows:
-            raise DataError(f"not one of the {found.sampled} clips of {split} that were decoded can be used")
+            tried = f"all {found.sampled} clips that were tried" if found.sampled else "all rows of the manifest"
+            raise DataError(f"not one clip of {split} could be used: {tried} were rejected")
     rows = sum(found.rows + found.early for found in estimates.values())
     rejected = sum(found.rejects + found.early for found in estimates.values())
     if rejected > max_rejects * rows:

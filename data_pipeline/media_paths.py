@@ -1,8 +1,8 @@
-"""From the name a manifest gives to an open file, without leaving the media folder.
+"""From the name in a manifest to an open file, without leaving the media folder.
 
-A manifest may come from a stranger: a cell such as `http://...`, `concat:...`, `../../etc/passwd` or a link that points
-elsewhere must not make the decoder read it. Names are resolved here, files are opened here by Python, and the decoder
-only ever sees the open file.
+Manifests are untrusted: a cell such as `http://...`, `concat:...`, `../../etc/passwd` or a link that leads out of the
+folder must not make the decoder read it. Names are resolved and files are opened here, by Python; the decoder gets only
+the open file.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from harvest_jax.errors import DataError
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")  # http:, file:, concat:, subfile,,: and C: alike
 _MAX_NAME = 4096  # PATH_MAX on Linux
 STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-# by which clips are found in a folder or a tar; what they are is seen from their content
+# suffixes that clips are found by in a folder or a tar; the format is detected from the content
 MOVING_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 MEDIA_SUFFIXES = (*MOVING_SUFFIXES, *STILL_SUFFIXES)
 
@@ -45,7 +45,7 @@ WHOLE_FILE = FilePart()
 
 
 class VideoRejected(DataError):
-    """One video cannot be used; `reason` says why, in the form "kind: detail", without naming the video."""
+    """One video cannot be used; `reason` has the form "kind: detail" and does not name the video."""
 
     def __init__(self, reason: str, video: str | Path | None = None):
         super().__init__(reason if video is None else f"{video}: {reason}")
@@ -53,21 +53,21 @@ class VideoRejected(DataError):
 
 
 def is_one_line(name: str) -> bool:
-    """Whether a name has no control characters, line ends or halves of characters; unusual spaces are fine."""
-    # str.isprintable alone refuses the spaces that macOS and Japanese keyboards put into file names
+    """Whether a name has no control characters, line ends or lone surrogates; unusual spaces are allowed."""
+    # str.isprintable alone would refuse the spaces that macOS and Japanese keyboards put into file names
     return name.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
 
 
 def local_name(name: str) -> str:
-    """The name of a file that was found, not given: with `./` where it would look like an address (`a: b.mp4`)."""
+    """The name of a file that was found in a folder: with `./` in front if it looks like an address (`a: b.mp4`)."""
     return f"./{name}" if _is_address(name) else name
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no relative file name, without looking for the file.
+    """Refuse everything except relative file names, without looking for the file.
 
     Args:
-      name: relative file name. One with a colon early in it (`a:b.mp4`) looks like an address; write `./a:b.mp4`.
+      name: relative file name. A name such as `a:b.mp4` looks like an address; write `./a:b.mp4`.
 
     Raises:
       VideoRejected: an address, an absolute path, `..`, or no file name at all.
@@ -75,13 +75,15 @@ def check_name(name: str) -> None:
     if not name or len(name) > _MAX_NAME or not is_one_line(name):
         raise VideoRejected("bad path: it is empty, longer than 4,096 characters or holds control characters")
     if _is_address(name):
-        raise VideoRejected("bad path: it looks like an address; only names of local files below the root are read")
+        raise VideoRejected(
+            "bad path: it looks like an address; only local files are read (a file named a:b.mp4 is ./a:b.mp4)"
+        )
     if name.startswith(("/", "\\")):
         raise VideoRejected("bad path: it is absolute; give it relative to the root (--root)")
     if ".." in name.split("/"):
-        raise VideoRejected("bad path: it holds '..'; only files below the root are read")
+        raise VideoRejected("bad path: it contains '..'; only files below the root are read")
     if name.rpartition("/")[2] in ("", "."):
-        raise VideoRejected("bad path: it names a folder")
+        raise VideoRejected("bad path: it is the name of a folder")
 
 
 def _is_address(name: str) -> bool:
@@ -110,22 +112,22 @@ def resolve_below(root: str, name: str) -> str:
 
 @functools.lru_cache(maxsize=65536)
 def _real_folder(root: str, folder: str) -> str:
-    """A manifest of millions of rows names few folders: each is resolved once."""
+    """Cached: a manifest of millions of rows has few folders."""
     return os.path.realpath(os.path.join(root, folder))
 
 
 def open_regular(path: str | Path, max_bytes: int, part: tuple[int, int] | None = None) -> BufferedIOBase:
     """Open a regular file of 1 to `max_bytes` bytes for reading.
 
-    Never blocks on a pipe or a device. Links are followed: a name from a manifest goes through `resolve_below` first.
+    It never blocks on a pipe or a device. It follows links: names from manifests must go through `resolve_below` first.
 
     Args:
       path: the file.
-      max_bytes: the most that is wanted.
-      part: offset and size of what is to be read as if it were a file of its own; `max_bytes` is about that.
+      max_bytes: largest size that is accepted.
+      part: offset and size of a part that is read as if it were a file; `max_bytes` then limits the part.
 
     Raises:
-      VideoRejected: it does not exist, may not be read, is no regular file, is empty or too large, has no such part.
+      VideoRejected: it does not exist, cannot be read, is not a regular file, is empty or too large, has no such part.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -142,15 +144,15 @@ def open_regular(path: str | Path, max_bytes: int, part: tuple[int, int] | None 
         if size > max_bytes:
             raise VideoRejected(f"too large: {size:,} bytes, more than the {max_bytes:,} allowed")
         if not 0 <= offset <= offset + size <= status.st_size:
-            raise VideoRejected(f"cut off: the file ends before byte {offset + size:,}, where the clip in it does")
-        return os.fdopen(descriptor, "rb") if part is None else BufferedReader(_Part(descriptor, offset, size))
+            raise VideoRejected(f"cut off: the clip in it ends at byte {offset + size:,}, the file before that")
+        return os.fdopen(descriptor, "rb") if part is None else BufferedReader(_FilePart(descriptor, offset, size))
     except BaseException:
         os.close(descriptor)
         raise
 
 
-class _Part(RawIOBase):
-    """Some bytes of an open file as a file of their own; closes it."""
+class _FilePart(RawIOBase):
+    """A part of an open file as a file; `close` closes the open file."""
 
     def __init__(self, descriptor: int, offset: int, size: int):
         super().__init__()
@@ -172,7 +174,7 @@ class _Part(RawIOBase):
     def seek(self, offset: int, whence: int = 0) -> int:
         base = {SEEK_CUR: self._at, SEEK_END: self._size}.get(whence, 0)
         if base + offset < 0:
-            raise OSError(22, "there is nothing before the beginning")
+            raise OSError(22, "negative position")
         self._at = base + offset
         return self._at
 

@@ -1,4 +1,4 @@
-"""The face of `harvest shards` that TFDS's users know: a builder that prepares itself.
+"""`harvest shards` as a TFDS builder, for users of tensorflow_datasets.
 
     from data_pipeline.tfds_builder import HarvestClips
 
@@ -6,8 +6,8 @@
     builder.download_and_prepare()                     # shards/harvest_clips/1.0.0, the bytes of `harvest shards`
     builder.as_data_source("train")[0]["captions"]
 
-Nothing is downloaded, and nothing of it is TFDS's own writing, which would shuffle through TensorFlow and begin anew
-after every stop (tfds_builder.py). TensorFlow is never imported.
+Nothing is downloaded. TFDS's own writer is not used: it shuffles with TensorFlow, and starts from the beginning after
+every stop. TensorFlow is never imported.
 """
 
 import os
@@ -29,15 +29,15 @@ class HarvestClips(tfds.core.DatasetBuilder):
 
     Args:
       manifest: as after `harvest shards --manifest`.
-      root: folder below which the videos lie; default: the manifests'.
-      split: only the rows of this split.
+      root: folder that the videos' names are relative to; default: the manifests' folder.
+      split: take only the rows of this split.
       options: what to write.
-      workers: decoder processes; with a runner of Beam, for each shard that is being written.
-      others: `data_dir`, below which the dataset gets its folder, and what else TFDS asks for.
+      workers: decoder processes; with a runner of Beam, per shard.
+      others: arguments of TFDS builders, such as `data_dir`, below which the folder of the dataset is made.
     """
 
     VERSION = tfds.core.Version(VERSION)
-    pkg_dir_path = Path(__file__).parent  # else TFDS looks for a description in files beside this one
+    pkg_dir_path = Path(__file__).parent  # otherwise TFDS looks for a description in the files of this package
 
     def __init__(
         self,
@@ -59,11 +59,11 @@ class HarvestClips(tfds.core.DatasetBuilder):
     def download_and_prepare(
         self, *, download_config: tfds.download.DownloadConfig | None = None, **others: Any
     ) -> None:
-        """Write all splits, or what an earlier call has not written of them.
+        """Write all splits; what an earlier call has written is kept.
 
         Args:
           download_config: its `beam_runner` and `beam_options` choose an engine of Apache Beam.
-          others: what TFDS's builders take besides, of no use here.
+          others: further arguments of TFDS builders, not used.
 
         Raises:
           HarvestError, OSError: as `split.prepare`.
@@ -83,7 +83,7 @@ class HarvestClips(tfds.core.DatasetBuilder):
         self.info.read_from_directory(self.data_dir)
 
     def _download_and_prepare(self, **_: Any) -> None:
-        raise NotImplementedError("download_and_prepare does all of it")
+        raise NotImplementedError("use download_and_prepare")
 
     def _as_dataset(self, **_: Any) -> Any:
-        raise NotImplementedError("as_data_source reads it; as_dataset would need TensorFlow")
+        raise NotImplementedError("use as_data_source: as_dataset needs TensorFlow")

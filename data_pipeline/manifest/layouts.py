@@ -1,13 +1,13 @@
-"""Whose manifest is it? The project's own columns, WebVid's, InternVid's or Panda-70M's, all turned into our own.
+"""Layouts of manifests: our own columns, WebVid's, InternVid's and Panda-70M's, all converted to our own columns.
 
-Ours: `video`; `start`, `end`; `caption` (or `captions`), a text or, in JSONL and Parquet, a list of texts.
-WebVid: `videoid`, `page_dir`, `name`. The file is `page_dir/videoid.mp4`, or `videoid.mp4` where only that exists; the
-caption is `name`, the clip the whole file.
+Own: `video`; `start`, `end`; `caption` (or `captions`), a text or, in JSONL and Parquet, a list of texts.
+WebVid: `videoid`, `page_dir`, `name`. The file is `page_dir/videoid.mp4`, or `videoid.mp4` if only that exists; the
+caption is `name`; the clip is the whole file.
 InternVid: `YoutubeID`, `Start_timestamp`, `End_timestamp`, `Caption`. The file is `YoutubeID.mp4`.
-Panda-70M, one row a video: `videoID`, `timestamp`, `caption`, the last two lists; `videoID.mp4` gives one clip for each
-pair of times.
+Panda-70M: one row per video, with `videoID`, `timestamp` and `caption`, the last two lists; `videoID.mp4` gives one
+clip for each pair of times.
 
-Where `.mp4` does not exist below the root, `.webm` and `.mkv` are tried. Every other column is kept.
+If the `.mp4` does not exist below the root, `.webm` and `.mkv` are tried. Every other column is kept.
 """
 
 import ast
@@ -27,7 +27,7 @@ _MAX_CLIPS = 10_000  # of one row: a day in pieces of nine seconds
 
 @dataclasses.dataclass(frozen=True)
 class ColumnLayout:
-    """A set of columns that is recognised, and how a row of it becomes rows of our own."""
+    """A set of columns that is recognised, and the function that converts a row of it to rows with our own columns."""
 
     name: str
     columns: frozenset[str]
@@ -35,7 +35,7 @@ class ColumnLayout:
 
 
 def recognise(columns: Iterable[str]) -> ColumnLayout | None:
-    """The layout these columns belong to; None if a needed one is missing."""
+    """The layout with these columns; None if a required column is missing."""
     present = set(columns)
     for layout in LAYOUTS:
         if layout.columns <= present:
@@ -48,7 +48,9 @@ def recognise(columns: Iterable[str]) -> ColumnLayout | None:
 def _file_of(root: Path, *stems: str) -> str:
     """The first of the stems with a known suffix that exists below the root, else the first name as `.mp4`."""
     for stem in stems:
-        if not stem.startswith("/") and ".." not in stem.split("/"):  # what leads elsewhere is not even looked up
+        if not stem.startswith("/") and ".." not in stem.split(
+            "/"
+        ):  # a name that leads out of the root is not looked up
             for suffix in _SUFFIXES:
                 if os.path.isfile(os.path.join(root, stem + suffix)):
                     return stem + suffix
@@ -102,12 +104,10 @@ def _list(value: Any, column: str) -> list[Any]:
 
 
 def _entries(value: Any, count: int) -> list[Any]:
-    """A column's value for each clip: its own where there is one per clip (matching_score and the like), or the same.
-
-    What is the same for all is written down for each: above a size it would be dropped or refused anyway.
+    """A column's value for each clip: one of its list if it has one per clip (as matching_score), else the same.
 
     Raises:
-      RowFault: the same value for all is enormous.
+      RowFault: a value that is the same for all is too large to be repeated.
     """
     if isinstance(value, str) and value.startswith("["):
         with contextlib.suppress(RowFault):

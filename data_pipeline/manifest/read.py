@@ -184,12 +184,12 @@ def _with_splits(results: Iterable[ClipRow | Reject | None], checker: RowChecker
                 continue
         if held:
             checker.end()
-            yield from (dataclasses.replace(early, split=checker.home) for early in held)
+            yield from (dataclasses.replace(early, split=checker.reject_split) for early in held)
             held.clear()
         if not waits:
             yield result
     checker.end()
-    yield from (dataclasses.replace(early, split=checker.home) for early in held)
+    yield from (dataclasses.replace(early, split=checker.reject_split) for early in held)
 
 
 def _media_rows(folder: Path, name: str, root: str) -> Iterator[RawRow]:

@@ -1,4 +1,4 @@
-"""One row of a manifest: what it may say, and every way in which it cannot be used, with its reason."""
+"""One row of a manifest: its checks, and the reason for every fault."""
 
 import bisect
 import dataclasses
@@ -24,10 +24,16 @@ _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 
 @dataclasses.dataclass(frozen=True)
 class ClipRow:
-    """A clip and what is said about it.
+    """A clip and its texts.
 
-    `video` is a file, relative to the manifest's root, and `part` the part of it; `start` and `end` are seconds in the
-    clip's own bytes, None their ends; `captions` may be empty where `extra` holds a question, a label or options.
+    Attributes:
+      id: unique in the manifest.
+      video: file name, relative to the manifest's root.
+      captions: may be empty if `extra` has a question, a label or options.
+      split: name of the split.
+      start, end: seconds in the video; None: its start, its end.
+      extra: the other columns.
+      part: which part of the file is the video.
     """
 
     id: str
@@ -42,9 +48,13 @@ class ClipRow:
 
 @dataclasses.dataclass(frozen=True)
 class Reject:
-    """A row that was not used. `id` is "line N" where it has none; `reason` reads "kind: detail".
+    """A row that cannot be used.
 
-    `split` is the one among whose rejects it is listed: its own or, where that is not known, the source's first.
+    Attributes:
+      id: "line N" if it has none.
+      video: file name as given.
+      reason: in the form "kind: detail".
+      split: its split, or the source's first split if that is not known.
     """
 
     id: str
@@ -54,7 +64,7 @@ class Reject:
 
 
 def check_split(name: str) -> None:
-    """Refuse names that the dataset's files cannot carry.
+    """Refuse names that cannot be part of the names of the dataset's files.
 
     Raises:
       DataError: not letters, digits and underscores, or the reserved "all".
@@ -64,49 +74,47 @@ def check_split(name: str) -> None:
 
 
 class RowChecker:
-    """Turns the lines of one source after the other into rows and rejects, and remembers which ids are taken.
-
-    What it remembers of a row is its id and one number, see `_taken`.
+    """Checks the rows of one source after the other, and remembers which ids are taken.
 
     Attributes:
-      other_splits: those that were not wanted.
-      home: where the source's rejects are listed whose split is not known; "" before the first one that is.
+      other_splits: names of splits whose rows were skipped.
+      reject_split: the split for rejects whose own split is not known; "" until a row of the source names a split.
     """
 
     def __init__(self, root: Path, split: str | None):
         self.root, self.split = str(root), split
         self.other_splits: set[str] = set()
-        self.home = split or ""
-        # of each id: where it was (lines counted over all sources) and a checksum of its clip, packed into one number
+        self.reject_split = split or ""
+        # for each id: its line, counted over all sources, << 32, and a checksum of its clip
         self._taken: dict[str, int] = {}
         self._sources: list[Path] = []
         self._begins: list[int] = []  # the number of lines before each source
-        self._place = 0
-        self._named = False  # whether a row of this source has a split that can be one
-        self._bad_split = ""  # what is wrong with the first that cannot
+        self._line = 0
+        self._named = False  # whether a row of this source has a valid name of a split
+        self._bad_split = ""  # the fault of the first name that is not valid
 
     def begin(self, source: Path) -> None:
-        """The lines that follow are this source's."""
+        """Start a source: the rows that follow belong to it."""
         self._sources.append(source)
-        self._begins.append(self._place)
-        self.home, self._named, self._bad_split = self.split or "", False, ""
+        self._begins.append(self._line)
+        self.reject_split, self._named, self._bad_split = self.split or "", False, ""
 
     def end(self) -> None:
-        """No more lines follow that could say what the splits are.
+        """End a source, or stop waiting for a row that names a split.
 
         Raises:
-          DataError: no row named a split that can be one, but some tried to.
+          DataError: rows name splits, and none of the names can be used.
         """
         if self._bad_split and not self._named:
             raise DataError(f"{self._sources[-1]}: {self._bad_split}")
-        self.home = self.home or DEFAULT_SPLIT
+        self.reject_split = self.reject_split or DEFAULT_SPLIT
 
     def check(self, line: RawRow) -> ClipRow | Reject | None:
-        """A line in our own columns as a row or a reject; None where it is of a split that is not wanted.
+        """A raw row with our own columns as a row or a reject; None if its split is not wanted.
 
-        A reject's split is "" where neither it nor any line before it says what it is.
+        A reject's split is "" if neither it nor any row before it names a split.
         """
-        self._place = self._begins[-1] + line.number
+        self._line = self._begins[-1] + line.number
         split = ""
         try:
             split = self._split_of(line.cells)
@@ -122,7 +130,7 @@ class RowChecker:
             return self._reject(line, str(fault), split)
         except RecursionError:
             return self._reject(line, "bad row: its lists are nested too deeply", split)
-        self._taken[row.id] = self._place << 32 | _checksum(line.clip or row.video, row.start, row.end)
+        self._taken[row.id] = self._line << 32 | _checksum(line.clip or row.video, row.start, row.end)
         return row
 
     def _reject(self, line: RawRow, reason: str, split: str) -> Reject:
@@ -130,10 +138,10 @@ class RowChecker:
         if line.folder and video:
             video = f"{line.folder}/{video}"
         default = _printable(_stem(line.clip)) if line.clip else f"line {line.number}"
-        return Reject(name or default, video, reason, split or self.home)
+        return Reject(name or default, video, reason, split or self.reject_split)
 
     def _split_of(self, cells: dict[str, Any]) -> str:
-        """The row's split; "" where the column is there and the cell is empty."""
+        """The row's split; "" if the column exists and the cell is empty."""
         name = str(cells["split"] or "").strip() if "split" in cells else self.split or DEFAULT_SPLIT
         if not name:
             return ""
@@ -143,7 +151,7 @@ class RowChecker:
             self._bad_split = self._bad_split or str(error)
             raise RowFault(f"bad split: {error}") from error
         self._named = True
-        self.home = self.home or name
+        self.reject_split = self.reject_split or name
         return name
 
     def _row(self, line: RawRow, split: str) -> ClipRow:
@@ -152,7 +160,7 @@ class RowChecker:
             raise RowFault("bad split: the cell is empty")
         video = cells.get("video")
         if not isinstance(video, str) or not video.strip():
-            raise RowFault("bad path: no video is named")
+            raise RowFault("bad path: the cell video is empty")
         video = video.strip()
         check_name(video)
         if line.folder:
@@ -171,7 +179,9 @@ class RowChecker:
         if len(text) > MAX_EXTRA:
             if line.extra is None:
                 raise RowFault(f"too much text: the other columns hold more than {MAX_EXTRA:,} characters")
-            extra = _smallest(extra)  # what a program wrote beside the clip (subtitles, say) is no reason to lose it
+            extra = _smallest(
+                extra
+            )  # long texts that a program stored with the clip (subtitles) are no reason to reject it
         _encodable(text + video, "a column")
         captions = _captions(cells, answers=any(extra.get(name) not in (None, "") for name in ANSWER_COLUMNS))
         name = self._id(cells.get("id"), line.clip or video, start, end)
@@ -181,13 +191,13 @@ class RowChecker:
         if given is None or given == "":
             span = "".join(f"_{time:.10g}" for time in (start, end) if time is not None)
             stem = posixpath.splitext(clip)[0]
-            # with its folder, with both ends, or with its ending too, where another clip has the name
+            # if another clip has the name: with its folder, with both times, with its suffix
             both = f"_{start or 0:.10g}_{'end' if end is None else f'{end:.10g}'}" if span else ""
             candidates = [f"{posixpath.basename(stem)}{span}", f"{stem}{span}", f"{stem}{both}", f"{clip}{span}"]
         elif isinstance(given, str | int) and not isinstance(given, bool):
             candidates = [str(given).strip()]
         else:
-            raise RowFault("bad id: it is neither a text nor a whole number")
+            raise RowFault("bad id: expected a text or a whole number")
         for name in candidates:
             if not name or len(name) > _MAX_ID or not is_one_line(name):
                 raise RowFault(f"bad id: it is empty, longer than {_MAX_ID} characters or holds control characters")
@@ -216,7 +226,7 @@ def _checksum(clip: str, start: float | None, end: float | None) -> int:
 
 
 def _smallest(extra: dict[str, Any]) -> dict[str, Any]:
-    """As many of the columns as are allowed together; the largest are left out."""
+    """The columns without the largest ones, so that the rest is not longer than MAX_EXTRA."""
     sizes = {name: len(json.dumps({name: value}, ensure_ascii=False)) for name, value in extra.items()}
     total = sum(sizes.values())
     for name in sorted(sizes, key=lambda name: -sizes[name]):
@@ -241,7 +251,7 @@ def _captions(cells: dict[str, Any], answers: bool) -> tuple[str, ...]:
 def _texts(value: Any) -> tuple[str, ...]:
     texts = value if isinstance(value, list | tuple) else [] if value is None else [value]
     if not all(isinstance(text, str) for text in texts):
-        raise RowFault("bad caption: it is neither a text nor a list of texts")
+        raise RowFault("bad caption: expected a text or a list of texts")
     return tuple(text.strip() for text in texts if text.strip())
 
 
@@ -253,14 +263,14 @@ def _seconds(value: Any, column: str) -> float | None:
     try:
         seconds = 3600.0 * int(clock[1] or 0) + 60.0 * int(clock[2]) + float(clock[3]) if clock else float(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RowFault(f"bad span: {column} {str(value)[:40]!r} is neither seconds nor h:m:s") from error
+        raise RowFault(f"bad span: {column} {str(value)[:40]!r} is not a time: write seconds or h:m:s") from error
     if not 0 <= seconds < 1e7:  # also catches nan
-        raise RowFault(f"bad span: {column} {seconds:g} s lies before 0 or months later")
+        raise RowFault(f"bad span: {column} {seconds:g} s is outside 0..10,000,000")
     return seconds
 
 
 def _jsonable(value: Any) -> Any:
-    """As JSON can hold it: dates as text, what is not a number as null."""
+    """The value as JSON: dates as text, NaN and infinity as null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):
@@ -273,11 +283,11 @@ def _jsonable(value: Any) -> Any:
 
 
 def _encodable(text: str, what: str) -> None:
-    """JSON can spell half a character (a lone surrogate), which no file can hold."""
+    """JSON can contain a lone surrogate, which cannot be written as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RowFault(f"bad text: {what} holds half a character (a lone surrogate)") from error
+        raise RowFault(f"bad text: {what} contains a lone surrogate (half a character)") from error
 
 
 def _printable(value: Any) -> str:

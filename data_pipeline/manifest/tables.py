@@ -1,4 +1,4 @@
-"""Manifest files as rows of cells: CSV, TSV, JSON lines and Parquet; what is wrong with a whole file is said here."""
+"""Manifest files as rows of cells: CSV, TSV, JSON lines and Parquet. Faults of a whole file are raised here."""
 
 import contextlib
 import csv
@@ -10,7 +10,9 @@ from typing import Any
 from data_pipeline.sources.raw_row import RawRow
 from harvest_jax.errors import DataError
 
-_MAX_CELL = 1 << 24  # characters; the csv module stops at 131,072, and an enormous caption should cost one row only
+_MAX_CELL = (
+    1 << 24
+)  # characters; the csv module stops at 131,072, but a caption that is too long should cost only its row
 _JSON_LINES = (".jsonl", ".ndjson")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _SUFFIXES = (*_DELIMITERS, *_JSON_LINES, ".parquet")
@@ -20,7 +22,7 @@ def read_rows(path: Path) -> Iterator[RawRow]:
     """The rows of a manifest, one at a time; empty lines are skipped.
 
     Raises:
-      DataError: missing, unreadable, of an unknown kind, not UTF-8, without a header, broken.
+      DataError: missing, unreadable, of an unknown kind, not UTF-8, without a header, damaged.
     """
     if not path.is_file():
         raise DataError(f"no manifest {path}" + (": it is a folder" if path.is_dir() else ""))
@@ -60,7 +62,7 @@ def _long_cells() -> Iterator[None]:
 
 
 def _read_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
-    # strict: an unfinished quote would otherwise swallow the rest of the file without a word
+    # strict: otherwise an unfinished quote hides the rest of the file silently
     with path.open(encoding="utf-8-sig", newline="") as file, _long_cells():
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
@@ -110,7 +112,7 @@ def _read_parquet(path: Path) -> Iterator[RawRow]:
 
 
 def _cells_of(batch: Any) -> list[tuple[dict[str, Any], str]]:
-    """The rows of a `pyarrow.RecordBatch`; one that Python cannot hold (a date before its first year) has a fault."""
+    """The rows of a `pyarrow.RecordBatch`; one that Python cannot represent (a date before the year 1) has a fault."""
     try:
         return [(cells, "") for cells in batch.to_pylist()]
     except (ValueError, OverflowError) as error:
@@ -120,5 +122,5 @@ def _cells_of(batch: Any) -> list[tuple[dict[str, Any], str]]:
 
 
 def _one_line(error: Exception) -> str:
-    """Arrow's messages have several lines, and quote what they choke on."""
+    """Arrow's messages have several lines and quote the data."""
     return " ".join(str(error).split())[:200]

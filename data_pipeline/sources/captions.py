@@ -1,4 +1,4 @@
-"""The captions of a clip whose text lies beside it: `NAME.txt` and `NAME.json`, on a disk or in a tar."""
+"""Captions from files beside the clip: `NAME.txt` and `NAME.json`, on a disk or in a tar."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ def read_object(raw: bytes, name: str) -> dict[str, Any]:
     """A JSON object from its bytes.
 
     Raises:
-      RowFault: not UTF-8, not JSON, something else than an object.
+      RowFault: not UTF-8, not JSON, not an object.
     """
     try:
         value = json.loads(read_text(raw, name))
@@ -36,9 +36,9 @@ def read_object(raw: bytes, name: str) -> dict[str, Any]:
 
 
 def take_captions(columns: dict[str, Any], texts: list[str]) -> Any:
-    """The captions: the texts, or else the columns' own, which are taken out of the columns.
+    """The captions of a clip: the texts of NAME.txt, or else the captions in the columns of NAME.json.
 
-    A column that says the same as the only text is taken out, too.
+    The columns `caption` and `captions` are removed from `columns` where they are used, or repeat the only text.
     """
     if not texts:
         both = [columns.pop(name, None) for name in ("captions", "caption")]

@@ -1,8 +1,8 @@
-"""A folder of videos and pictures with what is said about each beside it: `NAME.txt` or `NAME.json`.
+"""A source: a folder of videos and pictures with the captions of each beside it, in `NAME.txt` or `NAME.json`.
 
 Every line of the .txt that is not empty is a caption; the .json is an object with the columns of a manifest's row
-(`caption` or `captions`, `id`, `split`, `start`, `end`, any other). Folders below are searched, too. A picture that has
-the name of a video is the video's thumbnail and no clip.
+(`caption` or `captions`, `id`, `split`, `start`, `end`, any other). Subfolders are searched, too. A picture with the
+same name as a video is a thumbnail of that video, not a clip.
 """
 
 import itertools
@@ -25,15 +25,15 @@ from harvest_jax.errors import DataError
 
 
 def read_rows(folder: Path, name: str, root: str) -> Iterator[RawRow]:
-    """The clips of a folder and of those below it, sorted by name; hidden ones and linked folders are left out.
+    """The clips of a folder and its subfolders, sorted by name; hidden files and linked folders are skipped.
 
     Args:
-      folder: where to look.
+      folder: the folder.
       name: its name below the root.
       root: the root's real path.
 
     Raises:
-      DataError: there is not one video or picture, or a folder cannot be listed.
+      DataError: a folder cannot be listed.
     """
     numbers = itertools.count(1)
     for parent, folders, names in os.walk(folder, onerror=_refuse):
@@ -52,7 +52,7 @@ def read_rows(folder: Path, name: str, root: str) -> Iterator[RawRow]:
 
 
 def holds_media(folder: Path) -> bool:
-    """Whether there is a video or picture in a folder or below it, by its name."""
+    """Whether a folder or a subfolder has a video or picture, judged by the names."""
     found = (file for _, _, names in os.walk(folder) for file in names)
     return any(file.lower().endswith(MEDIA_SUFFIXES) for file in found)
 
@@ -62,7 +62,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _line(number: int, video: str, root: str, beside: set[str]) -> RawRow:
-    """The clip of a file; `beside` are those of its two texts that exist."""
+    """The clip of a file; `beside` has the names of those of its two text files that exist."""
     cells: dict[str, Any] = {"video": video}
     where = os.path.dirname(video)
     columns: dict[str, Any] = {}
@@ -75,7 +75,9 @@ def _line(number: int, video: str, root: str, beside: set[str]) -> RawRow:
             else:
                 captions = [line.strip() for line in read_text(raw, name).splitlines() if line.strip()]
     except RowFault as fault:
-        return RawRow(number, cells | {"split": None}, str(fault))  # what its split is stands in a text, if anywhere
+        return RawRow(
+            number, cells | {"split": None}, str(fault)
+        )  # its split, if any, is in the text that cannot be read
     except VideoRejected as error:
         return RawRow(number, cells | {"split": None}, error.reason)
     if not beside:
@@ -90,7 +92,7 @@ def _read(root: str, name: str) -> bytes:
     """A text beside a video.
 
     Raises:
-      VideoRejected: a link that leads out of the root, no file, too large.
+      VideoRejected: a link leads out of the root, it is not a file, it is too large.
     """
     try:
         with open_regular(resolve_below(root, name), MAX_TEXT) as file:

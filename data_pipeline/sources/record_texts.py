@@ -1,7 +1,7 @@
-"""The texts of a dataset's records, read in a process of its own with bounded memory.
+"""The texts of a dataset's records, read in a separate process with limited memory.
 
-An ArrayRecord file of a few kilobytes may unfold to gigabytes, and so may an example's numbers: a file that is made to
-do that ends the process that reads it, and costs what follows in that file. Jobs and answers are lines of JSON.
+An ArrayRecord file of a few kilobytes can expand to gigabytes, and so can the numbers of an example. Such a file ends
+the process that reads it, and its remaining records are lost; nothing else is. Jobs and results are lines of JSON.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from harvest_jax.machine import die_with_parent
 
 MAX_RECORD = 64 << 20  # bytes
 _MEMORY = 2 << 30  # bytes of address space
-_NESTING = 500  # of what a record of ours says; the one who reads the answer goes a little deeper
+_NESTING = 500  # levels of JSON in a record of `harvest shards`; the parent process accepts a little more
 _Texts = Callable[[bytes], tuple[dict[str, Any], dict[str, Any]]]  # a record's cells and its extra columns
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordTexts:
-    """What one record says: the clip's own columns and the others, or why it cannot be used."""
+    """The texts of one record: the clip's own columns and the others, or why it cannot be used."""
 
     part: FilePart
     cells: dict[str, Any]
@@ -40,7 +40,7 @@ class RecordTexts:
 
 
 class TextReader:
-    """Reads files of records one after the other; a context manager that leaves no process behind.
+    """Reads files of records one after the other; a context manager that ends its process.
 
     Args:
       kind: "array_record" or "tfrecord".
@@ -61,20 +61,22 @@ class TextReader:
         """The records of a file in their order.
 
         Raises:
-          RecordFault: those before it are sound, and what follows cannot be read.
+          RecordFault: the rest cannot be read; the records before it can be used.
         """
         process = self._process = self._process or _start()
         assert process.stdin is not None
         assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended: reading shows it
+        with contextlib.suppress(BrokenPipeError):  # the process has ended: reading shows that
             process.stdin.write(json.dumps(self._job | {"path": path}).encode() + b"\n")
             process.stdin.flush()
         for line in process.stdout:
-            if (record := _understood(line)) is None:
+            if (record := _parsed(line)) is None:
                 return
             yield record
         self._end()
-        raise tfrecord.RecordFault("crash: the process that reads them ended at the next, of too much memory perhaps")
+        raise tfrecord.RecordFault(
+            "crash: the reading process ended at the next record, perhaps because it needs too much memory"
+        )
 
     def _end(self) -> None:
         if self._process is not None:
@@ -83,11 +85,11 @@ class TextReader:
                 self._process = None
 
 
-def _understood(line: bytes | str) -> RecordTexts | None:
-    """An answer; None where the file ended well.
+def _parsed(line: bytes | str) -> RecordTexts | None:
+    """A result; None at the end of the file.
 
     Raises:
-      RecordFault: it did not.
+      RecordFault: the rest of the file cannot be read.
     """
     answer = json.loads(line)
     if "end" not in answer:
@@ -107,19 +109,19 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def main(argv: list[str]) -> None:
-    """Entry point: the parent's process id; jobs come on standard input until it closes."""
+    """Entry point; `argv`: the parent's process id. Jobs come on standard input until it closes."""
     die_with_parent(int(argv[0]))
     limit_resources(_MEMORY)
-    importlib.import_module("data_pipeline.shards.shard_format")  # and all that it needs, which goes deep
+    importlib.import_module("data_pipeline.shards.shard_format")  # before the limit: its own imports recurse deeply
     sys.setrecursionlimit(_NESTING)
     for line in sys.stdin:
-        for text in answers(**json.loads(line)):
+        for text in results(**json.loads(line)):
             print(text)
         sys.stdout.flush()
 
 
-def answers(path: str, kind: str, fields: dict[str, Any] | None) -> Iterator[str]:
-    """The answers to one job: a line for each record, and one for the end with what ended it."""
+def results(path: str, kind: str, fields: dict[str, Any] | None) -> Iterator[str]:
+    """The results of one job: a line for each record, and a last line with the fault that ended it, or ""."""
     texts = _own_texts if fields is None else _texts_of(ClipFieldNames(**fields))
     fault = ""
     try:
@@ -145,10 +147,10 @@ def _answer(part: FilePart, raw: bytes | None, texts: _Texts) -> str:
 
 
 def _records(path: str, kind: str) -> Iterator[tuple[FilePart, bytes | None]]:
-    """The records of a file and where they are; None for one that is too large.
+    """The records of a file and their positions; None for a record that is too large.
 
     Raises:
-      RecordFault: those before it are sound, and what follows cannot be read.
+      RecordFault: the rest cannot be read; the records before it can be used.
     """
     try:
         with open_regular(path, max_bytes=1 << 62) as file:
@@ -166,7 +168,7 @@ def _records(path: str, kind: str) -> Iterator[tuple[FilePart, bytes | None]]:
         reader = array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0")
         try:
             for index in range(reader.num_records()):
-                raw = reader.read()  # in their order: by number, a group of records would be unpacked for each of them
+                raw = reader.read()  # in order: access by number would decompress a whole group for each record
                 yield FilePart(record=index), raw if len(raw) <= MAX_RECORD else None
         finally:
             reader.close()
@@ -180,7 +182,7 @@ def _own_texts(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         record = parse(raw)
     except DataError as error:
-        raise RowFault("bad row: it is no record of `harvest shards`") from error
+        raise RowFault("bad row: it is not a record of `harvest shards`") from error
     return {"id": record.id, "captions": record.captions}, record.extra
 
 
@@ -198,7 +200,7 @@ def _texts_of(fields: ClipFieldNames) -> _Texts:
             if fields.id is not None and fields.id in found:
                 cells["id"] = next(iter(_values(found[fields.id], 1)), None)
         except (DecodeError, ValueError) as error:
-            raise RowFault("bad row: it is no tf.train.Example with UTF-8 texts") from error
+            raise RowFault("bad row: it is not a tf.train.Example with UTF-8 texts") from error
         return cells, extra
 
     return read

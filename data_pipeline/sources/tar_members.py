@@ -1,7 +1,7 @@
-"""The members of a tar that may be hostile, by their headers alone: nothing is extracted, no content is read.
+"""The members of an untrusted tar, read from the headers alone: nothing is extracted, no content is read.
 
-Python's `tarfile` follows whatever the headers say: it reads an extended header of any length into memory, goes back
-where a size is negative, and takes rubbish after the first member for the end. All three are faults here.
+Python's `tarfile` trusts the headers: it reads an extended header of any length into memory, goes backwards if a size
+is negative, and treats any other bytes after the first member as the end of the file. All three are faults here.
 """
 
 import os
@@ -11,7 +11,7 @@ from io import BufferedIOBase
 from typing import Any, cast
 
 _MAX_HEADER = 64 << 10  # bytes of a member's headers together: a name of 4,096 characters fits several times
-_MAX_PADDING = 64 << 10  # bytes behind the mark at the end; GNU tar and Python write up to 10,240
+_MAX_PADDING = 64 << 10  # bytes after the end mark; GNU tar and Python write up to 10,240
 
 
 class TarFault(Exception):
@@ -19,7 +19,7 @@ class TarFault(Exception):
 
 
 class _BoundedFile:
-    """What `tarfile` gets to see of a file: `budget` bytes, and no more until it is renewed for the next member."""
+    """A file of which `tarfile` can read only `budget` bytes, until the budget is set again for the next member."""
 
     def __init__(self, file: BufferedIOBase):
         self._file, self.seek, self.tell = file, file.seek, file.tell
@@ -27,7 +27,7 @@ class _BoundedFile:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self.budget:
-            raise TarFault(f"damaged: a member's headers ask for {size:,} bytes, and all may have {_MAX_HEADER:,}")
+            raise TarFault(f"damaged: a member's headers have more than {_MAX_HEADER:,} bytes")
         self.budget -= size
         return self._file.read(size)
 
@@ -36,7 +36,7 @@ def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
     """All members in order, as their headers describe them.
 
     Raises:
-      TarFault: what was yielded is sound, and what follows cannot be read: cut off or damaged.
+      TarFault: the rest of the tar cannot be read: cut off or damaged. The members before it can be used.
     """
     length = os.fstat(file.fileno()).st_size
     last = -1
@@ -46,11 +46,11 @@ def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
             forget = cast(Any, tar)
             while (member := tar.next()) is not None:
                 if member.offset <= last or member.size < 0:
-                    raise TarFault("damaged: a header leads backwards")
+                    raise TarFault("damaged: a header points backwards")
                 if member.isreg() and not member.issparse() and member.offset_data + member.size > length:
-                    raise TarFault(f"cut off: {member.name[:100]!r} ends behind the end of the file")
+                    raise TarFault(f"cut off: {member.name[:100]!r} ends after the end of the file")
                 last = member.offset
-                forget.members.clear()  # else it keeps all of them, and every extended header
+                forget.members.clear()  # otherwise it keeps all members and extended headers in memory
                 forget.pax_headers.clear()
                 bounded.budget = _MAX_HEADER
                 yield member
@@ -59,7 +59,7 @@ def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
         raise
     except tarfile.ReadError as error:
         raise TarFault(f"damaged: {_one_line(error)}") from error
-    except Exception as error:  # tarfile lets through what parsing rubbish raises, of a dozen kinds
+    except Exception as error:  # for damaged headers tarfile raises a dozen kinds of errors
         raise TarFault(f"damaged: {type(error).__name__}: {_one_line(error)}") from error
     mark = os.pread(file.fileno(), 512, end)
     if mark.strip(b"\0"):
@@ -67,7 +67,7 @@ def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
     if len(mark) < 512:
         raise TarFault("cut off: the mark at the end of a tar is missing")
     if os.pread(file.fileno(), _MAX_PADDING, end).strip(b"\0"):
-        raise TarFault("damaged: there is more behind the mark at its end, of another tar perhaps: keep them apart")
+        raise TarFault("damaged: there is data after its end mark, perhaps another tar: store tars as separate files")
 
 
 def _one_line(error: Exception) -> str:

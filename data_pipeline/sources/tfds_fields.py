@@ -1,6 +1,6 @@
 """Which fields of a TFDS dataset are the clip, its captions and its id, from its features.json.
 
-The file is read as JSON: TFDS itself would import whatever Python class a stranger's file names.
+The file is read as JSON and not by TFDS, which would import any Python class that an untrusted file names.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ _CLIPS = ("video", "clip", "mp4", "webm", "video_bytes", "encoded_video", "frame
 _CAPTIONS = ("caption", "captions", "text", "texts", "description", "sentence", "sentences", "title", "name")
 _IDS = ("id", "video_id", "clip_id", "image_id", "key", "videoid")
 _MAX_JSON = 64 << 20  # bytes
-_OPTION = "say which by --fields video=NAME,caption=NAME"
+_OPTION = "choose with --fields video=NAME,caption=NAME"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TfdsField:
 
 @dataclasses.dataclass(frozen=True)
 class ClipFieldNames:
-    """The fields that make up a clip; `extra` are the other ones worth keeping. `id` is None where there is none."""
+    """The fields that make up a clip; `extra` are the other texts and numbers. `id` is None if there is none."""
 
     video: str
     caption: str
@@ -47,11 +47,11 @@ def choose(folder: Path, asked: str) -> ClipFieldNames:
 
     Args:
       folder: the one that holds features.json.
-      asked: "video=NAME,caption=NAME,id=NAME", or as many of them as are not clear.
+      asked: "video=NAME,caption=NAME,id=NAME", or only those that cannot be chosen automatically.
 
     Raises:
-      DataError: the file is missing, damaged or of an old form; none or several fields may be what is needed.
-      ConfigError: `asked` does not read like that, or names no field.
+      DataError: the file is missing, damaged or in an old format; no field or several fields fit.
+      ConfigError: `asked` has another form, or names a field that does not exist.
     """
     fields = _read(folder / "features.json")
     by_name = {field.name: field for field in fields}
@@ -66,10 +66,10 @@ def choose(folder: Path, asked: str) -> ClipFieldNames:
 
 
 def read_json(path: Path) -> Any:
-    """What a dataset's own file says.
+    """The content of a JSON file of a dataset.
 
     Raises:
-      DataError: it cannot be read, or is enormous.
+      DataError: it cannot be read, or is too large.
       ValueError: it is not JSON.
       RecursionError: it is nested too deeply.
     """
@@ -110,8 +110,8 @@ def _only(candidates: Sequence[TfdsField], fields: Sequence[TfdsField], role: st
         return candidates[0].name
     what = {"video": "clip (encoded video, or encoded pictures)", "caption": "caption"}[role]
     if candidates:
-        raise DataError(f"{folder}: the {what} may be any of {_list(candidates)}: {_OPTION}")
-    raise DataError(f"{folder}: no field looks like a {what}; there are {_list(fields) or 'none'}: {_OPTION}")
+        raise DataError(f"{folder}: several fields may be the {what}: {_list(candidates)}; {_OPTION}")
+    raise DataError(f"{folder}: no field looks like a {what}; the fields are {_list(fields) or 'none'}; {_OPTION}")
 
 
 def _list(fields: Iterable[TfdsField]) -> str:
@@ -124,12 +124,12 @@ def _last(name: str) -> str:
 
 def _read(path: Path) -> list[TfdsField]:
     if not path.exists():
-        raise DataError(f"{path} is missing: it says what the dataset's records hold")
+        raise DataError(f"{path} is missing: it describes the fields of the dataset's records")
     try:
         return _leaves(read_json(path)["featuresDict"]["features"], "", False)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{path} is damaged, or of a TFDS older than 4.3: read it with TFDS and write it anew"
+            f"{path} is damaged, or from a TFDS older than 4.3: write the dataset again with a newer TFDS"
         ) from error
 
 

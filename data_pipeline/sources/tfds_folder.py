@@ -1,8 +1,8 @@
-"""An existing TFDS dataset as clips: our own shards, or anyone's with encoded videos or pictures and texts.
+"""A source: a TFDS dataset, either shards of `harvest shards` or another with encoded videos or pictures and texts.
 
-Records lie in ArrayRecord or TFRecord files and are `tf.train.Example`s. Each is read for its texts by a process of
-their own (record_texts.py), and again by the decoder for its pictures. TensorFlow is not needed, and TFDS's own reading
-of features.json, which imports what the file names, is not used.
+Records are `tf.train.Example`s in ArrayRecord or TFRecord files. Their texts are read in a separate process
+(record_texts.py), their pictures later by the decoder. TensorFlow is not needed. TFDS's own reader of features.json is
+not used: it imports classes that the file names.
 """
 
 import dataclasses
@@ -37,19 +37,19 @@ def is_dataset(folder: Path) -> bool:
 
 
 def read_rows(folder: Path, name: str, root: str, split: str | None, asked: str) -> Iterator[RawRow]:
-    """The clips of a dataset in their stored order; their split is the dataset's.
+    """The clips of a dataset in their stored order, with the dataset's splits.
 
     Args:
-      folder: the one with dataset_info.json.
+      folder: it has a dataset_info.json.
       name: its name below the root.
       root: the root's real path.
       split: read only this one, None all.
       asked: which fields to take, see `tfds_fields.choose`.
 
     Raises:
-      DataError: it is damaged, in a format that cannot be read, has no such split; files are missing; it is not clear
-        which fields to take; shards of ours in another format.
-      ConfigError: `asked` does not read as it should.
+      DataError: it is damaged, in an unknown format, or has no such split; files are missing; it is not clear which
+        fields to take; it was written by `harvest shards` in another version of the format.
+      ConfigError: `asked` has another form, or names a field that does not exist.
     """
     from data_pipeline.shards.shard_format import DATASET, read_info
 
@@ -64,9 +64,11 @@ def read_rows(folder: Path, name: str, root: str, split: str | None, asked: str)
     if info["name"] != DATASET:
         fields = tfds_fields.choose(folder, asked)
     elif asked:
-        raise ConfigError(f"--fields {asked}: {folder} is one of `harvest shards`, its fields are known")
+        raise ConfigError(
+            f"--fields {asked}: {folder} was written by `harvest shards`, so its fields are known: leave out --fields"
+        )
     else:
-        read_info(folder)  # refuses those of another format
+        read_info(folder)  # raises if the version of the format is another
     field = fields.video if fields else "jpegs"
     number = 0
     where = "" if name == "." else f"{name}/"
@@ -113,9 +115,9 @@ def _describe(folder: Path) -> tuple[dict[str, Any], list[_ShardFile]]:
     except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {type(error).__name__}: {str(error)[:100]}") from error
     if kind not in ("array_record", "tfrecord"):
-        raise DataError(f"{folder} is stored as {kind[:40]!r}; array_record and tfrecord are read")
+        raise DataError(f"{folder} is stored as {kind[:40]!r}; supported are array_record and tfrecord")
     if strange := [shard.name for shard in shards if not _is_file_name(shard.name)]:
-        raise DataError(f"{path} is damaged: {strange[0][:100]!r} is no name of a file beside it")
+        raise DataError(f"{path} is damaged: {strange[0][:100]!r} is not the name of a file in this folder")
     return info, shards
 
 

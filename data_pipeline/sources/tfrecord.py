@@ -1,7 +1,7 @@
-"""Where the records of a TFRecord file lie, by its framing alone: length, its checksum, data, its checksum.
+"""The positions of the records in a TFRecord file, from its framing: length, checksum of the length, data, checksum.
 
-The lengths' checksums (CRC-32C, masked) are compared, so that a damaged file is no list of random places; the data's
-are not, which would mean to read all of it.
+The checksums of the lengths (CRC-32C, masked) are verified, so that a damaged file does not give random positions. The
+checksums of the data are not: that would require reading all of it.
 """
 
 import os
@@ -14,7 +14,7 @@ _HEAD, _TAIL = 12, 4  # bytes before and after a record's data
 
 
 class RecordFault(Exception):
-    """The records of a file cannot be read from here on; the text is the reason."""
+    """The rest of a file's records cannot be read; the text is the reason."""
 
 
 class Extent(NamedTuple):
@@ -28,7 +28,7 @@ def extents(file: BufferedIOBase) -> Iterator[Extent]:
     """The records in their order.
 
     Raises:
-      RecordFault: what was yielded is sound, and what follows cannot be read: cut off or damaged.
+      RecordFault: the rest cannot be read: cut off or damaged. The records before it can be used.
     """
     descriptor = file.fileno()
     length = os.fstat(descriptor).st_size
@@ -39,7 +39,7 @@ def extents(file: BufferedIOBase) -> Iterator[Extent]:
             raise RecordFault("cut off: within a record's header")
         size, checksum = struct.unpack("<QI", head)
         if masked_crc32c(head[:8]) != checksum:
-            raise RecordFault(f"damaged: there is no TFRecord at byte {at:,} (compressed ones are not read)")
+            raise RecordFault(f"damaged: there is no TFRecord at byte {at:,} (compressed files are not supported)")
         if at + _HEAD + size + _TAIL > length:
             raise RecordFault("cut off: within a record")
         yield Extent(at + _HEAD, size)
@@ -47,7 +47,7 @@ def extents(file: BufferedIOBase) -> Iterator[Extent]:
 
 
 def masked_crc32c(data: bytes) -> int:
-    """TFRecord's checksum of a few bytes: CRC-32C, rotated and shifted so that checksums of checksums stay good."""
+    """TFRecord's checksum of a few bytes: CRC-32C, rotated and with a constant added."""
     value = 0xFFFFFFFF
     for byte in data:
         value ^= byte

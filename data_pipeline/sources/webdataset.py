@@ -1,9 +1,8 @@
-"""Tars as video2dataset and img2dataset write them (WebDataset): clips are read where they lie, nothing is extracted.
+"""A source: tars as video2dataset and img2dataset write them (WebDataset). Nothing is extracted.
 
-`00000.tar` holds, one after the other, the files of a key: `000000012.mp4` (or another video or picture),
-`000000012.txt` with its caption, `000000012.json` with everything else that is known. Members of one key stand
-together. The clip is the part of the tar that holds it; the columns of the .json, `caption` and `captions` apart, are
-kept as they are. What lies beside the tars (`00000.parquet`, `00000_stats.json`) is not looked at.
+`00000.tar` has the files of each key in a row: `000000012.mp4` (or another video or picture), `000000012.txt` with its
+caption, `000000012.json` with its other columns. The clip is a part of the tar file. The columns of the .json, except
+`caption` and `captions`, are kept as they are. Files beside the tars (`00000_stats.json`) are not read.
 """
 
 import itertools
@@ -30,29 +29,33 @@ from data_pipeline.sources.raw_row import RawRow, RowFault
 from data_pipeline.sources.tar_members import TarFault, members
 from harvest_jax.errors import DataError
 
-_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's: all before the file's first dot is the key
+_NAME = re.compile(
+    r"((?:.*/)?[^./]+)\.([^/]+)"
+)  # WebDataset: the key is everything before the first dot of the file name
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _TEXTS = ("txt", "json")
 _KINDS = {*_TEXTS, *(suffix[1:] for suffix in MEDIA_SUFFIXES)}
-_MAX_DOTTED = 10_000  # names of one key that are kept to be rejected
+_MAX_DOTTED = 10_000  # names of one key that are kept, to be rejected
 
 
 def is_tar(path: Path) -> bool:
-    """Whether its name is a tar's.
+    """Whether a file is a tar, judged by its name.
 
     Raises:
-      DataError: a compressed one.
+      DataError: it is compressed.
     """
     if path.name.lower().endswith(_COMPRESSED):
-        raise DataError(f"{path} is compressed, and clips are read where they lie: unpack it to a .tar first (gunzip)")
+        raise DataError(
+            f"{path} is compressed, and clips are read from inside the tar: decompress it to a .tar first (gunzip)"
+        )
     return path.name.lower().endswith(".tar")
 
 
 def tars_of(folder: Path) -> list[Path]:
-    """The tars in a folder, sorted by name; none where it holds videos.
+    """The tars in a folder, sorted by name; none if it is a folder of videos.
 
     Raises:
-      DataError: there are compressed ones and no videos, or tars and videos side by side; or it cannot be listed.
+      DataError: there are compressed tars and no videos, or tars and videos; or the folder cannot be listed.
     """
     try:
         files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
@@ -65,7 +68,7 @@ def tars_of(folder: Path) -> list[Path]:
     videos = [path.name for path in files if path.suffix.lower() in MOVING_SUFFIXES]
     if tars and videos:
         raise DataError(
-            f"{folder} holds tars and beside them videos ({videos[0]!r}): give them one by one, {folder}/*.tar"
+            f"{folder} has tars and videos ({videos[0]!r}): name the files that are meant, for example {folder}/*.tar"
         )
     return tars
 
@@ -83,7 +86,7 @@ def read_rows(path: Path, video: str) -> Iterator[RawRow]:
     try:
         file = open_regular(path, max_bytes=1 << 62)
     except VideoRejected as error:
-        if error.reason.startswith("empty file"):  # one that was never filled, among thousands
+        if error.reason.startswith("empty file"):  # in a set of thousands of tars one may be empty
             yield RawRow(1, {"id": video, "video": video}, error.reason)
             return
         raise DataError(f"{path}: {error.reason}") from error
@@ -97,10 +100,10 @@ def read_rows(path: Path, video: str) -> Iterator[RawRow]:
 
 
 def _until_fault(file: BufferedIOBase, faults: list[TarFault]) -> Iterator[tarfile.TarInfo]:
-    """The members; a fault ends them and is put aside, so that the key before it is dealt with first."""
+    """The members up to the first fault, which is put into `faults`: the key before it is processed first."""
     try:
-        # what macOS puts between the members (._a.mp4) is nobody's clip and would part those of a key
-        yield from (one for one in members(file) if not posixpath.basename(one.name).startswith("._") or _trap(one))
+        # macOS puts files such as ._a.mp4 between the members of a key; they are not clips
+        yield from (one for one in members(file) if not posixpath.basename(one.name).startswith("._") or _unsafe(one))
     except TarFault as fault:
         faults.append(fault)
 
@@ -113,25 +116,25 @@ def _key(member: tarfile.TarInfo) -> str:
 def _lines_of(
     key: str, group: Iterator[tarfile.TarInfo], file: BufferedIOBase, video: str, numbers: Iterator[int]
 ) -> Iterator[RawRow]:
-    """What the members of one key come to: one clip, and a line for each member that is a trap."""
+    """The raw rows of one key: one clip, and a row with a fault for each member that is not safe."""
     found: dict[str, tarfile.TarInfo] = {}
     dotted: list[str] = []
     for member in group:
         kind = member.name[len(key) + 1 :].lower()
-        if fault := _trap(member):
+        if fault := _unsafe(member):
             yield RawRow(next(numbers), {"video": video}, f"bad member: {fault}", clip=f"{video}/{member.name}")
         elif key and member.isreg() and kind in _KINDS:
             found.setdefault(kind, member)
         elif key and member.isreg() and kind.endswith(MEDIA_SUFFIXES) and len(dotted) < _MAX_DOTTED:
             dotted.append(member.name)
     media = next((kind for kind in MEDIA_SUFFIXES if kind[1:] in found), "")
-    if not media and dotted:  # beside a clip they are its thumbnails or masks
-        reason = "bad member: its name has more than one dot, and a clip's key ends at the first: rename it"
+    if not media and dotted:  # if the key has a clip, they are its thumbnails or masks
+        reason = "bad member: its name has more than one dot, and the key ends at the first one: rename it"
         for name in dotted:
             yield RawRow(next(numbers), {"video": video}, reason, clip=f"{video}/{name}")
         return
     if not media and not any(kind in found for kind in _TEXTS):
-        return  # a folder, sound, an index: nothing that asks to be a clip
+        return  # a folder, sound, an index: not a clip
     clip = f"{video}/{key}{media}"
     if not media:
         reason = f"not found: the tar has no video or picture named {key[:100]}"
@@ -148,8 +151,8 @@ def _lines_of(
     yield RawRow(next(numbers), cells, part=part, extra=columns, clip=clip)
 
 
-def _trap(member: tarfile.TarInfo) -> str:
-    """What is wrong with a member that no program of good will writes; "" if nothing."""
+def _unsafe(member: tarfile.TarInfo) -> str:
+    """Why a member is not safe to read; "" if it is. Programs that write datasets write no such members."""
     if member.isdir():
         return ""
     if member.issym() or member.islnk():

@@ -80,7 +80,7 @@ def test_splits_are_chosen_or_named(tmp_path):
     assert [(row.id, row.split) for row in everything.rows] == [("a", "train"), ("b", "test")]
     assert [(r.id, r.reason, r.split) for r in everything.rejects] == [
         ("line 4", "bad split: the cell is empty", "train"),
-        ("line 5", "bad path: no video is named", "test"),
+        ("line 5", "bad path: the cell video is empty", "test"),
     ]
     test = read_manifest(with_column, split="test")
     assert [row.id for row in test.rows] == ["b"]
@@ -116,41 +116,41 @@ def test_ids_come_from_file_names(tmp_path):
         ({"caption": "   "}, "empty caption"),
         ({"caption": None}, "empty caption"),
         ({"caption": []}, "empty caption"),
-        ({"caption": 5}, "bad caption: it is neither a text nor a list of texts"),
-        ({"caption": ["x", 5]}, "bad caption: it is neither a text nor a list of texts"),
+        ({"caption": 5}, "bad caption: expected a text or a list of texts"),
+        ({"caption": ["x", 5]}, "bad caption: expected a text or a list of texts"),
         ({"caption": "x" * 1_000_000}, "enormous caption: 1,000,000 characters, more than 10,000"),
-        ({"caption": "half \ud800 a character"}, "bad text: the caption holds half a character"),
+        ({"caption": "half \ud800 a character"}, "bad text: the caption contains a lone surrogate"),
         ({"note": "x" * 200_000}, "too much text: the other columns hold more than 100,000"),
-        ({"note": "\udc00"}, "bad text: a column holds half a character"),
+        ({"note": "\udc00"}, "bad text: a column contains a lone surrogate"),
         ({"id": "good"}, "duplicate id: 'good' is line 1's"),
         ({"id": "x" * 300}, "bad id: it is empty, longer than 256 characters or holds control"),
         ({"id": "a\tb"}, "bad id: it is empty, longer than 256 characters or holds control"),
         ({"id": " "}, "bad id: it is empty"),
-        ({"id": float("nan")}, "bad id: it is neither a text nor a whole number"),
-        ({"id": [1]}, "bad id: it is neither a text nor a whole number"),
-        ({"id": True}, "bad id: it is neither a text nor a whole number"),
+        ({"id": float("nan")}, "bad id: expected a text or a whole number"),
+        ({"id": [1]}, "bad id: expected a text or a whole number"),
+        ({"id": True}, "bad id: expected a text or a whole number"),
         ({"id": "a\u2028b"}, "bad id: it is empty, longer than 256 characters or holds control"),
         ({"video": "a\u2029.mp4"}, "bad path: it is empty, longer than 4,096 characters or holds control"),
-        ({"video": ""}, "bad path: no video is named"),
-        ({"video": 5}, "bad path: no video is named"),
+        ({"video": ""}, "bad path: the cell video is empty"),
+        ({"video": 5}, "bad path: the cell video is empty"),
         ({"video": "http://127.0.0.1/a.mp4"}, "bad path: it looks like an address"),
         ({"video": "file:/etc/passwd"}, "bad path: it looks like an address"),
         ({"video": "concat:a.mp4|b.mp4"}, "bad path: it looks like an address"),
         ({"video": "subfile,,start,0,end,0,,:/etc/passwd"}, "bad path: it looks like an address"),
         ({"video": "C:\\videos\\a.mp4"}, "bad path: it looks like an address"),
         ({"video": "/etc/passwd"}, "bad path: it is absolute; give it relative to the root (--root)"),
-        ({"video": "../secret.mp4"}, "bad path: it holds '..'"),
-        ({"video": "clips/../../secret.mp4"}, "bad path: it holds '..'"),
+        ({"video": "../secret.mp4"}, "bad path: it contains '..'"),
+        ({"video": "clips/../../secret.mp4"}, "bad path: it contains '..'"),
         ({"video": "linked.mp4"}, "bad path: a link leads out of the root"),
         ({"video": "linked/secret.mp4"}, "bad path: a link leads out of the root"),
         ({"video": "a\x00.mp4"}, "bad path: it is empty, longer than 4,096 characters or holds control"),
         ({"video": "a" * 5000}, "bad path: it is empty, longer than 4,096 characters or holds control"),
-        ({"video": "."}, "bad path: it names a folder"),
-        ({"video": "clips/"}, "bad path: it names a folder"),
-        ({"start": "soon"}, "bad span: start 'soon' is neither seconds nor h:m:s"),
-        ({"start": -1}, "bad span: start -1 s lies before 0"),
-        ({"start": "inf"}, "bad span: start inf s lies before 0"),
-        ({"start": [1]}, "bad span: start '[1]' is neither seconds nor h:m:s"),
+        ({"video": "."}, "bad path: it is the name of a folder"),
+        ({"video": "clips/"}, "bad path: it is the name of a folder"),
+        ({"start": "soon"}, "bad span: start 'soon' is not a time: write seconds or h:m:s"),
+        ({"start": -1}, "bad span: start -1 s is outside 0..10,000,000"),
+        ({"start": "inf"}, "bad span: start inf s is outside 0..10,000,000"),
+        ({"start": [1]}, "bad span: start '[1]' is not a time: write seconds or h:m:s"),
         ({"start": 5, "end": 5}, "bad span: it ends at 5 s, not after its start at 5 s"),
         ({"end": 0}, "bad span: it ends at 0 s, not after its start at 0 s"),
         ({"split": ""}, "bad split: the cell is empty"),
@@ -255,7 +255,7 @@ def test_a_link_at_the_root_is_not_one_in_the_manifest_s_folder(tmp_path):
     found = list(iter_manifest(sources))
     assert [one.video for one in found if isinstance(one, ClipRow)] == ["sub/x/a.mp4", "other/b.mp4"]
     assert [one.reason.split(";")[0] for one in found if isinstance(one, Reject)] == [
-        "bad path: it holds '..'",
+        "bad path: it contains '..'",
         "bad path: it is absolute",
     ]
 
@@ -350,7 +350,7 @@ def test_webvid(tmp_path):
         ("33", "0001_0050/33.mp4", ("Nowhere yet.",)),
     ]
     assert manifest.rows[0].extra["contentUrl"] == "https://x.test/11.mp4"
-    assert only_reason(manifest).startswith("bad path: it holds '..'")
+    assert only_reason(manifest).startswith("bad path: it contains '..'")
 
 
 def test_internvid(tmp_path):

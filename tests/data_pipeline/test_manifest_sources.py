@@ -78,7 +78,7 @@ def test_several_manifests_have_one_root_and_one_set_of_ids(tmp_path, video):
         ]
         faults = [result.reason for result in found if not isinstance(result, ClipRow)]
         assert faults[0].startswith("duplicate id: 'b' is line 2's of m.jsonl (several captions")
-        assert faults[1].startswith("bad path: it holds '..'")
+        assert faults[1].startswith("bad path: it contains '..'")
     assert stream.root == Path(os.path.realpath(tmp_path))
     assert [decoded(row, stream.root)["numbers"] for row in stream if isinstance(row, ClipRow)] == [[5, 15, 25, 35]] * 4
     below_root = [result.id for result in iter_manifest(sources[1:3], root=tmp_path / "two")]

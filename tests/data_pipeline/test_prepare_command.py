@@ -143,7 +143,7 @@ def test_dry_run_writes_nothing_and_says_what_all_would_take(media, tmp_path, ca
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (10, "not one of the 20 clips of train that were decoded can be used"),
+        (10, "not one clip of train could be used: all 20 clips that were tried were rejected"),
         (3, "about 6 of 20 rows would fail, more than --max_rejects 0.05"),
     ],
 )

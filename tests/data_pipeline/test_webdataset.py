@@ -80,7 +80,7 @@ def test_a_compressed_tar_is_refused_with_what_to_do(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     for source in (tmp_path, tmp_path / name):
         with pytest.raises(
-            DataError, match=r"is compressed, and clips are read where they lie: unpack it .* \(gunzip\)"
+            DataError, match=r"is compressed, and clips are read from inside the tar: decompress it .* \(gunzip\)"
         ):
             read_manifest(source)
 
@@ -146,7 +146,7 @@ def test_names_that_a_key_cannot_be_made_of(tmp_path, video):
     members += [("a.left.jpg", picture(1)), ("a.mp4", video), ("a.txt", b"x"), ("a.mask.png", b"")]
     manifest = read_manifest(write_tar(tmp_path / "0.tar", members))
     assert [row.id for row in manifest.rows] == ["a"]
-    reason = "bad member: its name has more than one dot, and a clip's key ends at the first: rename it"
+    reason = "bad member: its name has more than one dot, and the key ends at the first one: rename it"
     assert reasons(manifest) == dict.fromkeys(["clip.v1", "clip.v2", "Mr. Bean"], reason)
 
 
@@ -174,7 +174,7 @@ def test_tars_one_behind_the_other_in_a_file(tmp_path, video):
     (tmp_path / "both.tar").write_bytes(b"".join(parts))
     manifest = read_manifest(tmp_path / "both.tar")
     assert [row.id for row in manifest.rows] == ["a"]
-    assert reasons(manifest)["both.tar"].startswith("damaged: there is more behind the mark at its end, of another tar")
+    assert reasons(manifest)["both.tar"].startswith("damaged: there is data after its end mark, perhaps another tar")
 
 
 def test_what_a_folder_is_taken_for(tmp_path, video):
@@ -187,7 +187,7 @@ def test_what_a_folder_is_taken_for(tmp_path, video):
     (tmp_path / "videos" / "backup.tar.gz").write_bytes(b"x")
     assert [row.id for row in read_manifest(tmp_path / "videos").rows] == ["b"]
     write_tar(tmp_path / "mixed" / "0.tar", sample("k", video))
-    with pytest.raises(DataError, match=r"mixed holds tars and beside them videos \('c\.mp4'\): give them one by one"):
+    with pytest.raises(DataError, match=r"mixed has tars and videos \('c\.mp4'\): name the files that are meant"):
         read_manifest(tmp_path / "mixed")
     write_tar(tmp_path / "tars" / "0.tar", sample("k", video))
     (tmp_path / "tars" / "1.tar.gz").write_bytes(b"x")
@@ -260,7 +260,7 @@ def test_a_tar_that_is_cut_off_gives_what_came_before(tmp_path, video):
     begin_of_b = whole.index(b"b.mp4")
     sound = -(-len(whole.rstrip(b"\0")) // 512) * 512
     for length, message in (
-        (begin_of_b + 512 + len(video) // 2, "cut off: 'b.mp4' ends behind the end of the file"),
+        (begin_of_b + 512 + len(video) // 2, "cut off: 'b.mp4' ends after the end of the file"),
         (begin_of_b, "cut off: the mark at the end of a tar is missing"),
         (begin_of_b + 100, "damaged: "),
         (sound + 100, "cut off: the mark at the end of a tar is missing"),
@@ -302,10 +302,10 @@ def test_rubbish_bombs_and_headers_that_lead_backwards(tmp_path, video):
     negative = b"\xff" + struct.pack(">q", -1024).rjust(11, b"\xff")
     tails = {
         "rubbish": (b"rubbish".ljust(512, b"!"), "damaged: "),
-        "a long pax header": (header(b"pax", b"x", huge), "damaged: a member's headers ask for 1,099,511,627,776 b"),
-        "a long global header": (header(b"pax", b"g", huge), "damaged: a member's headers ask for 1,099,511,627,776 b"),
-        "a long name": (header(b"name", b"L", huge), "damaged: a member's headers ask for "),
-        "a member of a terabyte": (header(b"b.mp4", b"0", huge), "cut off: 'b.mp4' ends behind the end"),
+        "a long pax header": (header(b"pax", b"x", huge), "damaged: a member's headers have more than 65,536 b"),
+        "a long global header": (header(b"pax", b"g", huge), "damaged: a member's headers have more than 65,536 b"),
+        "a long name": (header(b"name", b"L", huge), "damaged: a member's headers have more than 65,536 bytes"),
+        "a member of a terabyte": (header(b"b.mp4", b"0", huge), "cut off: 'b.mp4' ends after the end"),
         "a negative size": (header(b"b.mp4", b"0", negative), "damaged: "),
         "a negative size by pax": (pax(b"size=-512") + header(b"b.mp4", b"0", b"%011o\0" % 0), "damaged: "),
         "a size of letters by pax": (pax(b"size=many") + header(b"b.mp4", b"0", b"%011o\0" % 0), ""),
@@ -315,7 +315,7 @@ def test_rubbish_bombs_and_headers_that_lead_backwards(tmp_path, video):
             + header(b"b.mp4", b"0", b"%011o\0" % (1 << 20))
             + b"9999999999\n"
             + b"1000\n" * ((1 << 20) // 5),
-            "damaged: a member's headers ask for 512 bytes, and all may have 65,536",
+            "damaged: a member's headers have more than 65,536 bytes",
         ),
     }
     for name, (tail, message) in tails.items():
@@ -342,7 +342,7 @@ def test_a_tar_that_changed_since_it_was_listed(tmp_path, video):
     (row,) = read_manifest(path).rows
     with path.open("r+b") as file:
         file.truncate(len(video) // 2)
-    assert decoded(row, tmp_path)["rejected"].startswith("cut off: the file ends before byte")
+    assert decoded(row, tmp_path)["rejected"].startswith("cut off: the clip in it ends at byte")
     path.unlink()
     (tmp_path.parent / "secret.mp4").write_bytes(video)
     path.symlink_to(tmp_path.parent / "secret.mp4")
