@@ -1,7 +1,7 @@
-"""One clip of one video file: which pictures, decoded, upright, scaled. Used inside a killable worker (worker_pool.py).
+"""Decode one clip of one video file: evenly spaced frames, upright, scaled. Runs inside a worker process (pool.py).
 
-Frames are taken at the middles of `num_frames` equal parts of the clip: at each of these times, the picture that a
-player shows. A picture shown at several of them (a clip with fewer pictures than wanted, a long still) is kept once.
+Frames are taken at the middles of `num_frames` equal parts of the clip: the picture that a player shows at that time. A
+picture that is shown at several of these times (a clip with fewer pictures than `num_frames`) is kept once.
 """
 
 import bisect
@@ -26,19 +26,23 @@ from data_pipeline.decode.still import is_still, read_still
 from data_pipeline.decode.video_file import OpenVideo, check_size, exact_fraction, open_video
 from data_pipeline.media_paths import VideoRejected, open_regular
 
-_SEEK_GAP = 10.0  # seconds: where pictures lie further apart, jumping to the key picture before each one pays
+_SEEK_GAP = 10.0  # seconds: if the wanted pictures are further apart, seeking to each one is faster than decoding all
 _SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that obey skip_frame packet by packet
-_SEEK_BACK = (1.0, 10.0)  # seconds before a picture at which its key picture is looked for, first try and second
+_SEEK_BACK = (1.0, 10.0)  # seconds before a picture where its key picture is looked for: first try, second try
 
-av.logging.set_level(av.logging.PANIC)  # what FFmpeg has to say about strangers' files is no message to our user
+av.logging.set_level(
+    av.logging.PANIC
+)  # FFmpeg's messages about damaged files are not shown; the reason of the reject is
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodedClip:
-    """Pictures of a clip, in order, and where they come from.
+    """The decoded frames of a clip.
 
-    `frames` are RGB; `seconds` are positions in the file; `width` and `height` are the video's as it is shown (turned
-    upright, with square pixels), in pixels.
+    Attributes:
+      frames: RGB, in order.
+      seconds: position of each frame in the file.
+      width, height: of the video as a player shows it (upright, with square pixels), in pixels, before scaling.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
@@ -50,16 +54,16 @@ class DecodedClip:
 def decode_clip(
     source: bytes | Path | BufferedIOBase, spec: DecodeSpec, start: float | None = None, end: float | None = None
 ) -> DecodedClip:
-    """Decode up to `spec.num_frames` pictures, evenly spaced over start..end; of a JPEG, PNG or WebP its one picture.
+    """Decode up to `spec.num_frames` pictures, evenly spaced over start..end; a JPEG, PNG or WebP has one.
 
     Args:
-      source: the file or its content; an open one is closed.
-      spec: how many, how large, and the bounds.
-      start: seconds in the file, None its start.
-      end: seconds in the file, None its end.
+      source: the file or its content; an open file is closed.
+      spec: number of frames, size, limits.
+      start: seconds in the file; None: its start.
+      end: seconds in the file; None: its end.
 
     Raises:
-      VideoRejected: the file cannot be used; its `reason` says why.
+      VideoRejected: the file cannot be used; `reason` says why.
     """
     if isinstance(source, Path):
         source = open_regular(source, spec.max_bytes)
@@ -68,34 +72,36 @@ def decode_clip(
             return _still(file, spec, start, end)
         try:
             measured: float | None = None
-            for _ in range(3):  # what the header says; its end measured; the video's end inside a longer file measured
+            for _ in range(
+                3
+            ):  # with the end in the header; with the measured end; with the end of a video in a longer file
                 with open_video(file, spec) as video:
                     known = video.end if measured is None else measured
                     try:
                         if known is None:
-                            raise _EndsAt(_scan_end(video))
+                            raise _EndMeasured(_scan_end(video))
                         return _decode(video, spec, *_span(known, start, end), trust_end=measured is not None)
-                    except _EndsAt as found:
+                    except _EndMeasured as found:
                         measured = found.seconds
         except (MemoryError, av.MemoryError) as error:
             raise VideoRejected("too much memory: its pictures need more than a decoder may use") from error
         except (av.FFmpegError, OSError) as error:
             raise VideoRejected(f"damaged: it cannot be read through ({error.strerror})") from error
-    raise VideoRejected("damaged: its length cannot be found out")
+    raise VideoRejected("damaged: its length cannot be determined")
 
 
 def _still(file: BufferedIOBase, spec: DecodeSpec, start: float | None, end: float | None) -> DecodedClip:
     """A picture as a clip of one frame."""
     if start or end is not None:
-        raise VideoRejected("bad span: a picture has no times; leave start and end empty")
+        raise VideoRejected("bad span: a picture has no duration; leave start and end empty")
     if spec.min_frames > 1:
         raise VideoRejected(f"too few frames: a single picture, {spec.min_frames} are needed")
     picture, width, height = read_still(file, spec)
     return DecodedClip(picture[None], np.zeros(1), width, height)
 
 
-class _EndsAt(Exception):
-    """The pictures end elsewhere than the header says, and the file is whole."""
+class _EndMeasured(Exception):
+    """The video ends at another time than the header says, and the file is complete."""
 
     def __init__(self, seconds: float):
         super().__init__(seconds)
@@ -103,19 +109,19 @@ class _EndsAt(Exception):
 
 
 def _span(known_end: float, start: float | None, end: float | None) -> tuple[float, float]:
-    """The clip's start and end within the file; rows of others often end a little after it."""
+    """The clip's start and end within the file; in published manifests, ends are often a little after the video's."""
     first = 0.0 if start is None else start
     last = known_end if end is None else end
     if first >= known_end:
         raise VideoRejected(f"bad span: it starts at {first:g} s, but the video ends at {known_end:.1f} s")
     if known_end - first < 0.5 * (last - first):
         there, asked = known_end - first, last - first
-        raise VideoRejected(f"bad span: only {there:.1f} s of its {asked:.1f} s lie within the video")
+        raise VideoRejected(f"bad span: only {there:.1f} s of its {asked:.1f} s are within the video")
     return first, min(last, known_end)
 
 
 def _scan_end(video: OpenVideo) -> float:
-    """The end of the last picture, from all packets, where the header does not say."""
+    """The end of the last picture, from all packets, if the header does not have it."""
     end = max((_end_of(packet) for packet in video.container.demux(video.stream) if packet.size), default=None)
     if end is None:
         raise VideoRejected("damaged: there is no picture in it")
@@ -131,28 +137,28 @@ def _decode(video: OpenVideo, spec: DecodeSpec, first: float, last: float, trust
     step = (last - first) / spec.num_frames
     ticks = [video.ticks(first + (index + 0.5) * step) for index in range(spec.num_frames)]
     reader: PictureReader | None = None
-    layout: DisplayGeometry | None = None
+    geometry: DisplayGeometry | None = None
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
     for run, wanted in enumerate(_runs(ticks, video)):
         packets = _collect(video, wanted, spec, fresh=run == 0, trust_end=trust_end)
         for frame in _frames_at(video, packets, wanted):
             check_size(frame.width, frame.height, spec)
-            if reader is None or layout is None:
+            if reader is None or geometry is None:
                 pixel_aspect = exact_fraction(video.stream.codec_context.sample_aspect_ratio)
-                layout = display_geometry(frame, pixel_aspect, spec)
-                reader = PictureReader(layout, spec)
+                geometry = display_geometry(frame, pixel_aspect, spec)
+                reader = PictureReader(geometry, spec)
             if frame.pts is not None and frame.pts not in pictures:
                 pictures[frame.pts] = reader.read(frame)
-    if len(pictures) < spec.min_frames or layout is None:
+    if len(pictures) < spec.min_frames or geometry is None:
         raise VideoRejected(
             f"too few frames: {len(pictures)} different ones in {first:.1f}-{last:.1f} s, {spec.min_frames} are needed"
         )
     seconds = np.array([video.seconds(pts) for pts in pictures])
-    return DecodedClip(np.stack(list(pictures.values())), seconds, layout.shown_width, layout.shown_height)
+    return DecodedClip(np.stack(list(pictures.values())), seconds, geometry.shown_width, geometry.shown_height)
 
 
 def _runs(ticks: Sequence[int], video: OpenVideo) -> Iterator[list[int]]:
-    """The wanted times, cut where the gap is long enough for a seek to pay (GIF cannot seek)."""
+    """The wanted times in groups: between groups, seeking is faster than decoding (GIF cannot seek)."""
     gap = _SEEK_GAP / float(video.time_base)
     run = [ticks[0]]
     for tick in ticks[1:]:
@@ -164,11 +170,11 @@ def _runs(ticks: Sequence[int], video: OpenVideo) -> Iterator[list[int]]:
 
 
 def _collect(video: OpenVideo, ticks: Sequence[int], spec: DecodeSpec, fresh: bool, trust_end: bool) -> list[Packet]:
-    """The compressed pictures that have to be decoded to see those at `ticks`, in decoding order."""
+    """The packets that have to be decoded for the pictures at `ticks`, in decoding order."""
     first = video.seconds(ticks[0])
     for back in _SEEK_BACK:
         if fresh and first <= 2 * back:
-            break  # the file has just been opened: it stands at its start
+            break  # the file has just been opened: the position is its start
         if not _seek(video, video.ticks(max(0.0, first - back))):
             break
         fresh = False
@@ -176,12 +182,12 @@ def _collect(video: OpenVideo, ticks: Sequence[int], spec: DecodeSpec, fresh: bo
         if any(packet.pts is not None and packet.pts <= ticks[0] and packet.is_keyframe for packet in packets):
             return packets
     if not fresh and not _seek(video, min(video.ticks(0.0), video.stream.start_time or 0)):
-        raise VideoRejected("damaged: one cannot go back to an earlier time in it")
+        raise VideoRejected("damaged: seeking to an earlier time fails")
     return _demux(video, ticks[-1], spec, trust_end)
 
 
 def _seek(video: OpenVideo, ticks: int) -> bool:
-    """Go to the last key picture at or before a time; False where the file cannot."""
+    """Seek to the last key picture at or before a time; False if the file does not support it."""
     try:
         video.container.seek(ticks, stream=video.stream)
     except av.FFmpegError:
@@ -192,7 +198,7 @@ def _seek(video: OpenVideo, ticks: int) -> bool:
 def _demux(video: OpenVideo, last_tick: int, spec: DecodeSpec, trust_end: bool) -> list[Packet]:
     packets: list[Packet] = []
     size = 0
-    reach = Fraction(0)  # the latest end of any stream's packet, sound included
+    reach = Fraction(0)  # the latest end of a packet of any stream, including sound
     for packet in video.container.demux():
         if not packet.size:
             continue
@@ -215,7 +221,7 @@ def _demux(video: OpenVideo, last_tick: int, spec: DecodeSpec, trust_end: bool) 
 
 
 def _check_end(video: OpenVideo, packets: Sequence[Packet], last_tick: int, reach: float) -> None:
-    """The file is at its end: is that where its header says? A cut file is refused, longer sound is not."""
+    """Compare the end of the file with its header. Refuse a file that was cut off, but not one with longer sound."""
     said = video.end or 0.0
     found = float(max(map(_end_of, packets), default=video.origin) - video.origin)
     tolerance = max(0.5, 0.05 * said)
@@ -224,13 +230,13 @@ def _check_end(video: OpenVideo, packets: Sequence[Packet], last_tick: int, reac
     if video.exact_end or reach < said - tolerance:
         raise VideoRejected(f"cut off: its pictures end at {found:.1f} s of {said:.1f} s")
     if video.seconds(last_tick) > found:
-        raise _EndsAt(found)
+        raise _EndMeasured(found)
 
 
 def _frames_at(video: OpenVideo, packets: Sequence[Packet], ticks: Sequence[int]) -> Iterator[VideoFrame]:
-    """For each tick the picture shown then: the last one that starts at or before it, or the first there is.
+    """For each tick the picture shown then: the last one that starts at or before it, or the first of all.
 
-    Pictures that no other is predicted from are not decoded unless they are wanted; that saves a quarter of the time.
+    Pictures that no other picture depends on are decoded only if they are wanted; that saves a quarter of the time.
     """
     context = video.stream.codec_context
     starts = sorted(packet.pts for packet in packets if packet.pts is not None)
@@ -239,7 +245,7 @@ def _frames_at(video: OpenVideo, packets: Sequence[Packet], ticks: Sequence[int]
     may_skip = known and context.codec.name in _SKIPPING
     waiting = collections.deque(ticks)
     shown: VideoFrame | None = None
-    for packet in itertools.chain(packets, [None]):  # None: hand over what is still inside
+    for packet in itertools.chain(packets, [None]):  # None: flush the decoder
         if may_skip and packet is not None:
             context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
         try:
@@ -266,12 +272,12 @@ def _frames_at(video: OpenVideo, packets: Sequence[Packet], ticks: Sequence[int]
 
 
 def decode_video(path: str | Path, num_frames: int = 16, short_side: int = 256) -> UInt8[np.ndarray, "T H W 3"]:
-    """Up to `num_frames` evenly spaced RGB frames of a file, decoded in a worker process that can be killed.
+    """Up to `num_frames` evenly spaced RGB frames of a file, decoded in a worker process.
 
-    For several files keep one `worker_pool.VideoDecoder` open: starting a worker takes half a second.
+    For several files use one `pool.VideoDecoder`: starting a worker takes half a second.
 
     Raises:
-      VideoRejected: the file cannot be used; names it and says why.
+      VideoRejected: the file cannot be used; the message names the file and the reason.
     """
     from data_pipeline.decode.pool import VideoDecoder
 

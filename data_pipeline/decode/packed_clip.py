@@ -1,6 +1,6 @@
-"""A clip out of what another program packed: a part of a tar, a record of a TFRecord or ArrayRecord file.
+"""Decode a clip that is a part of a file: a member of a tar, a record of a TFRecord or ArrayRecord file.
 
-Used inside a killable worker: `part` comes from a listing that may be wrong by now, or was made of a hostile file.
+Runs inside a worker process: the file may have changed since `part` was found, or be an attack.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ from harvest_jax.pixels.frame_sampling import segment_indices
 
 @dataclasses.dataclass(frozen=True)
 class PackedClip:
-    """A decoded clip; `jpegs` are its frames as they were stored, where they can go on as they are."""
+    """A decoded clip; `jpegs` are its frames as they were stored, None if they must be encoded again."""
 
     clip: DecodedClip
     jpegs: tuple[bytes, ...] | None = None
 
 
 def read_packed(path: str, part: FilePart, spec: DecodeSpec, start: float | None, end: float | None) -> PackedClip:
-    """Decode the clip at `part` in a file.
+    """Decode the clip in a part of a file.
 
     Raises:
-      VideoRejected: it cannot be used; its `reason` says why.
+      VideoRejected: it cannot be used; `reason` says why.
     """
     extent = None if part.offset is None or part.size is None else (part.offset, part.size)
     if not part.field:
@@ -48,13 +48,13 @@ def read_packed(path: str, part: FilePart, spec: DecodeSpec, start: float | None
     try:
         fields = tf_example_pb2.Example.FromString(raw).features.feature
     except DecodeError as error:
-        raise VideoRejected("damaged: the record is no tf.train.Example") from error
+        raise VideoRejected("damaged: the record is not a tf.train.Example") from error
     values = list(fields[part.field].bytes_list.value) if part.field in fields else []
     if not values:
-        raise VideoRejected(f"damaged: the record has no {part.field}")
+        raise VideoRejected(f"damaged: the record has no field {part.field}")
     if len(values) == 1 and not is_still(values[0][:12]):
         return PackedClip(decode_clip(values[0], spec, start, end))
-    return _pictures(values, _own(raw), spec)
+    return _pictures(values, _harvest_record(raw), spec)
 
 
 def _array_record(path: str, record: int) -> bytes:
@@ -69,12 +69,12 @@ def _array_record(path: str, record: int) -> bytes:
 
 @functools.lru_cache(maxsize=4)
 def _reader(path: str) -> Any:
-    """Clips of one file come one after the other; opening it for each would read its index anew."""
+    """Cached: clips of one file come one after the other, and opening it reads its index."""
     open_regular(path, max_bytes=1 << 62).close()
     return array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0", file_reader_buffer_size=32768)
 
 
-def _own(raw: bytes) -> shard_format.Record | None:
+def _harvest_record(raw: bytes) -> shard_format.Record | None:
     try:
         return shard_format.parse(raw)
     except DataError:
@@ -82,7 +82,7 @@ def _own(raw: bytes) -> shard_format.Record | None:
 
 
 def _pictures(values: list[bytes], own: shard_format.Record | None, spec: DecodeSpec) -> PackedClip:
-    """Encoded pictures in their order; where no times are known, a second apart."""
+    """Encoded pictures in order; without known times, a second apart."""
     chosen = segment_indices(len(values), min(len(values), spec.num_frames), None).tolist()
     if len(chosen) < spec.min_frames:
         raise VideoRejected(f"too few frames: {len(chosen)} pictures, {spec.min_frames} are needed")
@@ -100,13 +100,13 @@ def _pictures(values: list[bytes], own: shard_format.Record | None, spec: Decode
 
 
 def _is_storable(jpeg: bytes) -> bool:
-    """Whether it is what `shard_format.encode_jpeg` writes, so that encoding it again would only lose quality."""
+    """Whether it has the format of `shard_format.encode_jpeg`: encoding it again would only lose quality."""
     if not jpeg.startswith(b"\xff\xd8\xff") or simplejpeg.decode_jpeg_header(jpeg)[2:] != ("YCbCr", "420"):
         return False
-    return not is_turned(jpeg)  # readers of records look at no EXIF
+    return not is_turned(jpeg)  # readers of records ignore EXIF data
 
 
 def _still(value: bytes, spec: DecodeSpec) -> tuple[Any, int, int]:
     if not is_still(value[:12]):
-        raise VideoRejected("not a video: a list of something else than JPEG, PNG or WebP pictures")
+        raise VideoRejected("not a video: a list of values that are not JPEG, PNG or WebP pictures")
     return read_still(BytesIO(value), spec)

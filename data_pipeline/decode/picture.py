@@ -1,7 +1,7 @@
-"""A decoded picture as the viewer sees it: upright, with square pixels, RGB; scaled down, or as a model sees it.
+"""A decoded picture as a player shows it: upright, with square pixels, RGB; scaled down, or as the square of a model.
 
-FFmpeg scales what is stored. What a model is shown at once is scaled by Pillow from the whole picture, as the models'
-own preprocessing does: two scalers in a row, or another one, are up to 30 of 255 away from that in single pixels.
+For storing, FFmpeg scales. For a model, Pillow scales the whole picture, as the models' own preprocessing does: another
+scaler, or two in a row, give values that differ by up to 30 of 255 in single pixels.
 """
 
 import dataclasses
@@ -18,19 +18,23 @@ from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.pixels.square import fit
 
-# Antialiased bicubic, as CLIP's pictures were scaled (56 dB from Pillow's). Without the two flags, pictures that need
-# no scaling come out 1.2 of 255 too dark. Planes (gbrp) instead of pixels (rgb24) give the same values in 1.2 instead
-# of 2.9 ms (960 x 540 to 455 x 256) and 0.55 instead of 1.35 ms (456 x 256, not scaled).
+# Antialiased bicubic, as for CLIP (56 dB PSNR against Pillow). Without the two flags, pictures that need no scaling are
+# 1.2 of 255 too dark. Planar output (gbrp) gives the same values as rgb24 in 1.2 instead of 2.9 ms (960 x 540 to
+# 455 x 256), and in 0.55 instead of 1.35 ms (456 x 256, not scaled).
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _FORMAT = "gbrp"
 
 
 @dataclasses.dataclass(frozen=True)
 class DisplayGeometry:
-    """How a coded picture becomes the one that is shown.
+    """How a coded picture is converted to the picture that a player shows; the steps are in this order.
 
-    It is scaled to `width` x `height`; then rows and columns change places if `swap`; then it is mirrored left to right
-    or top to bottom. `shown_*` is the size that a player would show, before scaling down.
+    Attributes:
+      width, height: scale to this size, in pixels.
+      swap: then exchange rows and columns.
+      flip_x: then mirror left to right.
+      flip_y: then mirror top to bottom.
+      shown_width, shown_height: size that a player shows, without scaling down.
     """
 
     width: int
@@ -43,12 +47,12 @@ class DisplayGeometry:
 
 
 def display_geometry(frame: VideoFrame, pixel_aspect: Fraction, spec: DecodeSpec) -> DisplayGeometry:
-    """The layout of a video from its first picture; phones write their rotation as a matrix beside it.
+    """The geometry of a video, from its first picture and the rotation matrix that phones store with it.
 
     Args:
       frame: the first picture.
-      pixel_aspect: width over height of a pixel, 0 where the file does not say.
-      spec: how large pictures may be.
+      pixel_aspect: width over height of a pixel; 0 if the file does not have it.
+      spec: size of the frames, limits.
 
     Raises:
       VideoRejected: the picture is too long and narrow.
@@ -67,12 +71,11 @@ def display_geometry(frame: VideoFrame, pixel_aspect: Fraction, spec: DecodeSpec
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """Swap, mirror left to right, mirror top to bottom, from the display matrix (a b u; c d v; x y w), 16.16 integers.
+    """swap, flip_x and flip_y, from the display matrix (a b u; c d v; x y w), 16.16 fixed-point integers.
 
-    A point of the coded picture is shown at x' = a x + c y, y' = b x + d y. Angles that are no quarter turn are
-    rounded to the nearest.
+    A point of the coded picture is shown at x' = a x + c y, y' = b x + d y. Angles are rounded to quarter turns.
     """
-    matrix = cast(Any, frame.side_data).get("DISPLAYMATRIX")  # PyAV's own types know motion vectors only
+    matrix = cast(Any, frame.side_data).get("DISPLAYMATRIX")  # PyAV's type stubs know only motion vectors
     if matrix is None:
         return False, False, False
     a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
@@ -82,31 +85,31 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
 
 class PictureReader:
-    """Scales and turns the pictures of one video; keeps FFmpeg's scaler between them."""
+    """Scales and turns the pictures of one video; reuses FFmpeg's scaler."""
 
-    def __init__(self, layout: DisplayGeometry, spec: DecodeSpec):
-        self.layout, self.spec = layout, spec
+    def __init__(self, geometry: DisplayGeometry, spec: DecodeSpec):
+        self.geometry, self.spec = geometry, spec
         self._reformatter = VideoReformatter()
 
     def read(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture as it is shown, or as the square that `spec.fit` asks for.
+        """The picture as a player shows it, or the square that `spec.fit` requires.
 
         Raises:
-          VideoRejected: its colours are in a system that cannot be converted.
+          VideoRejected: its colour format cannot be converted to RGB.
         """
-        layout = self.layout
+        geometry = self.geometry
         try:
             scaled = self._reformatter.reformat(
-                frame, layout.width, layout.height, _FORMAT, interpolation=_SCALING, threads=1
+                frame, geometry.width, geometry.height, _FORMAT, interpolation=_SCALING, threads=1
             )
         except av.FFmpegError as error:
             raise VideoRejected("unsupported colours: its pictures cannot be converted to RGB") from error
         picture = scaled.to_ndarray()
-        if layout.swap:
+        if geometry.swap:
             picture = picture.swapaxes(0, 1)
-        if layout.flip_x:
+        if geometry.flip_x:
             picture = picture[:, ::-1]
-        if layout.flip_y:
+        if geometry.flip_y:
             picture = picture[::-1]
         if self.spec.fit:
             return fit(picture, self.spec.short_side, self.spec.fit)

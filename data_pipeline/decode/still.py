@@ -1,7 +1,7 @@
-"""One picture that may be hostile: a JPEG, PNG or WebP as the viewer sees it, upright and RGB, scaled like a video.
+"""Decode one untrusted picture: a JPEG, PNG or WebP, upright, RGB, scaled like a video.
 
-Its size is checked from its header, before anything is decoded. Of an animated PNG or WebP the first picture is taken.
-What is transparent is laid on white, as a page shows it; 16 bits a colour become 8.
+The size in its header is checked before anything is decoded. Of an animated PNG or WebP the first picture is taken.
+Transparent pixels are blended with white; 16 bits per colour are reduced to 8.
 """
 
 import warnings
@@ -32,12 +32,12 @@ _PLAIN = ("RGB", "L", "1", "P", "CMYK", "YCbCr")
 
 
 def is_still(head: bytes) -> bool:
-    """Whether a file that begins like this is a picture, by its signature; 12 bytes are enough."""
+    """Whether a file is a picture, by its signature; `head` are its first 12 bytes or more."""
     return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def read_still(file: BufferedIOBase, spec: DecodeSpec) -> tuple[UInt8[np.ndarray, "H W 3"], int, int]:
-    """The picture, scaled as `spec` says, and its width and height before that.
+    """The picture, scaled as `spec` requires, and its width and height before scaling.
 
     Raises:
       VideoRejected: it cannot be used; `reason` says why.
@@ -45,7 +45,7 @@ def read_still(file: BufferedIOBase, spec: DecodeSpec) -> tuple[UInt8[np.ndarray
     file.seek(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size is checked here, the rest is about metadata
+            warnings.simplefilter("ignore")  # about size, which is checked here, and metadata
             with Image.open(cast(IO[bytes], file), formats=_FORMATS) as image:
                 _check_shape(image, spec)
                 upright = _upright(_rgb(image), image)
@@ -55,7 +55,7 @@ def read_still(file: BufferedIOBase, spec: DecodeSpec) -> tuple[UInt8[np.ndarray
         raise VideoRejected("too much memory: the picture needs more than a decoder may use") from error
     except Image.DecompressionBombError as error:
         raise VideoRejected("bad picture size: its header claims more than can be decoded safely") from error
-    except Exception as error:  # Pillow lets through what parsing rubbish raises, of a dozen kinds
+    except Exception as error:  # for damaged files Pillow raises a dozen kinds of errors
         raise VideoRejected("damaged: begins like a picture, but cannot be decoded") from error
     width, height = upright.size
     if spec.fit:
@@ -76,18 +76,20 @@ def _check_shape(image: Image.Image, spec: DecodeSpec) -> None:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")  # Pillow's own cuts off at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(
+            "RGB"
+        )  # Pillow's own conversion clips at 255
     if image.mode in ("RGBA", "LA", "PA") or (image.mode in _PLAIN and "transparency" in image.info):
         pixels = image.convert("RGBA")
         white = Image.new("RGBA", pixels.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, pixels).convert("RGB")
     if image.mode not in _PLAIN:
-        raise VideoRejected(f"unsupported colours: a picture of the kind {image.mode}")
+        raise VideoRejected(f"unsupported colours: the picture has the mode {image.mode}")
     return image.convert("RGB")
 
 
 def is_turned(jpeg: bytes) -> bool:
-    """Whether a sound JPEG is to be turned before it is shown."""
+    """Whether the EXIF data of a valid JPEG says that it must be turned."""
     with Image.open(BytesIO(jpeg), formats=["JPEG"]) as image:
         return _turn(image) is not None
 
@@ -95,7 +97,7 @@ def is_turned(jpeg: bytes) -> bool:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF says nothing about how the picture was held
+    except Exception:  # damaged EXIF data is ignored
         return None
 
 

@@ -1,9 +1,9 @@
-"""Opening a video that may be hostile: closed protocols, known formats and codecs only, bounds before any picture.
+"""Open an untrusted video: no protocols, known formats and codecs only, limits checked before a picture is decoded.
 
-What was tried against FFmpeg without these options: a playlist renamed .mp4 reads other local files or fetches http
-addresses, whether it is opened by path, as a Python file or as bytes. The list of formats alone stops all of them; the
-refusal of nested opens, the closed protocols and the list of codecs (those that real videos use, of FFmpeg's
-hundreds of decoders) stand behind it.
+Attacks that were tried without these options: a playlist renamed to .mp4 makes FFmpeg read other local files or fetch
+http addresses, whether it is opened by path, as a Python file or as bytes. The list of formats alone prevents all of
+them. The refusal of nested opens, the closed protocols and the list of codecs (those of common videos, out of FFmpeg's
+hundreds of decoders) are further barriers.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ CODECS = (
     "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,mpeg4,mpeg1video,mpeg2video,h263,msmpeg4v1,msmpeg4v2,msmpeg4,"
     "wmv1,wmv2,wmv3,vc1,flv,mjpeg,gif,prores,theora,vp6,vp6f,dvvideo,ffv1,huffyuv,ffvhuff,rawvideo,png,cinepak,svq3"
 )
-# Titles that are no UTF-8 end nothing; since version 19 PyAV sees to that itself.
+# Titles that are not UTF-8 must not raise an error; PyAV from version 19 on handles them itself.
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _SIGNATURES = (
     (4, b"ftyp", "an MP4 or MOV file"),
@@ -38,11 +38,15 @@ _SIGNATURES = (
 
 @dataclasses.dataclass(frozen=True)
 class OpenVideo:
-    """A container that opened, its video stream and where that lies in time.
+    """An open container, its video stream, and its times. Times are seconds from the start of the file, as in players.
 
-    Times are seconds from the start of the file, as players show them; `origin` is where that start lies in the
-    stream's own clock. `end` is None where the file does not say. `exact_end`: the end is the video stream's own,
-    not the longest stream's.
+    Attributes:
+      container: open for reading.
+      stream: the video stream.
+      time_base: seconds per tick of the stream's clock.
+      origin: the start of the file on the stream's clock, in seconds.
+      end: seconds; None if the file does not have it.
+      exact_end: the end is that of the video stream, not that of the longest stream.
     """
 
     container: InputContainer
@@ -66,7 +70,7 @@ def _refuse(*_: Any) -> None:
 
 
 class _Nameless:
-    """A file without its name, from which FFmpeg could guess a format."""
+    """A file without its name, so that FFmpeg cannot guess the format from the name."""
 
     def __init__(self, file: BufferedIOBase):
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
@@ -74,7 +78,7 @@ class _Nameless:
 
 @contextmanager
 def open_video(file: BufferedIOBase, spec: DecodeSpec) -> Iterator[OpenVideo]:
-    """Open a video for decoding in this thread alone; check what its header says against the bounds.
+    """Open a video for decoding in one thread; check its header against the limits.
 
     Raises:
       VideoRejected: not a video in a known format and codec, no video stream, too large, too long.
@@ -83,7 +87,7 @@ def open_video(file: BufferedIOBase, spec: DecodeSpec) -> Iterator[OpenVideo]:
         "format_whitelist": FORMATS,
         "protocol_whitelist": "none",
         "codec_whitelist": CODECS,
-        "max_pixels": str(spec.max_pixels),  # also holds while the header is being probed
+        "max_pixels": str(spec.max_pixels),  # also applies while the header is probed
     }
     file.seek(0)
     try:
@@ -101,7 +105,7 @@ def _why_not_opened(file: BufferedIOBase) -> str:
     head = file.read(16)
     for offset, signature, name in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
-            return f"damaged: begins like {name}, but its header is cut off or broken"
+            return f"damaged: begins like {name}, but its header is cut off or damaged"
     return "not a video: not an MP4, MOV, MKV, WebM, AVI or GIF file, nor a JPEG, PNG or WebP picture"
 
 
@@ -118,7 +122,7 @@ def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
     if time_base <= 0:
         raise VideoRejected("damaged: its pictures carry no times")
     check_size(stream.codec_context.width, stream.codec_context.height, spec)
-    stream.codec_context.thread_count = 1  # one clip a core: throughput, and the same frames everywhere
+    stream.codec_context.thread_count = 1  # one clip per core: best throughput, and the same frames everywhere
     stream.codec_context.options = {"max_pixels": str(spec.max_pixels)}
 
     starts = [Fraction(container.start_time, av.time_base)] if container.start_time is not None else []
@@ -136,19 +140,19 @@ def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
 
 
 def exact_fraction(rational: Rational | None) -> Fraction:
-    """A time base or a pixel's aspect; 0 where there is none. PyAV's own (since 19) computes in 32 bits."""
+    """A time base or a pixel's aspect; 0 if there is none. PyAV's own Fraction (since 19) computes with 32 bits."""
     if rational is None or not rational.denominator:
         return Fraction(0)
     return Fraction(int(rational.numerator), int(rational.denominator))
 
 
 def check_size(width: int, height: int, spec: DecodeSpec) -> None:
-    """Refuse pictures beyond the bounds.
+    """Refuse pictures beyond the limits.
 
     Raises:
-      VideoRejected: no size, too many pixels.
+      VideoRejected: no size, or too many pixels.
     """
     if width < 1 or height < 1:
-        raise VideoRejected("bad picture size: its header gives none, or a larger one than is decoded here")
+        raise VideoRejected("bad picture size: its header has none, or one that is too large")
     if max(width, height) > spec.max_side or width * height > spec.max_pixels:
         raise VideoRejected(f"bad picture size: {width} x {height} is more than can be decoded safely")

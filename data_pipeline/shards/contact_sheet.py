@@ -1,7 +1,7 @@
-"""Some clips of a shard folder to look at: as one picture, and as a page with every caption in full.
+"""Clips of a shard folder to look at: as one picture, and as an HTML page with every caption in full.
 
-Captions, ids and the manifest's other columns are strangers' texts: on the page they are escaped, each in a box of its
-own direction of writing, and the page forbids its browser to load or run anything.
+Captions, ids and the manifest's other columns are untrusted: on the page they are escaped, each has its own direction
+of writing, and the page's policy forbids the browser to load or run anything.
 """
 
 import base64
@@ -21,11 +21,11 @@ from PIL import Image, ImageDraw, ImageFont
 from data_pipeline.shards.shard_format import Record
 from harvest_jax.errors import DataError
 
-SplitRecord = tuple[str, Record]  # with the name of its split
+SplitRecord = tuple[str, Record]  # name of the split, record
 _FRAMES = 8
 _TILE = 128  # pixels, height of a frame
 _GAP = 3
-_LONGEST = 1000  # characters of a text that are measured for the picture, of a column that are shown on the page
+_LONGEST = 1000  # characters of a text for the picture, and of a column on the page
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; margin: 2em auto; max-width: 1200px;
@@ -44,9 +44,9 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def draw_contact_sheet(clips: Sequence[SplitRecord]) -> Image.Image:
-    """One row a clip: its split and id, its first caption, evenly spaced frames.
+    """One row per clip: its split and id, its first caption, evenly spaced frames.
 
-    The font that comes with Pillow knows Latin, Greek and Cyrillic letters; `html_sheet` shows all.
+    Pillow's font has Latin, Greek and Cyrillic letters; `html_sheet` shows all scripts.
 
     Raises:
       DataError: a picture is damaged.
@@ -70,12 +70,12 @@ def draw_contact_sheet(clips: Sequence[SplitRecord]) -> Image.Image:
 
 
 def html_sheet(title: str, splits: Mapping[str, Mapping[str, Any]], clips: Sequence[SplitRecord]) -> str:
-    """A page that needs no other file: the numbers of every split, then clips with frames, captions and columns.
+    """A page in one file: the statistics of every split, then clips with frames, captions and columns.
 
     Args:
       title: the folder's name.
-      splits: of `inspect_shards.describe`.
-      clips: with the split of each.
+      splits: of `describe.describe`.
+      clips: each with its split.
 
     Raises:
       DataError: a picture is damaged.
@@ -95,16 +95,16 @@ def _numbers(split: Mapping[str, Any]) -> str:
     rows = {
         "clips": f"{split['clips']:,}",
         "shards": f"{split['shards']:,}, {split['bytes'] / 1e6:,.1f} MB",
-        "looked into": f"{split['sampled']:,} clips",
-        "frames a clip": ", ".join(f"{count} ({number:,})" for count, number in split["frames"].items()),
-        "captions a clip": f"{split['captions_per_clip']['mean']:g}",
+        "sampled": f"{split['sampled']:,} clips",
+        "frames per clip": ", ".join(f"{count} ({number:,})" for count, number in split["frames"].items()),
+        "captions per clip": f"{split['captions_per_clip']['mean']:g}",
         "source sizes": ", ".join(f"{size} ({count:,})" for size, count in list(split["source_sizes"].items())[:10]),
         "other columns": ", ".join(split["columns"]),
         "rejected": f"{split['rejects']['count']:,}",
     }
     facts = "".join(f"<tr><th>{name}</th><td>{_bdi(value)}</td></tr>" for name, value in rows.items() if value)
     tables = [f"<table>{facts}</table>"]
-    named = {"kB a clip": ("record_bytes", 1000), "characters a caption": ("caption_characters", 1)}
+    named = {"kB per clip": ("record_bytes", 1000), "characters per caption": ("caption_characters", 1)}
     for name, (key, unit) in named.items():
         ranges = ranges_of(split["histograms"][key], unit)
         if ranges:
@@ -125,7 +125,7 @@ def _bars(name: str, counts: Sequence[tuple[str, int]]) -> str:
 
 
 def ranges_of(histogram: Mapping[str, list[int]], unit: int = 1) -> list[tuple[str, int]]:
-    """The bins of a histogram of `inspect_shards.describe` in words, and their counts; edges divided by `unit`."""
+    """The bins of a histogram of `describe.describe` as text, and their counts; edges are divided by `unit`."""
     edges, counts = [edge / unit for edge in histogram["edges"]], histogram["counts"]
     words = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     return list(zip([*words, *(f"{edge:g} and more" for edge in edges[-1:])], counts, strict=True))
@@ -147,7 +147,7 @@ def _facts(record: Record) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped, and without control characters, which no page may hold."""
+    """Escaped, without control characters, which are not allowed in HTML."""
     kept = (letter if letter in "\n\t" or unicodedata.category(letter) != "Cc" else "�" for letter in text)
     return html.escape("".join(kept))
 
@@ -182,7 +182,7 @@ def evenly_spread(count: int, wanted: int) -> list[int]:
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text on one line, cut where it would be too wide."""
+    """The text on one line, cut to the width in pixels."""
     text = " ".join(text[:_LONGEST].split())
     if font.getlength(text) <= width:
         return text

@@ -1,4 +1,4 @@
-"""What is in a shard folder, in numbers: counts, sizes, captions, rejects. Pictures are contact_sheet.py's."""
+"""Statistics of a shard folder: counts, sizes, captions, rejects. contact_sheet.py draws the clips."""
 
 import collections
 import csv
@@ -11,8 +11,9 @@ import numpy as np
 from data_pipeline.shards.contact_sheet import SplitRecord, draw_contact_sheet, evenly_spread, html_sheet, ranges_of
 from data_pipeline.shards.shard_format import ShardSource, open_shards, parse, read_info, split_lengths
 from harvest_jax.errors import DataError
+from harvest_jax.terminal import printable
 
-_SAMPLE = 2000  # records looked into per split
+_SAMPLE = 2000  # records that are read per split
 _SHEET_CLIPS = 12  # of all splits together
 _PAGE_CLIPS = 48
 _BINS = 8
@@ -20,14 +21,14 @@ _BAR = 30  # characters of the longest bar
 
 
 def describe(folder: str | Path, contact_sheet: Path | None = None, page: Path | None = None) -> dict[str, Any]:
-    """A shard folder in numbers, ready for JSON.
+    """The statistics of a shard folder, ready for JSON.
 
-    Lengths, sizes and histograms are of up to 2,000 records a split, evenly spread (`sampled` says how many).
+    Lengths, sizes and histograms are from up to 2,000 records per split, evenly spread; `sampled` is their number.
 
     Args:
       folder: made by `harvest shards`.
       contact_sheet: PNG file to draw some clips of every split into.
-      page: HTML file for the numbers and more clips, with every caption.
+      page: HTML file for the statistics and more clips, with every caption.
 
     Raises:
       DataError: the folder cannot be read.
@@ -101,9 +102,9 @@ def _statistics(values: list[int]) -> dict[str, float]:
 
 
 def _histogram(values: list[int]) -> dict[str, list[int]]:
-    """`edges` at round numbers and the `counts` from each up to the next; the last bin has no end.
+    """`edges` at round numbers and the `counts` from each edge to the next; the last bin is open.
 
-    The bins are laid over all but the largest twentieth, so that one enormous value does not take them all.
+    The bins span all values except the largest 5 %, so that a single very large value does not widen them.
     """
     if not values:
         return {"edges": [], "counts": []}
@@ -117,7 +118,7 @@ def _histogram(values: list[int]) -> dict[str, list[int]]:
 
 
 def _rejects(path: Path) -> dict[str, Any]:
-    """How many, and how many of each kind (what stands before the reason's colon), the most frequent first."""
+    """The number of rejects, and of each kind (the part of the reason before the colon), the most frequent first."""
     if not path.is_file():
         return {"count": 0, "reasons": {}}
     try:
@@ -125,12 +126,12 @@ def _rejects(path: Path) -> dict[str, Any]:
             lines = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             kinds = collections.Counter(line["reason"].split(":", 1)[0] for line in lines)
     except (KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is damaged: it is no table of id, video and reason") from error
+        raise DataError(f"{path} is damaged: it is not a table of id, video and reason") from error
     return {"count": kinds.total(), "reasons": dict(kinds.most_common())}
 
 
 def format_description(description: dict[str, Any]) -> str:
-    """The numbers of `describe` as text for people."""
+    """The statistics of `describe` as text."""
     lines = [f"{description['folder']}: shards, format {description['version']}"]
     for name, split in description["splits"].items():
         text, per_clip = split["caption_characters"], split["captions_per_clip"]
@@ -139,9 +140,10 @@ def format_description(description: dict[str, Any]) -> str:
         plural = "s" * (split["shards"] != 1)
         lines += [
             f"  {name}: {split['clips']:,} clips, {split['shards']} shard{plural}, {split['bytes'] / 1e6:,.1f} MB, "
-            f"{split['bytes_per_clip'] / 1e3:,.0f} kB a clip",
-            f"    frames a clip   {frames}" + (f"   (of {split['sampled']:,} clips looked into)" * _is_sample(split)),
-            f"    captions        {per_clip['mean']:g} a clip, {text['median']:g} characters (median), "
+            f"{split['bytes_per_clip'] / 1e3:,.0f} kB per clip",
+            f"    frames per clip {frames}"
+            + (f"   (of {split['sampled']:,} clips that were read)" * _is_sample(split)),
+            f"    captions        {per_clip['mean']:g} per clip, {text['median']:g} characters (median), "
             f"{text['min']:g} to {text['max']:g}",
             f"    source sizes    {sizes}",
         ]
@@ -150,10 +152,9 @@ def format_description(description: dict[str, Any]) -> str:
         if split["rejects"]["count"]:
             reasons = ", ".join(f"{count} x {kind}" for kind, count in split["rejects"]["reasons"].items())
             lines.append(f"    rejected        {split['rejects']['count']}: {reasons}")
-        lines += _bars("kB a clip", ranges_of(split["histograms"]["record_bytes"], 1000))
+        lines += _bars("kB per clip", ranges_of(split["histograms"]["record_bytes"], 1000))
         lines += _bars("characters", ranges_of(split["histograms"]["caption_characters"]))
-    # columns are named by strangers: what they would do to the terminal is escaped
-    return "\n".join(line if line.isprintable() else ascii(line)[1:-1] for line in lines)
+    return "\n".join(map(printable, lines))  # names of columns are untrusted
 
 
 def _bars(name: str, ranges: list[tuple[str, int]]) -> list[str]:

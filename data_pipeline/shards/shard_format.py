@@ -1,8 +1,8 @@
-"""What a record is and where records lie: the only place that knows the bytes.
+"""The format of records and of shard files; no other module knows it.
 
 A shard folder is a TFDS dataset, which `tfds.builder_from_directory(D).as_data_source("train")` reads too:
 `dataset_info.json`, `features.json` and, per split, ArrayRecord files with one record per group, so that any record is
-one read; beside them `checksums-SPLIT.txt` and `rejects-SPLIT.tsv`. A record is a `tf.train.Example` with the fields of
+one read; also `checksums-SPLIT.txt` and `rejects-SPLIT.tsv`. A record is a `tf.train.Example` with the fields of
 `Record`; frames are JPEG, quality 90 with halved colour, with a restart marker after every 16 x 16 pixels, so that a
 part of a frame can be decoded (harvest_jax/input/jpeg_tiles.py). Why that: docs/data.md.
 """
@@ -27,18 +27,24 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 from harvest_jax.errors import DataError
 
 DATASET = "harvest_clips"
-VERSION = "1.0.0"  # of the record; a reader refuses another first number
+VERSION = "1.0.0"  # of the record; a reader refuses another major version
 JPEG_QUALITY = 90
-WRITER_OPTIONS = "group_size:1,uncompressed"  # JPEG does not shrink further; reading costs a sixth less than with zstd
+WRITER_OPTIONS = (
+    "group_size:1,uncompressed"  # JPEG cannot be compressed further; reading is a sixth faster than with zstd
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
     """One stored clip.
 
-    `jpegs` are its frames in order, `seconds` where each lies in the source file (float32), `width` and `height` the
-    source's size as shown; `captions` may be empty where `extra` (the manifest's other columns) holds a label or a
-    question.
+    Attributes:
+      id: unique in its split.
+      captions: may be empty if `extra` has a label or a question.
+      jpegs: encoded frames, in order.
+      seconds: position of each frame in the source file (stored as float32).
+      width, height: of the source as a player shows it, in pixels.
+      extra: the manifest's other columns.
     """
 
     id: str
@@ -80,7 +86,7 @@ def parse(raw: bytes) -> Record:
     22 us for 16 frames (240 kB) on one core of a server; TFDS's own features take 102.
 
     Raises:
-      DataError: these are no bytes of a record.
+      DataError: these are not the bytes of a record.
     """
     try:
         fields = tf_example_pb2.Example.FromString(raw).features.feature
@@ -97,17 +103,16 @@ def parse(raw: bytes) -> Record:
             extra=extra,
         )
     except (DecodeError, IndexError, ValueError, RecursionError) as error:
-        raise DataError("a record is not one of `harvest shards`") from error
+        raise DataError("a record is damaged, or was not written by `harvest shards`") from error
 
 
 class ShardSource:
-    """The records of one split in their stored order: `len(source)`, `source[i] -> bytes`; may be sent to processes.
+    """The records of one split in their stored order: `len(source)`, `source[i] -> bytes`; can be pickled.
 
     Attributes:
       paths: the shard files.
       lengths: records in each.
-      digest: of the files' names, sizes, counts and checksums as written; a run that goes on compares it with the one
-        it began with.
+      digest: sha256 of the files' names, sizes, counts and checksums; a resumed run compares it with that of its start.
     """
 
     def __init__(self, paths: list[Path], lengths: list[int], digest: str):
@@ -116,7 +121,7 @@ class ShardSource:
         instructions = [
             _ReadInstruction(str(path), 0, length, length) for path, length in zip(paths, lengths, strict=True)
         ]
-        self._source = array_record_data_source.ArrayRecordDataSource(instructions)  # opens files when first read
+        self._source = array_record_data_source.ArrayRecordDataSource(instructions)  # opens the files at the first read
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -140,7 +145,7 @@ class ShardSource:
 
 @dataclasses.dataclass(frozen=True)
 class _ReadInstruction:
-    """How array_record is told which records of a file to read, without opening it first."""
+    """Tells array_record which records of a file to read, so that it need not open the file first."""
 
     filename: str
     skip: int
@@ -149,10 +154,10 @@ class _ReadInstruction:
 
 
 def read_info(folder: str | Path) -> dict[str, Any]:
-    """The dataset's own description of itself, `dataset_info.json`.
+    """The content of `dataset_info.json`.
 
     Raises:
-      DataError: no such folder, no finished shards in it, another dataset, written by a later version.
+      DataError: no such folder, no finished shards in it, another dataset, another version of the format.
     """
     folder = Path(folder)
     path = folder / "dataset_info.json"
@@ -160,7 +165,11 @@ def read_info(folder: str | Path) -> dict[str, Any]:
         raise DataError(f"no shard folder {folder}: `harvest shards` makes one")
     if not path.is_file():
         unfinished = any(folder.glob(".*.writing"))
-        hint = "a run did not finish there, start it again" if unfinished else "`harvest shards --out` makes them"
+        hint = (
+            "a run was stopped there; give the same `harvest shards` command again"
+            if unfinished
+            else "`harvest shards --out` makes them"
+        )
         raise DataError(f"{folder} holds no shards: {hint}")
     try:
         info = json.loads(path.read_bytes())
@@ -168,10 +177,10 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: make the shards again") from error
     if name != DATASET or info.get("fileFormat") != "array_record":
-        raise DataError(f"{folder} holds another dataset ({name}), not shards of `harvest shards`")
+        raise DataError(f"{folder} is another dataset ({name}), not shards of `harvest shards`")
     if version.split(".")[0] != VERSION.split(".")[0]:
         raise DataError(
-            f"{folder} was written in format {version}, this version reads {VERSION}: make the shards again"
+            f"{folder} has format {version}, and this version of harvest_jax reads {VERSION}: make the shards again"
         )
     return info
 
@@ -189,20 +198,20 @@ def split_lengths(folder: str | Path) -> dict[str, list[int]]:
 
 
 def shard_path(folder: str | Path, split: str, index: int, count: int) -> Path:
-    """The file of one shard; TFDS's own naming."""
+    """The file of one shard, named as TFDS does."""
     return Path(folder) / f"{DATASET}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
 def checksum_path(folder: str | Path, split: str) -> Path:
-    """Where the sha256 of each shard of a split stands, as `sha256sum --check` reads it."""
+    """The file with the sha256 of each shard of a split, in the format of `sha256sum --check`."""
     return Path(folder) / f"checksums-{split}.txt"
 
 
 def open_shards(folder: str | Path, split: str) -> ShardSource:
-    """Open a split for random access, after looking into every file.
+    """Open a split for random access, after checking every file.
 
     Raises:
-      DataError: no such folder or split; a file is missing, cut off, or not what the folder says.
+      DataError: no such folder or split; a file is missing, cut off, or does not match dataset_info.json.
     """
     splits = split_lengths(folder)
     if split not in splits:
@@ -229,8 +238,8 @@ def _check_shard(path: Path, length: int) -> None:
             str(path), "readahead_buffer_size:0", file_reader_buffer_size=32768
         )
         found = reader.num_records()
-        reader.close()  # what is wrong with a file is raised here
+        reader.close()  # raises if the file is damaged
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{path} is cut off or damaged: make the shards again ({str(error).split(';')[0]})") from error
     if found != length:
-        raise DataError(f"{path} holds {found} records, not the {length} that dataset_info.json says: make them again")
+        raise DataError(f"{path} has {found} records, but dataset_info.json says {length}: make the shards again")

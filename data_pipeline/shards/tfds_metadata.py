@@ -1,8 +1,8 @@
-"""Making finished shards a split of a TFDS dataset: its description of them, and the files in their places.
+"""Make finished shards a split of a TFDS dataset: write its metadata and move the files to their places.
 
-The dataset is TFDS's in features, names and metadata, without its writer: that one shuffles through TensorFlow's file
-system as soon as a split is larger than 1 GB. Here records arrive in their final order, so nothing is shuffled. The
-features use no image codecs: TensorFlow is never imported.
+Features, names and metadata are TFDS's, but its writer is not used: it shuffles with TensorFlow's file system if a
+split is larger than 1 GB. Here records arrive in their final order. The features use no image codecs: TensorFlow is
+never imported.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from harvest_jax.files import atomic_file, locked, sync
 
 
 def features() -> tfds.features.FeaturesDict:
-    """The fields of `shard_format.Record` as TFDS knows them; JPEG frames are plain bytes."""
+    """The fields of `shard_format.Record` as TFDS features; JPEG frames are plain bytes."""
     kinds = tfds.features
     return kinds.FeaturesDict(
         {
@@ -38,23 +38,23 @@ def features() -> tfds.features.FeaturesDict:
 def replaced_split(
     out: Path, work: Path, split: str, checksums: Sequence[tuple[str, Path]], lengths: Sequence[int], num_bytes: int
 ) -> Iterator[None]:
-    """Take a split's description away, let the caller move its files, and describe it anew.
+    """Remove a split from the metadata, let the caller move its files, and add it again.
 
-    Readers see the dataset as it was, then (if the split is there already) without this split, then with it.
+    Readers see the dataset as it was, then (if the split existed) without this split, then with the new one.
 
     Args:
       out: the dataset.
       work: a folder on the same file system to write to.
       split: its name.
-      checksums: the sha256 of each of its files, and where the file is to lie.
+      checksums: sha256 and final path of each of its files.
       lengths: records in each.
       num_bytes: of all records.
 
     Raises:
-      OSError: the disk is full, or the like; if it is raised before the caller is let in, the dataset is as it was.
+      OSError: the disk is full, or similar; if the block has not begun, the dataset is unchanged.
     """
     with locked(out / ".lock", wait=True):  # other splits of it may be written at the same time
-        _write_info(out, work, split, None)  # from here on no reader takes the old files for the new ones
+        _write_info(out, work, split, None)  # from here on no reader takes old files for new ones
         kept = {path for _, path in checksums}
         yield
         for old in set(out.glob(f"{DATASET}-{split}.array_record-*")) - kept:
@@ -93,7 +93,7 @@ def _existing_splits(folder: Path) -> list[tfds.core.SplitInfo]:
         return []
     try:
         return list(tfds.builder_from_directory(folder).info.splits.values())
-    except ValueError as error:  # TFDS's, where features.json is missing
+    except ValueError as error:  # raised by TFDS if features.json is missing
         raise DataError(
             f"{folder}/features.json is missing or damaged: copy it from another shard folder, it is the same in all"
         ) from error

@@ -241,7 +241,7 @@ def test_spans(tmp_path):
     assert [read_number(frame) for frame in a_little_over.frames] == [32, 37, 42, 47]
     with pytest.raises(VideoRejected, match=r"bad span: it starts at 7 s, but the video ends at 5\.0 s"):
         decode_clip(path, DecodeSpec(), 7.0, 9.0)
-    with pytest.raises(VideoRejected, match=r"bad span: only 1\.0 s of its 6\.0 s lie within the video"):
+    with pytest.raises(VideoRejected, match=r"bad span: only 1\.0 s of its 6\.0 s are within the video"):
         decode_clip(path, DecodeSpec(), 4.0, 10.0)
 
 

@@ -186,7 +186,7 @@ def broken_files(folder: Path, video: Path) -> dict[str, tuple[Path, str]]:
         "huge.gif": (gif_header(16384, 16384), ""),
         "big.gif": (
             gif_header(12000, 12000),
-            "bad picture size: its header gives none, or a larger one than is decoded here",
+            "bad picture size: its header has none, or one that is too large",
         ),
         "page.html": (b"<!doctype html><title>404</title>", "not a video"),
         "picture.png": (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged: begins like a picture"),

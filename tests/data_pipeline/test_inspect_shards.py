@@ -122,7 +122,7 @@ def test_bins_of_a_histogram(values, edges, counts):
 
 def test_text_has_bars(shards):
     text = describe.format_description(describe.describe(shards))
-    assert "kB a clip" in text
+    assert "kB per clip" in text
     assert "characters  " in text
     bars = [
         (int(count), len(bar))
@@ -185,7 +185,7 @@ def test_a_damaged_list_of_rejects(shards, tmp_path, capsys, content):
     (folder / "rejects-train.tsv").write_bytes(content)
     assert cli.main(["inspect", str(folder)]) == 3
     error = capsys.readouterr().err
-    assert error == f"harvest inspect: {folder}/rejects-train.tsv is damaged: it is no table of id, video and reason\n"
+    assert error == f"harvest inspect: {folder}/rejects-train.tsv is damaged: it is not a table of id, video and reason\n"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_spans_and_captions_of_one_video(tmp_path, video):
     assert {name: one.get("numbers") or one["rejected"] for name, one in found.items()} == {
         "abc_0_2": [2, 7, 12, 17],
         "abc_1_3": [12, 17, 22, 27],
-        "abc_3.5_20": "bad span: only 0.5 s of its 16.5 s lie within the video",
+        "abc_3.5_20": "bad span: only 0.5 s of its 16.5 s are within the video",
         "abc_9_10": "bad span: it starts at 9 s, but the video ends at 4.0 s",
         "abc.0": [6, 8, 11, 13],
         "abc.1": [31, 33, 36, 38],

@@ -384,7 +384,7 @@ def test_a_command_and_its_workers_killed_in_the_middle(media, tmp_path, capsys,
         run.wait()
     kept = list(job.glob("*.ledger"))
     assert 3 <= len(kept) < 12
-    with pytest.raises(DataError, match="holds no shards: a run did not finish there, start it again"):
+    with pytest.raises(DataError, match="holds no shards: a run was stopped there"):
         open_shards(out, "train")
     assert cli.main(command(media, out)) == 0
     before = re.search(r"120 clips in 12 shards of .* clips/s, (\d+) were there before\)", capsys.readouterr().out)[1]

@@ -130,7 +130,7 @@ def test_records_without_captions_survive_the_way(tmp_path, captions):
 
 @pytest.mark.parametrize("raw", [b"", b"hello", b"\xff" * 100, encode(Record("a", (), (), (), 1, 1, {}))[:-5]])
 def test_bytes_that_are_no_record(raw):
-    with pytest.raises(DataError, match="is not one of `harvest shards`"):
+    with pytest.raises(DataError, match="was not written by `harvest shards`"):
         parse(raw)
 
 
@@ -230,7 +230,7 @@ def test_other_damage_is_named_at_once(dataset, tmp_path):
     writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
     writer.write(b"foreign")
     writer.close()
-    with pytest.raises(DataError, match=rf"{shard.name} holds 1 records, not the 3 that dataset_info\.json says"):
+    with pytest.raises(DataError, match=rf"{shard.name} has 1 records, but dataset_info\.json says 3"):
         open_shards(copy, "train")
     shard.write_bytes(content + bytes(len(content)))
     with pytest.raises(DataError, match=r"is cut off or damaged"):
@@ -240,7 +240,7 @@ def test_other_damage_is_named_at_once(dataset, tmp_path):
         writer.write(b"foreign")
     writer.close()
     source = open_shards(copy, "train")
-    with pytest.raises(DataError, match="is not one of"):
+    with pytest.raises(DataError, match="was not written by"):
         parse(source[3])
     (copy / "checksums-train.txt").unlink()
     with pytest.raises(DataError, match=r"checksums-train\.txt cannot be read"):
@@ -272,8 +272,8 @@ def test_a_flipped_bit_is_an_error_and_never_other_bytes(dataset, tmp_path):
         ("", "dataset_info.json is damaged: make the shards again"),
         ("[]", "dataset_info.json is damaged: make the shards again"),
         ('{"name": "harvest_clips"', "dataset_info.json is damaged"),
-        ('{"name": "mnist", "fileFormat": "tfrecord"}', r"holds another dataset \(mnist\)"),
-        ('{"name": "harvest_clips", "fileFormat": "array_record", "version": "7.0.0"}', "was written in format 7.0.0"),
+        ('{"name": "mnist", "fileFormat": "tfrecord"}', r"is another dataset \(mnist\)"),
+        ('{"name": "harvest_clips", "fileFormat": "array_record", "version": "7.0.0"}', "has format 7.0.0"),
         (
             '{"name": "harvest_clips", "fileFormat": "array_record", "version": "1.0.0"}',
             "has no split 'train'; it has none",

@@ -186,8 +186,8 @@ def test_what_is_cut_off_or_flipped_has_a_reason(kind):
 
 def test_a_span_or_a_number_of_frames_makes_no_sense_for_a_picture():
     data = encoded(Image.fromarray(corners()), "PNG")
-    assert reason(data, start=1.0).startswith("bad span: a picture has no times")
-    assert reason(data, end=2.0).startswith("bad span: a picture has no times")
+    assert reason(data, start=1.0).startswith("bad span: a picture has no duration")
+    assert reason(data, end=2.0).startswith("bad span: a picture has no duration")
     assert decode_clip(data, SPEC, start=0.0).frames.shape[0] == 1
     assert reason(data, DecodeSpec(min_frames=2)) == "too few frames: a single picture, 2 are needed"
 

@@ -137,7 +137,7 @@ def test_a_damaged_dataset_gives_what_is_sound(tmp_path, video, kind):
         "empty caption",
         "bad row: it is not a tf.train.Example with UTF-8 texts",
     ]
-    assert decoded(manifest.rows[1], manifest.root) == {"rejected": "damaged: the record has no video"}
+    assert decoded(manifest.rows[1], manifest.root) == {"rejected": "damaged: the record has no field video"}
     (file,) = folder.glob("theirs-train*")
     if kind == "tfrecord":  # a length that is not what was written leads nowhere
         data = bytearray(file.read_bytes())
@@ -277,7 +277,7 @@ def test_shards_of_ours_in_another_format_are_refused(tmp_path, video):
     write_split([ClipRow("a", "a.mp4", ("x",), "x")], tmp_path, tmp_path / "s", "train", DecodeSpec(num_frames=2))
     info = (tmp_path / "s" / "dataset_info.json").read_text()
     (tmp_path / "s" / "dataset_info.json").write_text(info.replace('"1.0.0"', '"2.0.0"'))
-    with pytest.raises(DataError, match=r"was written in format 2\.0\.0, this version reads 1"):
+    with pytest.raises(DataError, match=r"has format 2\.0\.0, and this version of harvest_jax reads 1"):
         read_manifest(tmp_path / "s")
 
 
