@@ -1,9 +1,9 @@
-"""Preparation on an engine of Apache Beam: one element is one shard, written by the same function as without Beam.
+"""Preparation with a runner of Apache Beam: one element is one shard, written by the same function as without Beam.
 
     harvest shards --manifest clips.csv --out /shared/clips --runner dask -- --dask_client_address=tcp://10.0.0.1:8786
 
-Nothing but numbers of shards travels through Beam. The plan, the videos and the shards lie on a file system that every
-worker sees under the same path, and what is finished there stays finished, whatever becomes of the job.
+Only the numbers of shards go through Beam. The plan, the videos and the shards are on a file system that every worker
+sees under the same path. Finished shards are kept even if the job fails.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ _RUNNERS = {
     "dataflow": "DataflowRunner",
 }
 _EXTRAS = {"dask": ("dask.distributed", "dask"), "dataflow": ("google.cloud.storage", "gcp")}  # module, Beam's extra
-_EVERY = 2.0  # seconds between two looks at what is finished
+_EVERY = 2.0  # seconds between two checks of which shards are finished
 
 
 def options_of(runner: str, words: Sequence[str]) -> "PipelineOptions":
-    """Beam's options: the runner, and whatever `words` (as on a command line) tell it.
+    """Beam's options: the runner, and further options as on a command line.
 
     Raises:
       ConfigError: Beam, or what it needs for this runner, is not installed; an option has a wrong value.
@@ -44,34 +44,34 @@ def options_of(runner: str, words: Sequence[str]) -> "PipelineOptions":
         raise ConfigError(f"--runner {runner} needs Apache Beam: pip install 'harvest_jax[beam]'")
     module, extra = _EXTRAS.get(runner, ("", ""))
     if module and not _is_installed(module):
-        raise ConfigError(f"--runner {runner} needs more of Apache Beam: pip install 'apache-beam[{extra}]'")
+        raise ConfigError(f"--runner {runner} needs an extra of Apache Beam: pip install 'apache-beam[{extra}]'")
     from apache_beam.options.pipeline_options import PipelineOptions
 
     words = [f"--runner={_RUNNERS[runner]}", *words]
     if runner == "dask" and not any(word.startswith(("--dask_partition_size", "--dask_npartitions")) for word in words):
-        words.append("--dask_partition_size=1")  # else 128 shards are one task, of one worker
+        words.append("--dask_partition_size=1")  # otherwise 128 shards are one task of one worker
     try:
         options = PipelineOptions(words)
         options.get_all_options()
-    except SystemExit as error:  # argparse has said what is wrong
-        raise ConfigError(f"the options after -- are not Beam's: {' '.join(words[1:])}") from error
+    except SystemExit as error:  # argparse has printed the error
+        raise ConfigError(f"the options after -- are not options of Apache Beam: {' '.join(words[1:])}") from error
     return options
 
 
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even its parent
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
 def engine(options: "PipelineOptions | None", workers: int = 1, runner: Any = None) -> Engine:
-    """What runs a pipeline of Beam for the shards that are to be written.
+    """An engine that runs a pipeline of Beam.
 
     Args:
       options: Beam's.
-      workers: decoder processes for each shard that is being written.
-      runner: Beam's, or its name; None: as the options say.
+      workers: decoder processes per shard.
+      runner: Beam's, or its name; None: that of the options.
     """
     return functools.partial(_write_shards, options=options, workers=workers, runner=runner)
 
@@ -88,8 +88,8 @@ def _write_shards(
     """Run a pipeline that writes these shards, and wait for it.
 
     Raises:
-      TooManyRejects: and no further shard was begun.
-      HarvestError: the job failed; finished shards stay.
+      TooManyRejects: too many clips failed; no further shard was begun.
+      HarvestError: the job failed; finished shards are kept.
     """
     import apache_beam as beam
 
@@ -99,11 +99,11 @@ def _write_shards(
             shards = pipeline | "Shards" >> beam.Create(list(indices)) | "Spread" >> beam.Reshuffle()
             _ = shards | "Write" >> beam.Map(_write_shard, str(job), workers)
             pipeline.run().wait_until_finish()
-        except Exception as error:  # whatever a runner raises
+        except Exception as error:  # runners raise any kind of error
             count.check()
             words = " ".join(str(error).split())
             raise HarvestError(
-                f"the job stopped; finished shards are kept, and the same command goes on with the others "
+                f"the job stopped; finished shards are kept, and the same command writes the others "
                 f"({type(error).__name__}: {words[:500]})"
             ) from error
     count.check()
@@ -116,12 +116,12 @@ def _write_shard(index: int, job: str, workers: int) -> int:
 
 @contextlib.contextmanager
 def _watching(job: Path, indices: Sequence[int], count: SplitProgress) -> Iterator[None]:
-    """Count shards as their ledgers appear; when too much has failed, ask the workers to begin no further one."""
+    """Count shards as their ledgers appear; when too many clips fail, tell the workers to begin no further shard."""
     waiting = {ledger.path_of(job, index).name: index for index in indices}
     over = threading.Event()
 
     def look() -> None:
-        with contextlib.suppress(OSError):  # of a network file system, which is there again the next time
+        with contextlib.suppress(OSError):  # a network file system that is temporarily unavailable
             count_new()
         count.show()
         try:

@@ -1,8 +1,8 @@
-"""What became of each clip: a Parquet file for each finished shard, and of all of them the split's own.
+"""Ledgers: the result for each clip, in a Parquet file for each finished shard, and in one for the whole split.
 
-A shard's ledger is written when its file is complete, so it says that the shard is done; its metadata hold the shard's
-size and sha256, and the plan it belongs to. Columns: `id`, `video`, `state` (written, rejected), `reason`, `attempts`
-(how often it was tried), `shard`, `bytes` (of the record), `row` (in the manifest's order, from 0).
+A shard's ledger is written after its file, so a ledger means that the shard is finished. Its metadata have the shard's
+size and sha256, and the digest of its plan. Columns: `id`, `video`, `state` (written, rejected), `reason`, `attempts`
+(how often it was decoded), `shard`, `bytes` (of the record), `row` (in the manifest's order, from 0).
 """
 
 import collections
@@ -37,7 +37,7 @@ _SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class LedgerRow:
-    """A clip's line; `reason` is None where it was written, `row` None where the manifest's reader rejected it."""
+    """One clip; `reason` is None if it was written, `row` is None if the manifest's reader rejected it."""
 
     id: str
     video: str
@@ -49,9 +49,16 @@ class LedgerRow:
 
 @dataclasses.dataclass(frozen=True)
 class FinishedShard:
-    """A finished shard: `rows` clips of which `records` were written, their bytes, the file's size and sha256.
+    """A finished shard. The attributes are the keys in the metadata of its ledger.
 
-    `kinds` counts its rejects by kind. `plan` is the digest of the plan it was written for.
+    Attributes:
+      index: its number.
+      plan: digest of the plan.
+      rows: clips.
+      records: clips that were written.
+      record_bytes: of all records.
+      file_bytes, sha256: of the file.
+      kinds: number of rejects by kind.
     """
 
     index: int
@@ -70,17 +77,17 @@ def path_of(job: Path, index: int) -> Path:
 
 
 def kind_of(reason: str) -> str:
-    """What stands before the reason's colon."""
+    """The kind of a reject: the part of the reason before the colon."""
     return re.split(":", reason, maxsplit=1)[0]
 
 
 def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
-    """How many of each kind, the most frequent first."""
+    """The number of each kind, the most frequent first."""
     return most_frequent(collections.Counter(map(kind_of, reasons)))
 
 
 def most_frequent(kinds: Mapping[str, int]) -> dict[str, int]:
-    """Sorted by number, and by name where that is the same."""
+    """Sorted by number, then by name."""
     return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -90,10 +97,10 @@ def kinds_in_words(kinds: Mapping[str, int]) -> str:
 
 
 def write(job: Path, shard: FinishedShard, clips: Sequence[LedgerRow]) -> None:
-    """Write a shard's ledger: from here on the shard is done.
+    """Write a shard's ledger, which makes the shard finished.
 
     Raises:
-      OSError: the disk is full, or the like.
+      OSError: the disk is full, or similar.
     """
     facts = {b"shard": json.dumps(dataclasses.asdict(shard)).encode()}
     with atomic_file(path_of(job, shard.index)) as aside:
@@ -101,10 +108,10 @@ def write(job: Path, shard: FinishedShard, clips: Sequence[LedgerRow]) -> None:
 
 
 def read(job: Path, index: int) -> FinishedShard | None:
-    """What a shard's ledger says; None if there is none that can be read."""
+    """The finished shard of a ledger; None if there is no ledger or it cannot be read."""
     try:
         return FinishedShard(**json.loads(pq.read_schema(path_of(job, index)).metadata[b"shard"]))
-    except (OSError, ValueError, TypeError, KeyError):  # pyarrow's own errors are among them
+    except (OSError, ValueError, TypeError, KeyError):  # include pyarrow's errors
         return None
 
 
@@ -128,18 +135,18 @@ def merge(
     facts: Any,
     path: Path,
 ) -> None:
-    """Write one ledger of all shards, in their order, and of what the manifest's reader rejected at the end.
+    """Write one ledger of all shards, in their order, followed by the rejects of the manifest's reader.
 
     Args:
       job: the work folder.
       shards: the shards to read.
-      numbers: the number that each has once it is published; one without records has none.
-      early: rejects without a shard.
-      facts: JSON for the file's metadata, under `plan`.
+      numbers: the number of each published shard; a shard without records has none.
+      early: rejects of the manifest's reader.
+      facts: stored as JSON in the file's metadata, under `plan`.
       path: the file.
 
     Raises:
-      OSError: the disk is full, or the like.
+      OSError: the disk is full, or similar.
     """
     schema = _SCHEMA.with_metadata({b"plan": json.dumps(facts).encode()})
     with pq.ParquetWriter(path, schema) as writer:
@@ -154,7 +161,7 @@ def merge(
 
 
 def read_plan(path: Path) -> Any:
-    """The `facts` that `merge` was given; None if the file is not there or is something else."""
+    """The `facts` of `merge`; None if there is no such file or it is not a ledger."""
     try:
         return json.loads(pq.read_schema(path).metadata[b"plan"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -163,7 +170,14 @@ def read_plan(path: Path) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class LedgerSummary:
-    """Of a split's ledger: clips written, their bytes, clips that a shard was to hold, the lines of the rejects."""
+    """Totals of a split's ledger.
+
+    Attributes:
+      written: clips.
+      bytes: of their records.
+      in_shards: clips that were decoded, rejected ones included.
+      rejected: rows of the ledger.
+    """
 
     written: int
     bytes: int
@@ -172,7 +186,7 @@ class LedgerSummary:
 
 
 def summarise(path: Path) -> LedgerSummary:
-    """Read a ledger that `merge` wrote; rejects in the manifest's order, those of its reader first."""
+    """Read a ledger of `merge`; rejects are in the manifest's order, those of its reader first."""
     table = pq.read_table(path, columns=["bytes", "row"])
     rejected = pq.read_table(path, filters=[("state", "==", REJECTED)]).to_pylist()
     rejected.sort(key=lambda line: -1 if line["row"] is None else line["row"])

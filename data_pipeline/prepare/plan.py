@@ -1,7 +1,7 @@
-"""What decides the bytes of a split, fixed before the first of its shards is written.
+"""The plan of a split: everything that decides its bytes, fixed before the first shard is written.
 
-A plan lies in the split's work folder, `OUT/.SPLIT.writing/plan/`: plan.json and the rows (spool.py). It is made aside
-and moved into place as a whole. A run that goes on reads its manifest again and compares.
+It is in the split's work folder, `OUT/.SPLIT.writing/plan/`: plan.json and the rows (spool.py). The folder is written
+under another name and then renamed. A run that continues reads its manifest again and compares.
 """
 
 import dataclasses
@@ -24,19 +24,27 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.terminal import Progress
 from harvest_jax.version import __version__
 
-# what a worker needs to make records
+# modules that a worker needs to make records
 MODULES = ("data_pipeline.decode.clip", "data_pipeline.decode.packed_clip", "data_pipeline.shards.shard_format")
 SAMPLE = 32  # clips that are decoded to know the size of their records
-_LIBRARIES = ("array_record", "av", "numpy", "pillow", "protobuf")  # another version may write other bytes
+_LIBRARIES = ("array_record", "av", "numpy", "pillow", "protobuf")  # another version may write different bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """A split to be written.
+    """A split to be written. The attributes are the keys of plan.json.
 
-    `rows` are its clips, `early` the rows that the manifest's reader rejected, `manifest` the sha256 of both; `shards`
-    and `shard_mb` are what the user said, `num_shards` what that comes to; `versions` are those of the record and of
-    all that makes it.
+    Attributes:
+      split: its name.
+      root: real path of the folder that the videos' names are relative to.
+      rows: number of clips.
+      early: number of rows that the manifest's reader rejected.
+      manifest: sha256 of all rows and of these rejects.
+      spec: the fields of DecodeSpec.
+      time_limit: seconds to decode one clip.
+      shards, shard_mb: as in Options.
+      num_shards: number of shards that follows from them.
+      versions: of the record, this package, the machine type, and the libraries that decide the bytes.
     """
 
     split: str
@@ -53,15 +61,15 @@ class SplitPlan:
 
     @property
     def digest(self) -> str:
-        """Names the plan; equal plans give equal bytes."""
+        """sha256 of the plan; equal plans give equal bytes."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
 
     def span(self, shard: int) -> tuple[int, int]:
-        """The positions of a shard's rows, first and past the last: position * num_shards // rows is the shard."""
+        """First and last + 1 position of a shard's rows; the shard of a row is position * num_shards // rows."""
         return -(-shard * self.rows // self.num_shards), -(-(shard + 1) * self.rows // self.num_shards)
 
     def differences(self, other: "SplitPlan") -> list[str]:
-        """In words, what the user said or gave that is another thing in `other`."""
+        """The differences to `other` that a user can cause, as text."""
         mine, theirs = (_flat(dataclasses.asdict(plan)) for plan in (self, other))
         names = [name for name in mine | theirs if name != "num_shards" and mine.get(name) != theirs.get(name)]
         return [
@@ -77,7 +85,7 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the record and of all that decides its bytes, here."""
+    """The versions, on this machine, of everything that decides the bytes of a record."""
     own = {"record": VERSION, "harvest_jax": __version__, "machine": platform.machine()}
     return own | {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
@@ -133,7 +141,7 @@ def settle(
 
 def _number_of_shards(folder: Path, plan: SplitPlan, workers: int, progress: Progress | None) -> int:
     """From the size of the first clips in the order of the hash, so that every run finds the same number."""
-    largest = plan.spec["num_frames"] * plan.spec["short_side"] ** 2  # a byte for each pixel of a square
+    largest = plan.spec["num_frames"] * plan.spec["short_side"] ** 2  # upper bound: a byte for each pixel of a square
     if plan.rows * largest <= plan.shard_mb * 1e6:
         return 1
     sample = min(plan.rows, SAMPLE)
@@ -147,7 +155,7 @@ def _number_of_shards(folder: Path, plan: SplitPlan, workers: int, progress: Pro
 
 
 def tasks(folder: Path, plan: SplitPlan, begin: int, end: int) -> Iterator[dict[str, Any]]:
-    """What a decoder is asked to do for the rows at these positions; `folder` holds them."""
+    """The tasks of the decoder for the rows at the positions begin..end; `folder` has the rows."""
     for row in spool.read_rows(folder, begin, end):
         task: dict[str, Any] = {"root": plan.root, "video": row.video, "start": row.start, "end": row.end}
         if row.part is not None:
@@ -157,19 +165,19 @@ def tasks(folder: Path, plan: SplitPlan, begin: int, end: int) -> Iterator[dict[
 
 
 def save(job: Path, aside: Path, plan: SplitPlan) -> None:
-    """Put the plan and the folder of its rows into their place at once."""
+    """Write the plan into `aside`, the folder of its rows, and rename that folder to its final name."""
     (aside / "plan.json").write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder_of(job), ignore_errors=True)
     aside.replace(folder_of(job))
 
 
 def folder_of(job: Path) -> Path:
-    """Where the plan and the rows of a work folder lie."""
+    """The folder of the plan and the rows in a work folder."""
     return job / "plan"
 
 
 def load(job: Path) -> SplitPlan | None:
-    """The plan in a work folder; None if there is none that can be read."""
+    """The plan in a work folder; None if there is none or it cannot be read."""
     try:
         return parse(json.loads((folder_of(job) / "plan.json").read_bytes()))
     except (OSError, ValueError):
@@ -177,7 +185,7 @@ def load(job: Path) -> SplitPlan | None:
 
 
 def parse(facts: Any) -> SplitPlan | None:
-    """A plan from its fields; None if they are those of another version, or damaged."""
+    """A plan from the content of plan.json; None if it is from another version, or damaged."""
     try:
         plan = SplitPlan(**facts)
     except TypeError:
@@ -187,18 +195,18 @@ def parse(facts: Any) -> SplitPlan | None:
 
 
 def need(job: Path) -> SplitPlan:
-    """The plan in a work folder, for one who was sent to work there.
+    """The plan in a work folder, for a worker of an engine.
 
     Raises:
-      DataError: it is not to be seen from here, or other libraries are installed here than where it was made.
+      DataError: it cannot be read on this machine, or other versions are installed here than where it was made.
     """
     plan = load(job)
     if plan is None:
         raise DataError(
-            f"{os.uname().nodename} does not see {folder_of(job)}/plan.json: --out has to lie on a file system that "
-            "every worker has, under the same path"
+            f"{os.uname().nodename} cannot read {folder_of(job)}/plan.json: --out must be on a file system that "
+            "every worker sees under the same path"
         )
     other = dataclasses.replace(plan, versions=versions()).differences(plan)
     if other:
-        raise DataError(f"{os.uname().nodename} would write other bytes: {'; '.join(other)}")
+        raise DataError(f"{os.uname().nodename} would write different bytes: {'; '.join(other)}")
     return plan

@@ -1,4 +1,4 @@
-"""The last step: finished shards become a split of the dataset, with its ledger, checksums and list of rejects."""
+"""The last step: move finished shards into the dataset, and write its ledger, checksums and list of rejects."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from harvest_jax.files import ASIDE, atomic_file, sync
 
 
 def ledger_path(out: Path, split: str) -> Path:
-    """Where a split says what became of each of its clips."""
+    """The ledger of a split."""
     return out / f"ledger-{split}.parquet"
 
 
 def write_rejects(out: Path, split: str, rejects: Sequence[Reject]) -> None:
-    """A line for each reject: id, video, reason.
+    """Write a line for each reject: id, video, reason.
 
     Raises:
-      OSError: the disk is full, or the like.
+      OSError: the disk is full, or similar.
     """
     lines = [("id", "video", "reason"), *((reject.id, reject.video, reject.reason) for reject in rejects)]
     with atomic_file(out / f"rejects-{split}.tsv") as aside, aside.open("w", encoding="utf-8") as file:
@@ -29,10 +29,10 @@ def write_rejects(out: Path, split: str, rejects: Sequence[Reject]) -> None:
 def publish(
     out: Path, job: Path, todo: plan.SplitPlan, shards: Sequence[ledger.FinishedShard], early: Sequence[Reject]
 ) -> None:
-    """Make all shards of a plan a split of the dataset; one that was killed in it can be called again.
+    """Make all shards of a plan a split of the dataset; can be called again after it was interrupted.
 
     Raises:
-      OSError: the disk is full, or the like.
+      OSError: the disk is full, or similar.
     """
     paths = write.published_paths(out, todo.split, shards)
     numbers = {index: number for number, index in enumerate(paths)}
@@ -49,6 +49,6 @@ def publish(
         num_bytes=sum(shard.record_bytes for shard in filled),
     ):
         for index, path in paths.items():
-            if write.path_of(job, index).exists():  # else a run that was killed here has moved it
+            if write.path_of(job, index).exists():  # otherwise an interrupted run has moved it
                 write.path_of(job, index).replace(path)
         merged.replace(ledger_path(out, todo.split))

@@ -1,11 +1,10 @@
 """The rows of one split on disk, readable in the order of a hash of their ids, in little memory.
 
     rows.jsonl    a line for each row, in the manifest's order
-    order.npy     int64 [rows, 2]: where each row's line begins, and its number in the manifest; by sha256(id)
+    order.npy     int64 [rows, 2]: offset of each row's line in bytes, and its number in the manifest; by sha256(id)
     early.jsonl   a line for each row that the manifest's reader rejected
 
-In memory there are 24 bytes a row while the manifest is read and about 70 while they are sorted; the lines themselves
-are only on disk.
+Memory: 24 bytes per row while the manifest is read, about 70 while the rows are sorted; the lines are only on disk.
 """
 
 import array
@@ -24,14 +23,14 @@ from data_pipeline.media_paths import WHOLE_FILE
 from harvest_jax.errors import DataError
 
 _ROWS, _ORDER, _EARLY = "rows.jsonl", "order.npy", "early.jsonl"
-_KEY = 16  # bytes of the hash that decide the order: of 2**40 ids no two share them by chance
+_KEY = 16  # bytes of the hash that decide the order: for 2**40 ids a collision is improbable
 
 
 class Spool:
     """Takes the rows and rejects of a split in the manifest's order and writes them below `folder`.
 
     Attributes:
-      rows, early: how many there were of each.
+      rows, early: number of rows, and of rejects.
     """
 
     def __init__(self, folder: Path):
@@ -57,10 +56,10 @@ class Spool:
             self._early_file.close()
 
     def add(self, entry: ClipRow | Reject) -> None:
-        """Put down one row.
+        """Write one row or reject.
 
         Raises:
-          OSError: the disk is full, or the like.
+          OSError: the disk is full, or similar.
         """
         if isinstance(entry, Reject):
             line = _line([entry.id, entry.video, entry.reason])
@@ -78,16 +77,16 @@ class Spool:
         self.rows += 1
 
     def finish(self) -> str:
-        """Sort, close the files, and return the sha256 of all that was added.
+        """Sort the rows, close the files, and return the sha256 of everything that was added.
 
         Raises:
           DataError: two rows share an id.
-          OSError: the disk is full, or the like.
+          OSError: the disk is full, or similar.
         """
         self._rows_file.close()
         self._early_file.close()
         keys, offsets = np.frombuffer(self._keys, ">u8").reshape(-1, 2), np.frombuffer(self._offsets, np.int64)
-        self._keys, self._offsets = bytearray(), array.array("q")  # their memory is free when this is done
+        self._keys, self._offsets = bytearray(), array.array("q")  # frees their memory at the end of this call
         order = np.lexsort((keys[:, 1], keys[:, 0]))
         keys = keys[order]
         table = np.stack([offsets[order], order], axis=1)
@@ -105,7 +104,7 @@ def _line(cells: list[Any]) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class SpooledRow:
-    """A row as it was put down; `number` counts from 0 in the manifest's order, `part` is None for a whole file."""
+    """A row as it was written; `number` counts from 0 in the manifest's order, `part` is None for a whole file."""
 
     number: int
     id: str
@@ -118,7 +117,7 @@ class SpooledRow:
 
 
 def read_rows(folder: Path, begin: int, end: int) -> Iterator[SpooledRow]:
-    """The rows at the positions `begin` to `end` (exclusive) of the hash's order."""
+    """The rows at the positions `begin` to `end` (exclusive) in the order of the hash."""
     table = np.load(folder / _ORDER, mmap_mode="r")
     with (folder / _ROWS).open("rb") as lines:
         for offset, number in table[begin:end].tolist():
@@ -127,7 +126,7 @@ def read_rows(folder: Path, begin: int, end: int) -> Iterator[SpooledRow]:
 
 
 def read_early(folder: Path, split: str) -> Iterator[Reject]:
-    """What the manifest's reader rejected, in the manifest's order."""
+    """The rejects of the manifest's reader, in the manifest's order."""
     with (folder / _EARLY).open("rb") as lines:
         for line in lines:
             name, video, reason = json.loads(line)

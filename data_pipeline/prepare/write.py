@@ -1,7 +1,7 @@
-"""Writing shards: the one function that every engine calls, so that all of them write the same bytes.
+"""Write shards. Every engine calls the same function, so all engines write the same bytes.
 
-A shard is written aside, closed, synced and moved into the work folder, then its ledger is. Whatever is killed and
-whenever, a shard with a readable ledger and a file of the size it says is finished, and every other is begun anew.
+A shard is written under a temporary name, synced and renamed; then its ledger is, in the same way. So at any time, a
+shard with a readable ledger and a file of the size in the ledger is finished; every other shard is written again.
 """
 
 import contextlib
@@ -18,22 +18,22 @@ from data_pipeline.prepare import ledger, plan, spool
 from data_pipeline.shards.shard_format import WRITER_OPTIONS, shard_path
 from harvest_jax.files import atomic_file
 
-STOP = "stop"  # a file of this name in the work folder: begin no further shard
-OnClip = Callable[[str | None, int], None]  # after each clip: why it was rejected, the bytes of its record
+STOP = "stop"  # if a file of this name is in the work folder, no further shard is begun
+OnClip = Callable[[str | None, int], None]  # called after each clip: reason of the reject or None, bytes of the record
 
 
 def write_shards(job: str | Path, indices: Iterable[int], workers: int = 1, on_clip: OnClip | None = None) -> None:
-    """Decode the rows of these shards and write their files and ledgers; one that is there already is written again.
+    """Decode the rows of these shards and write their files and ledgers; existing shards are written again.
 
     Args:
-      job: the work folder of a split, with its plan; the same path wherever the shards of one split are written.
+      job: the work folder of a split, with its plan; the same path on all machines.
       indices: numbers of shards.
-      workers: decoder processes, which end with this call.
-      on_clip: called after each clip, in the order of the rows; what it raises ends the writing.
+      workers: decoder processes; they end with this call.
+      on_clip: called after each clip, in the order of the rows; an exception in it stops the writing.
 
     Raises:
-      DataError: there is no plan to be seen, or the libraries here are others than where it was made.
-      OSError: the disk is full, or the like. Finished shards stay.
+      DataError: the plan cannot be read on this machine, or other versions are installed than where it was made.
+      OSError: the disk is full, or similar. Finished shards are kept.
     """
     job = Path(job)
     todo = plan.need(job)
@@ -42,10 +42,10 @@ def write_shards(job: str | Path, indices: Iterable[int], workers: int = 1, on_c
     begun = (_count_attempt(job, index) for index in chosen)
     tasks = (task for index in chosen for task in plan.tasks(rows, todo, *todo.span(index)))
     with DecoderPool(workers, todo.time_limit, modules=plan.MODULES) as pool:
-        answers = pool.map(tasks)
+        results = pool.map(tasks)
         for index, attempt in zip(chosen, begun, strict=True):
             begin, end = todo.span(index)
-            mine = itertools.islice(answers, end - begin)
+            mine = itertools.islice(results, end - begin)
             write_shard(job, todo, index, list(spool.read_rows(rows, begin, end)), mine, attempt, on_clip)
 
 
@@ -54,39 +54,39 @@ def write_shard(
     todo: plan.SplitPlan,
     index: int,
     rows: Sequence[spool.SpooledRow],
-    answers: Iterator[DecodeResult],
+    results: Iterator[DecodeResult],
     attempt: int,
     on_clip: OnClip | None = None,
 ) -> ledger.FinishedShard:
-    """Write one shard and then its ledger: the answers that are records, in the order of the rows.
+    """Write one shard, and then its ledger; the records are in the order of the rows.
 
     Args:
       job: the work folder.
-      todo: what the shard is a part of.
+      todo: the plan of the split.
       index: its number.
       rows: its rows.
-      answers: of the decoder, one for each row.
-      attempt: how often it was begun, now included.
+      results: of the decoder, one for each row.
+      attempt: how often it was begun, including now.
       on_clip: called after each clip.
 
     Raises:
-      OSError: the disk is full, or the like.
+      OSError: the disk is full, or similar.
     """
     path = path_of(job, index)
     clips = []
     with atomic_file(path) as aside:
         with _array_record(aside) as write:
-            for row, answer in zip(rows, answers, strict=True):
-                reason = answer.header.get("rejected")
+            for row, result in zip(rows, results, strict=True):
+                reason = result.header.get("rejected")
                 if reason is None:
-                    write(answer.payload)
+                    write(result.payload)
                 clips.append(
                     ledger.LedgerRow(
-                        row.id, row.video, reason, attempt - 1 + answer.tries, len(answer.payload), row.number
+                        row.id, row.video, reason, attempt - 1 + result.tries, len(result.payload), row.number
                     )
                 )
                 if on_clip is not None:
-                    on_clip(reason, len(answer.payload))
+                    on_clip(reason, len(result.payload))
         file_bytes, sha256 = aside.stat().st_size, sha256_of(aside)
     reasons = [clip.reason for clip in clips if clip.reason is not None]
     shard = ledger.FinishedShard(
@@ -105,10 +105,10 @@ def write_shard(
 
 @contextlib.contextmanager
 def _array_record(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """A function that appends a record to a file; whatever happens the file is closed.
+    """A function that appends a record to a file; the file is closed at the end.
 
     Raises:
-      OSError: the disk is full, or the like.
+      OSError: the disk is full, or similar.
     """
     with _os_error(path):
         writer = array_record_module.ArrayRecordWriter(str(path), WRITER_OPTIONS)
@@ -133,7 +133,7 @@ def _os_error(path: Path) -> Iterator[None]:
 
 
 def _count_attempt(job: Path, index: int) -> int:
-    """How often this shard has been begun, now included: a byte for each time."""
+    """How often this shard has been begun, including now: the size of a file that gets a byte each time."""
     how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     descriptor = os.open(job / f"{index:05d}.attempts", how, 0o666)
     try:
@@ -149,17 +149,19 @@ def path_of(job: Path, index: int) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content."""
+    """sha256 of a file's content, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finished(job: Path, todo: plan.SplitPlan, moved_to: Path | None) -> list[ledger.FinishedShard]:
-    """The shards that need not be written again, in order: the ledger can be read, the file is there and of its size.
+    """The finished shards, in order: the ledger can be read, and the file has the size in the ledger.
 
-    Of a run that was killed while it moved its shards to where they belong, the dataset `moved_to`, some are there
-    already; they are recognised by their content. A dataset that has the split is None here: what lies there is of a
-    run that came to its end.
+    Args:
+      job: the work folder.
+      todo: the plan; shards of another plan do not count.
+      moved_to: the dataset, to which a run that was killed while publishing has moved some shards; they are recognised
+        by their sha256. None if the dataset has the split: then its files are from a run that was completed.
     """
     shards = [shard for index in range(todo.num_shards) if (shard := ledger.read(job, index)) is not None]
     shards = [shard for shard in shards if shard.plan == todo.digest]
@@ -174,11 +176,11 @@ def _is_there(job: Path, shard: ledger.FinishedShard, moved: Path | None) -> boo
     if path.is_file():
         return path.stat().st_size == shard.file_bytes
     if moved is None:
-        return shard.records == 0  # it is not published, but its file should not be missed either
+        return shard.records == 0  # it has no published file
     return moved.is_file() and moved.stat().st_size == shard.file_bytes and sha256_of(moved) == shard.sha256
 
 
 def published_paths(out: Path, split: str, shards: Sequence[ledger.FinishedShard]) -> dict[int, Path]:
-    """Where the file of each shard of a split belongs; shards of which every clip was rejected have none."""
+    """The final path of each shard of a split; a shard whose clips were all rejected has none."""
     filled = [shard.index for shard in shards if shard.records]
     return {index: shard_path(out, split, number, len(filled)) for number, index in enumerate(filled)}

@@ -126,7 +126,7 @@ def _rejects(path: Path) -> dict[str, Any]:
             lines = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             kinds = collections.Counter(line["reason"].split(":", 1)[0] for line in lines)
     except (KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is damaged: it is not a table of id, video and reason") from error
+        raise DataError(f"{path} is damaged: it is not a table of id, video, reason") from error
     return {"count": kinds.total(), "reasons": dict(kinds.most_common())}
 
 

@@ -185,7 +185,7 @@ def test_a_damaged_list_of_rejects(shards, tmp_path, capsys, content):
     (folder / "rejects-train.tsv").write_bytes(content)
     assert cli.main(["inspect", str(folder)]) == 3
     error = capsys.readouterr().err
-    assert error == f"harvest inspect: {folder}/rejects-train.tsv is damaged: it is not a table of id, video and reason\n"
+    assert error == f"harvest inspect: {folder}/rejects-train.tsv is damaged: it is not a table of id, video, reason\n"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_tensorflow_is_never_imported():
 
 
 def test_a_worker_that_sees_no_plan_or_would_write_other_bytes(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"does not see .*plan\.json: --out has to lie on a file system that every"):
+    with pytest.raises(DataError, match=r"cannot read .*plan\.json: --out must be on a file system that every"):
         write.write_shards(tmp_path / "elsewhere", [0])
     rows = plan.spool.Spool(tmp_path / "rows")
     plan.save(tmp_path, tmp_path / "rows", plan.settle(rows, "train", "/", Options(SPEC, 1), 1, None))
