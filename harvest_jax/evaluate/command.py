@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,16 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command; see `add_arguments`."""
     from harvest_jax.config.files import load_dict
-    from harvest_jax.errors import ConfigError
     from harvest_jax.evaluate import evaluation
     from harvest_jax.evaluate.evaluation_set import open_set
 
     settings = evaluation.check(load_dict(args.config, args.overrides, "evaluation"))
-    if args.out is not None:  # checked now, not after an hour
-        if args.out.exists() and not args.out.is_file():
-            kind = "a folder" if args.out.is_dir() else "not a regular file"
-            raise ConfigError(f"--out {args.out} is {kind}: name a file for the result")
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+    if args.out is not None:
+        _check_writable(args.out)  # now, not after an hour
     data = open_set(settings.data)
 
     import harvest_jax
@@ -63,9 +60,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_writable(out: Path) -> None:
+    from harvest_jax.errors import ConfigError
+
+    if out.exists() and not out.is_file():
+        kind = "a folder" if out.is_dir() else "not a regular file"
+        raise ConfigError(f"--out {out} is {kind}: name a file for the result")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from error
+
+
 def table(result: "EvaluationResult") -> list[str]:
     """The result for a reader: what was scored, the scores, the warnings, and the protocol's hash."""
-    from harvest_jax.evaluate.evaluation import task
+    from harvest_jax.evaluate.evaluation import load_task
 
     data = result.protocol["data"]
     split = f", split {data['split']}" if data["split"] else ""
@@ -73,7 +84,7 @@ def table(result: "EvaluationResult") -> list[str]:
         printable(f"{result.task} of {result.model} on {data['name']} ({data['kind']}{split}): ")
         + f"{result.n_expected} expected, {result.n_missing} missing",
         "",
-        *task(result.task).table(result.metrics),
+        *load_task(result.task).table(result.metrics),
         *(f"warning: {printable(text)}" for text in result.warnings),
         f"protocol {result.protocol_hash[:12]}",
     ]

@@ -39,7 +39,7 @@ def task_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(tasks.__path__))
 
 
-def task(name: str) -> Task:
+def load_task(name: str) -> Task:
     """The module of a task; `name` is one of `task_names()`."""
     return cast(Task, importlib.import_module(f"{tasks.__name__}.{name}"))
 
@@ -54,7 +54,7 @@ def check(config: Mapping[str, Any] | ConfigDict) -> TaskSettings:
     if name not in task_names():
         fault = f"task={name!r} is none of {', '.join(task_names())}" if name else "the config has no task"
         raise ConfigError(f"{fault}: give a config of configs/eval/, for example --config eval/retrieval")
-    settings = build(task(name).Settings, config)
+    settings = build(load_task(name).Settings, config)
     faults = settings.contradictions()
     if faults:
         raise ConfigError("; ".join(faults))
@@ -75,7 +75,7 @@ def evaluate(
     if settings.frames > model.num_frames:
         raise ConfigError(f"frames={settings.frames}, but this model takes {model.num_frames} frames a clip")
     settings = dataclasses.replace(settings, frames=settings.frames or model.num_frames)
-    output = task(settings.task).run(model, data, settings, progress)
+    output = load_task(settings.task).run(model, data, settings, progress)
     missing = [
         {"video": data.clips[number].video, "reason": reason} for number, reason in sorted(output.reasons.items())
     ]

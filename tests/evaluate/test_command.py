@@ -181,14 +181,23 @@ def test_names_in_a_manifest_cannot_control_the_terminal(videos, model, tmp_path
     assert not {"\x1b", "\x07"} & set(printed.out + printed.err)
 
 
-def test_out_must_be_a_file(videos, model, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (".", "is a folder"),
+        ("/dev/null", "is not a regular file"),
+        ("/proc/r.json", "cannot be written"),
+        ("/dev/null/r.json", "cannot be written"),
+    ],
+)
+def test_out_that_cannot_be_written_is_refused_before_the_work(videos, model, tmp_path, capsys, out, message):
     words = manifest(videos, tmp_path, captioned(*COLOURS))
-    config = str(CONFIGS / "retrieval.py")
-    assert (
-        cli.main(["eval", "--config", config, "--model", "m", "--out", str(tmp_path), *words]) == ConfigError.exit_code
-    )
-    assert "is a folder" in capsys.readouterr().err
-    assert model.batches == []  # said before the work
+    command = ["eval", "--config", str(CONFIGS / "retrieval.py"), "--model", "m", "--out", out, *words]
+    assert cli.main(command) == ConfigError.exit_code
+    error = capsys.readouterr().err
+    assert f"--out {out} {message}" in error
+    assert error.count("\n") == 1
+    assert model.batches == []
 
 
 def test_a_real_model_folder_is_scored_as_its_own_api_says(videos, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Evaluation configs: those of the repository, users' copies of older ones, and faults in them."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,8 +11,8 @@ import pytest
 from harvest_jax import cli
 from harvest_jax.config.files import load_dict
 from harvest_jax.errors import ConfigError
-from harvest_jax.evaluate import evaluation
-from tests.helpers.colour_evaluation import CONFIGS, REPOSITORY
+from harvest_jax.evaluate import evaluation, tasks
+from tests.helpers.colour_evaluation import CONFIGS, REPOSITORY, manifest
 
 TASKS = ["multiple_choice", "retrieval", "videoqa", "zero_shot"]
 OLD = REPOSITORY / "tests" / "data" / "evaluation" / "configs_0_1_0"
@@ -20,6 +21,50 @@ MANIFEST = ["data.manifest=x.csv"]
 
 def test_the_tasks_are_the_files_of_their_folder():
     assert evaluation.task_names() == TASKS
+
+
+NEW_TASK = """
+import dataclasses
+from harvest_jax.evaluate.results import TaskOutput
+from harvest_jax.evaluate.embeddings import embed_videos
+from harvest_jax.evaluate.settings import TaskSettings
+
+@dataclasses.dataclass(frozen=True)
+class Settings(TaskSettings):
+    factor: int
+
+def run(model, data, settings, progress):
+    video = embed_videos(model, data, settings, progress)
+    protocol = {"factor": settings.factor}
+    return TaskOutput(protocol, video.missing, video.reasons, {"width": settings.factor * video.values.shape[1]})
+
+def table(metrics):
+    return [f"the width is {metrics['width']}"]
+"""
+NEW_CONFIG = """
+from configs.eval import base
+
+def get_config():
+    config = base.get_config()
+    config.task = "embedding_width"
+    config.factor = 2
+    return config
+"""
+
+
+def test_a_new_task_is_one_file(videos, model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "embedding_width.py").write_text(NEW_TASK)
+    (tmp_path / "config.py").write_text(NEW_CONFIG)
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
+    words = manifest(videos, tmp_path, [{"video": "red.mp4", "caption": "x"}])
+    command = ["eval", "--config", str(tmp_path / "config.py"), "--model", "m", *words, "--config.factor=10"]
+    assert cli.main(command) == 0
+    *shown, result = capsys.readouterr().out.splitlines()
+    assert "the width is 30" in shown
+    assert json.loads(result)["metrics"] == {"width": 30}
+    assert json.loads(result)["protocol"]["factor"] == 10
+    assert cli.main([*command, "--config.factor=ten"]) == ConfigError.exit_code
+    assert "factor: expected a whole number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", TASKS)
