@@ -1,13 +1,18 @@
-"""Torch files without torch: a writer of the pickles and archives that it writes, honest and otherwise."""
+"""Torch files without torch: a writer of its pickles and archives, sound ones and damaged or malicious ones."""
 
 import dataclasses
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
+
+from harvest_jax.errors import DataError
+from harvest_jax.weights.files.torch_archive import open_archive
 
 STORAGE_NAMES = {
     np.dtype(np.float64): "Double",
@@ -139,3 +144,27 @@ def read_all(tensors: Any) -> dict[str, np.ndarray]:
     for name, entry in tensors.entries.items():
         assert (found[name].shape, found[name].dtype) == (entry.shape, entry.dtype), name
     return found
+
+
+def refused(path: Path, message: str) -> str:
+    """The text of the DataError with which an archive is refused: one line that matches `message`."""
+    with pytest.raises(DataError, match=message) as raised:
+        read_all(open_archive(path))
+    text = str(raised.value)
+    assert "\n" not in text
+    assert len(text) < 700
+    assert str(path) in text
+    return text
+
+
+def instructions(value: Any) -> bytes:
+    """The instructions of `pickled`, to be put together."""
+    return pickled(value)[2:-1]
+
+
+def add_member(path: Path, name: str, content: bytes = b"x") -> None:
+    """Add a member to an archive, also under a name that is there already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of zipfile, at doubles
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(zipfile.ZipInfo(name), content)

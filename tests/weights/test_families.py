@@ -40,7 +40,7 @@ def test_both_ways_are_exact_and_nothing_is_lost(family):
     found = arrays_of(ours)
     for name, array in found.items():
         assert (array.shape, array.dtype) == (ours.entries[name].shape, ours.entries[name].dtype), name
-    if family is not viclip.VICLIP:  # its temperature is computed: tests/weights/test_viclip_names.py
+    if family is not viclip.VICLIP:  # its temperature is computed: tests/weights/test_viclip.py
         for name, array in arrays_of(to_family(ours, family, config)).items():
             np.testing.assert_array_equal(array, theirs.read(name), err_msg=name)
         numbers = np.concatenate([array.ravel() for name, array in found.items() if name not in family.zeros])
