@@ -1,4 +1,4 @@
-"""The demo's videos: real H.264 files and a manifest, from the world's scenes."""
+"""The demo's videos: H.264 files and a manifest, from the world's scenes."""
 
 import csv
 import json
@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from harvest_jax.demo.world import FRAMES, Scene, combinations, random_scene, render_clip
+from harvest_jax.terminal import progress
 
 FRAMES_PER_SECOND = 8
 TRAIN_CLIPS = 16  # of each training combination
-TEST_FRAMES = 8  # as many as the model sees: any choice among more would fall off the middle of the motion
-CHOICE_CLIPS = 5  # of each held-out combination; every one has its twin
+TEST_FRAMES = 8  # as many as the model sees: the middles of 8 segments of 16 frames would not be symmetric in time
+CHOICE_CLIPS = 5  # of each held-out combination; each has its twin
 
 
 def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
@@ -56,25 +57,31 @@ def write_clips(folder: Path, seed: int, train_clips: int = TRAIN_CLIPS) -> Path
     """
     rng = np.random.default_rng(seed + 1)
     rows = []
-    for split, of in scenes(seed, train_clips).items():
-        (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
-        for number, scene in enumerate(of):
-            video = f"videos/{split}/{number:05d}.mp4"
-            write_video(folder / video, render_clip(scene, FRAMES if split == "train" else TEST_FRAMES))
-            row = {"id": f"{split}-{number:05d}", "video": video, "caption": scene.caption, "split": split}
-            if split == "choice":
-                options = [scene.caption, scene.twin.caption]
-                answer = int(rng.integers(2))
-                kind = " / ".join(sorted((scene.motion, scene.twin.motion)))
-                row |= {
-                    "options": json.dumps(options[::-1] if answer else options),
-                    "answer": str(answer),
-                    "type": kind,
-                }
-            rows.append(row)
+    splits = scenes(seed, train_clips)
+    total = sum(map(len, splits.values()))
+    with progress("writing", "clips") as report:
+        for split, of in splits.items():
+            (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
+            for number, scene in enumerate(of):
+                video = f"videos/{split}/{number:05d}.mp4"
+                write_video(folder / video, render_clip(scene, FRAMES if split == "train" else TEST_FRAMES))
+                row = {"id": f"{split}-{number:05d}", "video": video, "caption": scene.caption, "split": split}
+                rows.append(row | (_choice(scene, rng) if split == "choice" else {}))
+                report(len(rows), total, "")
     manifest = folder / "manifest.csv"
     with manifest.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["id", "video", "caption", "split", "options", "answer", "type"])
         writer.writeheader()
         writer.writerows(rows)
     return manifest
+
+
+def _choice(scene: Scene, rng: np.random.Generator) -> dict[str, str]:
+    """The columns of a question: which of two captions, in random order, is right."""
+    options = [scene.caption, scene.twin.caption]
+    answer = int(rng.integers(2))
+    return {
+        "options": json.dumps(options[::-1] if answer else options),
+        "answer": str(answer),
+        "type": " / ".join(sorted((scene.motion, scene.twin.motion))),
+    }

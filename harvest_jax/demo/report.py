@@ -1,7 +1,7 @@
-"""The demo's page: one HTML file that needs nothing else, for someone who has never seen the method.
+"""The demo's page: one HTML file that needs no other file, for readers who do not know the method.
 
-`write_report` takes the figures of report.json and the pictures; what is said about the figures (which motions resist,
-what is within noise of chance) is worked out here, how it looks is in `templates/`.
+`write_report` takes the figures of report.json and the pictures. What follows from the figures (which motions are not
+learned, which results are within the noise of chance) is computed here; the layout is in `templates/`.
 """
 
 import dataclasses
@@ -14,28 +14,28 @@ import jinja2
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from harvest_jax.demo.curves import CHARTS, draw
-from harvest_jax.demo.pictures import data_uri, light_kept, strip
+from harvest_jax.demo.charts import CHARTS, DARK, LIGHT, draw
+from harvest_jax.demo.clip_pictures import data_uri, highlight_kept, strip
 from harvest_jax.files import write_atomically
 
 PATCH = 8  # pixels, of the demo's model
 TEMPLATES = Path(__file__).parent / "templates"
-FRAMES_A_PICTURE = 4  # of the lit clips, so that on a phone the frames stand in two rows
-# name in report.json -> what a row of the table says, and whether more is better
+FRAMES_A_PICTURE = 4  # of the clips with their kept patches, so that a phone shows the frames in two rows
+# name in report.json -> explanation in the table, and whether more is better
 _RETRIEVAL = {
-    "R@1": ("right one comes first", True),
-    "R@5": ("right one in the first 5", True),
-    "R@10": ("right one in the first 10", True),
-    "MedR": ("its median rank, 1 is best", False),
-    "MnR": ("its mean rank, 1 is best", False),
+    "R@1": ("the right one comes first", True),
+    "R@5": ("the right one is in the first 5", True),
+    "R@10": ("the right one is in the first 10", True),
+    "MedR": ("median rank of the right one, 1 is best", False),
+    "MnR": ("mean rank of the right one, 1 is best", False),
 }
-_STAGES = {  # name in report.json -> what the page calls it; an unknown one keeps its name
+_STAGES = {  # name in report.json -> name on the page; others keep theirs
     "clips": "write the clips",
     "shards": "decode them into shards",
     "image_clip": "train the image model",
-    "before": "score the image model",
-    "train": "harvest the video model",
-    "after": "score the video model",
+    "before": "evaluate the image model",
+    "train": "train the video model",
+    "after": "evaluate the video model",
     "cost": "time a step",
     "report": "draw this page",
 }
@@ -44,7 +44,7 @@ _DIRECTIONS = {"t2v": "Find the clip that a caption describes", "v2t": "Find the
 
 @dataclasses.dataclass(frozen=True)
 class ShownClip:
-    """A clip and the cells of its T x 8 x 8 grid that one training step kept."""
+    """A clip and the patches that one training step kept: positions in its grid of T x 8 x 8 patches."""
 
     caption: str
     frames: UInt8[np.ndarray, "t 64 64 3"]
@@ -53,7 +53,7 @@ class ShownClip:
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A clip that a query found; `score` is the cosine, `right` whether it is what was asked for."""
+    """A clip found for a query; `score` is the cosine, `right` whether its caption is the query."""
 
     caption: str
     frames: UInt8[np.ndarray, "t 64 64 3"]
@@ -63,7 +63,7 @@ class Hit:
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """Words, and the clips that come first before and after the harvest."""
+    """Words, and the clips that come first for them with the image model and with the video model."""
 
     text: str
     before: list[Hit]
@@ -72,30 +72,35 @@ class Query:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Forced choice between two motions that are each other backwards; percent.
+    """Results of the choice between a motion and its reverse, in percent.
 
-    `resists`: less than half the way from chance to 100 was made. `noise`: two standard errors of guessing cover the
-    distance from chance.
+    Attributes:
+      name: of the two motions.
+      n: clips.
+      before: right answers of the image model; None if they are not known.
+      after: right answers of the video model.
+      weak: less than halfway from chance to 100.
+      noise: at most two standard errors of guessing above chance.
     """
 
     name: str
     n: int
     before: float | None
     after: float
-    resists: bool
+    weak: bool
     noise: bool
 
 
 def pairs(before: dict[str, Any], after: dict[str, Any]) -> list[Pair]:
-    """Each pair of motions with what became of it, the hardest last; from the `motion_choice` of report.json."""
+    """Each pair of motions with its results, the worst last; from the `motion_choice` of report.json."""
     chance = float(after["chance"])
     rows = []
     for name, score in after["per_type"].items():
         accuracy, n = float(score["accuracy"]), int(score["n"])
         error = math.sqrt(chance * (100 - chance) / n)
         earlier = before["per_type"].get(name, {}).get("accuracy")
-        resists, noise = accuracy < (chance + 100) / 2, accuracy <= chance + 2 * error
-        rows.append(Pair(name, n, None if earlier is None else float(earlier), accuracy, resists, noise))
+        weak, noise = accuracy < (chance + 100) / 2, accuracy <= chance + 2 * error
+        rows.append(Pair(name, n, None if earlier is None else float(earlier), accuracy, weak, noise))
     return sorted(rows, key=lambda row: -row.after)
 
 
@@ -111,20 +116,28 @@ def write_report(
 
     Args:
       path: of the HTML file.
-      report: what report.json holds: before, after, text_tower_digest, tokens, step_ms, step_clips (of the timed
-        step), seconds, seed, version, steps, and where there are any `command` (that made this page; "make
-        demo" if missing) and `longer_command`.
+      report: the content of report.json (`stages.run_demo`).
       curves: lines of metrics.jsonl.
-      clips: some that were generated.
+      clips: examples of the generated clips.
       queries: examples.
-      image_stills: captions and pictures of those that the image model learned words from.
+      image_stills: captions and pictures like those that the image model was trained on.
 
     Raises:
       OSError: it cannot be written.
       KeyError, jinja2.UndefinedError: a figure is missing from `report`.
     """
     before, after = report["before"], report["after"]
-    charts = [(chart.title, chart.how_to_read, draw(chart, curves)) for chart in CHARTS]
+    limit = report["first_guess_limit"]
+    charts = [
+        {
+            "title": chart.title,
+            "how_to_read": chart.how_to_read,
+            "limited": chart.limited,
+            "light": draw(chart, curves, limit, LIGHT),
+            "dark": draw(chart, curves, limit, DARK),
+        }
+        for chart in CHARTS
+    ]
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -136,7 +149,7 @@ def write_report(
             pairs=pairs(before["motion_choice"], after["motion_choice"]),
             clips=[_clip(clip) for clip in clips],
             stills=[{"caption": caption, "picture": data_uri(picture)} for caption, picture in image_stills],
-            charts=[chart for chart in charts if chart[2] is not None],
+            charts=[chart for chart in charts if chart["light"]],
             queries=[
                 {
                     "text": query.text,
@@ -144,17 +157,16 @@ def write_report(
                 }
                 for query in queries
             ],
+            less_arithmetic=report["step_flops"]["all"] / report["step_flops"]["kept"],
             speedup=report["step_ms"]["all"] / report["step_ms"]["kept"],
             stages=_stages(report["seconds"]),
-            command=report.get("command", "make demo"),
-            longer_command=report.get("longer_command"),
         )
     )
     write_atomically(path, page.encode("utf-8"))
 
 
 def _environment() -> jinja2.Environment:
-    # autoescape by name would not take "report.html.j2" for HTML
+    # autoescape by file name does not recognise "report.html.j2" as HTML
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -167,12 +179,12 @@ def _environment() -> jinja2.Environment:
 
 
 def number(value: float) -> str:
-    """12.3, 100, 1,234: three digits are enough."""
+    """12.3, 100, 1,234: three digits, or whole numbers."""
     return f"{value:,.1f}" if abs(value) < 99.95 else f"{value:,.0f}"
 
 
 def percent(value: float) -> str:
-    """12.3 %, kept on one line."""
+    """12.3 %, with a space at which no line breaks."""
     return number(value) + "\N{NO-BREAK SPACE}%"
 
 
@@ -193,8 +205,8 @@ def _table(key: str, title: str, before: dict[str, Any], after: dict[str, Any]) 
     rows = []
     for name, (meaning, more_is_better) in _RETRIEVAL.items():
         old, new = float(before[key][name]), float(after[key][name])
-        by = round(round(new, 1) - round(old, 1), 1)  # of the figures as they are shown
-        tone = "" if by == 0 else "good" if (by > 0) == more_is_better else "bad"
+        by = round(round(new, 1) - round(old, 1), 1)  # between the figures as shown
+        tone = "" if by == 0 else "better" if (by > 0) == more_is_better else "worse"
         shown = percent if name.startswith("R@") else number
         rows.append(
             {"name": name, "meaning": meaning, "before": shown(old), "after": shown(new), "by": by, "tone": tone}
@@ -203,12 +215,12 @@ def _table(key: str, title: str, before: dict[str, Any], after: dict[str, Any]) 
 
 
 def _clip(clip: ShownClip) -> dict[str, Any]:
-    lit = light_kept(clip.frames, clip.kept, PATCH)
-    parts = [lit[start : start + FRAMES_A_PICTURE] for start in range(0, len(lit), FRAMES_A_PICTURE)]
+    frames = highlight_kept(clip.frames, clip.kept, PATCH)
+    parts = [frames[start : start + FRAMES_A_PICTURE] for start in range(0, len(frames), FRAMES_A_PICTURE)]
     return {
         "caption": clip.caption,
         "picture": data_uri(strip(clip.frames)),
-        "lit": [data_uri(strip(part, gap=4)) for part in parts],
+        "kept": [data_uri(strip(part, gap=4)) for part in parts],
     }
 
 

@@ -1,4 +1,4 @@
-"""What a step costs with all patches and with the kept ones, measured on this machine."""
+"""The cost of a training step with all patches and with the kept ones: FLOPs by arithmetic, time by measurement."""
 
 import dataclasses
 import statistics
@@ -6,17 +6,31 @@ import time
 
 import jax
 
+from harvest_jax.bench.flops import step_flops
 from harvest_jax.config.run import MeshFields, RunConfig
 from harvest_jax.train.freeze import partition
 from harvest_jax.train.initialise import parameters_at_random
 from harvest_jax.train.program import random_batch, train_program
 
 REPEATS = 3
-CLIPS = 16  # a step, a quarter of the training's: with all patches kept a full one takes seconds on 2 cores
+CLIPS = 16  # a step; a quarter of the training's batch, because with all patches that takes seconds on 2 cores
 
 
-def step_ms(run: RunConfig, keep_ratio: float) -> float:
-    """Median milliseconds of a whole training step of CLIPS clips (towers, decoder, losses, optimizer), one device."""
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+    """A training step of CLIPS clips.
+
+    Attributes:
+      milliseconds: median time on this machine's first device.
+      flops: floating-point operations of its matrix products, forward and backward.
+    """
+
+    milliseconds: float
+    flops: float
+
+
+def measure(run: RunConfig, keep_ratio: float) -> StepCost:
+    """A whole training step (towers, decoder, losses, optimizer) with that share of the patches kept."""
     run = dataclasses.replace(
         run,
         model=dataclasses.replace(run.model, keep_ratio=keep_ratio),
@@ -34,4 +48,4 @@ def step_ms(run: RunConfig, keep_ratio: float) -> float:
         began = time.perf_counter()
         jax.block_until_ready(compiled(state, frozen, batch))
         times.append(1e3 * (time.perf_counter() - began))
-    return statistics.median(times)
+    return StepCost(statistics.median(times), CLIPS * step_flops(run, program.config)["total"])

@@ -1,4 +1,4 @@
-"""Pictures of the report: clips as strips of frames, kept patches lit, arrays as images inside the page."""
+"""Clips as pictures: strips of frames, kept patches highlighted, and images inside an HTML page."""
 
 import base64
 import io
@@ -9,10 +9,10 @@ from PIL import Image
 
 from harvest_jax.pixels.frame_sampling import segment_indices
 
-PAPER = 255  # grey level between the frames of a strip: the page's own
-SHADE = np.array((24, 30, 40), np.float32)  # what dropped patches fade into
+PAPER = 255  # grey level between the frames of a strip
+SHADE = np.array((24, 30, 40), np.float32)  # colour that dropped patches are mixed with
 KEPT_EDGE = (255, 255, 255)
-_DIM = 0.32  # share of a dropped patch's own brightness that is left, enough to see where it was
+_DIM = 0.32  # share of a dropped patch's own brightness that is left, so that its content can be guessed
 
 
 def strip(frames: UInt8[np.ndarray, "t h w 3"], most: int = 8, gap: int = 2) -> UInt8[np.ndarray, "h width 3"]:
@@ -20,7 +20,7 @@ def strip(frames: UInt8[np.ndarray, "t h w 3"], most: int = 8, gap: int = 2) -> 
 
     Args:
       frames: of a clip.
-      most: of a longer clip the middle frames of this many equal parts are shown.
+      most: frames shown; of a longer clip the middle frames of this many equal segments.
       gap: white pixels between two frames.
     """
     shown = frames if len(frames) <= most else frames[segment_indices(len(frames), most, None)]
@@ -32,16 +32,16 @@ def strip(frames: UInt8[np.ndarray, "t h w 3"], most: int = 8, gap: int = 2) -> 
     return picture
 
 
-def light_kept(
+def highlight_kept(
     frames: UInt8[np.ndarray, "t h w 3"], kept: Int[np.ndarray, " k"], patch: int, scale: int = 2
 ) -> UInt8[np.ndarray, "t h2 w2 3"]:
-    """The frames with the kept patches as they are, thinly framed, and the dropped ones dark and nearly grey.
+    """The frames with the kept patches unchanged in a thin frame, and the dropped ones dark and nearly grey.
 
     Args:
       frames: height and width are multiples of `patch`.
-      kept: positions in the grid of T x (h / patch) x (w / patch) cells, row by row.
-      patch: side of a cell in pixels.
-      scale: every pixel becomes `scale` x `scale`, so that the frame of a patch can be thinner than a pixel.
+      kept: positions in the grid of T x (h / patch) x (w / patch) cells, row by row, frame by frame.
+      patch: side of a patch in pixels.
+      scale: every pixel becomes `scale` x `scale`, so that the frame of a patch is thinner than a pixel of the clip.
 
     Returns:
       uint8 [T, h * scale, w * scale, 3].
@@ -69,7 +69,7 @@ def light_kept(
 
 
 def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """The picture as the text of an `src`: lossless WebP, a third smaller than PNG."""
+    """The picture as the value of an `src` attribute: lossless WebP, a third smaller than PNG."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "WEBP", lossless=True, quality=80)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,15 +1,14 @@
-"""What the demo's page shows: clips, the patches that were kept, and queries with their best clips before and after."""
+"""The examples on the demo's page: clips, the patches kept of them, and queries with the clips found for them."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from data_pipeline.shards.shard_format import Record
 from harvest_jax.api import Model
 from harvest_jax.config.run import RunConfig
-from harvest_jax.demo.report import Hit, Query, ShownClip, write_report
+from harvest_jax.demo.report import Hit, Query, ShownClip
 from harvest_jax.demo.world import MOTIONS, combinations, random_scene, render_still
 from harvest_jax.input.patches import keep_positions
 from harvest_jax.input.pipeline import evaluation_clips
@@ -18,33 +17,32 @@ TOP = 3  # clips shown for a query
 QUERY_MOTIONS = ("moves right", "moves up", "grows", "turns clockwise", "blinks off")
 
 
-def write_page(
-    workdir: Path, report: dict[str, Any], before: Model, after: Model, shards: Path, run: RunConfig
-) -> None:
-    """Write `workdir/report.html`."""
-    video = after.config.video
-    resize = after.config.preprocessing.resize
+def page_examples(
+    before: Model, after: Model, shards: Path, run: RunConfig
+) -> tuple[list[ShownClip], list[Query], list[tuple[str, UInt8[np.ndarray, "64 64 3"]]]]:
+    """The last three arguments of `report.write_report`: clips, queries and stills.
+
+    Args:
+      before: the image model.
+      after: the video model trained from it.
+      shards: with the split `retrieval`, which is searched.
+      run: of the training; its seed draws the kept patches and the stills.
+    """
+    video, resize = after.config.video, after.config.preprocessing.resize
     gallery = list(evaluation_clips(shards, "retrieval", video.num_frames, video.image_size, resize))
     rng = np.random.default_rng(run.seed)
-    chosen = _one_for_each(gallery, MOTIONS[1::2])
-    clips = [
-        ShownClip(
-            caption=record.captions[0],
-            frames=frames,
-            kept=keep_positions(
-                rng, video.num_frames, video.cells_per_frame, run.model.keep_ratio, run.model.drop_scope
-            ),
-        )
-        for record, frames in chosen
-    ]
-    curves = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    write_report(workdir / "report.html", report, curves, clips, _queries(before, after, gallery), _stills(run.seed))
+
+    def kept() -> Int[np.ndarray, " k"]:
+        return keep_positions(rng, video.num_frames, video.cells_per_frame, run.model.keep_ratio, run.model.drop_scope)
+
+    clips = [ShownClip(record.captions[0], frames, kept()) for record, frames in _one_for_each(gallery, MOTIONS[1::2])]
+    return clips, _queries(before, after, gallery), _stills(run.seed)
 
 
 def _one_for_each(
     gallery: list[tuple[Record, np.ndarray]], motions: tuple[str, ...]
 ) -> list[tuple[Record, np.ndarray]]:
-    """The first clip of each motion, another colour or shape each time where there is one."""
+    """One clip of each motion, of different colours and shapes."""
     return [
         [entry for entry in gallery if entry[0].captions[0].endswith(motion)][number % 4]
         for number, motion in enumerate(motions)
@@ -68,7 +66,7 @@ def _queries(before: Model, after: Model, gallery: list[tuple[Record, np.ndarray
 
 
 def _stills(seed: int) -> list[tuple[str, np.ndarray]]:
-    """A marked still of each motion, of the kind the image model learnt its words from."""
+    """A marked still of each motion, like those that the image model was trained on."""
     rng = np.random.default_rng(seed)
     training = combinations(held=False)
     picked = [
