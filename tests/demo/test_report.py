@@ -212,12 +212,12 @@ def test_pairs_that_were_not_learned_are_named(tmp_path, written):
         f"Less than halfway from chance to 100 %: {PAIRS[4]} (72.5 %), {PAIRS[3]} (52.5 %, within noise of chance)."
         in page.text
     )
-    assert page.words.count("not learned") == 2
+    assert page.words.count("weak") == 2
     solved = figures()
     solved["after"]["motion_choice"] = choice(100.0, 97.5, 95.0, 92.5, 99.0)
     page, _ = write(tmp_path, report=solved)
     assert f"Every pair of motions is told apart; the lowest result is {PAIRS[3]} with 92.5 %." in page.text
-    assert "not learned" not in page.text
+    assert "weak" not in page.text
 
 
 def test_pairs_are_judged_against_chance():
