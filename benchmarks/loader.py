@@ -27,6 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
+from harvest_jax.machine import available_cores
+
 FRAMES, SIZE, LEAST = 8, 224, 0.5
 REPEATED = 64  # times that each clip of the manifest is in the set
 
@@ -101,7 +103,7 @@ def torch_case(arguments: argparse.Namespace) -> None:
 
         shards = open_shards(arguments.shards, "train")
         clips = [Clip(jpegs=parse(shards[number]).jpegs) for number in range(len(shards))]
-    workers = len(os.sched_getaffinity(0))
+    workers = available_cores()
     loader = torch.utils.data.DataLoader(
         TorchClips(clips, 10**9), batch_size=arguments.batch, num_workers=workers, prefetch_factor=2
     )

@@ -9,6 +9,7 @@ from harvest_jax import cli
 from harvest_jax.config.files import load_dict
 from harvest_jax.config.run import load
 from harvest_jax.errors import ConfigError
+from harvest_jax.evaluate import evaluation
 
 
 def one_line(capsys, *words):
@@ -58,6 +59,20 @@ def test_a_regular_expression_brings_no_warning(recwarn):
     run = load("base", [r"train.lr_multipliers=(('text/\d', 0), ('.*', 1))"])
     assert run.train.lr_multipliers[0] == (r"text/\d", 0.0)
     assert not list(recwarn)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompts"),
+    [
+        ("['a {}', 'video of {}']", ("a {}", "video of {}")),
+        ("('a {}',)", ("a {}",)),
+        ("a {}", "a {}"),
+        ("action_16", "action_16"),
+    ],
+)
+def test_prompts_may_be_one_text_or_a_list(text, prompts):
+    config = load_dict("eval/zero_shot", ["data.manifest=x.csv", f"prompts={text}"], "evaluation")
+    assert evaluation.check(config).prompts == prompts
 
 
 def test_hyphens_are_underscores():
