@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,11 +92,16 @@ def same_weights(one, other):
 
 
 def test_kill_9_and_the_same_command_again_give_the_unbroken_run_bit_for_bit(world_shards, unbroken, tmp_path):
-    code, _ = stop_at(world_shards, tmp_path, 7, signal.SIGKILL)
+    """The model that it started from is gone by then: the workdir is enough."""
+    shutil.copytree(START, tmp_path / "start")
+    start = f"--config.model.init_from={tmp_path / 'start'}"
+    code, output = stop_at(world_shards, tmp_path, 7, signal.SIGKILL, start)
     assert code == -signal.SIGKILL
-    again = train(world_shards, tmp_path)
+    assert f"begin {STEPS} steps from the model {tmp_path / 'start'}: demo, 8 frames" in output
+    shutil.rmtree(tmp_path / "start")
+    again = train(world_shards, tmp_path, start)
     assert again.returncode == 0, again.stderr
-    assert "go on from step" in again.stdout
+    assert re.search(rf"go on from step \d of {STEPS}: demo", again.stdout)
     assert losses(tmp_path) == losses(unbroken)
     assert len(losses(tmp_path)) == STEPS
     assert same_weights(tmp_path, unbroken)
@@ -138,10 +145,21 @@ def test_a_workdir_of_another_config_is_refused_by_name(world_shards, unbroken):
     assert "train.learning_rate was 0.002 and is 0.5 now" in refused.stderr
 
 
+def test_more_steps_for_a_finished_run_are_refused_with_the_way_to_go_on(world_shards, unbroken, tmp_path):
+    refused = train(world_shards, unbroken, "--config.train.steps=24")
+    assert refused.returncode == 5
+    assert refused.stderr.count("\n") == 1
+    assert "train.steps was 12 and is 24 now" in refused.stderr
+    start = f"--config.model.init_from={unbroken}/export"
+    assert f"in another --workdir with {start}" in refused.stderr
+    assert train(world_shards, tmp_path / "more", start, "--config.train.steps=2").returncode == 0
+
+
 def test_a_finished_run_is_not_trained_again(world_shards, unbroken):
     before = losses(unbroken)
-    again = train(world_shards, unbroken)
+    again = train(world_shards, unbroken, "--config.model.init_from=elsewhere")
     assert again.returncode == 0, again.stderr
+    assert f"model.init_from=elsewhere is not read: {unbroken} goes on from its own checkpoint" in again.stderr
     assert losses(unbroken) == before
 
 
