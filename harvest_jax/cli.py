@@ -42,7 +42,7 @@ def build_parser(command: str | None) -> Parser:
         epilog="'harvest COMMAND --help' explains each command.",
     )
     parser.add_argument("--version", action="version", version=f"harvest_jax {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(
             name,

@@ -39,7 +39,7 @@ settings and versions."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest bench`."""
-    commands = parser.add_subparsers(dest="what", metavar="step|loader", required=True)
+    commands = parser.add_subparsers(title="commands", dest="what", metavar="step|loader", required=True)
     step = _command(
         commands, "step", "time the training step: clips/s, milliseconds, MFU, memory", _STEP, "[--steps N]"
     )
