@@ -1,14 +1,14 @@
-"""The loader beside PyTorch's, on the same clips, the same cores and in one run.
+"""The loader and PyTorch's DataLoader, compared on the same clips and cores in one run.
 
     pip install -e '.[parity]'
     python benchmarks/loader.py --manifest clips.csv --out benchmarks/results/loader_cpu.json
     python benchmarks/loader.py --manifest clips.csv --many 4096      # opening so many shards: seconds and memory
     python benchmarks/loader.py --manifest clips.csv --soak 1800      # memory over half an hour
 
-Ours reads shards that `harvest shards` makes of the manifest first; PyTorch's DataLoader reads the videos themselves by
-PyAV, and then the JPEG frames of our shards. All give examples of 8 frames of 224 pixels from random crops: ours the
-157 patches of 1,568 that are kept, PyTorch's whole frames as uint8: in its trainers dropping is the model's business.
-Every case runs on one core and on all (the whole process with its workers is bound to them).
+The loader reads shards that `harvest shards` makes of the manifest first. PyTorch's DataLoader reads the videos with
+PyAV, and in a second case the JPEG frames of the shards. All make examples of 8 frames of 224 pixels from random crops:
+the loader 157 kept patches of 1,568, PyTorch whole frames as uint8, because its trainers drop patches in the model.
+Every case runs on one core and on all cores, to which the process and its workers are bound.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Clip:
 
 
 def decode_video(path: str, rng: random.Random) -> list[np.ndarray]:
-    """One frame of each of 8 segments, decoding from the key picture before the first to the last that is wanted."""
+    """One frame of each of 8 segments, decoding from the keyframe before the first one to the last one."""
     import av
 
     with av.open(path) as container:
@@ -93,7 +93,7 @@ class TorchClips:
 
 
 def torch_case(arguments: argparse.Namespace) -> None:
-    """In a process of its own: time PyTorch's DataLoader, print clips/s."""
+    """In its own process: time PyTorch's DataLoader and print clips/s."""
     import torch
 
     if arguments.torch == "video":

@@ -1,14 +1,14 @@
-r"""The training step through XLA's compiler for GPUs, over model x kept patches x batch, or with one thing changed.
+r"""The training step, compiled by XLA for GPUs, over model x kept patches x batch, or with one change at a time.
 
-    python benchmarks/plan_gpu.py                                    # one H200, which need not be there: 20 minutes
+    python benchmarks/plan_gpu.py                                    # one H200 (no GPU is needed): 20 minutes
     python benchmarks/plan_gpu.py --ablate                           # B/16, batch 1,024: 5 minutes
     python benchmarks/plan_gpu.py --topology h100:8 --models B/16 --keeps 0.1 --batches 8192
 
-Wants JAX's CUDA plugin (pip install -c constraints.txt -e '.[gpu-cuda13]'). Memory, arithmetic and memory traffic are
-those of compiled programs; times are the estimate of `harvest plan`: every kernel at the public peak of the chip, one
-after another. "ceiling" is the MFU that the step would have then, of the same peak: what its kernels leave of it.
+Needs JAX's CUDA plugin (pip install -c constraints.txt -e '.[gpu-cuda13]'). Memory, arithmetic and memory traffic are
+those of compiled programs; times are the estimates of `harvest plan`: kernels one after another, each at the public
+peak of the chip. "ceiling" is the MFU of such a step, the largest that its kernels allow.
 
-Writes plan_NAME.json and plan_NAME.md, NAME being the topology's or --name.
+Writes plan_NAME.json and plan_NAME.md; NAME is --name or the topology.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-r"""Throughput, MFU and memory of the training step over model x kept patches x batch, and what each of its parts costs.
+r"""Throughput, MFU and memory of the training step over model x kept patches x batch, and the cost of its parts.
 
     python benchmarks/step.py                                        # a GPU: B/16 and L/14, 4 keep ratios, 7 batches
     python benchmarks/step.py --models B/16 --keeps 0.1 --batches 1024 2048 4096
@@ -7,11 +7,11 @@ r"""Throughput, MFU and memory of the training step over model x kept patches x 
     python benchmarks/step.py --cpu --ablate                         # 5 minutes
     python benchmarks/step.py --models L/14 -- --config.text.length=77
 
-Every cell is `harvest bench step --json` in a process of its own, so that one that runs out of memory ends no other. A
-cell that does not fit is tried again in the next of WAYS, which take less memory and more arithmetic; larger batches of
-the same row begin where the last one fitted. After each cell the results are written: step_NAME.json (all that
-`harvest bench step` says), step_NAME.md (a table) and step_NAME.png, NAME being --name or the device. Cells that
-step_NAME.json already holds are not measured again, unless --again is given.
+Every cell is `harvest bench step --json` in its own process, so that running out of memory ends one cell only. A cell
+that does not fit is tried again with the next of WAYS, which take less memory and more arithmetic; larger batches of
+the same row begin with the way in which the last one fitted. The results are written after each cell: step_NAME.json
+(all that `harvest bench step` prints), step_NAME.md (a table) and step_NAME.png; NAME is --name or the device. Cells
+that are in step_NAME.json already are not measured again, except with --again.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CONFIG = "configs/harvest_b16.py"  # from ROOT
-# (model.remat, train.accumulate): what is tried in turn
+# (model.remat, train.accumulate), tried in this order
 WAYS = (("none", 1), ("dots", 1), ("full", 1), ("full", 2), ("full", 4), ("full", 8), ("full", 16))
 FIXED_MASK = "--config.train.lr_multipliers=(('mask_embedding',0.0),('text/.*',0.0),('.*',1.0))"
 NO_DECODER = ("--config.model.decoder_layers=0", "--config.train.mlm_weight=0.0")
-# Whether layers are a loop follows from the device, as no run should need to say it: a loop on CPUs alone.
+# Layers are a loop on CPUs and unrolled elsewhere; no config field changes that. This word swaps the two.
 LAYERS = "--layers-otherwise"
 OTHERWISE = (
     "import sys; from harvest_jax.model import blocks; stack = blocks.stack; "
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def ablations(batch: int, cpu: bool) -> list[tuple[str, tuple[str, ...]]]:
-    """(name, overrides): the step as it is, then with one thing changed."""
+    """(name, overrides) of the unchanged step and of steps with one change."""
     pieces, chunk = min(4, batch), max(1, batch // 4)
     changes = [
         ("as it is", ()),
@@ -106,7 +106,7 @@ def ablations(batch: int, cpu: bool) -> list[tuple[str, tuple[str, ...]]]:
 
 
 class Runner:
-    """Measures cells and writes the results after each."""
+    """Measures cells, and writes the results after each cell."""
 
     def __init__(self, args: argparse.Namespace, environment: dict[str, str]):
         self.args, self.environment = args, environment
@@ -153,7 +153,7 @@ class Runner:
         return found["way"]
 
     def measure(self, model: str, keep: float, batch: int, words: list[str]) -> dict[str, Any]:
-        """What `harvest bench step` says, or {"error": its words}."""
+        """The result of `harvest bench step`, or {"error": its message}."""
         start = ["-c", OTHERWISE] if LAYERS in words else ["-m", "harvest_jax"]
         command = [sys.executable, *start, "bench", "step", "--config", CONFIG, "--json"]
         steps = self.args.steps or (max(1, round(0.5 / keep)) if self.args.cpu else 20)
@@ -207,7 +207,7 @@ def line(cell: dict[str, Any]) -> str:
 
 
 def table(cells: list[dict[str, Any]]) -> str:
-    """Markdown, with what was the same everywhere above it."""
+    """The results as Markdown; what all rows have in common stands above the table."""
     heads = ["model", "keep", "batch", "change", *COLUMNS]
     results = [cell["result"] for cell in cells if "error" not in cell["result"]]
     about = ""
@@ -227,7 +227,7 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 
 def savings(cells: list[dict[str, Any]]) -> list[str]:
-    """A sentence on each row of cells with all patches: how much cheaper the others are, each as it fits (remat)."""
+    """One sentence for each cell with all patches: how much faster the cells with fewer patches are."""
     times = {
         (cell["key"]["model"], cell["key"]["batch"], cell["key"]["keep_ratio"]): cell["result"]["step_ms_p50"]
         for cell in cells
@@ -245,7 +245,7 @@ COLOURS = ("#0f766e", "#c2570c", "#4f46a5", "#a21c5d", "#5b6b7b", "#8a6d00")
 
 
 def plot_grid(cells: list[dict[str, Any]], path: Path) -> None:
-    """Clips a second and MFU; over the batch, or where there is one only, over the share of patches kept."""
+    """Plot clips/s and MFU over the batch, or over the share of patches kept if there is one batch only."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
@@ -285,7 +285,7 @@ def plot_grid(cells: list[dict[str, Any]], path: Path) -> None:
 
 
 def plot_ablation(cells: list[dict[str, Any]], path: Path) -> None:
-    """Milliseconds of a step with each change, beside the step as it is."""
+    """Plot the milliseconds of a step with each change, and of the unchanged step."""
     from matplotlib.figure import Figure
 
     cells = [cell for cell in cells if "error" not in cell["result"]]
