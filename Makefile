@@ -11,7 +11,7 @@ PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
-# A file's tests stay in one process, for what they share.
+# The tests of a file run in one process, because they share fixtures.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # Bytecode is written at first import instead of for every file of every package: a quarter of the install's time.
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
@@ -37,13 +37,13 @@ test: $(VENV)/.dev ## the tests; ARGS="-k shards" passes arguments to pytest
 slow: $(VENV)/.dev ## the tests that take longer than about ten seconds each and repeat what others cover
 	$(BIN)/python -m pytest -m slow --ignore tests/parity --ignore tests/beam --ignore tests/gpu $(ARGS)
 
-parity: $(VENV)/.parity ## against PyTorch's CLIPs, in full size: 10 minutes, 16 GB of memory, 10 GB of disk; ARGS="-k B/32" is one size
+parity: $(VENV)/.parity ## compare with PyTorch's CLIPs, in full size: 10 minutes, 16 GB of memory, 10 GB of disk; ARGS="-k B/32" is one size
 	$(BIN)/python -m pytest -m parity tests/parity $(ARGS)
 
 beam: $(VENV)/.beam ## harvest shards on Apache Beam's runners, Dask among them, with workers in other processes
 	$(BIN)/python -m pytest -m beam tests/beam $(ARGS)
 
-gpu: $(VENV)-gpu/.gpu ## the step through XLA's compiler for GPUs, which needs no GPU but NVIDIA's libraries (4 GB, in .venv-gpu)
+gpu: $(VENV)-gpu/.gpu ## compile the step for GPUs; needs no GPU, but NVIDIA's libraries (4 GB, in .venv-gpu)
 	JAX_PLATFORMS=cpu $(VENV)-gpu/bin/python -m pytest -m gpu tests/gpu $(ARGS)
 
 lint: $(VENV)/.dev ## ruff (rules and format) and mypy
@@ -51,14 +51,14 @@ lint: $(VENV)/.dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.dev ## let ruff mend what it can
+format: $(VENV)/.dev ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove .venv and the caches, nothing of yours
+clean: ## remove .venv, caches and builds; runs and data stay
 	rm -rf $(VENV) $(VENV)-gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
-# Stamps in one environment: what the demo needs, all of it, and what the tests of parity compare with.
+# Stamps in one environment: what the demo needs, what all tests and linters need, what the parity tests compare with.
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing harvest_jax into $(VENV) (about a minute)"
 	$(PIP) -e .
@@ -69,7 +69,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $(VENV)/.base $@
 
-# OpenCLIP without what it asks for (torchvision, timm): tests load its model file alone.
+# OpenCLIP without its dependencies (torchvision, timm): the tests load its model file alone.
 $(VENV)/.parity: $(VENV)/.dev
 	@echo "installing CPU torch and the reference implementations into $(VENV) (about a minute)"
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)+cpu' 2>/dev/null || $(PIP) $(TORCH)
@@ -82,14 +82,14 @@ $(VENV)/.beam: $(VENV)/.dev
 	$(PIP) -e '.[beam]'
 	@touch $@
 
-# In an environment of its own: with the plugin installed JAX looks for a GPU wherever it starts.
+# In its own environment: with the plugin installed JAX looks for a GPU at every start.
 $(VENV)-gpu/.gpu: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing JAX's CUDA plugin into $(VENV)-gpu (some minutes)"
 	$(BIN)/python -m venv $(VENV)-gpu
 	$(VENV)-gpu/bin/python $(INSTALL) -e '.[dev,gpu-cuda13]'
 	@touch $@
 
-# The first of these that runs and fits; names on PATH may be stubs that do not run, so each is asked.
+# The first interpreter that runs and has a fitting version; a name on PATH may be a stub that does not run.
 $(BIN)/python:
 	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
 	  if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \

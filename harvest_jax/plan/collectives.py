@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any
 
-from harvest_jax.plan.hlo import Array, Computation, Instruction, Module
+from harvest_jax.plan.hlo import Array, Computation, HloModule, Instruction
 
 KINDS = (
     "all-gather",
@@ -59,7 +59,7 @@ class Collective:
         }
 
 
-def collectives(module: Module, devices: int) -> tuple[Collective, ...]:
+def collectives(module: HloModule, devices: int) -> tuple[Collective, ...]:
     """All collectives of a program, with the number of executions; the largest total first.
 
     A TPU program may split one collective over several fusions. They are marked as a chain and have one channel; here
@@ -122,7 +122,7 @@ def _gathered(array: Array, group: int, attributes: str) -> Array:
     return dataclasses.replace(array, shape=shape)
 
 
-def _source(instruction: Instruction, computation: Computation, module: Module) -> str:
+def _source(instruction: Instruction, computation: Computation, module: HloModule) -> str:
     """Its own origin, else that of the fusion that holds it."""
     if instruction.op_name:
         return instruction.op_name

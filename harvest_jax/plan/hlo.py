@@ -112,7 +112,7 @@ class Computation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Module:
+class HloModule:
     """A program."""
 
     computations: dict[str, Computation]
@@ -130,7 +130,7 @@ class Module:
         ]
 
 
-def parse(text: str) -> Module:
+def parse(text: str) -> HloModule:
     """The text of a compiled module (`jax.stages.Compiled.as_text()`).
 
     Raises:
@@ -185,7 +185,7 @@ def _array(dtype: str, dims: str, layout: str) -> Array:
     return Array(dtype, shape, layout)
 
 
-def _count(computations: dict[str, Computation]) -> Module:
+def _count(computations: dict[str, Computation]) -> HloModule:
     """Count executions, callers first: XLA prints a called computation before its caller."""
     times = dict.fromkeys(computations, 0)
     fused: set[str] = set()
@@ -208,7 +208,7 @@ def _count(computations: dict[str, Computation]) -> Module:
                     times[called] += times[name] * trips
                     if instruction.opcode == "fusion" or name in fused:
                         fused.add(called)
-    return Module(computations, times, frozenset(fused), tuple(unknown))
+    return HloModule(computations, times, frozenset(fused), tuple(unknown))
 
 
 def called_computations(instruction: Instruction) -> list[str]:

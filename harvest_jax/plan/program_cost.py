@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 from harvest_jax.plan.collectives import KINDS
-from harvest_jax.plan.hlo import Array, Computation, Instruction, Module, called_computations
+from harvest_jax.plan.hlo import Array, Computation, HloModule, Instruction, called_computations
 
 # Instructions that move no memory themselves: views, and operations whose computations are counted instead.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all"}
@@ -41,7 +41,7 @@ class ProgramCost:
     kernels: tuple[Kernel, ...] = ()  # empty: not known
 
 
-def program_cost(module: Module) -> ProgramCost:
+def program_cost(module: HloModule) -> ProgramCost:
     """The cost of all instructions that run. Of elementwise instructions only the memory traffic counts."""
     found = []
     for computation, instruction, times in module.running():
@@ -56,7 +56,7 @@ def program_cost(module: Module) -> ProgramCost:
     return ProgramCost(**total, kernels=tuple(found))
 
 
-def _arithmetic(instruction: Instruction, computation: Computation, module: Module) -> tuple[float, float]:
+def _arithmetic(instruction: Instruction, computation: Computation, module: HloModule) -> tuple[float, float]:
     """(FLOPs, FLOPs as bf16 products) of an instruction; of a fusion, of the computation inside."""
     if instruction.opcode in ("dot", "convolution"):
         flops = product_flops(instruction, computation)
@@ -142,7 +142,7 @@ def _passes(instruction: Instruction, computation: Computation) -> int:
     return _PASSES.get(found[1], 1) if found else 1
 
 
-def moved_bytes(instruction: Instruction, computation: Computation, module: Module) -> float:
+def moved_bytes(instruction: Instruction, computation: Computation, module: HloModule) -> float:
     """Bytes that an instruction reads from memory and writes to it, without arrays in a TPU's on-chip memory.
 
     Of a sliced array only the slice is read; of an array updated in place only the update is written.
@@ -178,7 +178,7 @@ def _off_chip(arrays: tuple[Array, ...]) -> int:
     return sum(array.stored for array in arrays if not array.on_chip)
 
 
-def _operand_read(user: Instruction, name: str, operand: Instruction, module: Module) -> float:
+def _operand_read(user: Instruction, name: str, operand: Instruction, module: HloModule) -> float:
     """Bytes of `operand` that `user` reads from memory; 0 if the compiler placed it on the chip."""
     if not _off_chip(operand.arrays):
         return 0.0
@@ -189,7 +189,7 @@ def _operand_read(user: Instruction, name: str, operand: Instruction, module: Mo
     return float(operand.bytes)
 
 
-def _read(inner: Computation, name: str, module: Module) -> float:
+def _read(inner: Computation, name: str, module: HloModule) -> float:
     """Bytes of parameter `name` that a fused computation reads."""
     value, total = inner.instructions[name], 0.0
     for user in inner.users[name]:
