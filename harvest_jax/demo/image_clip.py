@@ -1,10 +1,11 @@
-"""The demo's image foundation model: a small CLIP trained on stills of the world, with the marks of motion drawn in.
+"""The demo's image model: a small CLIP trained on stills (`world.render_still`) in which marks show the motion.
 
-It stands for the CLIP that the method starts from, so it comes with the package, like a downloaded one would:
+It takes the place of the CLIP that the method starts from, and comes with the package. This command trains it again, in
+11 minutes on 2 cores:
 
     python -m harvest_jax.demo.image_clip --out harvest_jax/demo/data/image_clip
 
-regenerates it (11 minutes on 2 cores). It never sees two frames of one clip, nor a caption that is held out.
+It is trained on single pictures, of training combinations only (`world.held_out`).
 """
 
 import argparse
@@ -35,8 +36,10 @@ TEXT_LENGTH = 16
 
 
 def image_run(steps: int, seed: int) -> RunConfig:
-    """Plain CLIP training: one frame, all patches, both towers, no masked words."""
-    batch = len(combinations(held=False)) + PLAIN  # each caption once: no two rows of a batch belong together
+    """The config of CLIP's own training: one frame, all patches, both towers, no masked words."""
+    batch = (
+        len(combinations(held=False)) + PLAIN
+    )  # each caption once, so that each picture of a batch has one right caption
     changes = {
         "seed": seed,
         "model": {"size": "demo", "num_frames": 1, "keep_ratio": 1.0, "decoder_layers": 0, "dtype": "float32"},

@@ -1,11 +1,11 @@
-"""A small world of captioned clips: one coloured thing that moves, grows, turns or blinks, on a plain ground.
+"""The generated clips and pictures: one coloured thing that moves, grows, turns or blinks, on a plain ground.
 
-Motions come in pairs that are each other played backwards, and every clip has a twin: the same thing played backwards
-under the partner's caption. A model that averages single frames sees the same frames in both and can only guess.
+Motions come in pairs: each is the other played backwards. Every clip has a twin: the same frames played backwards, with
+the caption of the other motion. A model that averages single frames gets the same frames of both and can only guess.
 
-A *posed* picture carries comic marks (speed lines, ticks, arcs, rays) that show the motion in a still; they are what
-the image model learns words from. The clips of the demo carry none. Each thing has a pale foot, so that a patch of it
-tells which way it stands: without one, turning was not learnt in 4,000 steps (docs/decisions.md).
+A *posed* picture has marks as in a comic (speed lines, ticks, arcs, rays) that show the motion. The image model is
+trained on such pictures; the clips have no marks. Each thing has a pale foot, so that a single patch shows its
+orientation: without it, turning was not learned in 4,000 steps (docs/decisions.md).
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 SIZE = 64  # pixels, square
 FRAMES = 16  # of a clip
 
-_FOOT = 0.15  # height below which a thing is pale, in units of its radius, y down
-_TURNING_SIZE = 1.4  # of turning things, against the others: a foot of more than two patches
+_FOOT = 0.15  # y below which a thing is pale, in units of its radius, y down
+_TURNING_SIZE = 1.4  # size of turning things relative to the others, so that the foot is larger than two patches
 
 COLORS = {
     "red": (220, 40, 40),
@@ -29,7 +29,7 @@ COLORS = {
     "yellow": (235, 215, 50),
 }
 SHAPES = ("triangle", "bar", "heart")
-GROUNDS = ((35, 35, 40), (120, 120, 120), (210, 210, 205))  # dark, middle, light: never named in a caption
+GROUNDS = ((35, 35, 40), (120, 120, 120), (210, 210, 205))  # dark, middle, light; captions do not name them
 MOTION_PAIRS = (
     ("moves left", "moves right"),
     ("moves up", "moves down"),
@@ -56,7 +56,7 @@ _OUTLINES = {  # polygons around the origin, of radius about 1, y down
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One clip: what is seen, what it does, and where."""
+    """The content of one clip: the thing, its motion, and its place."""
 
     color: str
     shape: str
@@ -69,29 +69,29 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """What a person would write under it."""
+        """The caption, such as "a red heart grows"."""
         return f"a {self.color} {self.shape} {self.motion}"
 
     @property
     def twin(self) -> "Scene":
-        """The same frames in reverse order, under the partner's caption."""
+        """The scene with the same frames in reverse order: the opposite motion."""
         return dataclasses.replace(self, motion=REVERSED[self.motion])
 
 
 def held_out(color: str, shape: str, motion: str) -> bool:
-    """Whether this combination is kept from all training: a third of them, each word and each pair of words seen."""
+    """Whether a combination is in no training: a third of them. Training has every word and every pair of words."""
     pair = next(index for index, pair in enumerate(MOTION_PAIRS) if motion in pair)
     return (list(COLORS).index(color) + SHAPES.index(shape) + pair) % len(SHAPES) == 0
 
 
 def combinations(held: bool) -> list[tuple[str, str, str]]:
-    """(color, shape, motion) of the training (held=False) or of the test clips; twins are on the same side."""
+    """(color, shape, motion) of the training clips (held=False) or of the test clips; twins are in the same set."""
     every = itertools.product(COLORS, SHAPES, MOTIONS)
     return [combination for combination in every if held_out(*combination) == held]
 
 
 def random_scene(rng: np.random.Generator, color: str, shape: str, motion: str) -> Scene:
-    """A scene with the named things and everything unnamed drawn at random."""
+    """A scene of this caption; ground, place, size and angle are random."""
     return Scene(
         color=color,
         shape=shape,
@@ -106,7 +106,7 @@ def random_scene(rng: np.random.Generator, color: str, shape: str, motion: str) 
 
 @dataclasses.dataclass(frozen=True)
 class _State:
-    """What one frame shows."""
+    """The thing in one frame; lengths in units of the picture's side, the angle in degrees."""
 
     x: float
     y: float
@@ -116,10 +116,10 @@ class _State:
 
 
 def _state(scene: Scene, time: float) -> _State:
-    """The scene at `time` in 0..1; the partner's motion is the same at 1 - time."""
+    """The scene at `time` in 0..1; the opposite motion has the same state at 1 - time."""
     pair = next(pair for pair in MOTION_PAIRS if scene.motion in pair)
     if scene.motion == pair[0]:
-        time = 1.0 - time  # the second motion of each pair runs forwards
+        time = 1.0 - time  # the first motion of each pair is the second one backwards
     swing = 2.0 * time - 1.0  # -1..1
     x, y, size, angle, visible = scene.x, scene.y, scene.size, scene.angle, True
     if pair[1] == "moves right":
@@ -169,7 +169,7 @@ def _draw(scene: Scene, state: _State, marks: bool) -> UInt8[np.ndarray, "64 64 
 
 
 def _draw_marks(draw: ImageDraw.ImageDraw, scene: Scene, state: _State, scale: int) -> None:
-    """The comic's signs of motion, white or black, whatever stands out from the ground."""
+    """Draw the marks of the motion, white on dark grounds and black on light ones."""
     ink = (255, 255, 255) if sum(scene.ground) < 480 else (0, 0, 0)
     width = round(0.035 * scale)
     cx, cy, r = state.x * scale, state.y * scale, max(state.size, 0.12) * scale
@@ -180,7 +180,7 @@ def _draw_marks(draw: ImageDraw.ImageDraw, scene: Scene, state: _State, scale: i
     motion = scene.motion
     if motion.startswith("moves"):
         dx, dy = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[motion.split()[1]]
-        for offset in (-0.6, 0.0, 0.6):  # speed lines trail behind
+        for offset in (-0.6, 0.0, 0.6):  # speed lines behind the thing
             line(-1.2 * dx + offset * dy, -1.2 * dy + offset * dx, -1.9 * dx + offset * dy, -1.9 * dy + offset * dx)
     elif motion == "grows":
         for k in range(8):  # ticks that point away
@@ -189,7 +189,7 @@ def _draw_marks(draw: ImageDraw.ImageDraw, scene: Scene, state: _State, scale: i
     elif motion == "shrinks":
         draw.ellipse([cx - 1.5 * r, cy - 1.5 * r, cx + 1.5 * r, cy + 1.5 * r], outline=ink, width=width)
     elif motion.startswith("turns"):
-        side = 1 if motion == "turns clockwise" else -1  # a quarter arc, open on the side it comes from, with a head
+        side = 1 if motion == "turns clockwise" else -1  # a quarter of a circle with an arrow head
         box = [cx - 1.2 * r, cy - 1.2 * r, cx + 1.2 * r, cy + 1.2 * r]
         draw.arc(box, -80 if side > 0 else -180, 0 if side > 0 else -100, fill=ink, width=width)
         tip = 1.2 * side
