@@ -1,4 +1,4 @@
-"""CLIP to video-language model by efficient post-pretraining: JAX/Flax, for TPU and GPU.
+"""Video-language models from CLIP by efficient post-pretraining, in JAX/Flax for TPU and GPU.
 
 >>> model = harvest_jax.load("runs/demo/export")
 >>> scores = model.encode_video(["a.mp4"]) @ model.encode_text(["a dog jumps over a log"]).T
@@ -15,7 +15,7 @@ __all__ = ["Model", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the model code (and jax) when it is first asked for, so that the shard commands start quickly."""
+    """Import the model code, and with it JAX, at its first use: commands that need none start faster."""
     if name in ("Model", "load"):
         from harvest_jax import api
 
