@@ -83,6 +83,7 @@ def too_large(checked: RunConfig, found: dict[str, Any]) -> str:
     used, limit = max(stage["per_device_bytes"] for stage in stages), found["usable_bytes"]
     size = f"{used / GIB:.2f} GiB of {limit / GIB:.2f} GiB a device, {(used - limit) / GIB:.2f} GiB too much"
     smaller = "a smaller train.batch_size (--search finds the largest)"
-    ways = [smaller, *memory_advice(checked, found["devices"])]
+    first_fits = found["memory"] is not None and found["per_device_bytes"] <= limit
+    ways = [smaller, *memory_advice(checked, found["devices"], all_patches=first_fits)]
     reason = size if used else "the compiler ran out of memory"
     return f"does not fit {found['topology']}: {reason}: try {' or '.join(ways)}"

@@ -109,6 +109,10 @@ def test_what_is_advised_against_too_little_memory_can_be_used(batch, devices):
         assert changed.train.batch_size // changed.train.accumulate % devices == 0
         assert changed.train.accumulate > 1 or not one.startswith("train.accumulate")
     assert any(one.startswith("train.accumulate") for one in advised) == (batch // devices > 1)
+    last = memory_advice(run, devices, all_patches=True)
+    assert [one.removeprefix("train.unmasked_") for one in last if "unmasked" in one] == [
+        one.removeprefix("train.") for one in advised if "accumulate" in one
+    ]
     full = run_config.load("base", [f"train.batch_size={batch}", "model.remat=full"])
     assert not any(one.startswith("model.remat") for one in memory_advice(full, devices))
 
