@@ -1,5 +1,6 @@
 """Files and folders that are there whole or not at all."""
 
+import concurrent.futures
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harvest_jax.files import ASIDE, atomic_file, atomic_folder, write_atomically
+from harvest_jax.files import ASIDE, atomic_file, atomic_folder, locked, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,3 +70,22 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_is_left_alone(tm
     with atomic_folder(tmp_path / "out[1]") as aside:
         (aside / "a").write_text("a")
     assert os.listdir(tmp_path) == ["out[1]"]
+
+
+def test_one_at_a_time_holds_a_lock(tmp_path):
+    path, count = tmp_path / "lock", [0]
+
+    def add() -> None:
+        for _ in range(30):
+            with locked(path, wait=True) as mine:
+                assert mine
+                with locked(path, wait=False) as also_mine:
+                    assert not also_mine
+                before = count[0]
+                time.sleep(0.0002)
+                count[0] = before + 1
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: add(), range(4)))
+    assert count == [120]
+    assert not path.exists()

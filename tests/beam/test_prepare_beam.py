@@ -148,7 +148,9 @@ def test_a_runner_that_cannot_be_reached_is_one_line(manifest, tmp_path):
     words = ["--runner", "dask", "--", "--dask_client_address=tcp://127.0.0.1:9", "--dask_connection_timeout=2"]
     run = harvest(manifest, tmp_path / "out", *words, code=1)
     last = run.stderr.splitlines()[-1]
-    assert last.startswith("harvest shards: the job stopped; finished shards are kept, and the same command goes on")
+    assert last.startswith(
+        "harvest shards: the job stopped; finished shards are kept, and the same command writes the others"
+    )
     assert "127.0.0.1:9" in last
     assert "Traceback" not in run.stderr
 

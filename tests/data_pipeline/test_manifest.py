@@ -3,38 +3,20 @@
 import datetime
 import json
 import os
-import time
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_pipeline.manifest.read import Manifest, iter_manifest, read_manifest
+from data_pipeline.manifest.read import iter_manifest, read_manifest
 from data_pipeline.manifest.rows import MAX_CAPTION, ClipRow, Reject
 from harvest_jax.errors import DataError
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def write_jsonl(path: Path, rows: list[object]) -> Path:
-    return write(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def reasons(manifest: Manifest) -> dict[str, str]:
-    return {reject.id: reject.reason for reject in manifest.rejects}
-
-
-def only_reason(manifest: Manifest) -> str:
-    assert len(manifest.rejects) == 1
-    return manifest.rejects[0].reason
+from tests.helpers.source_files import only_reason, reasons, write_jsonl, write_text
 
 
 def test_csv_with_every_column(tmp_path):
-    path = write(
+    path = write_text(
         tmp_path / "m.csv",
         "\ufeffid,video,caption,split,start,end,category\n"
         'a,clips/a.mp4,"A dog, running ""fast""",train,1.5,0:01:02.5,Animal\n'
@@ -52,8 +34,8 @@ def test_csv_with_every_column(tmp_path):
 
 def test_the_same_rows_in_all_four_kinds_of_file(tmp_path):
     table = [{"video": "a.mp4", "caption": "one"}, {"video": "b.mp4", "caption": "two words"}]
-    write(tmp_path / "m.csv", "video,caption\na.mp4,one\n\nb.mp4,two words\n")
-    write(tmp_path / "m.tsv", "video\tcaption\na.mp4\tone\nb.mp4\ttwo words\n")
+    write_text(tmp_path / "m.csv", "video,caption\na.mp4,one\n\nb.mp4,two words\n")
+    write_text(tmp_path / "m.tsv", "video\tcaption\na.mp4\tone\nb.mp4\ttwo words\n")
     write_jsonl(tmp_path / "m.jsonl", table)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), tmp_path / "m.parquet")
     manifests = [read_manifest(tmp_path / f"m.{kind}") for kind in ("csv", "tsv", "jsonl", "parquet")]
@@ -75,7 +57,9 @@ def test_several_captions_and_typed_columns(tmp_path):
 
 
 def test_splits_are_chosen_or_named(tmp_path):
-    with_column = write(tmp_path / "m.csv", "video,caption,split\na.mp4,x,train\nb.mp4,y,test\nc.mp4,z,\n,w,test\n")
+    with_column = write_text(
+        tmp_path / "m.csv", "video,caption,split\na.mp4,x,train\nb.mp4,y,test\nc.mp4,z,\n,w,test\n"
+    )
     everything = read_manifest(with_column)
     assert [(row.id, row.split) for row in everything.rows] == [("a", "train"), ("b", "test")]
     assert [(r.id, r.reason, r.split) for r in everything.rejects] == [
@@ -86,8 +70,8 @@ def test_splits_are_chosen_or_named(tmp_path):
     assert [row.id for row in test.rows] == ["b"]
     assert {reject.split for reject in test.rejects} == {"test"}
     with pytest.raises(DataError, match=r"no rows of the split 'val'; its splits: test, train"):
-        read_manifest(write(tmp_path / "n.csv", "video,caption,split\na.mp4,x,train\nb.mp4,y,test\n"), split="val")
-    without_column = write(tmp_path / "o.csv", "video,caption\na.mp4,x\n")
+        read_manifest(write_text(tmp_path / "n.csv", "video,caption,split\na.mp4,x,train\nb.mp4,y,test\n"), split="val")
+    without_column = write_text(tmp_path / "o.csv", "video,caption\na.mp4,x\n")
     assert read_manifest(without_column, split="val").rows[0].split == "val"
 
 
@@ -100,13 +84,13 @@ def test_ids_come_from_file_names(tmp_path):
         "one/a.webm,x,,",
         "two/a.webm,x,,",
     ]
-    manifest = read_manifest(write(tmp_path / "m.csv", "video,caption,start,end\n" + "\n".join(lines) + "\n"))
+    manifest = read_manifest(write_text(tmp_path / "m.csv", "video,caption,start,end\n" + "\n".join(lines) + "\n"))
     assert [row.id for row in manifest.rows] == ["a", "two/a", "b.c", "a_1_2.5", "one/a", "two/a.webm"]
     lines.append("two/a.webm,again,,")
-    manifest = read_manifest(write(tmp_path / "m.csv", "video,caption,start,end\n" + "\n".join(lines) + "\n"))
+    manifest = read_manifest(write_text(tmp_path / "m.csv", "video,caption,start,end\n" + "\n".join(lines) + "\n"))
     assert only_reason(manifest).startswith("duplicate id: 'two/a.webm' is line 7's (several captions of one clip go")
     same = "video,caption\nb.mp4,x\nb.mp4,again\n"  # no folder to tell them apart, and nothing to
-    assert only_reason(read_manifest(write(tmp_path / "n.csv", same))).startswith("duplicate id: 'b' is line 2's")
+    assert only_reason(read_manifest(write_text(tmp_path / "n.csv", same))).startswith("duplicate id: 'b' is line 2's")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +164,7 @@ def test_links_inside_the_root_are_fine(tmp_path):
 
 def test_lines_of_csv_that_do_not_fit_the_header(tmp_path):
     text = "video,caption,split\na.mp4,one,train,oops\nb.mp4,two,train\nc.mp4\n"
-    manifest = read_manifest(write(tmp_path / "m.csv", text))
+    manifest = read_manifest(write_text(tmp_path / "m.csv", text))
     assert [row.id for row in manifest.rows] == ["b"]
     assert reasons(manifest) == {
         "line 2": "bad row: 4 cells under 3 columns",
@@ -191,7 +175,7 @@ def test_lines_of_csv_that_do_not_fit_the_header(tmp_path):
 def test_a_stray_comma_costs_its_row_only_and_makes_no_split(tmp_path):
     text = "video,caption,split\na.mp4,hello, world,val\nb.mp4,x,val\nc.mp4,a man, with a dog,val\nd.mp4\ne.mp4,z,val\n"
     for split in (None, "val"):
-        manifest = read_manifest(write(tmp_path / "m.csv", text), split=split)
+        manifest = read_manifest(write_text(tmp_path / "m.csv", text), split=split)
         assert [row.id for row in manifest.rows] == ["b", "e"]
         assert manifest.splits == ["val"]
         assert [(reject.id, reject.reason) for reject in manifest.rejects] == [
@@ -199,7 +183,7 @@ def test_a_stray_comma_costs_its_row_only_and_makes_no_split(tmp_path):
             ("line 4", "bad row: 4 cells under 3 columns"),
             ("line 5", "bad row: 1 cells under 3 columns"),
         ]
-    ragged = read_manifest(write(tmp_path / "n.csv", "video,caption\na.mp4\nb.mp4,x\n"))
+    ragged = read_manifest(write_text(tmp_path / "n.csv", "video,caption\na.mp4\nb.mp4,x\n"))
     assert [row.id for row in ragged.rows] == ["b"]
     assert only_reason(ragged) == "bad row: 1 cells under 2 columns"
 
@@ -225,7 +209,7 @@ def test_a_bad_split_costs_its_row_unless_there_is_no_good_one(tmp_path, split):
 @pytest.mark.parametrize(("rejects", "split"), [(9_999, "val"), (10_001, "train")])
 def test_rejects_before_the_first_split_wait_for_it_in_bounded_memory(tmp_path, rejects, split):
     text = "video,caption,split\n" + "a.mp4,x,y,z\n" * rejects + "b.mp4,x,val\na.mp4\n"
-    manifest = read_manifest(write(tmp_path / "m.csv", text))
+    manifest = read_manifest(write_text(tmp_path / "m.csv", text))
     assert [row.split for row in manifest.rows] == ["val"]
     assert len(manifest.rejects) == rejects + 1
     assert {reject.split for reject in manifest.rejects} == {split}
@@ -233,9 +217,9 @@ def test_rejects_before_the_first_split_wait_for_it_in_bounded_memory(tmp_path, 
 
 def test_spans_of_one_video_that_look_alike(tmp_path):
     text = "video,caption,start,end\nv.mp4,a,5,\nv.mp4,b,,5\nv.mp4,c,10000.01,10000.04\nv.mp4,d,10000.02,10000.03\n"
-    rows = read_manifest(write(tmp_path / "m.csv", text)).rows
+    rows = read_manifest(write_text(tmp_path / "m.csv", text)).rows
     assert [row.id for row in rows] == ["v_5", "v_0_5", "v_10000.01_10000.04", "v_10000.02_10000.03"]
-    rows = read_manifest(write(tmp_path / "n.csv", "video,caption,start,end\nv.mp4,b,,5\nv.mp4,a,5,\n")).rows
+    rows = read_manifest(write_text(tmp_path / "n.csv", "video,caption,start,end\nv.mp4,b,,5\nv.mp4,a,5,\n")).rows
     assert [row.id for row in rows] == ["v_5", "v_5_end"]
 
 
@@ -250,8 +234,8 @@ def test_a_link_at_the_root_is_not_one_in_the_manifest_s_folder(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "root" / "x").symlink_to(tmp_path / "outside")
     sources = [tmp_path / "root" / "sub" / "m.csv", tmp_path / "root" / "other" / "n.csv"]
-    write(sources[0], "video,caption\nx/a.mp4,x\n")
-    write(sources[1], "video,caption\nb.mp4,x\n../x/a.mp4,x\n/b.mp4,x\n")
+    write_text(sources[0], "video,caption\nx/a.mp4,x\n")
+    write_text(sources[1], "video,caption\nb.mp4,x\n../x/a.mp4,x\n/b.mp4,x\n")
     found = list(iter_manifest(sources))
     assert [one.video for one in found if isinstance(one, ClipRow)] == ["sub/x/a.mp4", "other/b.mp4"]
     assert [one.reason.split(";")[0] for one in found if isinstance(one, Reject)] == [
@@ -262,7 +246,7 @@ def test_a_link_at_the_root_is_not_one_in_the_manifest_s_folder(tmp_path):
 
 def test_lines_of_jsonl_that_are_no_objects(tmp_path):
     text = '{"video": "a.mp4", "caption": "x"}\n{"video": \n[1, 2]\n{"caption": "y"}\n{"video": "b.mp4"}\n{}\n'
-    manifest = read_manifest(write(tmp_path / "m.jsonl", text + '{"a":' * 100_000 + "\n"))
+    manifest = read_manifest(write_text(tmp_path / "m.jsonl", text + '{"a":' * 100_000 + "\n"))
     assert [row.id for row in manifest.rows] == ["a"]
     found = reasons(manifest)
     assert found["line 2"].startswith("bad row: not JSON (")
@@ -312,7 +296,7 @@ def test_missing_files_and_folders(tmp_path):
         read_manifest(tmp_path / "none.csv")
     with pytest.raises(DataError, match=r"is a folder without clips: no \.tar files.* \.webp\)$"):
         read_manifest(tmp_path)
-    path = write(tmp_path / "m.csv", "video,caption\na.mp4,x\n")
+    path = write_text(tmp_path / "m.csv", "video,caption\na.mp4,x\n")
     with pytest.raises(DataError, match=r"no folder .*nowhere to read videos from"):
         read_manifest(path, root=tmp_path / "nowhere")
     with pytest.raises(DataError, match="'a-b' cannot name a split"):
@@ -328,109 +312,12 @@ def test_a_manifest_of_questions_or_labels_needs_no_captions(tmp_path):
     assert manifest.rows[0].captions == ()
     assert manifest.rows[0].extra == {"question": "what?", "answer": "that", "options": ["this", "that"]}
     assert reasons(manifest) == {"line 2": "empty caption"}
-    labels = read_manifest(write(tmp_path / "l.csv", "video,label\na.mp4,archery\n"))
+    labels = read_manifest(write_text(tmp_path / "l.csv", "video,label\na.mp4,archery\n"))
     assert labels.rows == [ClipRow("a", "a.mp4", (), "train", extra={"label": "archery"})]
-
-
-def test_webvid(tmp_path):
-    (tmp_path / "0001_0050").mkdir()
-    (tmp_path / "0001_0050" / "11.mp4").write_bytes(b"x")
-    (tmp_path / "22.mp4").write_bytes(b"x")
-    text = (
-        "videoid,contentUrl,duration,page_dir,name\n"
-        "11,https://x.test/11.mp4,PT00H00M17S,0001_0050,A horse grazing.\n"
-        "22,https://x.test/22.mp4,PT00H00M11S,0001_0050,City lights.\n"
-        "33,https://x.test/33.mp4,PT00H00M11S,0001_0050,Nowhere yet.\n"
-        "44,https://x.test/44.mp4,PT00H00M11S,../..,A way out.\n"
-    )
-    manifest = read_manifest(write(tmp_path / "results_2M_val.csv", text), split="val")
-    assert [(row.id, row.video, row.captions) for row in manifest.rows] == [
-        ("11", "0001_0050/11.mp4", ("A horse grazing.",)),
-        ("22", "22.mp4", ("City lights.",)),
-        ("33", "0001_0050/33.mp4", ("Nowhere yet.",)),
-    ]
-    assert manifest.rows[0].extra["contentUrl"] == "https://x.test/11.mp4"
-    assert only_reason(manifest).startswith("bad path: it contains '..'")
-
-
-def test_internvid(tmp_path):
-    (tmp_path / "abc.webm").write_bytes(b"x")
-    row = {
-        "YoutubeID": "abc",
-        "Start_timestamp": "00:00:48.250",
-        "End_timestamp": "00:01:00.500",
-        "Caption": "A cat.",
-        "Aesthetic_Score": 4.5,
-    }
-    manifest = read_manifest(write_jsonl(tmp_path / "m.jsonl", [row, row | {"YoutubeID": "def"}]))
-    assert manifest.rows[0] == ClipRow(
-        "abc_48.25_60.5", "abc.webm", ("A cat.",), "train", 48.25, 60.5, {"Aesthetic_Score": 4.5}
-    )
-    assert manifest.rows[1].video == "def.mp4"
-
-
-def test_panda(tmp_path):
-    text = (
-        "videoID,url,timestamp,caption,matching_score\n"
-        "xyz,https://x.test,\"[['0:00:14.760', '0:00:21.760'], ['0:01:02.000', '0:01:05.500']]\","
-        "\"['A man speaks.', 'It is a cake.']\",\"[0.45, 0.31]\"\n"
-        "bad,https://x.test,\"[['0:00:14.760', '0:00:21.760']]\",\"['one', 'two']\",[0.4]\n"
-        "worse,https://x.test,__import__('os').system('x'),['one'],[0.4]\n"
-    )
-    manifest = read_manifest(write(tmp_path / "panda70m.csv", text))
-    assert manifest.rows == [
-        ClipRow(
-            f"xyz.{index}",
-            "xyz.mp4",
-            (caption,),
-            "train",
-            start,
-            end,
-            {"url": "https://x.test", "matching_score": score},
-        )
-        for index, (caption, start, end, score) in enumerate(
-            [("A man speaks.", 14.76, 21.76, 0.45), ("It is a cake.", 62.0, 65.5, 0.31)]
-        )
-    ]
-    assert reasons(manifest) == {
-        "line 3": "bad row: 1 timestamps but 2 captions",
-        "line 4": "bad row: column timestamp is not a list",
-    }
-
-
-def test_a_row_of_panda_that_no_program_of_theirs_wrote(tmp_path):
-    good = {"videoID": "a", "timestamp": [["0:00:01", "0:00:02"]], "caption": ["x"]}
-    rows = [
-        good | {"videoID": "b", "timestamp": "{{}}"},
-        good | {"videoID": "c", "tags": "[{[]}]"},
-        good | {"videoID": "d", "timestamp": [[0, 1]] * 10_001, "caption": ["x"] * 10_001},
-        good | {"videoID": "e", "timestamp": [[0, 1]] * 2, "caption": ["x"] * 2, "note": "y" * 100_001},
-        good,
-    ]
-    manifest = read_manifest(write_jsonl(tmp_path / "m.jsonl", rows))
-    assert [(row.id, row.extra) for row in manifest.rows] == [("c.0", {"tags": "[{[]}]"}), ("a.0", {})]
-    assert reasons(manifest) == {
-        "line 1": "bad row: column timestamp is not a list",
-        "line 3": "bad row: 10,001 clips in one row, more than 10,000",
-        "line 4": "bad row: a column holds more than 100,000 characters",
-    }
-
-
-def test_a_row_of_panda_with_many_clips_is_read_once(tmp_path):
-    count = 2_000
-    lists = {
-        "timestamp": [["0:00:01", "0:00:02"]] * count,
-        "caption": ["c"] * count,
-        "matching_score": [0.5123] * count,
-    }
-    write_jsonl(tmp_path / "m.jsonl", [{"videoID": "a"} | {name: repr(value) for name, value in lists.items()}])
-    began = time.process_time()
-    assert len(read_manifest(tmp_path / "m.jsonl").rows) == count
-    assert time.process_time() - began < 3  # many times that where the lists are read for each clip
 
 
 def test_an_enormous_cell_in_a_csv_costs_one_row(tmp_path):
     text = f"video,caption\na.mp4,x\nb.mp4,{'y' * 1_000_000}\nc.mp4,z\n"
-    manifest = read_manifest(write(tmp_path / "m.csv", text))
+    manifest = read_manifest(write_text(tmp_path / "m.csv", text))
     assert [row.id for row in manifest.rows] == ["a", "c"]
     assert only_reason(manifest) == f"enormous caption: 1,000,000 characters, more than {MAX_CAPTION:,}"

@@ -74,5 +74,5 @@ def test_a_worker_that_sees_no_plan_or_would_write_other_bytes(tmp_path, monkeyp
     other = plan.versions() | {"av": "0", "another": "1"}
     del other["pillow"]
     monkeypatch.setattr(plan, "versions", lambda: other)
-    with pytest.raises(DataError, match=r"other bytes: av 0, not .*; another 1, not None; pillow None, not"):
+    with pytest.raises(DataError, match=r"different bytes: av 0, not .*; another 1, not None; pillow None, not"):
         write.write_shards(tmp_path, [0])

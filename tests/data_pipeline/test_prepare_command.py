@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.decode import pool
-from data_pipeline.prepare import ledger, split_progress, write
+from data_pipeline.prepare import ledger, plan, split_progress, write
 from data_pipeline.prepare.ledger import FinishedShard
 from data_pipeline.shards.shard_format import open_shards
 from harvest_jax import cli, terminal
@@ -230,6 +230,26 @@ def test_progress_counts_this_run_alone(monkeypatch, capsys):
             counting.add_clip(None, 1000)
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "train: 551/1000 clips, 10 rejected, 1.1 MB, 5.1 clips/s, 88 s left"
+
+
+def test_every_long_stage_reports_progress(media, tmp_path, capsys, monkeypatch, no_processes):
+    monkeypatch.setattr(terminal, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "DecoderPool", InThisProcess)
+    manifest = write_manifest(tmp_path / "m.csv", 40)
+    with manifest.open("a") as file:
+        file.writelines(f"e{number},v00.mp4,\n" for number in range(1000))
+    command = ["shards", *words(manifest, media, tmp_path / "out", "--max_rejects", 1, "--shard_mb", 1)]
+    command[command.index("--short_side") + 1] = "1024"
+    for more, stage in (
+        ([], "train: sample for the size of shards: 32/32 clips"),
+        (["--dry_run"], "train: sample: 40/40"),
+    ):
+        assert cli.main([*command, *more]) == 0
+        told = capsys.readouterr().err
+        assert told.startswith("reading the manifest: 1000 rows\n")
+        assert stage in told
+        assert more or "train: 0/40 clips, 0 rejected, 0.0 MB, 0.0 clips/s\n" in told
+        assert more or "train: 40/40 clips, 0 rejected, " in told
 
 
 @contextlib.contextmanager

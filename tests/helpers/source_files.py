@@ -119,3 +119,12 @@ def write_dataset(
     (folder / "dataset_info.json").write_text(json.dumps(info))
     (folder / "features.json").write_text(json.dumps(group(**features)))
     return folder
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_jsonl(path: Path, rows: list[object]) -> Path:
+    return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

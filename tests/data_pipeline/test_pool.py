@@ -1,0 +1,169 @@
+"""The pool of decoder processes: what hangs, crashes or needs too much memory costs one clip."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.decode import pool
+from data_pipeline.decode.pool import VideoDecoder
+from data_pipeline.media_paths import VideoRejected
+from tests.helpers import sabotaged_worker
+from tests.helpers.video_files import numbered_frames, read_number, write_video
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return write_video(tmp_path_factory.mktemp("videos") / "good.mp4", numbered_frames(50), options={"bf": "2"})
+
+
+def whole(paths):
+    return [(path, None, None) for path in paths]
+
+
+@pytest.fixture
+def sabotage(monkeypatch):
+    monkeypatch.setattr(pool, "WORKER_COMMAND", sabotaged_worker.WORKER_COMMAND)
+
+
+def test_what_hangs_crashes_or_swallows_memory_costs_one_clip(tmp_path, video, sabotage):
+    expected = {
+        "hang": "timeout: not decoded within 3 s",
+        "hang_in_c": "timeout: not decoded within 3 s",
+        "crash": "crash: the decoder process crashed (signal 11)",
+        "exit": "crash: the decoder process crashed (status 3)",
+        "memory": "too much memory: its pictures need more than a decoder may use",
+        "eat": "too much memory: its pictures need more than a decoder may use",
+        "write": "decoder error: OSError: [Errno 27] File too large",
+        "bug": "decoder error: KeyError: 'bug'",
+        "killed": "crash: the decoder process crashed (signal 9)",
+        "killed_once": None,
+        "good": None,
+        "good_too": None,
+    }
+    for name in expected:
+        (tmp_path / f"{name}.mp4").write_bytes(video.read_bytes())
+    paths = [tmp_path / f"{name}.mp4" for name in expected]
+    with VideoDecoder(num_frames=2, workers=2, time_limit=3.0, memory_limit=1 << 30) as decoder:
+        for (name, wanted), result in zip(expected.items(), decoder.decode_all(whole(paths)), strict=True):
+            if wanted is None:
+                assert isinstance(result, np.ndarray), result
+                assert [read_number(frame) for frame in result] == [12, 37]
+            else:
+                assert isinstance(result, VideoRejected), name
+                assert result.reason.startswith(wanted)
+                assert str(result).startswith(str(tmp_path / f"{name}.mp4"))
+    assert (tmp_path / "write.stolen").stat().st_size == 0  # made, and not one byte written
+
+
+def test_spans_of_one_file_are_decoded_by_all_workers_and_come_in_order(tmp_path, video, sabotage):
+    """Each of the first two spans waits until the other is being decoded: one worker alone would time out."""
+    (tmp_path / "meeting.mp4").write_bytes(video.read_bytes())
+    spans = [(tmp_path / "meeting.mp4", 0.0, 1.0), (tmp_path / "meeting.mp4", 3.0, 4.0), (video, 1.0, 2.0)]
+    spans += [(video, 90.0, 99.0), (video, 2.0, None), (video, None, 2.0)]
+    with VideoDecoder(num_frames=2, workers=2) as decoder:
+        results = list(decoder.decode_all(spans))
+    assert results.pop(3).reason.startswith("bad span: it starts at 90 s")
+    numbers = [[read_number(frame) for frame in result] for result in results]
+    assert numbers == [[2, 7], [32, 37], [12, 17], [27, 42], [5, 15]]
+
+
+def test_clips_after_one_that_holds_up_the_answers_are_taken_up_again(tmp_path, video, sabotage):
+    """While the first clip hangs, the others are answered until no more may wait; then there is nobody to wait for."""
+    (tmp_path / "hang.mp4").write_bytes(video.read_bytes())
+    with VideoDecoder(num_frames=2, workers=2, time_limit=3.0) as decoder:
+        results = list(decoder.decode_all(whole([tmp_path / "hang.mp4", *[video] * (2 * pool._AHEAD + 2)])))
+    assert [isinstance(result, np.ndarray) for result in results] == [False] + [True] * (2 * pool._AHEAD + 2)
+
+
+def test_the_kernel_ends_a_hanging_worker_whose_parent_does_nothing(tmp_path, video, sabotage):
+    (tmp_path / "hang_in_c.mp4").write_bytes(video.read_bytes())
+    with VideoDecoder(time_limit=0.4) as decoder:
+        answers = decoder._pool.map(iter([decoder._task(tmp_path / "hang_in_c.mp4", None, None)]))
+        worker = None
+        decoder._pool.time_limit = 0.4
+        original = pool._Worker.give
+
+        def give(self, job, time_limit):
+            nonlocal worker
+            worker = self
+            original(self, job, 30.0)  # the parent's own patience
+
+        pool._Worker.give, restore = give, original
+        try:
+            header = next(answers).header
+        finally:
+            pool._Worker.give = restore
+    assert header == {"rejected": "timeout: not decoded within 0.4 s"}
+    assert worker is not None
+    assert worker.process.returncode == -signal.SIGALRM
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid and fields[0] != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_killed_parent_leaves_no_orphans(tmp_path, video):
+    (tmp_path / "hang_in_c.mp4").write_bytes(video.read_bytes())
+    script = (
+        "import sys\nfrom data_pipeline.decode import pool\n"
+        f"pool.WORKER_COMMAND = {sabotaged_worker.WORKER_COMMAND!r}\n"
+        "with pool.VideoDecoder(workers=2) as decoder:\n"
+        f"    print(list(decoder.decode_all([({str(tmp_path / 'hang_in_c.mp4')!r}, None, None)] * 2)))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY)
+    try:
+        deadline = time.monotonic() + 30
+        while len(workers := children_of(parent.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1.0)  # both are in their hang
+        assert len(workers) == 2
+        assert all(map(is_running, workers))
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, workers))
+
+
+def test_the_pool_leaves_no_processes_and_starts_only_what_it_needs(video):
+    before = set(children_of(os.getpid()))
+    with VideoDecoder(num_frames=2, workers=2) as decoder:
+        decoder.decode(video)
+        assert len(set(children_of(os.getpid())) - before) == 1
+        results = decoder.decode_all(whole([video] * 20))
+        next(results)
+        results.close()  # a caller that stops listening
+        assert [read_number(frame) for frame in decoder.decode(video)] == [12, 37]
+    assert set(children_of(os.getpid())) <= before
+
+
+def test_a_worker_that_cannot_start_is_said_so(video, monkeypatch):
+    monkeypatch.setattr(pool, "WORKER_COMMAND", (sys.executable, "-c", "import nothing_of_that_name"))
+    with VideoDecoder() as decoder, pytest.raises(Exception, match="a decoder process ends when it starts") as caught:
+        decoder.decode(video)
+    assert "\n" not in str(caught.value)
