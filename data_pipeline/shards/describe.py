@@ -1,7 +1,6 @@
 """Statistics of a shard folder: counts, sizes, captions, rejects. contact_sheet.py draws the clips."""
 
 import collections
-import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.shards.contact_sheet import SplitRecord, draw_contact_sheet, evenly_spread, html_sheet, ranges_of
+from data_pipeline.shards.rejects import read_rejects
 from data_pipeline.shards.shard_format import ShardSource, open_shards, parse, read_info, split_lengths
-from harvest_jax.errors import DataError
 from harvest_jax.terminal import printable
 
 _SAMPLE = 2000  # records that are read per split
@@ -42,7 +41,7 @@ def describe(folder: str | Path, contact_sheet: Path | None = None, page: Path |
     names = sorted(split_lengths(folder))
     for name in names:
         source = open_shards(folder, name)
-        splits[name] = _describe_split(source) | {"rejects": _rejects(folder / f"rejects-{name}.tsv")}
+        splits[name] = _describe_split(source) | {"rejects": _reject_kinds(folder, name)}
         for clips, wanted, where in ((drawn, _SHEET_CLIPS, contact_sheet), (shown, _PAGE_CLIPS, page)):
             if where is not None:
                 indices = evenly_spread(len(source), max(1, wanted // len(names)))
@@ -117,16 +116,9 @@ def _histogram(values: list[int]) -> dict[str, list[int]]:
     return {"edges": edges, "counts": counts.tolist()}
 
 
-def _rejects(path: Path) -> dict[str, Any]:
+def _reject_kinds(folder: Path, split: str) -> dict[str, Any]:
     """The number of rejects, and of each kind (the part of the reason before the colon), the most frequent first."""
-    if not path.is_file():
-        return {"count": 0, "reasons": {}}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            kinds = collections.Counter(line["reason"].split(":", 1)[0] for line in lines)
-    except (KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is damaged: it is not a table of id, video, reason") from error
+    kinds = collections.Counter(reason.split(":", 1)[0] for _, _, reason in read_rejects(folder, split))
     return {"count": kinds.total(), "reasons": dict(kinds.most_common())}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.frame_readers import Frames, ShardReader, VideoReader, VideoSpan, stored_rejects
+from harvest_jax.evaluate.frame_readers import Frames, ShardReader, VideoReader, VideoSpan
 from harvest_jax.evaluate.settings import DataSettings
 
 
@@ -139,6 +139,7 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
 
 
 def _from_shards(data: DataSettings) -> EvaluationSet:
+    from data_pipeline.shards.rejects import read_rejects
     from data_pipeline.shards.shard_format import open_shards, parse
 
     shards = open_shards(data.shards, data.split)
@@ -153,5 +154,5 @@ def _from_shards(data: DataSettings) -> EvaluationSet:
     if len(ids) < len(samples):
         raise DataError(f"{data.shards}: {len(samples) - len(ids)} ids of split {data.split} appear more than once")
     reader = ShardReader(data.shards, data.split, ids, len(clips))
-    unstored = len(stored_rejects(data.shards, data.split).keys() - ids.keys())
+    unstored = len({row_id for row_id, _, _ in read_rejects(Path(data.shards), data.split)} - ids.keys())
     return EvaluationSet(Path(data.shards).name, "shards", data.split, samples, clips, reader, unstored)

@@ -21,15 +21,6 @@ class VideoSpan:
     end: float | None = None
 
 
-def stored_rejects(shards: str, split: str) -> dict[str, str]:
-    """Id and reason of each row that `harvest shards` could not use for this split."""
-    path = Path(shards) / f"rejects-{split}.tsv"
-    if not path.is_file():
-        return {}
-    rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()[1:]]  # id, video, reason
-    return {row[0]: row[-1] for row in rows}
-
-
 @dataclasses.dataclass(frozen=True)
 class ShardReader:
     """Frames from shards.
@@ -47,6 +38,7 @@ class ShardReader:
 
     def __call__(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, Frames | str]]:
         """See `EvaluationSet.reader`."""
+        from data_pipeline.shards.rejects import read_rejects
         from harvest_jax.input.pipeline import evaluation_clips
 
         seen: set[int] = set()
@@ -55,8 +47,8 @@ class ShardReader:
             if number is not None and number not in seen:
                 seen.add(number)
                 yield number, frames
-        rejects = stored_rejects(self.shards, self.split)
-        reasons = {self.ids[name]: reason for name, reason in rejects.items() if name in self.ids}
+        rejects = read_rejects(Path(self.shards), self.split)
+        reasons = {self.ids[row_id]: reason for row_id, _, reason in rejects if row_id in self.ids}
         for number in range(self.count):
             if number not in seen:
                 yield number, reasons.get(number, f"not in split {self.split} of the shards")

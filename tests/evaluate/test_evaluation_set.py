@@ -55,6 +55,16 @@ def test_a_manifest_over_shards_says_which_clips_are_missing_there(videos, model
     ]
 
 
+@pytest.mark.parametrize("content", [b"id\tvideo\treason\n\xff\tv\tr\n", b"id\tvideo\treason\nonly an id\n"])
+def test_a_damaged_table_of_rejects_is_one_line(videos, model, tmp_path, capsys, content):
+    shards = write_shards(tmp_path / "shards", videos, [("red", "red", ("x",), {})])
+    (tmp_path / "shards" / "rejects-test.tsv").write_bytes(content)
+    evaluate("retrieval", shards, tmp_path, code=DataError.exit_code)
+    error = capsys.readouterr().err
+    assert "rejects-test.tsv is damaged" in error
+    assert error.count("\n") == 1
+
+
 def test_a_split_that_is_not_there_is_one_line(videos, model, tmp_path, capsys):
     words = write_shards(tmp_path / "shards", videos, [("red", "red", ("x",), {})])
     evaluate("retrieval", [*words, "--config.data.split=val"], tmp_path, code=DataError.exit_code)
