@@ -123,7 +123,7 @@ def test_inspect_of_a_run_that_was_killed(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"a')
     code, _, error = run(capsys, "inspect", tmp_path)
     assert code == 3
-    assert "config.json is no JSON" in error
+    assert "config.json is not JSON" in error
 
 
 def test_inspect_of_folders_that_are_none(folder, tmp_path, capsys):

@@ -1,6 +1,6 @@
-"""The transformer block that all towers share: CLIP's pre-norm block, scanned over the layers.
+"""The transformer block of all towers: CLIP's pre-norm block, scanned over the layers.
 
-Parameters are float32; matrices are multiplied in `dtype`; layer norms and the softmax run in float32 (design).
+Parameters are float32; matrix products are computed in `dtype`, layer norms and the softmax in float32.
 """
 
 import math
@@ -14,21 +14,22 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 LAYER_NORM_EPS = 1e-5  # CLIP's
-UNROLLED = 4  # layers up to which the scan is unrolled: a fifth less time for the demo's backward pass on a CPU
-PRODUCT = "product"  # what a matrix gave, bias included
+UNROLLED = 4  # up to so many layers the scan is unrolled: the demo's backward pass takes a fifth less time on a CPU
+PRODUCT = "product"  # name of a matrix product, bias included, for activation recomputation
 _products = jax.checkpoint_policies.save_only_these_names(PRODUCT)
 
 
 def _keep_products(primitive: Any, *arrays: Any, **parameters: Any) -> bool:
-    """What `remat=dots` leaves in memory: products with matrices, and attention where it is one kernel.
+    """What `remat=dots` keeps in memory: matrix products, and the output of attention if that is a single kernel.
 
-    The bias is in it, because a GPU adds it where the product is made: kept without, the sum is a pass of its own.
+    A product is kept with its bias: a GPU adds the bias in the kernel of the product; adding it later is another pass.
     """
     return primitive.name.startswith("dot_product_attention_fwd") or _products(primitive, *arrays, **parameters)
 
 
-# What the backward pass finds in memory of a block, besides its input: nothing, or what the matrices gave (then norms,
-# the activation and, without a fused kernel, attention's two products with the softmax are computed again).
+# Activation recomputation: saves memory, costs compute. What a block keeps for the backward pass besides its input:
+# "full" nothing; "dots" the matrix products, so that norms, the activation and, without a fused kernel, the inside of
+# attention are recomputed.
 REMAT = {"full": None, "dots": _keep_products}
 
 
@@ -38,7 +39,7 @@ def quick_gelu(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
 
 
 def gelu(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
-    """The exact one, with the error function, as torch's default."""
+    """The exact GELU, with the error function, torch's default."""
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -53,19 +54,19 @@ class LayerNorm(nn.Module):
 
 
 class Projection(nn.Module):
-    """`nn.DenseGeneral` over the last axes, as one product of two matrices with one place for the bias.
+    """`nn.DenseGeneral` over the last axes, computed as a product of two matrices.
 
-    DenseGeneral multiplies tensors of more axes, whose gradients XLA lays out anew on a CPU before they are of use:
-    a tenth of the video tower's seconds. Parameters have its names, shapes and start.
+    DenseGeneral multiplies tensors of more axes; XLA transposes their gradients on a CPU, which took a tenth of the
+    video tower's time. Parameters have DenseGeneral's names, shapes and initial values.
 
-    With `split` the first axis of `features` makes so many products, returned as a list: one product of them all would
-    have to be cut into pieces by copies, forward and backward.
+    With `split`, each entry of the first axis of `features` is a product of its own, and a list is returned: slicing
+    one large product would copy it, forward and backward.
     """
 
     features: tuple[int, ...]
     dtype: DTypeLike
     kernel_init: nn.initializers.Initializer
-    inputs: int = 1  # axes of x that are multiplied away
+    inputs: int = 1  # axes of x that are contracted
     split: bool = False
 
     @nn.compact
@@ -90,11 +91,21 @@ def attend(
     implementation: str = "xla",
     causal: bool = False,
 ) -> Float[Array, "b m h d"]:
-    """Softmax attention in float32 over scaled products, through XLA or cuDNN's fused kernel.
+    """Scaled dot-product attention with the softmax in float32, by XLA or by cuDNN's fused kernel.
 
-    The kernel's backward pass wants even numbers of queries and keys: a row of zeros is added where they are odd, and
-    keys that were added are left out of the softmax. (Up to its version 0.10 at least, JAX refuses all odd numbers in
-    training, though cuDNN does so with a bias only; there is none here.)
+    The kernel's backward pass needs even numbers of queries and keys: a row of zeros is added to an odd number, and an
+    added key is masked. (JAX up to 0.10 at least refuses every odd number in training. cuDNN needs even numbers only
+    with a bias; there is none here.)
+
+    Args:
+      query: [b, m, heads, head_dim].
+      key: [b, n, heads, head_dim].
+      value: as `key`.
+      implementation: "xla" or "cudnn".
+      causal: query i sees keys up to i.
+
+    Returns:
+      [b, m, heads, head_dim] of the query's dtype.
     """
     queries, keys = query.shape[1], key.shape[1]
     lengths: dict[str, Any] = {}
@@ -113,7 +124,7 @@ def attend(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; queries, keys and values have one parameter."""
+    """Multi-head self-attention; queries, keys and values share one parameter array."""
 
     heads: int
     dtype: DTypeLike
@@ -150,10 +161,10 @@ class CrossAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with the activation between; four times as wide inside."""
+    """Two linear layers with an activation between them; the hidden width is four times the width."""
 
     dtype: DTypeLike
-    depth: int = 1  # residual layers of the tower, for CLIP's scale of the last matrix
+    depth: int = 1  # layers of the tower, for CLIP's initial scale of the second matrix
     activation: str = "quick_gelu"
 
     @nn.compact
@@ -167,7 +178,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """x += attention(norm(x)); x += mlp(norm(x)). Returns (x, None), the form `nn.scan` wants."""
+    """x += attention(norm(x)); x += mlp(norm(x)). Returns (x, None), as `nn.scan` needs it."""
 
     heads: int
     layers: int
@@ -185,17 +196,17 @@ class Block(nn.Module):
 
 
 def stack(block: type[nn.Module], layers: int, remat: str, unroll: bool) -> Any:
-    """A module of `layers` blocks, one after another; parameters carry a leading axis of that length.
+    """A module of `layers` blocks in sequence; its parameters have a leading axis over the layers.
 
     Args:
-      block: of `(x, fixed) -> (x, None)`.
-      layers: how many.
+      block: a module `(x, fixed) -> (x, None)`.
+      layers: their number.
       remat: "none", or a key of `REMAT`.
-      unroll: compile every block by itself. Otherwise one is compiled, in a loop, which writes what the backward pass
-        needs into arrays of all layers: passes over memory of their own. `UNROLLED` and fewer always are.
+      unroll: compile every block on its own. Otherwise one block is compiled, in a loop, which copies what the backward
+        pass needs into arrays over all layers. Up to `UNROLLED` layers are always unrolled.
     """
     unroll = unroll or layers <= UNROLLED
-    if remat != "none":  # a loop keeps XLA from merging what is computed again with the first time
+    if remat != "none":  # in a loop XLA cannot merge the recomputation with the forward pass
         block = nn.remat(block, prevent_cse=unroll, policy=REMAT[remat])
     return nn.scan(
         block,

@@ -1,4 +1,4 @@
-"""What the towers are made of: frozen dataclasses with one named size each, as CLIP's published models.
+"""The model's config: frozen dataclasses, and the named sizes, which are those of CLIP's published models.
 
 Sizes of B/32, B/16, L/14 and L/14@336 are those of OpenAI's CLIP (arXiv 2103.00020, table 20), H/14 is OpenCLIP's
 (its `model_configs/ViT-H-14.json`); `demo` is ours.
@@ -53,16 +53,16 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How pictures become the numbers that the video tower was trained with; always bicubic with antialiasing."""
+    """How pictures are prepared for the video tower; resizing is always bicubic with antialiasing."""
 
     mean: tuple[float, float, float] = CLIP_MEAN  # of RGB in 0..1
     std: tuple[float, float, float] = CLIP_STD
-    resize: str = "crop"  # the shorter side to image_size, then the middle square; "squash": both sides
+    resize: str = "crop"  # "crop": the shorter side to image_size, then the centre square; "squash": both sides
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """Cross-attention blocks that recover masked words by looking at the video tokens; of the text tower's width."""
+    """Cross-attention blocks that predict masked words from the video tokens; as wide as the text tower."""
 
     layers: int
     width: int
@@ -73,7 +73,7 @@ class DecoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HarvestConfig:
-    """The whole model; `decoder` is None where words are neither masked nor answered (an imported CLIP)."""
+    """The whole model; `decoder` is None if no words are predicted (an imported CLIP)."""
 
     name: str
     video: VideoConfig
@@ -82,7 +82,7 @@ class HarvestConfig:
     preprocessing: Preprocessing = Preprocessing()
 
     def for_clips(self, num_frames: int, decoder_layers: int) -> "HarvestConfig":
-        """These towers with a number of frames and a decoder of so many layers (0: none)."""
+        """These towers with another number of frames and a decoder of `decoder_layers` layers (0: none)."""
         video, text = dataclasses.replace(self.video, num_frames=num_frames), self.text
         decoder = DecoderConfig(decoder_layers, text.width, text.heads, video.width, text.vocab_size)
         return dataclasses.replace(self, video=video, decoder=decoder if decoder_layers else None)
@@ -93,16 +93,16 @@ class HarvestConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "HarvestConfig":
-        """Inverse of `to_dict`, for files of strangers too: what comes out can be compared, hashed and printed.
+        """Inverse of `to_dict`; the values may come from any file and are all checked.
 
         Raises:
-          TypeError, KeyError, ValueError, AttributeError: missing, unknown and impossible fields.
+          TypeError, KeyError, ValueError, AttributeError: fields are missing, unknown or impossible.
         """
         decoder, preprocessing = values["decoder"], values.get("preprocessing", {})
         fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in preprocessing.items()}
-        shown = Preprocessing(**fields)
-        numbers = all(len(row) == 3 and all(map(is_number, row)) for row in (shown.mean, shown.std))
-        if shown.resize not in RESIZES or not numbers or min(shown.std) <= 0:
+        pictures = Preprocessing(**fields)
+        numbers = all(len(row) == 3 and all(map(is_number, row)) for row in (pictures.mean, pictures.std))
+        if pictures.resize not in RESIZES or not numbers or min(pictures.std) <= 0:
             raise ValueError(f"impossible preprocessing {preprocessing}")
         for tower in ("video", "text"):
             if values[tower].get("activation", "quick_gelu") not in ACTIVATIONS:
@@ -112,21 +112,21 @@ class HarvestConfig:
             video=VideoConfig(**values["video"]),
             text=TextConfig(**values["text"]),
             decoder=None if decoder is None else DecoderConfig(**decoder),
-            preprocessing=shown,
+            preprocessing=pictures,
         )
         if not config.name.isprintable() or len(config.name) > 200:
-            raise ValueError("a name that cannot be printed")
+            raise ValueError("the name is too long or cannot be printed")
         for part in (config.video, config.text, config.decoder):
             for name, value in () if part is None else vars(part).items():
                 if name != "activation" and (type(value) is not int or not 0 < value < 1 << 31):
-                    raise ValueError(f"{name} is no positive whole number")
+                    raise ValueError(f"{name} is not a positive whole number")
             if part is not None and part.width % part.heads:
                 raise ValueError(f"{part.heads} heads do not divide a width of {part.width}")
         return config
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number that a float holds: JSON has infinities, NaN, and integers of any length."""
+    """Whether it is a finite number in the range of a float: JSON has infinities, NaN, and integers of any length."""
     return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 

@@ -1,7 +1,7 @@
-"""The three towers as functions of one parameter dict.
+"""The two towers and the decoder as functions of one dict of parameters.
 
 params = {"video", "text", "decoder" (optional), "mask_embedding" [W] (with the decoder), "logit_scale" []}: plain
-nested dicts, so that "trained" and "frozen" are two dicts and everything else follows from that.
+nested dicts, so that trained and frozen parameters are two dicts.
 """
 
 import dataclasses

@@ -15,7 +15,7 @@ PRECISION = "highest"
 
 
 def all_patches(clips: UInt8[Array, "b t s s 3"], patch_size: int) -> tuple[UInt8[Array, "b n p"], Int[Array, "b n"]]:
-    """Every patch of the clips and its cell."""
+    """Every patch of the clips, and the cell of each in the (frame, row, column) grid."""
     patches = patchify(clips, patch_size)
     return patches, jnp.broadcast_to(jnp.arange(patches.shape[1], dtype=jnp.int32), patches.shape[:2])  # type: ignore[return-value]
 

@@ -1,8 +1,8 @@
-"""Recover masked words by looking at the video: cross-attention blocks and a masked-language head.
+"""Prediction of masked words from the video: cross-attention blocks and a masked-language-model head.
 
-Shape after InternVideo `clip_decoders.py` (MaskedTextDecoder) and `heads.py` (MLMHead). There is no attention among
-text positions, so each position's answer depends on that position and the video alone: computing the masked slots and
-nothing else gives exactly what the full sequence would give there.
+The architecture is that of InternVideo's `clip_decoders.py` (MaskedTextDecoder) and `heads.py` (MLMHead). Text
+positions do not attend to each other: the logits of a position depend on that position and on the video alone, so that
+computing the masked positions only gives the same as computing all.
 """
 
 import flax.linen as nn
@@ -31,7 +31,7 @@ class DecoderBlock(nn.Module):
 
 
 class MlmDecoder(nn.Module):
-    """queries [B, M, W] (text tokens at the slots), memory [B, N, V] (video tokens) -> logits float32 [B, M, vocab]."""
+    """queries [B, M, W] (text at masked positions), memory [B, N, V] (video tokens) -> logits float32 [B, M, vocab]."""
 
     config: DecoderConfig
     dtype: DTypeLike = jnp.float32
@@ -42,7 +42,7 @@ class MlmDecoder(nn.Module):
     @nn.compact
     def __call__(self, queries: Float[Array, "b m w"], memory: Float[Array, "b n v"]) -> Float[Array, "b m vocab"]:
         width = self.config.width
-        dense = lambda name: nn.Dense(  # noqa: E731 (one initialiser for the three square maps)
+        dense = lambda name: nn.Dense(  # noqa: E731 (one initialiser for three layers)
             width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name
         )
         memory = dense("video_proj")(LayerNorm(name="ln_video")(memory))

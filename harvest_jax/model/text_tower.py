@@ -1,4 +1,4 @@
-"""CLIP's causal text transformer; the caption's feature is read at the end token."""
+"""CLIP's causal text transformer; a caption's embedding is that of its end token."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -27,16 +27,16 @@ class TextTower(nn.Module):
     ) -> dict[str, Array]:
         """Embed captions, with the embeddings of masked positions replaced by one vector.
 
-        The tower is causal: what stands after the end token changes nothing, so L may be any length up to CLIP's 77.
+        The tower is causal: what follows the end token changes nothing, so that L may be any length up to CLIP's 77.
         The vector replaces the token embedding before the position is added (InternVideo CoTrain `encode_text`).
 
         Args:
           ids: int32, start token, words, end token, padding; the end token has the largest id of all.
-          masked: True where the word is hidden; None hides nothing.
-          mask_embedding: float32 [W], needed where `masked` is given.
+          masked: True where the word is masked; None: no word is.
+          mask_embedding: float32 [W], needed if `masked` is given.
 
         Returns:
-          tokens [B, L, W] after the final norm; pooled [B, W], the token at the end token's place; embedding float32
+          tokens [B, L, W] after the final norm; pooled [B, W], of them the end token; embedding float32
           [B, D], pooled and projected.
         """
         config = self.config

@@ -1,7 +1,7 @@
-"""CLIP's vision transformer over the space-time patches that were kept.
+"""CLIP's vision transformer over the kept space-time patches.
 
 Joint space-time attention over one sequence with one class token, as ViCLIP (InternVideo `viclip_vision.py`); with one
-frame and a temporal table of zeros it is CLIP's image tower to the last digit.
+frame and a temporal table of zeros it computes the same as CLIP's image tower, bit for bit.
 """
 
 import flax.linen as nn
@@ -16,9 +16,9 @@ RAMP_SCALE = 2.0  # of the ramp, in units of the spatial table's usual size (wid
 
 
 def temporal_ramp(num_frames: int, width: int) -> Float[Array, "t d"]:
-    """A smooth start of the temporal table: half-cosines of time, another one in each block of channels.
+    """Smooth initial values of the temporal table: half-cosines of time with four frequencies over the channels.
 
-    Centred on zero over the frames, so that one frame gets exactly zero.
+    The mean over the frames is zero, so that a single frame gets exactly zero.
 
     Returns:
       float32 [num_frames, width].
@@ -46,7 +46,7 @@ class VideoTower(nn.Module):
 
         Args:
           patches: normalised pixels, cells as in `patches.patchify`.
-          positions: cell of each patch in the (frame, row, column) grid; kept or all, in any order.
+          positions: cell of each patch in the (frame, row, column) grid, in any order.
 
         Returns:
           tokens [B, 1 + K, W]: output of the last block, class token first, before the final norm (the decoder's

@@ -1,4 +1,4 @@
-"""`harvest weights`: checkpoints in, checkpoints out, and mixes of two."""
+"""`harvest weights`: import and export checkpoints, and mix two models."""
 
 import argparse
 from pathlib import Path
@@ -16,60 +16,74 @@ FORMATS = (
 )  # of export_model.py, whose imports are slow
 DTYPES = ("keep", "float32", "float16", "bfloat16")
 
-_IMPORT = """What SRC may be (recognised by what is in it; docs/weights.md has the table):
+_IMPORT = """What SRC may be (recognised by its content; the table is in docs/weights.md):
   OpenAI's .pt files (TorchScript archives)        ViT-B-32.pt, ViT-B-16.pt, ViT-L-14.pt, ViT-L-14-336px.pt
   OpenCLIP: a folder, or a .bin, .pt, .safetensors  laion/CLIP-ViT-H-14-laion2B-s32B-b79K
   Hugging Face CLIP folders                        openai/clip-vit-base-patch16
   ViCLIP .pth                                      OpenGVLab/ViCLIP
-  Scenic's CLIP (msgpack, npz), harvest_jax's own folders and files
+  Scenic's CLIP (msgpack, npz); harvest_jax's own folders and files
   a training folder: WORKDIR (its newest good checkpoint) or WORKDIR@STEP, also of a run that did not end
-No pickle is executed. The architecture is read from the file.
+No pickle is executed. The architecture is read from the checkpoint.
 
   harvest weights import ViT-B-16.pt --out weights/clip_b16
   harvest train --config configs/harvest_b16.py --workdir runs/b16 --config.model.init_from=weights/clip_b16 ..."""
 
-_EXPORT = """Formats, and what E is:
-  hf           folder for transformers' CLIPModel.from_pretrained, with tokenizer and image processor
-  open_clip    folder: open_clip_model.safetensors and open_clip_config.json
-  viclip       one .safetensors file with the names of InternVideo's ViCLIP: the whole video model
-  scenic       one .msgpack file: the parameter tree of Scenic's CLIP
-  safetensors  one .safetensors file with the names of this package: everything, decoder included
-  stablehlo    folder of compiled-form programs that run without this package
-hf, open_clip and scenic are image models: of a video model they get what it computes of one frame."""
+_EXPORT = """Formats, and what is written to E:
+  hf           a folder for CLIPModel.from_pretrained and CLIPProcessor.from_pretrained of transformers 4 and 5
+  open_clip    a folder: open_clip_model.safetensors and open_clip_config.json
+  viclip       a .safetensors file with the names of InternVideo's ViCLIP: the whole video model
+  scenic       a .msgpack file: the parameter tree of Scenic's CLIP
+  safetensors  a .safetensors file with the names of this package: everything, decoder included
+  stablehlo    a folder of StableHLO programs, which run without this package
+hf, open_clip and scenic are image models: a video model is exported as what it computes for one frame."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest weights`."""
     commands = parser.add_subparsers(dest="action", metavar="import|export|mix", required=True)
 
-    bring = _command(commands, "import", "make a model folder of a checkpoint", _IMPORT)
+    bring = _command(commands, "import", "make a model folder from a checkpoint", _IMPORT)
     bring.add_argument("source", type=Path, metavar="SRC", help="file or folder of a checkpoint")
     bring.add_argument("--out", type=Path, required=True, metavar="D", help="model folder to write")
-    bring.add_argument("--num_frames", type=int, metavar="N", help="frames of a clip; resizes the table of frames")
-    bring.add_argument("--image_size", type=int, metavar="S", help="pixels of a side; resizes the table of places")
-    bring.add_argument("--dtype", choices=DTYPES, default="keep", help="type the numbers are stored in (default: keep)")
-    bring.add_argument("--activation", choices=ACTIVATIONS, help="of the towers, where the source cannot tell it")
-    bring.add_argument("--resize", choices=RESIZES, help="how pictures were made square: cropped, or squashed")
+    bring.add_argument("--num_frames", type=int, metavar="N", help="frames of a clip; the table of frames is resized")
+    bring.add_argument(
+        "--image_size", type=int, metavar="S", help="pixels of a side; the table of patch positions is resized"
+    )
+    bring.add_argument(
+        "--dtype", choices=DTYPES, default="keep", help="dtype of the stored numbers (default: keep the checkpoint's)"
+    )
+    bring.add_argument(
+        "--activation", choices=ACTIVATIONS, help="of both towers; needed if the checkpoint does not say it"
+    )
+    bring.add_argument(
+        "--resize",
+        choices=RESIZES,
+        help="how pictures were made square in training: centre crop, or both sides resized",
+    )
     for name, what in (("mean", "mean"), ("std", "standard deviation")):
         bring.add_argument(
-            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help=f"{what} of the training pictures, 0..1"
+            f"--{name}",
+            type=float,
+            nargs=3,
+            metavar=("R", "G", "B"),
+            help=f"{what} of the training pictures, of values in 0..1",
         )
 
-    take = _command(commands, "export", "write a model folder in another program's form", _EXPORT)
-    take.add_argument("folder", type=Path, metavar="D", help="model folder (of train, weights import or demo)")
+    take = _command(commands, "export", "write a model folder in another program's format", _EXPORT)
+    take.add_argument("folder", type=Path, metavar="D", help="model folder, from harvest train, weights import or demo")
     take.add_argument("--format", required=True, choices=FORMATS, help="see below")
     take.add_argument("--out", type=Path, required=True, metavar="E", help="folder or file to write")
 
     mix = _command(
         commands,
         "mix",
-        "a model between two (WiSE-FT)",
-        "(1 - alpha) A + alpha B over the parameters that both have; the rest is B's: its decoder, and its table of\n"
-        "frames where A has another number of frames (an image model has none: import it with --num_frames to mix\n"
-        "with a table of zeros).",
+        "interpolate two models (WiSE-FT)",
+        "The result is (1 - alpha) A + alpha B for the parameters that both have. The others are B's: the decoder,\n"
+        "and the table of frames if A has another number of frames. An image model has no such table: import it with\n"
+        "--num_frames to mix with a table of zeros.",
     )
-    mix.add_argument("first", type=Path, metavar="A", help="model folder, usually what training started from")
-    mix.add_argument("second", type=Path, metavar="B", help="model folder, usually what training made")
+    mix.add_argument("first", type=Path, metavar="A", help="model folder, usually the one that training started from")
+    mix.add_argument("second", type=Path, metavar="B", help="model folder, usually the one that training wrote")
     mix.add_argument("--alpha", type=float, required=True, metavar="X", help="0 is A, 1 is B")
     mix.add_argument("--out", type=Path, required=True, metavar="D", help="model folder to write")
 
@@ -83,13 +97,13 @@ def _command(commands: Any, name: str, summary: str, more: str) -> argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    # also after the action, as with every other command; its absence there takes nothing back
+    # also after the action, as with every other command; if it is absent there, --debug before the action still holds
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it and say in a few lines what was done."""
+    """Run the action and print in a few lines what was done."""
     lines = {"import": _import, "export": _export, "mix": _mix}[args.action](args)
     print("\n".join(lines))
     return 0
@@ -121,7 +135,7 @@ def _export(args: argparse.Namespace) -> list[str]:
     done = export_model(args.folder, args.format, args.out)
     lines = [f"{args.out}: {done['format']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}"]
     if done["left_out"]:
-        lines.append(f"left out, having no place in this format: {', '.join(done['left_out'])}")
+        lines.append(f"left out, because the format has no place for it: {', '.join(done['left_out'])}")
     return lines + [f"note: {note}" for note in done["notes"]]
 
 

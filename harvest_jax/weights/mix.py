@@ -1,7 +1,7 @@
-"""WiSE-FT (arXiv 2109.01903): a model between two, by a straight line through their parameters.
+"""WiSE-FT (arXiv 2109.01903): linear interpolation of the parameters of two models.
 
-Between a model and its fine-tuned self such a mix often generalises better than either. Published zero-shot numbers of
-video CLIPs are often those of mixes; here it is a command, and the mix says in its config.json that it is one.
+A mix of a model and its fine-tuned version often generalises better than either. Published zero-shot results of video
+CLIPs are often those of mixes. The config.json of a mix says that it is one.
 """
 
 import dataclasses
@@ -19,19 +19,19 @@ from harvest_jax.weights.translate import common_dtype
 
 
 def mix_models(first: Path, second: Path, alpha: float, out: Path) -> dict[str, Any]:
-    """Write (1 - alpha) * first + alpha * second over the parameters that both have; the rest is the second's.
+    """Write (1 - alpha) * first + alpha * second for the parameters that both have, and the second's for the others.
 
-    The sum is made in float32 and stored in the wider of both types. A table of frames is mixed where both have as
-    many frames; an image model has none. A decoder is mixed where both have the same, else it is the second's.
+    The sum is computed in float32 and stored in the wider of both dtypes. The table of frames is mixed if both have the
+    same number of frames, the decoder if both have the same one.
 
     Args:
-      first: a model folder, usually what training started from.
-      second: a model folder, usually what training ended with.
+      first: a model folder, usually the one that training started from.
+      second: a model folder, usually the one that training wrote.
       alpha: 0 is the first, 1 the second, exactly.
-      out: model folder to write.
+      out: the model folder to write.
 
     Returns:
-      JSON values: `mixed` (numbers that both have), `kept` (parameters taken from the second as they are).
+      JSON values: `mixed` (how many numbers were mixed), `kept` (parameters that are the second's).
 
     Raises:
       ConfigError: alpha is not within 0..1.
@@ -65,7 +65,7 @@ def mix_models(first: Path, second: Path, alpha: float, out: Path) -> dict[str, 
 
 
 def differing_fields(first: HarvestConfig, second: HarvestConfig) -> list[str]:
-    """What keeps two models from being mixed, as "video.width (64, 128)"; frames and decoders may differ."""
+    """Fields that must be equal and are not, as "video.width (64, 128)"; frames and decoders may differ."""
     found = []
     for part in ("video", "text", "preprocessing"):
         ours, theirs = (dataclasses.asdict(getattr(config, part)) for config in (first, second))

@@ -1,13 +1,13 @@
 """A model as StableHLO programs that run with jax alone: `encode_video` and `encode_text`, for CPU, CUDA and TPU.
 
-Two programs, each with its weights beside it, and `signature.json`, which says how to call them (docs/stablehlo.md has
-the lines that do). Weights are an argument and not constants of the program: `jax.export` writes a flatbuffer, which
-ends at 2 GiB (the video tower of an H/14 in float32 has 2.5 GB), and as constants those of an L/14 (1.2 GB) took 8.4 GB
-of memory to write instead of 0.6 GB. So a program has 25 kB whatever the model's size.
+Two programs, each with its weights in a file beside it, and `signature.json`, which says how to call them; an example
+is in docs/stablehlo.md. Weights are an argument and not constants of the program: `jax.export` writes a flatbuffer,
+which is limited to 2 GiB (the video tower of an H/14 has 2.5 GB in float32), and the constants of an L/14 (1.2 GB) took
+8.4 GB of memory to write instead of 0.6 GB. A program has 25 kB for a model of any size.
 
 What `jax.export` promises (https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees): a program runs
-on releases of jax and jaxlib up to 6 months newer than those that wrote it, and up to 3 weeks older. Beyond that keep
-the model folder, from which the programs can be written again.
+on releases of jax and jaxlib up to 6 months newer than those that wrote it, and up to 3 weeks older. Keep the model
+folder: the programs can be written again from it.
 """
 
 import dataclasses
@@ -40,19 +40,19 @@ FORMAT = "harvest_jax stablehlo 1"
 
 
 def export_stablehlo(folder: Path, out: Path) -> None:
-    """Write a model folder's programs; the folder appears whole or not at all.
+    """Write the programs of a model folder; the output folder appears whole or not at all.
 
-    encode_video takes the flat dict of its weights and uint8 RGB [b, T, S, S, 3], frames made squares of the model's
-    size (normalising is inside); T is symbolic for an image model, which averages over frames. encode_text takes its
-    weights and int32 ids [b, l], l up to the context length. Both give float32 [b, D], L2-normalised: the numbers of
+    encode_video takes the flat dict of its weights and uint8 RGB [b, T, S, S, 3]: frames that are squares of the
+    model's size, not normalised. T is symbolic for an image model, which averages over frames. encode_text takes its
+    weights and int32 ids [b, l], l up to the context length. Both give float32 [b, D], L2-normalised, equal to those of
     `harvest_jax.load(folder)`. The decoder of masked words is left out.
 
     Args:
       folder: a model folder.
-      out: a folder that is not there yet, or empty.
+      out: a folder that does not exist yet, or is empty.
 
     Raises:
-      DataError: the model folder cannot be used; `out` is there already or cannot be written.
+      DataError: the model folder cannot be used, or `out` exists already or cannot be written.
     """
     config, tensors = open_parameters(folder)
     if not all_finite(tensors.read("logit_scale")):
@@ -63,7 +63,7 @@ def export_stablehlo(folder: Path, out: Path) -> None:
 
 
 def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, Any]:
-    """Fill the folder; what signature.json says."""
+    """Write the programs and their weights; gives the content of signature.json."""
     video, text = config.video, config.text
     frames = str(video.num_frames) if video.num_frames > 1 else "t"
     size = f"{video.image_size}, {video.image_size}, 3"
@@ -91,7 +91,7 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, An
         "format": FORMAT,
         "model": config.to_dict() | {"decoder": None},
         "functions": functions,
-        "frames": {  # what has to be done to pictures before the program, and what it does itself
+        "frames": {  # how pictures must be prepared, and what the program does itself
             "color": "RGB",
             "image_size": video.image_size,
             "resize": config.preprocessing.resize,
@@ -107,14 +107,14 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, An
 
 
 def stored(entry: TensorSpec) -> TensorSpec:
-    """float16 stays so; all else becomes float32, bfloat16 too, which not every reader of safetensors knows."""
+    """float16 stays; all other dtypes become float32, also bfloat16, which some readers of safetensors do not know."""
     return entry if entry.dtype == np.float16 else dataclasses.replace(entry, dtype=np.dtype(np.float32))
 
 
 def _program(
     function: Callable[..., jax.Array], entries: dict[str, TensorSpec], argument: jax.ShapeDtypeStruct
 ) -> export.Exported:
-    """`function(params, argument)` as a program of (flat dict of weights, argument)."""
+    """`function(params, argument)` as a program with the arguments (flat dict of weights, argument)."""
 
     def flat(weights: dict[str, jax.Array], argument: jax.Array) -> jax.Array:
         params = {name: weight.astype(np.float32) for name, weight in weights.items()}
@@ -125,5 +125,5 @@ def _program(
 
 
 def _array(shape: Any) -> dict[str, Any]:
-    """dtype and dimensions; symbolic ones by their names."""
+    """dtype and dimensions; symbolic dimensions by their names."""
     return {"dtype": str(shape.dtype), "shape": [side if isinstance(side, int) else str(side) for side in shape.shape]}

@@ -117,19 +117,19 @@ def array_of(shape, dtype=b"\xa7float32", raw=b"\xc4\x08" + bytes(8), code=1):
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"\x81", "cut short"),
-        (b"\x81\xa1a", "cut short"),
-        (b"\x81\xa1a\xc6\xff\xff\xff\xff", "cut short"),
-        (b"\x81\xa5a", "cut short"),
-        (b"\x81\xa1a\xdd\xff\xff\xff\xff", "cut short"),
-        (b"\xdf\xff\xff\xff\xff", "cut short"),
+        (b"\x81", "it is incomplete"),
+        (b"\x81\xa1a", "it is incomplete"),
+        (b"\x81\xa1a\xc6\xff\xff\xff\xff", "it is incomplete"),
+        (b"\x81\xa5a", "it is incomplete"),
+        (b"\x81\xa1a\xdd\xff\xff\xff\xff", "it is incomplete"),
+        (b"\xdf\xff\xff\xff\xff", "it is incomplete"),
         (b"\x81\xa1a\x01\x01", "1 bytes follow"),
-        (b"\x81\xa1a\xc1", "begins no value"),
-        (b"\x82\xa1a\x01\xa1a\x02", "a key stands there twice"),
-        (b"\x82\xa11\x01\x01\x02", "a key stands there twice"),
-        (b"\x81\x90\x01", "no text"),
-        (b"\x81\xa1a" * 200 + b"\x80", "without end"),
-        (b"\x81\xa1a" + b"\x91" * 200 + b"\x80", "without end"),
+        (b"\x81\xa1a\xc1", "no value begins at byte"),
+        (b"\x82\xa1a\x01\xa1a\x02", "a key is there twice"),
+        (b"\x82\xa11\x01\x01\x02", "a key is there twice"),
+        (b"\x81\x90\x01", "not a text"),
+        (b"\x81\xa1a" * 200 + b"\x80", "nested too deeply or too many"),
+        (b"\x81\xa1a" + b"\x91" * 200 + b"\x80", "nested too deeply or too many"),
         (array_of(b"\x91\x03"), "another size"),
         (array_of(b"\x92\x01\x01"), "another size"),
         (array_of(b"\x91\xff"), "without a shape"),
@@ -142,8 +142,8 @@ def array_of(shape, dtype=b"\xa7float32", raw=b"\xc4\x08" + bytes(8), code=1):
         (array_of(b"\x91\x02", b"\x05"), "dtype 5"),
         (array_of(b"\x91\x02", b"\x90"), "dtype|damaged"),
         (array_of(b"\x91\x02", raw=b"\x05"), "another size"),
-        (array_of(b"\x91\x02")[:-1] + b"", "cut short"),
-        (b"\x81\xa1a\xc7\x02\x01\x93\x90", "cut short|array"),
+        (array_of(b"\x91\x02")[:-1] + b"", "it is incomplete"),
+        (b"\x81\xa1a\xc7\x02\x01\x93\x90", "incomplete|array"),
         (b"\x81\xa1a\xd4\x01\x80", "array without"),
         (b"\x81\xa1a\xd4\x07\x80", "holds no tensors"),  # an extension of somebody else
         (b"\x81\xb9__msgpack_chunked_array__\xc3", "in pieces"),
@@ -170,8 +170,8 @@ def test_names_of_msgpack_are_bounded(tmp_path, monkeypatch):
     assert flax_reader.NAMES_LIMIT <= 64 << 20
     monkeypatch.setattr(flax_reader, "NAMES_LIMIT", 1 << 20)
     for value, message in (
-        ({"w": np.ones(1)}, "endless name"),
-        ([[0]] * 2000, "without end"),
+        ({"w": np.ones(1)}, "too long"),
+        ([[0]] * 2000, "nested too deeply or too many"),
         ([[]] * 2000, "holds no tensors"),
     ):
         tree = {"k" * 1000: {"k" * 1000: value}}
@@ -187,7 +187,7 @@ def test_the_smallest_msgpack_array(tmp_path):
 def test_values_of_msgpack_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(flax_reader, "VALUES_LIMIT", 50)
     (tmp_path / "m").write_bytes(b"\x81\xa1a\xdc\x00\x64" + bytes(100))
-    refused(tmp_path / "m", "without end")
+    refused(tmp_path / "m", "nested too deeply or too many")
 
 
 def npz_of(path, name, content, packed=zipfile.ZIP_STORED):

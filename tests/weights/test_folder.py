@@ -132,7 +132,7 @@ def test_broken_files_are_named(folder):
         load_model(path)
     for text in ("", "[]", "[" * 5000, "{}", json.dumps({"model": {"name": "x"}})):
         (path / "config.json").write_text(text)
-        with pytest.raises(DataError, match=r"is not a model folder|is no JSON|holds no JSON object"):
+        with pytest.raises(DataError, match=r"is not a model folder|is not JSON|holds no JSON object"):
             load_config(path)
     with pytest.raises(DataError, match="nowhere does not exist"):
         load_config(path / "nowhere")

@@ -177,20 +177,20 @@ def test_what_is_not_there_or_not_the_file(tmp_path):
     (tmp_path / "page.pt").write_text("<!doctype html>")
     refused(tmp_path / "page.pt", "is no torch file")
     (tmp_path / "page").write_text("<!doctype html>")
-    refused(tmp_path / "page", "is no checkpoint that this package knows")
+    refused(tmp_path / "page", "is of no known format")
     save_file({}, tmp_path / "nothing.safetensors")
     refused(tmp_path / "nothing.safetensors", "holds no tensors")
 
 
 def test_folders_without_a_config_or_without_weights(tmp_path):
-    refused(tmp_path, "is no folder of a model")
+    refused(tmp_path, "is not the folder of a model")
     (tmp_path / "mp_rank_00_model_states.pt").write_bytes(b"x")
-    refused(tmp_path, r"name one of its files, mp_rank_00_model_states\.pt for instance")
+    refused(tmp_path, r"give one of its files, such as mp_rank_00_model_states\.pt")
     write_json(tmp_path / "config.json", {})
     refused(tmp_path, "holds no weights")
     (tmp_path / "config.json").unlink()
     save_file(ARRAYS, tmp_path / "model.safetensors")
-    refused(tmp_path, r"holds model\.safetensors but no config\.json: add it, or name the file")
+    refused(tmp_path, r"holds model\.safetensors but no config\.json: add it, or give the file")
     same(open_checkpoint(tmp_path / "model.safetensors"), ARRAYS)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "a\n\x1b[2J.pt").write_bytes(b"x")
@@ -208,7 +208,7 @@ def test_json_that_is_too_deep_to_be_printed(depth, tmp_path):
 def test_json_files_that_are_none(text, tmp_path):
     save_file(ARRAYS, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    refused(tmp_path, r"config\.json (is no JSON|holds no JSON object)")
+    refused(tmp_path, r"config\.json (is not JSON|holds no JSON object)")
 
 
 def test_a_json_file_that_is_too_large(tmp_path, monkeypatch):

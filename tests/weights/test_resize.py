@@ -91,7 +91,7 @@ def test_weights_sum_to_one_and_mirror(before, after):
 
 
 def test_impossible_tables():
-    with pytest.raises(ValueError, match="a table of 12 rows is not for 3 x 4 patches and a class token"):
+    with pytest.raises(ValueError, match="expected 13 rows for 3 x 4 patches and a class token, got 12"):
         resize_spatial(table(12), (3, 4), (6, 8))
     with pytest.raises(ValueError, match="of 0 frames"):
         resize_temporal(table(3), 0)

@@ -51,7 +51,7 @@ def test_a_truncated_archive(tmp_path):
     raw = (FILES / "clip_torch1.7.pt").read_bytes()
     for size in (len(raw) - 1, len(raw) - 30, len(raw) // 2, 200, 20, 4):
         (tmp_path / "x.pt").write_bytes(raw[:size])
-        refused(tmp_path / "x.pt", "cut short or damaged")
+        refused(tmp_path / "x.pt", "incomplete or damaged")
     (tmp_path / "x.pt").write_bytes(raw[1000:])  # the beginning is missing
     refused(tmp_path / "x.pt", "does not begin")
 
@@ -63,7 +63,7 @@ def test_a_changed_byte_is_found(tmp_path):
     path.write_bytes(raw)
     tensors = open_archive(path)
     np.testing.assert_array_equal(tensors.read("b"), np.ones(5))
-    with pytest.raises(DataError, match=r"archive/data/0 does not fit its checksum"):
+    with pytest.raises(DataError, match=r"archive/data/0 does not match its checksum"):
         tensors.read("a")
 
 
@@ -98,7 +98,7 @@ def test_a_compressed_member_that_is_larger_than_it_says(tmp_path):
     path = write_archive(tmp_path / "x.pth", tree, storages.raw, packed=zipfile.ZIP_DEFLATED)
     raw = path.read_bytes()
     path.write_bytes(raw.replace(struct.pack("<I", 50_000_000), struct.pack("<I", 40)))
-    refused(path, "does not unpack to 40 bytes|does not fit its checksum")
+    refused(path, "does not decompress to 40 bytes|does not match its checksum")
 
 
 def directory_entry(raw, name):
@@ -112,12 +112,12 @@ def directory_entry(raw, name):
 @pytest.mark.parametrize(
     ("offset", "value", "message"),
     [
-        (20, 1 << 30, "gives two sizes"),  # compressed size
-        (24, 1 << 30, "gives two sizes"),
-        (42, 1 << 30, "reaches past the end"),  # place of the member
-        (42, 3, "does not stand where it should"),
+        (20, 1 << 30, "has two sizes"),  # compressed size
+        (24, 1 << 30, "has two sizes"),
+        (42, 1 << 30, "ends after the end"),  # place of the member
+        (42, 3, "is not where the table of contents says"),
         (42, 0, "has another name"),
-        (10, 12, "compressed in a way"),  # bzip2
+        (10, 12, "compressed by an unknown method"),  # bzip2
         (8, 1, "is encrypted"),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_member_whose_size_is_absurd(tmp_path):
     at = directory_entry(raw, b"archive/data/0")
     raw[at + 20 : at + 28] = struct.pack("<II", 1 << 31, 1 << 31)
     path.write_bytes(raw)
-    refused(path, "reaches past the end")
+    refused(path, "ends after the end")
 
 
 def test_members_over_each_other(tmp_path):
@@ -153,7 +153,7 @@ def test_members_over_each_other(tmp_path):
             again.header_offset = first.header_offset
             archive.filelist.append(again)
         archive._didModify = True
-    refused(path, "lie over each other")
+    refused(path, "its members overlap")
 
 
 def test_the_table_of_contents_is_bounded(tmp_path, monkeypatch):

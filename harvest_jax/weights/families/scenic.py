@@ -1,17 +1,17 @@
-"""Parameter trees of Scenic: its CLIP, which is ours to the last number, and its ViViT, which is refused.
+"""Parameter trees of Scenic: its CLIP, which computes the same as ours, and its ViViT, which is refused.
 
 CLIP: names and shapes as in `scenic/projects/baselines/clip/layers.py` and in what `model.py` there makes of OpenAI's
-weights: Linen modules, so that matrices are [in, out], heads have an axis of their own and kernels of patches end in
-[row, column, channel, width], all as ours; only query, key and value lie apart. Quick-GELU, epsilon 1e-5, CLIP's mean
-and deviation. A tree is written with "/" between its levels; a block is one level, "resblocks.3", or "resblocks_3"
-where Scenic was told `use_underscore_module_name`.
+weights: Linen modules, so that matrices are [in, out], heads have an axis of their own and the kernel of patches is
+[row, column, channel, width], all as here; only query, key and value are separate. Quick-GELU, epsilon 1e-5, CLIP's
+mean and deviation. A name has "/" between its levels; a block is one level, "resblocks.3", or "resblocks_3" with
+Scenic's `use_underscore_module_name`.
 
-Scenic's text tower also hides positions whose token is 0. That is padding, which comes after the end token, so that
-the causal end token does not see it anyway; but 0 is also the token of an exclamation mark with certain other signs
-behind it ("!(", "!="): a caption that has one gets another embedding from Scenic than from OpenAI's CLIP and from us.
+Scenic's text tower also masks positions whose token is 0. That is padding: it comes after the end token, which does
+not see it anyway. But 0 is also the token of an exclamation mark before certain other signs ("!(", "!="): the embedding
+of such a caption differs between Scenic and OpenAI's CLIP, which this package follows.
 
-ViViT (`scenic/projects/vivit/model.py`): none of its published models is our tower, for the reasons that the refusal
-gives; each of them changes the numbers, so nothing of it is imported half.
+ViViT (`scenic/projects/vivit/model.py`): none of its published models has our tower, for the reasons that the error
+gives. Each of them changes the embeddings, so that nothing is imported.
 """
 
 import re
@@ -144,8 +144,8 @@ def _refuse_vivit(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
         reasons.append("one table of positions for all tokens instead of one of places and one of frames")
     reasons.append("a classifier instead of a projection into the space of a text tower")
     raise DataError(
-        f"{tensors.where} is a ViViT of Scenic, which cannot be imported because its tower computes something else "
-        f"than a CLIP's: it has {'; '.join(reasons)}"
+        f"{tensors.where} is a ViViT of Scenic, which cannot be imported because its tower is not a CLIP's: it "
+        f"has {'; '.join(reasons)}"
     )
 
 

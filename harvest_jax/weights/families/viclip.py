@@ -1,14 +1,14 @@
-"""ViCLIP, InternVideo's video CLIP: the one family that holds our whole video tower.
+"""ViCLIP, InternVideo's video CLIP: the only other family with a whole video tower.
 
 Names, shapes and preprocessing are those of InternVideo's `Data/InternVid/viclip/{viclip,viclip_vision,viclip_text}.py`
 (and of `InternVideo1/Pretrain/ViCLIP`, which trained it): a Conv3d over single frames, CLIP's spatial table, a table of
 frames [1, T, width], one class token, quick-GELU, norms with torch's epsilon of 1e-5, a text tower whose table of
-positions was cut to 32. Its blocks stand in CLIP's own names.
+positions was cut to 32. Its blocks have CLIP's own names.
 
-ViCLIP keeps the temperature, we keep CLIP's logarithm of its inverse: the only number of all tables that is computed,
-in float64 and rounded once to float32. Ours to theirs and back is exact for temperatures from 0.0004 to 0.13; theirs to
-ours and back may differ by 3e-7 of the value (five units in the last place), because float32 holds a logarithm near
-ln 100 no finer. Embeddings do not depend on it, and logits by no more than that.
+ViCLIP keeps the temperature, this package CLIP's logarithm of its inverse. It is the only number of all tables that is
+computed, in float64, and rounded once to float32. Ours to theirs and back is exact for temperatures from 0.0004 to
+0.13; theirs to ours and back may differ by 3e-7 of the value (five units in the last place): float32 has no finer
+logarithm near ln 100. Embeddings do not depend on it; logits may differ by as much.
 """
 
 import math
@@ -35,9 +35,10 @@ from harvest_jax.weights.files.tensors import Tensors
 CONTEXT_LENGTH, NUM_FRAMES = 32, 8  # of the published models
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESSING = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, "squash")
-"""Both sides to the image size, then ImageNet's mean and deviation: as its demo (`__init__.py`) and its evaluation.
+"""Both sides resized to the image size, then ImageNet's mean and deviation, as in ViCLIP's demo and evaluation.
 
-The demo resizes with OpenCV's bilinear filter, the evaluation bicubically; ours is bicubic with antialiasing."""
+The demo (its `__init__.py`) resizes with OpenCV's bilinear filter, the evaluation bicubically; here it is bicubic with
+antialiasing."""
 
 _CONV = "vision_encoder.conv1.weight"
 _TOKENS = "text_encoder.token_embedding.weight"
@@ -56,7 +57,9 @@ def _conv3d_theirs(array: np.ndarray) -> list[np.ndarray]:
 
 
 def _negative_log(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a temperature that is not positive: refused as not finite
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # of a temperature that is not positive: the writer refuses the result
         logarithm = np.log(np.asarray(arrays[0], np.float64))
     return np.asarray(-logarithm, np.float32).reshape(shape)
 
@@ -72,7 +75,7 @@ FRAME_TABLE = Conversion(lambda arrays, shape: arrays[0].reshape(shape), lambda 
 """[1, T, width] to [T, width]."""
 
 TEMPERATURE = Conversion(_negative_log, _exp_of_negative)
-"""temp to logit_scale = -log(temp), float32 whatever the file's type: float16 would be wrong in the third digit."""
+"""temp to logit_scale = -log(temp), always float32: float16 would be wrong in the third digit."""
 
 
 MAPPINGS = (

@@ -1,9 +1,9 @@
-"""Tensors of the files that JAX projects keep: Flax msgpack (Scenic's checkpoints) and npz. Nothing is unpickled.
+"""Tensors of Flax msgpack files (such as Scenic's checkpoints) and of npz files. Nothing is unpickled.
 
 msgpack (https://github.com/msgpack/msgpack/blob/master/spec.md) as `flax.serialization` writes it: maps within maps,
 arrays as extension 1 and numpy scalars as extension 3, whose bytes are again msgpack: (shape, name of the dtype, bytes
-in C order). Arrays over 1 GiB are maps of flat pieces. The file is walked here from header to header, because unpacking
-it with the library holds everything in memory twice.
+in C order). Arrays over 1 GiB are maps of flat pieces. Only headers are read here: the library would hold the whole
+file in memory twice.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ NPY_DTYPES = {dtype.str: dtype for dtype in DTYPES.values() if dtype.isbuiltin =
 
 @dataclasses.dataclass(frozen=True)
 class _Raw:
-    """Bytes of the file."""
+    """A range of bytes in the file."""
 
     offset: int
     size: int
@@ -50,10 +50,10 @@ class _Raw:
 
 @dataclasses.dataclass(frozen=True)
 class _Array:
-    """An array of the file, in one piece or several that follow each other in C order."""
+    """An array of the file, in one piece or in several, in C order."""
 
     entry: TensorSpec
-    pieces: tuple[tuple[int, TensorSpec], ...]  # (first byte, what lies there)
+    pieces: tuple[tuple[int, TensorSpec], ...]  # (first byte, its shape and dtype)
 
 
 def open_msgpack(path: Path) -> Tensors:
@@ -62,7 +62,7 @@ def open_msgpack(path: Path) -> Tensors:
     `details["beside"]` are the plain values of the outermost map.
 
     Raises:
-      DataError: the file is cut short, damaged, or holds something else than Flax writes.
+      DataError: the file is incomplete, damaged, or was not written by Flax.
     """
     try:
         size = path.stat().st_size
@@ -70,10 +70,10 @@ def open_msgpack(path: Path) -> Tensors:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        walk = _Walk(data)
-        tree = walk.value(0)
-        if walk.at != size:
-            raise ValueError(f"{size - walk.at} bytes follow its end")
+        parser = _Parser(data)
+        tree = parser.value(0)
+        if parser.at != size:
+            raise ValueError(f"{size - parser.at} bytes follow the end")
         found = _named_arrays(tree)
     except (ValueError, struct.error) as error:
         raise DataError(f"{path} is damaged or was not written by Flax: {error}") from error
@@ -88,8 +88,8 @@ def open_msgpack(path: Path) -> Tensors:
     return Tensors("Flax msgpack", str(path), entries, read, {"beside": beside} if beside else {})
 
 
-class _Walk:
-    """A position in msgpack bytes that moves over one value after the other."""
+class _Parser:
+    """Reads msgpack values one after the other."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
@@ -97,10 +97,10 @@ class _Walk:
         self.count = 0
 
     def value(self, depth: int) -> Any:
-        """The value here: dict, list, plain value, `_Array`, or `_Raw` for bytes; ValueError where it is damaged."""
+        """The next value: dict, list, plain value, `_Array`, or `_Raw` for bytes; ValueError if it is damaged."""
         self.count += 1
         if depth > DEPTH_LIMIT or self.count > VALUES_LIMIT:
-            raise ValueError("its maps lie within each other without end")
+            raise ValueError("its values are nested too deeply or too many")
         head = self._number("B")
         if head <= 0x7F or head >= 0xE0:
             return head if head <= 0x7F else head - 0x100
@@ -126,19 +126,19 @@ class _Walk:
             return self._raw(size) if kind == "bytes" else self._extension(size, depth)
         if head in _FIXED_EXTENSIONS:
             return self._extension(_FIXED_EXTENSIONS[head], depth)
-        raise ValueError(f"byte {self.at - 1} begins no value")
+        raise ValueError(f"no value begins at byte {self.at - 1}")
 
     def _number(self, code: str) -> Any:
         form = struct.Struct(f">{code}")
         start, self.at = self.at, self.at + form.size
         if self.at > len(self.data):
-            raise ValueError("it is cut short")
+            raise ValueError("it is incomplete")
         return form.unpack_from(self.data, start)[0]
 
     def _raw(self, size: int) -> _Raw:
         start, self.at = self.at, self.at + size
         if self.at > len(self.data):
-            raise ValueError("it is cut short")
+            raise ValueError("it is incomplete")
         return _Raw(start, size)
 
     def _text(self, size: int) -> str:
@@ -150,7 +150,7 @@ class _Walk:
         for _ in range(size):
             key = self.value(depth + 1)
             if not isinstance(key, str | int) or str(key) in found:
-                raise ValueError("a key stands there twice or is no text")
+                raise ValueError("a key is there twice or is not a text")
             found[str(key)] = self.value(depth + 1)
         return _joined(found) if CHUNKED in found else found
 
@@ -158,8 +158,8 @@ class _Walk:
         code = self._number("b")
         end = self.at + size
         if end > len(self.data):
-            raise ValueError("it is cut short")
-        if code not in (1, 3):  # a complex number, or what others write: no weights
+            raise ValueError("it is incomplete")
+        if code not in (1, 3):  # a complex number, or another program's extension
             self.at = end
             return None
         parts = self.value(depth + 1)
@@ -198,14 +198,14 @@ _FIXED_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 
 
 def _joined(found: dict[str, Any]) -> _Array:
-    """An array in pieces."""
+    """An array over 1 GiB, which Flax writes in pieces."""
     shape, chunks = found.get("shape"), found.get("chunks")
     if not isinstance(shape, dict) or not isinstance(chunks, dict) or not chunks:
-        raise ValueError("an array in pieces without shape or pieces")
+        raise ValueError("an array in pieces without a shape or without pieces")
     sizes = checked_shape([shape.get(str(axis)) for axis in range(len(shape))])
     arrays = [part for index in range(len(chunks)) if isinstance(part := chunks.get(str(index)), _Array)]
     if len(arrays) != len(chunks):
-        raise ValueError("an array in pieces without shape or pieces")
+        raise ValueError("an array in pieces without a shape or without pieces")
     dtype = arrays[0].entry.dtype
     total = sum(math.prod(part.entry.shape) for part in arrays)
     if any(part.entry.dtype != dtype or len(part.entry.shape) != 1 for part in arrays) or total != math.prod(sizes):
@@ -215,7 +215,7 @@ def _joined(found: dict[str, Any]) -> _Array:
 
 def _named_arrays(tree: Any) -> dict[str, _Array]:
     if not isinstance(tree, dict):
-        raise ValueError("it is no map of names")
+        raise ValueError("it is not a map")
     found: dict[str, _Array] = {}
     pending: list[tuple[str, Any]] = [("", tree)]
     letters = 0
@@ -227,29 +227,29 @@ def _named_arrays(tree: Any) -> dict[str, _Array]:
             name = f"{prefix}{key}"
             letters += len(name)
             if letters > NAMES_LIMIT:
-                raise ValueError("its maps lie within each other without end")
+                raise ValueError("its values are nested too deeply or too many")
             if not isinstance(child, _Array):
                 pending.append((f"{name}/"[: NAME_LIMIT + 1], child))
             elif name in found or len(name) > NAME_LIMIT:
-                raise ValueError(f"it has two arrays, or one with an endless name, at {printable(name, 120)}")
+                raise ValueError(f"a name is there twice or too long: {printable(name, 120)}")
             else:
                 found[name] = child
     return found
 
 
 def open_npz(path: Path) -> Tensors:
-    """The arrays of an npz file under their names; 2-byte void is read as bfloat16, which numpy saves so.
+    """The arrays of an npz file under their names. A dtype of 2-byte void is read as bfloat16: numpy saves it so.
 
     Raises:
-      DataError: the file is cut short or damaged, or an array is pickled or of a dtype that holds no weights.
+      DataError: the file is incomplete or damaged, or an array is pickled or has another dtype than numbers.
     """
     members = ZipMembers(path)
-    found: dict[str, tuple[str, int, bool, TensorSpec]] = {}  # member, length of its header, whether in Fortran order
+    found: dict[str, tuple[str, int, bool, TensorSpec]] = {}  # member, length of its header, Fortran order, spec
     for member in members.names:
         name = member.removesuffix(".npy")
         header = NPY_HEADER.match(members.begin(member, NPY_HEADER_LIMIT))
         if header is None:
-            raise DataError(f"{path} is damaged: its array {printable(name, 120)} has no header of numpy's")
+            raise DataError(f"{path} is damaged: its array {printable(name, 120)} has no header of numpy")
         code = header["dtype"].decode("ascii", "replace")
         if "O" in code:
             raise DataError(f"{path} is not used: its array {printable(name, 120)} is pickled; save it as numbers")

@@ -1,7 +1,7 @@
-"""Writing a tree of arrays in Flax's msgpack form (`flax.serialization.msgpack_restore` reads it), leaf after leaf.
+"""Writing a tree of arrays as Flax msgpack, one array at a time; `flax.serialization.msgpack_restore` reads it.
 
-Flax's own writer wants the whole tree in memory and makes one string of it. Here its maps are written by hand and each
-leaf by Flax.
+Flax's own writer needs the whole tree in memory and makes one string of it. Here the maps are written by hand, and each
+array by Flax.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from harvest_jax.weights.files.tensors import Tensors
 
 
 def write_msgpack(path: Path, tensors: Tensors) -> None:
-    """Write tensors whose names are paths ("visual/conv1/kernel") as a nested dict; the file appears whole or not.
+    """Write tensors whose names are paths ("visual/conv1/kernel") as a nested dict; `path` appears whole or not at all.
 
     Raises:
       DataError: a number is not finite.

@@ -1,4 +1,4 @@
-"""Opening a checkpoint of any kind: which kind it is shows in its first bytes, not in its name."""
+"""Opening a checkpoint of any kind. The kind follows from the first bytes of a file, not from its name."""
 
 import dataclasses
 import json
@@ -15,8 +15,8 @@ from harvest_jax.weights.files.torch_archive import open_archive
 from harvest_jax.weights.files.zip_members import ZipMembers
 
 CONFIG = "config.json"
-# Of a folder, the first pair that is there: what describes the model, and its weights. A folder of OpenCLIP's often
-# holds the same weights in Hugging Face's layout too.
+# A folder is read as the first of these whose config and weights are there. A folder of OpenCLIP often holds the same
+# weights in Hugging Face's layout too.
 FOLDERS = (
     ("OpenCLIP folder", "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")),
     ("Hugging Face folder", CONFIG, ("model.safetensors", "model.safetensors.index.json")),
@@ -27,11 +27,11 @@ DETAILS = ("open_clip_config.json", CONFIG, "preprocessor_config.json", "process
 PREFIXES = ("module.", "_orig_mod.", "params/")
 # Where a Flax training state keeps the parameters: beside an optax state (Scenic's `TrainState`), or in flax.optim's.
 STATES = {"opt_state/": "params/", "optimizer/state/": "optimizer/target/"}
-# Whole numbers that OpenAI's archives keep among the tensors; all of them follow from the tensors' shapes.
+# Whole numbers that OpenAI's archives keep among the tensors. They follow from the shapes of the others.
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
-JSON_LIMIT = 8 << 20  # bytes; the index of a model of 80,000 tensors has as much
-JSON_DEPTH = 32  # objects and lists within each other; a config has five
-PREFIXES_LIMIT = 8  # so many are taken off one name
+JSON_LIMIT = 8 << 20  # bytes; the index of a model of 80,000 tensors is as large
+JSON_DEPTH = 32  # of nesting; a config has five
+PREFIXES_LIMIT = 8  # removed from one name
 POINTER = b"version https://git-lfs"
 
 
@@ -40,7 +40,7 @@ def open_checkpoint(path: Path) -> Tensors:
 
     Files: TorchScript archives and state_dict files of torch (see torch_archive.py), safetensors, Flax msgpack, npz,
     and the index of a model in several files (`*.index.json`). Folders: this package's, Hugging Face's, OpenCLIP's.
-    Wrappers of trainings ({"model": ...}) and prefixes of wrapping modules ("module.") are taken off; `kind` tells.
+    Wrappers of trainings ({"model": ...}) and prefixes of wrapping modules ("module.") are removed; `kind` says so.
 
     Returns:
       Names as the checkpoint has them; those of msgpack are the keys joined by "/". `details` holds, where they are
@@ -48,11 +48,11 @@ def open_checkpoint(path: Path) -> Tensors:
       "beside" (plain values next to a wrapped model), and the NUMBERS, which are not among the entries then.
 
     Raises:
-      DataError: there is no such file, it is of no known kind, damaged, made to do harm, or holds no tensors.
+      DataError: the file does not exist, is of no known kind, damaged or malicious, or holds no tensors.
     """
     if os.path.isdir(path):
         tensors = _open_folder(path)
-    elif os.path.isfile(path):  # unlike Path's, it takes any text for a name
+    elif os.path.isfile(path):  # unlike Path.is_file, it takes any text for a name
         tensors = _open_file(path)
     else:
         raise DataError(f"{path} does not exist")
@@ -70,7 +70,7 @@ def _open_file(path: Path) -> Tensors:
     if not head:
         raise DataError(f"{path} is empty")
     if head.startswith(POINTER):
-        raise DataError(f"{path} is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`")
+        raise DataError(f"{path} is a pointer of Git LFS, not the file itself: get the file with `git lfs pull`")
     if path.name.endswith(".index.json"):
         return _open_index(path)
     if head.startswith(b"PK\x03\x04"):
@@ -79,10 +79,10 @@ def _open_file(path: Path) -> Tensors:
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return open_safetensors(path)
     if (len(head) > 1 and head[0] == 0x80 and head[1] <= 5) or path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
-        return open_archive(path)  # an old pickle, or something else by that name: its message says what to do
+        return open_archive(path)  # an old pickle, or something else of that name: the error says what to do
     if head[0] & 0xF0 == 0x80 or head[0] in (0xDE, 0xDF):  # a map
         return open_msgpack(path)
-    raise DataError(f"{path} is no checkpoint that this package knows: neither torch, safetensors, msgpack nor npz")
+    raise DataError(f"{path} is of no known format: neither torch, safetensors, msgpack nor npz")
 
 
 def _open_folder(folder: Path) -> Tensors:
@@ -96,17 +96,17 @@ def _open_folder(folder: Path) -> Tensors:
                 return dataclasses.replace(tensors, kind=kind, where=str(folder), details=tensors.details | details)
     weights = sorted(name for _, _, choices in FOLDERS for name in choices if (folder / name).is_file())
     if weights:
-        raise DataError(f"{folder} holds {weights[0]} but no {CONFIG}: add it, or name the file instead of the folder")
+        raise DataError(f"{folder} holds {weights[0]} but no {CONFIG}: add it, or give the file instead of the folder")
     files = sorted(name for name in os.listdir(folder) if name.endswith((".pt", ".pth", ".bin", ".npz", ".msgpack")))
-    hint = f"; name one of its files, {printable(files[0], 120)} for instance" if files else ""
-    raise DataError(f"{folder} is no folder of a model: it holds no weights beside a {CONFIG}{hint}")
+    hint = f"; give one of its files, such as {printable(files[0], 120)}" if files else ""
+    raise DataError(f"{folder} is not the folder of a model: it holds no weights beside a {CONFIG}{hint}")
 
 
 def _open_index(path: Path) -> Tensors:
-    """A model in several files, by the table of which tensor is in which."""
+    """A model in several files; the index says which tensor is in which file."""
     table = read_json(path).get("weight_map")
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
-        raise DataError(f"{path} is no index of a model in several files: it has no weight_map of file names")
+        raise DataError(f"{path} is not the index of a model in several files: it has no weight_map of file names")
     files = sorted(set(table.values()))
     for name in files:
         if name != Path(name).name or "\\" in name:
@@ -125,10 +125,10 @@ def _open_index(path: Path) -> Tensors:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object of a JSON file.
+    """The object that a JSON file holds.
 
     Raises:
-      DataError: the file cannot be read, is no JSON, holds something else or lists within lists without end.
+      DataError: the file cannot be read, is not JSON, holds something else, or is nested too deeply.
     """
     try:
         if path.stat().st_size > JSON_LIMIT:
@@ -137,20 +137,20 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON: {error}") from error
+        raise DataError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise DataError(f"{path} holds no JSON object")
     level: list[Any] = [found]
     for _ in range(JSON_DEPTH):
         level = [child for value in level for child in (value.values() if isinstance(value, dict) else value)]
         level = [value for value in level if isinstance(value, dict | list)]
-    if level:  # it could not be printed
-        raise DataError(f"{path} is not used: its values lie more than {JSON_DEPTH} deep within each other")
+    if level:  # printing it would fail
+        raise DataError(f"{path} is not used: its values are nested more than {JSON_DEPTH} deep")
     return found
 
 
 def _without_state(tensors: Tensors) -> Tensors:
-    """The parameters alone, where an optimizer's state of Flax lies beside them."""
+    """The parameters alone, if an optimizer's state of Flax is beside them."""
     for state, place in STATES.items():
         names = {name: name.removeprefix(place) for name in tensors.entries if name.startswith(place)}
         if names and any(name.startswith(state) for name in tensors.entries):

@@ -1,8 +1,8 @@
-"""Reading one safetensors file: its header is checked in full, its tensors are mapped into memory one at a time.
+"""Reading a safetensors file: the whole header is checked, tensors are mapped into memory one at a time.
 
 The format (https://github.com/huggingface/safetensors#format): 8 bytes little-endian length of the header, the header
 as JSON ({name: {"dtype", "shape", "data_offsets"}, "__metadata__": {str: str}}), the tensors in C order without gaps.
-Read by hand because the library gives no bfloat16 to numpy in every version and copies each tensor.
+The library is not used: it copies each tensor, and some versions cannot give bfloat16 to numpy.
 """
 
 import json
@@ -35,14 +35,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "F64": np.dtype("<f8"),
 }
-HEADER_LIMIT = 8 << 20  # bytes: 80,000 tensors. In memory JSON takes up to 26 times as much
+HEADER_LIMIT = 8 << 20  # bytes; enough for 80,000 tensors. In memory JSON takes up to 26 times as much
 
 
 def open_safetensors(path: Path) -> Tensors:
-    """The tensors of a safetensors file; `details` are its metadata (text by text), left out where there are none.
+    """The tensors of a safetensors file; `details["metadata"]` is the header's text values, missing without any.
 
     Raises:
-      DataError: the file is cut short, or its header is not one of this format.
+      DataError: the file is incomplete, or its header is not one of this format.
     """
     try:
         size = path.stat().st_size
@@ -61,10 +61,10 @@ def open_safetensors(path: Path) -> Tensors:
     try:
         metadata = header.pop("__metadata__", None) or {}
         if not all(isinstance(value, str) for value in metadata.values()):
-            raise TypeError("metadata that is no text")
+            raise TypeError("metadata that is not text")
         spans = {name: _span(name, value) for name, value in header.items()}
     except (AttributeError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as safetensors: its header is no table of tensors") from error
+        raise DataError(f"{path} cannot be read as safetensors: its header is not a table of tensors") from error
     except ValueError as error:
         raise DataError(f"{path} cannot be read as safetensors: {error}") from error
     end = 0
@@ -73,7 +73,7 @@ def open_safetensors(path: Path) -> Tensors:
             raise DataError(f"{path} cannot be read as safetensors: a gap or an overlap before {printable(name, 120)}")
         end = last
     if start + end != size:
-        raise DataError(f"{path} cannot be read as safetensors: {size} bytes long, {start + end} by its header")
+        raise DataError(f"{path} cannot be read as safetensors: it has {size} bytes, expected {start + end}")
 
     def read(name: str) -> np.ndarray:
         entry, first, _ = spans[name]
@@ -84,16 +84,16 @@ def open_safetensors(path: Path) -> Tensors:
 
 
 def map_array(path: Path, offset: int, entry: TensorSpec) -> np.ndarray:
-    """Read-only array in C order over a part of a file; nothing is read until it is looked at.
+    """Read-only array in C order over a part of a file; bytes are read from the disk when they are used.
 
     Raises:
-      DataError: the file is gone or shorter than that.
+      DataError: the file is missing or too short.
     """
     count = math.prod(entry.shape)
     if count == 0:
         return np.zeros(entry.shape, entry.dtype)
     try:
-        # Mapped as bytes, then seen as the dtype: the mapping takes dtypes that numpy does not know by itself.
+        # Mapped as bytes, then viewed as the dtype: memmap does not take the dtypes of ml_dtypes.
         raw = np.memmap(path, np.uint8, "r", offset, (count * entry.dtype.itemsize,))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read at byte {offset}: {error}") from error
@@ -104,12 +104,12 @@ def map_array(path: Path, offset: int, entry: TensorSpec) -> np.ndarray:
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name is there twice")
     return found
 
 
 def _span(name: str, value: dict[str, Any]) -> tuple[TensorSpec, int, int]:
-    """(what it is, first byte, byte after the last); ValueError where they do not agree."""
+    """(shape and dtype, first byte, byte after the last); ValueError if they do not agree."""
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{printable(name, 120)} has the dtype {printable(dtype, 60)}, which is not supported")
@@ -118,7 +118,7 @@ def _span(name: str, value: dict[str, Any]) -> tuple[TensorSpec, int, int]:
     except ValueError as error:
         raise ValueError(f"{printable(name, 120)} is {error}") from error
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
-        raise ValueError(f"{printable(name, 120)} has no place")
+        raise ValueError(f"{printable(name, 120)} has no offsets")
     if offsets[1] - offsets[0] != math.prod(entry.shape) * entry.dtype.itemsize:
-        raise ValueError(f"{printable(name, 120)} does not fill its place")
+        raise ValueError(f"{printable(name, 120)} has a size that does not match its offsets")
     return entry, offsets[0], offsets[1]

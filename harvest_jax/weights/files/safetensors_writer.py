@@ -1,6 +1,6 @@
-"""Writing a safetensors file tensor after tensor, so that a model larger than memory can pass through.
+"""Writing a safetensors file one tensor at a time, so that the model need not fit into memory.
 
-The library's own writer wants all tensors at once. Format: see safetensors_file.py.
+The library's own writer needs all tensors at once. Format: safetensors_reader.py.
 """
 
 import json
@@ -24,13 +24,13 @@ def write_safetensors(
 ) -> None:
     """Write a safetensors file; it replaces `path` when it is whole and on the disk (`files.atomic_file`).
 
-    The bytes depend on the arguments alone: widest dtype first, then by name, as the library writes them.
+    The bytes depend on the arguments alone: the widest dtype first, then by name, as the library orders them.
 
     Args:
-      path: the folder must exist; a file that stands there is replaced.
-      entries: what the file shall hold. Its dtype may differ from what `read` gives: numbers are converted.
-      read: gives one array of its entry's shape; called once per name, in the file's order.
-      metadata: text by text, kept in the header.
+      path: the folder must exist; an existing file is replaced.
+      entries: shape and dtype of each tensor in the file; numbers are converted if `read` gives another dtype.
+      read: gives the array of a name, of its entry's shape; called once per name, in the file's order.
+      metadata: text values for the header.
 
     Raises:
       DataError: a tensor has another shape, or holds numbers that are not finite or too large for its dtype.
@@ -55,7 +55,7 @@ def write_safetensors(
 
 
 def _parts(name: str, array: np.ndarray, entry: TensorSpec) -> Iterator[memoryview]:
-    """The bytes of one tensor, chunk by chunk, each converted and found finite."""
+    """The bytes of one tensor in chunks, each converted and checked to be finite."""
     if array.shape != entry.shape:
         raise DataError(f"{name} cannot be written: it has the shape {array.shape}, expected {entry.shape}")
     flat = array.reshape(-1)  # copies where the array's axes are in another order
@@ -64,7 +64,7 @@ def _parts(name: str, array: np.ndarray, entry: TensorSpec) -> Iterator[memoryvi
         if not all_finite(part):
             raise DataError(f"{name} cannot be written: it holds numbers that are not finite")
         if part.dtype != entry.dtype:
-            with np.errstate(over="ignore"):  # found below
+            with np.errstate(over="ignore"):  # checked below
                 part = part.astype(entry.dtype)
             if not all_finite(part):
                 raise DataError(f"{name} cannot be written: it holds numbers too large for {entry.dtype}")
@@ -72,8 +72,8 @@ def _parts(name: str, array: np.ndarray, entry: TensorSpec) -> Iterator[memoryvi
 
 
 def all_finite(array: np.ndarray) -> bool:
-    """Whether no number is infinite or NaN, in any of the dtypes of DTYPES."""
-    if array.dtype == BFLOAT16:  # by its bits, which is many times faster than ml_dtypes: all exponent bits set
+    """Whether no number is infinite or NaN; for every dtype of DTYPES."""
+    if array.dtype == BFLOAT16:  # all exponent bits set; many times faster than ml_dtypes
         return not ((array.view(np.uint16) & 0x7F80) == 0x7F80).any()
     if array.dtype.kind in "biu":
         return True

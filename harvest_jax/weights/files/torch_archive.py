@@ -1,4 +1,4 @@
-"""Tensors of torch files, without torch and without running what is in them.
+"""Tensors of torch files; torch is not needed, and nothing in the files is run.
 
 Two kinds share one layout, a zip archive with `NAME/data.pkl` and the numbers of each storage in `NAME/data/KEY`:
 TorchScript archives (`torch.jit.save`; OpenAI's published CLIP `.pt` files), whose pickle holds a tree of modules, and
@@ -15,24 +15,25 @@ import numpy as np
 from harvest_jax.errors import DataError
 from harvest_jax.terminal import printable
 from harvest_jax.weights.files.limits import NAME_LIMIT, NAMES_LIMIT
-from harvest_jax.weights.files.pickle_reader import BYTES_LIMIT, Module, StoredTensor, read_pickle
+from harvest_jax.weights.files.pickle_names import ScriptModule, StoredTensor
+from harvest_jax.weights.files.pickle_reader import BYTES_LIMIT, read_pickle
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.files.zip_members import ZipMembers
 
 PACKED_LIMIT = 64 << 20  # bytes of a compressed storage once unpacked: torch compresses none
-CODE_LIMIT = 8 << 20  # bytes of all code in a TorchScript archive; that of a model of 1,000 modules has 1 MB
+CODE_LIMIT = 8 << 20  # bytes of all code in a TorchScript archive; a model of 1,000 modules has 1 MB
 DEPTH_LIMIT, VALUES_LIMIT = 64, 2_000_000  # CLIP H/14 has a depth of 6 and some thousands of values
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # where trainings put the model among other things
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # keys under which trainings keep the model
 OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def open_archive(path: Path) -> Tensors:
     """The tensors of a TorchScript archive or a `torch.save` file, under the names of the model's `state_dict`.
 
-    Of a file of `torch.save` it is the model alone (`WRAPPERS`); `details["beside"]` are the plain values next to it.
+    Of a file of `torch.save` only the model is read (`WRAPPERS`); `details["beside"]` are the plain values beside it.
 
     Raises:
-      DataError: not such an archive, cut short or damaged, made to do harm, or without tensors.
+      DataError: it is not such an archive, is incomplete, damaged or malicious, or holds no tensors.
     """
     _refuse_old(path)
     members = ZipMembers(path)
@@ -47,7 +48,7 @@ def open_archive(path: Path) -> Tensors:
         raise DataError(f"{path} is not used: its data.pkl is larger than {BYTES_LIMIT} bytes")
     tree = read_pickle(members.read(pickles[0], BYTES_LIMIT).tobytes(), str(path))
     details: dict[str, Any] = {}
-    if isinstance(tree, Module):
+    if isinstance(tree, ScriptModule):
         kind = "TorchScript archive"
         found = _named_tensors(tree, _Registered(members, root), path)
     else:
@@ -84,10 +85,10 @@ def _refuse_old(path: Path) -> None:
 
 
 class _Registered:
-    """Which tensors of a TorchScript class are parameters or buffers, as its code in the archive lists them.
+    """Which tensors of a TorchScript class are parameters or buffers, by the lists in the archive's code.
 
-    Others are constants of the code (a mask, for instance) that `state_dict` does not have. The code is only searched
-    for the two lists.
+    Others are constants of the code (such as a mask) that `state_dict` does not have. The code is only searched for the
+    two lists.
     """
 
     def __init__(self, members: ZipMembers, root: str) -> None:
@@ -97,7 +98,7 @@ class _Registered:
         self._read = 0
 
     def names(self, type_name: str) -> set[str] | None:
-        """None where the archive does not say (no code, or torch before it wrote the list of buffers)."""
+        """None if the archive does not say: it has no code, or an old torch wrote it without the list of buffers."""
         module, _, name = type_name.rpartition(".")
         member = f"{self._root}code/{module.replace('.', '/')}.py"
         if member not in self._files:
@@ -120,29 +121,30 @@ class _Registered:
 
 
 def _named_tensors(tree: Any, registered: _Registered | None, path: Path) -> dict[str, StoredTensor]:
-    """The tensors in nested modules, dicts and lists by the keys that lead to them; other values are passed over.
+    """The tensors in nested modules, dicts and lists, named by the keys that lead to them; other values are skipped.
 
-    A pickle can hold a dict in itself, or a small one that stands for 2^50 dicts: depth, number and names are bounded.
+    A pickle can hold a dict in itself, or a small one that stands for 2^50 dicts: depth, number and names are limited.
     """
     found: dict[str, StoredTensor] = {}
     children: list[tuple[Any, Any]]
     pending: list[tuple[str, int, Any]] = [("", 0, tree)]
     seen = letters = 0
-    endless = DataError(f"{path} is not used: its values lie within each other without end")
+    too_deep = DataError(f"{path} is not used: its values are nested too deeply or too many")
     while pending:
         prefix, depth, value = pending.pop()
-        if isinstance(value, Module):
+        if isinstance(value, ScriptModule):
             children = list(value.attributes.items())
         else:
             children = list(value.items() if isinstance(value, dict) else enumerate(value))
         seen += 1 + len(children)
         if depth > DEPTH_LIMIT or seen > VALUES_LIMIT:
-            raise endless
+            raise too_deep
         wanted = None
-        if isinstance(value, Module) and registered and any(isinstance(child, StoredTensor) for _, child in children):
+        holds_tensors = any(isinstance(child, StoredTensor) for _, child in children)
+        if isinstance(value, ScriptModule) and registered and holds_tensors:
             wanted = registered.names(value.type_name)
         for key, child in children:
-            inside = child.attributes if isinstance(child, Module) else child
+            inside = child.attributes if isinstance(child, ScriptModule) else child
             nested = isinstance(inside, dict | list | tuple) and len(inside) > 0
             if not nested and not (isinstance(child, StoredTensor) and (wanted is None or key in wanted)):
                 continue
@@ -150,7 +152,7 @@ def _named_tensors(tree: Any, registered: _Registered | None, path: Path) -> dic
             name = prefix + (cut if isinstance(cut, str) else repr(cut))
             letters += len(name)
             if letters > NAMES_LIMIT:
-                raise endless
+                raise too_deep
             if nested:
                 pending.append((f"{name}."[: NAME_LIMIT + 1], depth + 1, child))
             elif name in found or len(name) > NAME_LIMIT:
@@ -161,10 +163,10 @@ def _named_tensors(tree: Any, registered: _Registered | None, path: Path) -> dic
 
 
 def _unwrapped(tree: Any) -> tuple[dict[Any, Any], str, dict[str, Any]]:
-    """The dict of the model's own tensors, the keys that lead to it, and the plain values beside them."""
+    """The dict of the model's tensors, the keys that lead to it, and the plain values beside it."""
     inside: list[str] = []
     beside: dict[str, Any] = {}
-    while isinstance(tree, dict) and len(inside) < 4:  # tensors beside a wrapped model are a training's, as its seeds
+    while isinstance(tree, dict) and len(inside) < 4:  # tensors beside the model are the training's, such as seeds
         key = next((key for key in WRAPPERS if isinstance(tree.get(key), dict) and tree[key]), None)
         if key is None:
             break
@@ -180,9 +182,9 @@ def _plain(value: Any) -> bool:
 
 
 def _check_extent(name: str, tensor: StoredTensor, members: ZipMembers, root: str) -> None:
-    """All numbers of the tensor lie in its storage, and the storage in the archive."""
+    """Check that all numbers of the tensor are in its storage, and the storage in the archive."""
     storage = tensor.storage
-    where = f"{members.path} is damaged or not genuine: its tensor {printable(name, 120)}"
+    where = f"{members.path} is damaged or malicious: its tensor {printable(name, 120)}"
     width = tensor.dtype.itemsize
     capacity = members.size(f"{root}data/{storage.key}") // width
     declared = storage.count if storage.dtype is not None else storage.count // width
@@ -190,7 +192,7 @@ def _check_extent(name: str, tensor: StoredTensor, members: ZipMembers, root: st
     if count == 0:
         return
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-    if last >= min(capacity, declared) or count > capacity:  # the latter: a stride of 0 makes any size of one number
+    if last >= min(capacity, declared) or count > capacity:  # the latter: with a stride of 0 one number gives any size
         raise DataError(f"{where} of shape {list(tensor.shape)} does not fit into its {capacity} stored numbers")
 
 

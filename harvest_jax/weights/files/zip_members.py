@@ -1,6 +1,6 @@
-"""The members of a zip archive as mapped memory: what torch and numpy put their arrays into, checked before use.
+"""The members of a zip archive as mapped memory, checked before use: torch and numpy store their arrays in such files.
 
-Nothing is ever extracted to a file.
+Nothing is extracted to a file.
 """
 
 import re
@@ -23,16 +23,16 @@ CRC_CHUNK = 1 << 24
 class ZipMembers:
     """A checked archive.
 
-    Members are read where they lie (stored ones, as torch and `numpy.savez` write them) or decompressed up to a bound.
-    Checksums are compared at the first look at a member.
+    A stored member, as torch and `numpy.savez` write them, is mapped; a compressed one is decompressed up to a limit. A
+    member's checksum is compared when it is read for the first time.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the table of contents.
 
         Raises:
-          DataError: not a whole zip archive, or one made to do harm: names that lead out of a folder, names twice,
-            members that reach past the end of the file, encryption.
+          DataError: the archive is incomplete, damaged, encrypted or malicious: a name leads out of the folder or is
+            there twice, or a member ends after the file.
         """
         self.path = path
         self._infos: dict[str, zipfile.ZipInfo] = {}
@@ -46,7 +46,7 @@ class ZipMembers:
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-            raise DataError(f"{path} is cut short or damaged: {error}; get the file again") from error
+            raise DataError(f"{path} is incomplete or damaged: {error}; get the file again") from error
         self._size = size
         for info in infos:
             name = info.filename
@@ -57,12 +57,12 @@ class ZipMembers:
             if info.flag_bits & 1:
                 raise self._damaged(info, "is encrypted")
             if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-                raise self._damaged(info, "gives two sizes")
+                raise self._damaged(info, "has two sizes")
             if info.header_offset < 0 or info.header_offset + info.compress_size > size:
-                raise self._damaged(info, "reaches past the end of the file")
+                raise self._damaged(info, "ends after the end of the file")
             self._infos[name] = info
         if sum(info.compress_size for info in infos) > size:
-            raise DataError(f"{path} is damaged or not genuine: its members lie over each other")
+            raise DataError(f"{path} is damaged or malicious: its members overlap")
 
     @property
     def names(self) -> list[str]:
@@ -70,51 +70,51 @@ class ZipMembers:
         return list(self._infos)
 
     def size(self, name: str) -> int:
-        """Bytes of a member once it is unpacked, as the table of contents has it."""
+        """Bytes of a member after decompression, by the table of contents."""
         return self._info(name).file_size
 
     def read(self, name: str, limit: int) -> np.ndarray:
-        """A member's bytes [n], uint8, read-only: mapped where it is stored, unpacked where it is compressed.
+        """A member's bytes [n], uint8, read-only: mapped if it is stored, decompressed if it is compressed.
 
         Args:
-          limit: a compressed member that would be larger than this is refused.
+          limit: bytes; a larger compressed member is refused.
 
         Raises:
-          DataError: no such member, too large, or its checksum does not fit.
+          DataError: there is no such member, it is too large, or its checksum differs.
         """
         info = self._info(name)
         if info.compress_type == zipfile.ZIP_STORED:
             raw = self._stored(info)
         elif info.compress_type == zipfile.ZIP_DEFLATED:
             if info.file_size > limit:
-                raise self._damaged(info, f"is compressed and larger than {limit} bytes, which none of these files has")
+                raise self._damaged(info, f"is compressed and larger than {limit} bytes")
             raw = self._unpacked(info)
         else:
-            raise self._damaged(info, "is compressed in a way that these files do not use")
+            raise self._damaged(info, "is compressed by an unknown method")
         if name not in self._checked:
             crc = 0
             for start in range(0, raw.size, CRC_CHUNK):
                 crc = zlib.crc32(raw[start : start + CRC_CHUNK].data, crc)
             if crc != info.CRC and info.CRC != 0:  # zero: torch.serialization.set_crc32_options(False)
-                raise self._damaged(info, "does not fit its checksum")
+                raise self._damaged(info, "does not match its checksum")
             self._checked.add(name)
         return raw
 
     def begin(self, name: str, count: int) -> bytes:
-        """The first bytes of a member, without a look at its checksum; fewer where it is shorter."""
+        """The first `count` bytes of a member, or all if it is shorter; the checksum is not compared."""
         info = self._info(name)
         count = min(count, info.file_size)
-        raw = self._stored(info)[: count + 1024]  # packed bytes are hardly ever more than what they unpack to
+        raw = self._stored(info)[: count + 1024]  # compressed bytes are hardly ever longer
         if info.compress_type == zipfile.ZIP_STORED:
             return raw[:count].tobytes()
         try:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw.data, max(count, 1))
         except zlib.error as error:
-            raise self._damaged(info, f"cannot be unpacked: {error}") from error
+            raise self._damaged(info, f"cannot be decompressed: {error}") from error
 
     def _info(self, name: str) -> zipfile.ZipInfo:
         if name not in self._infos:
-            raise DataError(f"{self.path} is cut short or damaged: it holds no {printable(name, 120)}")
+            raise DataError(f"{self.path} is incomplete or damaged: it holds no {printable(name, 120)}")
         return self._infos[name]
 
     def _stored(self, info: zipfile.ZipInfo) -> np.ndarray:
@@ -125,19 +125,19 @@ class ZipMembers:
         try:
             raw = unpacker.decompress(self._stored(info).data, info.file_size + 1)  # never more than declared
         except zlib.error as error:
-            raise self._damaged(info, f"cannot be unpacked: {error}") from error
+            raise self._damaged(info, f"cannot be decompressed: {error}") from error
         if len(raw) != info.file_size:
-            raise self._damaged(info, f"does not unpack to {info.file_size} bytes")
+            raise self._damaged(info, f"does not decompress to {info.file_size} bytes")
         return np.frombuffer(raw, np.uint8)
 
     def _begin(self, info: zipfile.ZipInfo) -> int:
-        """Where a member's bytes begin: its own header has a length that the table of contents does not tell."""
+        """Where a member's bytes begin: after its own header, whose length only that header says."""
         try:
             with self.path.open("rb") as file:
                 file.seek(info.header_offset)
                 head = file.read(30)
                 if len(head) != 30 or head[:4] != b"PK\x03\x04":
-                    raise self._damaged(info, "does not stand where it should")
+                    raise self._damaged(info, "is not where the table of contents says")
                 name_length, extra_length = struct.unpack("<HH", head[26:30])
                 if file.read(name_length) != info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"):
                     raise self._damaged(info, "has another name in its own header")
@@ -145,15 +145,15 @@ class ZipMembers:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}") from error
         begin = int(info.header_offset + 30 + name_length + extra_length)
         if begin + info.compress_size > self._size:
-            raise self._damaged(info, "reaches past the end of the file")
+            raise self._damaged(info, "ends after the end of the file")
         return begin
 
     def _damaged(self, info: zipfile.ZipInfo, why: str) -> DataError:
-        return DataError(f"{self.path} is damaged or not genuine: its member {printable(info.filename, 120)} {why}")
+        return DataError(f"{self.path} is damaged or malicious: its member {printable(info.filename, 120)} {why}")
 
 
 def _directory_bytes(path: Path, size: int) -> int:
-    """Length of the table of contents by the records at the archive's end; ValueError where there are none."""
+    """Length of the table of contents, from the records at the archive's end; ValueError without them."""
     with path.open("rb") as file:
         file.seek(max(0, size - 65_635))  # the records, and the longest comment after them
         tail = file.read()
