@@ -1,4 +1,4 @@
-"""`harvest inspect`: what is in a shard folder, a model folder, a training folder or any checkpoint."""
+"""`harvest inspect`: what a shard folder, a model folder, a training folder or a checkpoint holds."""
 
 import argparse
 import contextlib
@@ -79,7 +79,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def is_model(folder: Path) -> bool:
-    """Whether it is a model folder of this package, sound or not: Hugging Face's have files of the same names."""
+    """Whether it is a model folder of this package, usable or not; Hugging Face's folders have the same file names."""
     from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
 
     if not (folder / "model.safetensors").is_file():
@@ -87,18 +87,18 @@ def is_model(folder: Path) -> bool:
     try:
         return isinstance(read_json(folder / CONFIG).get("model"), dict)
     except DataError:
-        return True  # not sound: describe_model says why
+        return True  # it cannot be used: describe_model says why
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
-    """What another program's checkpoint is, from names, shapes and configs: no tensor is read.
+    """A checkpoint of another program, described by names, shapes and configs; no tensor is read.
 
     Returns:
       JSON values: `kind` ("checkpoint"), `file`, `family` (None: unknown), `tensors`, `parameters`, `stored_as`,
       `bytes`; of a known family also `model` and `problem` (None, or why it cannot be imported as it is).
 
     Raises:
-      DataError: it cannot be read, or is none.
+      DataError: it is no checkpoint or cannot be read.
     """
     from harvest_jax.model.config import Preprocessing
     from harvest_jax.weights.families.family import Overrides

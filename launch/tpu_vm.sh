@@ -30,7 +30,7 @@ while [[ $# -gt 0 ]]; do
       shift 2
       ;;
     --spot) spot=true; shift ;;
-    --dry_run) dry_run=true; shift ;;
+    --dry_run | --dry-run) dry_run=true; shift ;;
     --) shift; break ;;
     -h | --help) sed -n '3,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) fail "unknown option $1; what \`harvest train\` takes comes after --" ;;
@@ -39,7 +39,7 @@ done
 arguments=()
 for argument in "$@"; do
   case "$argument" in
-    --dry_run) dry_run=true ;;
+    --dry_run | --dry-run) dry_run=true ;;
     --config.distributed=*) ;;
     *) arguments+=("$argument") ;;
   esac

@@ -1,9 +1,14 @@
 """The words of a command line as every command and launcher takes them."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from harvest_jax.arguments import Parser
 from launch import local, sweep
+
+LAUNCH = Path(local.__file__).parent
 
 
 def nested():
@@ -51,6 +56,16 @@ def test_words_after_two_hyphens_are_left_alone():
 )
 def test_mistakes(words, said, capsys):
     assert said in refused(nested(), words, capsys)
+
+
+@pytest.mark.parametrize("flag", ["--dry_run", "--dry-run"])
+def test_the_scripts_take_hyphens_and_underscores(flag):
+    words = ["--config", "demo", "--workdir", "runs/x"]
+    slurm = subprocess.run(["bash", LAUNCH / "slurm.sbatch", flag, *words], capture_output=True, text=True, check=True)
+    assert "train --config demo --workdir runs/x" in slurm.stdout
+    tpu = ["bash", LAUNCH / "tpu_vm.sh", "--name", "n", "--zone", "z", "--steps", "train", flag, "--", *words]
+    done = subprocess.run(tpu, capture_output=True, text=True, check=True)
+    assert "gcloud compute tpus" in done.stdout
 
 
 def test_the_launchers_take_words_in_the_same_way(tmp_path, capsys):

@@ -1,7 +1,7 @@
-"""The border between ml_collections and the library: ConfigDict in, checked frozen dataclasses out.
+"""The fields of a training config, checked: a ConfigDict in, frozen dataclasses out.
 
-Types, ranges and choices stand here, once; what each field means is explained where a person sets it, in
-`configs/base.py`. Every fault found is reported at once.
+Types, ranges and choices stand in the annotations here. `configs/base.py` explains to users what each field means. All
+faults of a config are reported together.
 """
 
 import dataclasses
@@ -120,7 +120,7 @@ class RunConfig:
 
 
 def _contradictions(config: RunConfig) -> list[str]:
-    """What is wrong between fields that are each in range."""
+    """What is wrong between fields whose values are each valid."""
     model, text, data, train, mesh = config.model, config.text, config.data, config.train, config.mesh
     faults = []
     for name in ("accumulate", "unmasked_accumulate", "loss_chunk"):
@@ -140,13 +140,16 @@ def _contradictions(config: RunConfig) -> list[str]:
     if len(folders) > 1 and "" in folders:
         faults.append(f"data.shards={data.shards!r} names an empty folder between its commas")
     if len(set(folders)) < len(folders):
-        faults.append(f"data.shards={data.shards!r} names a folder twice: give it a larger share by data.weights")
+        faults.append(f"data.shards={data.shards!r} names a folder twice: give it a larger share with data.weights")
     if mesh.data == 0:
         faults.append("mesh.data=0 must be -1 (all devices) or at least 1")
     if train.mlm_weight and text.mask_ratio and not model.decoder_layers:
-        faults.append("train.mlm_weight is not 0 but model.decoder_layers=0 builds no decoder: set one of them")
+        faults.append(
+            "train.mlm_weight is not 0 but model.decoder_layers=0 builds no decoder: "
+            "set train.mlm_weight=0 or model.decoder_layers=4"
+        )
     if not (train.contrastive_weight or train.mlm_weight):
-        faults.append("train.contrastive_weight and train.mlm_weight are both 0: nothing to learn")
+        faults.append("train.contrastive_weight and train.mlm_weight are both 0: there is no loss to train on")
     return faults
 
 
