@@ -194,7 +194,7 @@ def test_folders_without_a_config_or_without_weights(tmp_path):
     same(open_checkpoint(tmp_path / "model.safetensors"), ARRAYS)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "a\n\x1b[2J.pt").write_bytes(b"x")
-    assert refused(tmp_path / "odd", "name one of its files").isprintable()
+    assert refused(tmp_path / "odd", "give one of its files").isprintable()
 
 
 @pytest.mark.parametrize("depth", [40, 900])

@@ -93,5 +93,5 @@ def test_weights_sum_to_one_and_mirror(before, after):
 def test_impossible_tables():
     with pytest.raises(ValueError, match="expected 13 rows for 3 x 4 patches and a class token, got 12"):
         resize_spatial(table(12), (3, 4), (6, 8))
-    with pytest.raises(ValueError, match="of 0 frames"):
+    with pytest.raises(ValueError, match="of 3 frames to 0"):
         resize_temporal(table(3), 0)
