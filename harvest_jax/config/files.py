@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import json
 import sys
 import types
 from collections.abc import Sequence
@@ -104,7 +105,13 @@ def _describe_folder(folder: Path) -> str:
     if (folder / "dataset_info.json").is_file():
         return "is a shard folder, not a config file: name it by --config.data.shards"
     if (folder / "config.json").is_file():
-        return "is a model folder, not a config file: name it by --config.model.init_from or --model"
+        try:
+            own = isinstance(json.loads((folder / "config.json").read_bytes()).get("model"), dict)
+        except (OSError, ValueError, AttributeError, RecursionError):
+            own = False
+        if own:
+            return "is a model folder, not a config file: name it by --config.model.init_from or --model"
+        return "is no config file; `harvest weights import` makes a model folder of other programs' checkpoints"
     return "is a folder, not a config file"
 
 

@@ -113,19 +113,21 @@ def test_a_config_of_the_other_kind_is_named_with_its_command(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "content", "said"),
     [
-        ("checkpoints/", "is a training folder, not a config file"),
-        ("config.json", "is a model folder, not a config file: name it by --config.model.init_from or --model"),
-        ("dataset_info.json", "is a shard folder, not a config file: name it by --config.data.shards"),
+        ("checkpoints/", "", "is a training folder, not a config file"),
+        ("config.json", '{"model": {}}', "is a model folder, not a config file: name it by --config.model.init_from"),
+        ("config.json", '{"model_type": "clip"}', "is no config file; `harvest weights import` makes a model folder"),
+        ("config.json", "[", "is no config file"),
+        ("dataset_info.json", "{}", "is a shard folder, not a config file: name it by --config.data.shards"),
     ],
 )
-def test_a_folder_given_as_a_config_is_recognised(made, said, tmp_path, capsys):
+def test_a_folder_given_as_a_config_is_recognised(made, content, said, tmp_path, capsys):
     path = tmp_path / made
     if made.endswith("/"):
         path.mkdir()
     else:
-        path.write_text("{}")
+        path.write_text(content)
     assert said in one_line(capsys, "train", "--config", str(tmp_path), "--workdir", str(tmp_path / "w"))
 
 
