@@ -22,6 +22,11 @@ def printable(text: object, limit: int | None = None) -> str:
     return shown if limit is None or len(shown) <= limit else f"{shown[: limit - 3]}..."
 
 
+def one_line(text: object, limit: int | None = None) -> str:
+    """The text on one line, every run of white space as one space; at most `limit` characters. For error messages."""
+    return " ".join(str(text).split())[:limit]
+
+
 @contextlib.contextmanager
 def progress(name: str, unit: str) -> Iterator[Progress]:
     """Show how far a job has come, on stderr: a bar on a terminal, otherwise a line every 10 seconds.

@@ -21,6 +21,7 @@ from data_pipeline.media_paths import FilePart, VideoRejected, open_regular
 from data_pipeline.shards import shard_format
 from harvest_jax.errors import DataError
 from harvest_jax.pixels.frame_sampling import segment_indices
+from harvest_jax.terminal import one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _array_record(path: str, record: int) -> bytes:
             raise VideoRejected(f"cut off: the file has {reader.num_records()} records, not number {record}")
         return reader.read([record])[0]
     except (RuntimeError, ValueError, IndexError) as error:
-        raise VideoRejected(f"damaged: {' '.join(str(error).split(';')[0].split())[:200]}") from error
+        raise VideoRejected(f"damaged: {one_line(str(error).split(';')[0], 200)}") from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_pipeline.sources.raw_row import RawRow
 from harvest_jax.errors import DataError
+from harvest_jax.terminal import one_line
 
 _MAX_CELL = (
     1 << 24
@@ -43,7 +44,7 @@ def read_rows(path: Path) -> Iterator[RawRow]:
         byte = error.object[error.start]
         raise DataError(f"{path} is not UTF-8 text (byte 0x{byte:02x}): save it as UTF-8") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or _one_line(error)}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or one_line(error, 200)}") from error
 
 
 def manifests_in(folder: Path) -> list[Path]:
@@ -108,7 +109,7 @@ def _read_parquet(path: Path) -> Iterator[RawRow]:
                     number += 1
                     yield RawRow(number, cells, fault)
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path} is not a readable Parquet file: {_one_line(error)}") from error
+        raise DataError(f"{path} is not a readable Parquet file: {one_line(error, 200)}") from error
 
 
 def _cells_of(batch: Any) -> list[tuple[dict[str, Any], str]]:
@@ -117,10 +118,5 @@ def _cells_of(batch: Any) -> list[tuple[dict[str, Any], str]]:
         return [(cells, "") for cells in batch.to_pylist()]
     except (ValueError, OverflowError) as error:
         if len(batch) == 1:
-            return [({}, f"a cell cannot be read ({_one_line(error)[:80]})")]
+            return [({}, f"a cell cannot be read ({one_line(error, 80)})")]
     return [row for index in range(len(batch)) for row in _cells_of(batch.slice(index, 1))]
-
-
-def _one_line(error: Exception) -> str:
-    """Arrow's messages have several lines and quote the data."""
-    return " ".join(str(error).split())[:200]

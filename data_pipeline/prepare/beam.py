@@ -19,6 +19,7 @@ from data_pipeline.prepare import ledger, write
 from data_pipeline.prepare.split import Engine
 from data_pipeline.prepare.split_progress import SplitProgress, TooManyRejects
 from harvest_jax.errors import ConfigError, HarvestError
+from harvest_jax.terminal import one_line
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -101,10 +102,9 @@ def _write_shards(
             pipeline.run().wait_until_finish()
         except Exception as error:  # runners raise any kind of error
             count.check()
-            words = " ".join(str(error).split())
             raise HarvestError(
                 f"the job stopped; finished shards are kept, and the same command writes the others "
-                f"({type(error).__name__}: {words[:500]})"
+                f"({type(error).__name__}: {one_line(error, 500)})"
             ) from error
     count.check()
 

@@ -8,6 +8,7 @@ from data_pipeline.manifest.rows import Reject
 from data_pipeline.prepare import ledger, plan, write
 from data_pipeline.shards import tfds_metadata
 from harvest_jax.files import ASIDE, atomic_file, sync
+from harvest_jax.terminal import one_line
 
 
 def ledger_path(out: Path, split: str) -> Path:
@@ -23,7 +24,7 @@ def write_rejects(out: Path, split: str, rejects: Sequence[Reject]) -> None:
     """
     lines = [("id", "video", "reason"), *((reject.id, reject.video, reject.reason) for reject in rejects)]
     with atomic_file(out / f"rejects-{split}.tsv") as aside, aside.open("w", encoding="utf-8") as file:
-        file.writelines("\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines)
+        file.writelines("\t".join(map(one_line, line)) + "\n" for line in lines)
 
 
 def publish(

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_pipeline.shards.shard_format import Record
 from harvest_jax.errors import DataError
+from harvest_jax.terminal import one_line
 
 SplitRecord = tuple[str, Record]  # name of the split, record
 _FRAMES = 8
@@ -183,7 +184,7 @@ def evenly_spread(count: int, wanted: int) -> list[int]:
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The text on one line, cut to the width in pixels."""
-    text = " ".join(text[:_LONGEST].split())
+    text = one_line(text[:_LONGEST])
     if font.getlength(text) <= width:
         return text
     length = bisect.bisect_right(range(len(text)), width, key=lambda end: math.ceil(font.getlength(text[:end] + "...")))

@@ -22,6 +22,7 @@ from data_pipeline.sources.raw_row import RowFault
 from data_pipeline.sources.tfds_fields import ClipFieldNames
 from harvest_jax.errors import DataError
 from harvest_jax.machine import die_with_parent
+from harvest_jax.terminal import one_line
 
 MAX_RECORD = 64 << 20  # bytes
 _MEMORY = 2 << 30  # bytes of address space
@@ -173,7 +174,7 @@ def _records(path: str, kind: str) -> Iterator[tuple[FilePart, bytes | None]]:
         finally:
             reader.close()
     except (RuntimeError, ValueError, IndexError) as error:
-        raise tfrecord.RecordFault(f"damaged: {' '.join(str(error).split(';')[0].split())}") from error
+        raise tfrecord.RecordFault(f"damaged: {one_line(str(error).split(';')[0])}") from error
 
 
 def _own_texts(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import Any, cast
 
+from harvest_jax.terminal import one_line
+
 _MAX_HEADER = 64 << 10  # bytes of a member's headers together: a name of 4,096 characters fits several times
 _MAX_PADDING = 64 << 10  # bytes after the end mark; GNU tar and Python write up to 10,240
 
@@ -58,9 +60,9 @@ def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
     except TarFault:
         raise
     except tarfile.ReadError as error:
-        raise TarFault(f"damaged: {_one_line(error)}") from error
+        raise TarFault(f"damaged: {one_line(error, 200)}") from error
     except Exception as error:  # for damaged headers tarfile raises a dozen kinds of errors
-        raise TarFault(f"damaged: {type(error).__name__}: {_one_line(error)}") from error
+        raise TarFault(f"damaged: {type(error).__name__}: {one_line(error, 200)}") from error
     mark = os.pread(file.fileno(), 512, end)
     if mark.strip(b"\0"):
         raise TarFault(f"damaged: there is no header at byte {end:,}")
@@ -68,7 +70,3 @@ def members(file: BufferedIOBase) -> Iterator[tarfile.TarInfo]:
         raise TarFault("cut off: the mark at the end of a tar is missing")
     if os.pread(file.fileno(), _MAX_PADDING, end).strip(b"\0"):
         raise TarFault("damaged: there is data after its end mark, perhaps another tar: store tars as separate files")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

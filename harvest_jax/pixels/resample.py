@@ -1,8 +1,8 @@
-"""Crop, resize and patchify at once, for the patches that are kept and no others.
+"""Crop, resize and patchify in one step, only for the patches that are kept.
 
-Resizing whole frames costs several times their decoding, and nine tenths of the result would be dropped. A kept patch
-depends on a small window of the frame: its rows and columns times two small matrices of filter weights. The result is
-that of `gather(patchify(apply_crop(...)))`, up to Pillow's own rounding (it rounds and clips between the two passes).
+Resizing whole frames takes several times as long as decoding them, and most of the result would be dropped. A kept
+patch depends on a small window of the frame: it is the window times two small matrices of filter weights. The result
+equals `gather(patchify(apply_crop(...)))`, except for Pillow's rounding between its two passes.
 """
 
 import functools
@@ -25,9 +25,9 @@ def kept_patches(
     """The patches at `positions` of the cropped, resized (bicubic, antialiased) and perhaps mirrored clip.
 
     Args:
-      frames: decoded frames in order, all of one size. Each is used before the next is asked for: a clip's frames need
-        not lie in memory together, which would cost as much as all the arithmetic here.
-      crop: the square to show.
+      frames: decoded frames in order, all of one size. Each is used before the next is requested, so that a clip's
+        frames need not be in memory together; that would take as long as all the arithmetic here.
+      crop: the square to use.
       image_size: its side after resizing, a multiple of `patch_size`; P = patch_size * patch_size * 3.
       patch_size: in pixels.
       positions: cells of the T x h x w grid, numbered in that order, ascending.
@@ -36,7 +36,7 @@ def kept_patches(
       uint8 [K, P], pixels within a patch by (row, column, channel).
 
     Raises:
-      ValueError: fewer frames than the positions reach.
+      ValueError: a position is in a frame that does not exist.
     """
     frame, row, column = _cells(positions, crop, image_size // patch_size)
     starts, size = _spans(crop, image_size, patch_size)
@@ -45,8 +45,7 @@ def kept_patches(
 
     top, left = starts[row], starts[column]
     patches = np.empty((len(positions), patch_size, patch_size * 3), np.uint8)
-    # Frame by frame: a few hundred kB that stay in the cache, where the whole clip's would be fetched page by page.
-    # Frames after the last kept patch are not asked for.
+    # Frame by frame: a few hundred kB that stay in the cache. Frames after the last kept patch are not requested.
     done = 0
     ends = np.searchsorted(frame, np.arange(frame[-1] + 2)).tolist()
     for begin, end, pixels in zip(ends[:-1], ends[1:], frames, strict=False):
@@ -58,7 +57,7 @@ def kept_patches(
         patches[begin:end] = windows
         done = end
     if done < len(positions):
-        raise ValueError(f"positions reach frame {frame[-1]}, and there are fewer frames")
+        raise ValueError(f"a position is in frame {frame[-1]}, but there are fewer frames")
     if crop.flip:
         patches = patches.reshape(len(positions), patch_size, patch_size, 3)[:, :, ::-1]
     return patches.reshape(len(positions), patch_size * patch_size * 3)
@@ -72,7 +71,7 @@ def touched_tiles(
     shape: tuple[int, int, int],
     tile: int,
 ) -> Bool[np.ndarray, "T rows columns"]:
-    """Where `kept_patches` looks: which tiles of `tile` x `tile` pixels hold pixels of the windows.
+    """The tiles of `tile` x `tile` pixels that `kept_patches` reads.
 
     Args:
       crop, image_size, patch_size, positions: as for `kept_patches`.
@@ -96,7 +95,7 @@ def touched_tiles(
 def _cells(
     positions: Int[np.ndarray, " K"], crop: Crop, cells: int
 ) -> tuple[Int[np.ndarray, " K"], Int[np.ndarray, " K"], Int[np.ndarray, " K"]]:
-    """Frame, row and column, in the frames as stored."""
+    """Frame, row and column of each position, in the frames as stored."""
     frame, cell = np.divmod(positions, cells * cells)
     row, column = np.divmod(cell, cells)
     # a mirrored clip's cell is the mirror image of the cell on the other side
@@ -104,7 +103,7 @@ def _cells(
 
 
 def _spans(crop: Crop, image_size: int, patch_size: int) -> tuple[Int[np.ndarray, " n"], int]:
-    """Where the window of each row (equally column) of cells begins in the crop, and the windows' side, in pixels."""
+    """The start of the window of each row (equally column) of cells in the crop, and the windows' side, in pixels."""
     if crop.side == image_size:
         return patch_size * np.arange(image_size // patch_size), patch_size
     starts, down, _ = _weights(crop.side, image_size, patch_size)
@@ -120,7 +119,7 @@ def _windows(frame: UInt8[np.ndarray, "H W 3"], crop: Crop, size: int) -> UInt8[
     return np.ndarray(shape, np.uint8, frame, crop.top * by_row + crop.left * by_pixel, strides)
 
 
-@functools.lru_cache(maxsize=128)  # 0.25 MB each at 224 px; random crops of one dataset have fewer different sides
+@functools.lru_cache(maxsize=128)  # 0.25 MB each at 224 px; the random crops of a dataset have fewer different sides
 def _weights(
     side: int, image_size: int, patch_size: int
 ) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, "n patch size"], Float32[np.ndarray, "n size3 patch3"]]:
@@ -144,7 +143,7 @@ def _weights(
 
 
 def cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel with a = -1/2, the one Pillow uses."""
+    """Keys' cubic convolution kernel with a = -1/2, as in Pillow."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2

@@ -1,4 +1,4 @@
-"""Frames made square: random and central crops, and CLIP's own resizing; all on uint8."""
+"""Make frames square: random and centre crops, and CLIP's resizing; all on uint8."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from harvest_jax.pixels.frame_sampling import segment_indices
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """A square cut out of every frame of a clip: pixels `top..top+side`, `left..left+side`, then mirrored or not."""
+    """A square of every frame of a clip: rows `top..top+side`, columns `left..left+side`; `flip`: then mirrored."""
 
     top: int
     left: int
@@ -21,7 +21,7 @@ class Crop:
 
 
 def random_crop(height: int, width: int, min_scale: float, flip: bool, rng: np.random.Generator) -> Crop:
-    """A square anywhere in the frame, its area `min_scale`..1 of the largest square's."""
+    """A random square in the frame; its area is `min_scale`..1 times that of the largest square."""
     largest = min(height, width)
     side = min(largest, max(1, round(largest * math.sqrt(rng.uniform(min_scale, 1.0)))))
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
@@ -37,7 +37,7 @@ def center_crop(height: int, width: int, flip: bool = False) -> Crop:
 def apply_crop(
     frames: UInt8[np.ndarray, "T H W 3"], crop: Crop, image_size: int
 ) -> UInt8[np.ndarray, "T {image_size} {image_size} 3"]:
-    """Cut, resize (Pillow's bicubic with antialiasing, as CLIP was trained; nothing where the sizes match), mirror."""
+    """Crop, resize (Pillow's bicubic with antialiasing, as for CLIP; skipped if the size is right), mirror."""
     square = frames[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
     if crop.side != image_size:
         size = (image_size, image_size)
@@ -49,10 +49,10 @@ def apply_crop(
 def fit(
     frame: UInt8[np.ndarray, "H W 3"], image_size: int, resize: str
 ) -> UInt8[np.ndarray, "{image_size} {image_size} 3"]:
-    """A picture as the square that a model sees, exactly as CLIP's preprocessing makes it on Pillow images.
+    """A picture as the square that a model sees, exactly as CLIP's preprocessing on Pillow images.
 
     Args:
-      frame: of any size, the whole picture: scaling it beforehand changes the result.
+      frame: the whole picture, of any size; scaling it beforehand would change the result.
       image_size: side of the square in pixels.
       resize: `Preprocessing.resize`. "crop" is torchvision's `Resize(image_size)` and `CenterCrop(image_size)`, as in
         OpenAI's `clip.py`: the whole picture is resized, the longer side to int(image_size * longer / shorter), and the
@@ -63,7 +63,7 @@ def fit(
     shorter = min(height, width)
     if resize == "squash":
         rows = columns = image_size
-    else:  # in whole numbers: image_size * longer / shorter is exact there, or cut off in the same place
+    else:  # integer division equals int(image_size * longer / shorter)
         rows, columns = image_size * height // shorter, image_size * width // shorter
     if (rows, columns) != (height, width):
         image = Image.fromarray(np.ascontiguousarray(frame))
@@ -75,10 +75,10 @@ def fit(
 def prepare_clip(
     frames: UInt8[np.ndarray, "N H W 3"], num_frames: int, image_size: int, resize: str
 ) -> UInt8[np.ndarray, "{num_frames} {image_size} {image_size} 3"]:
-    """What every use without chance (evaluation, embedding, search) shows the model of a clip.
+    """The frames of a clip for a model, without randomness: for evaluation, embedding and search.
 
-    The middle frame of each of `num_frames` equal segments, made a square by `fit`; frames that are such squares
-    already (a decoder may have done it) stay as they are.
+    The middle frame of each of `num_frames` equal segments, made a square by `fit`. Frames that are such squares
+    already (the decoder can make them) do not change.
     """
     chosen = segment_indices(len(frames), num_frames, None)
     squares = {index: fit(frames[index], image_size, resize) for index in np.unique(chosen)}
