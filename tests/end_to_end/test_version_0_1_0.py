@@ -101,3 +101,15 @@ def test_an_index_is_used_as_it_is(old, capsys):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["changes"] == {"new": 0, "changed": 0, "gone": 0, "kept": 8}
     assert len(found["results"]) == 8
+
+
+def test_its_checkpoint_is_scored_and_searched_with(old, capsys):
+    data = "--config.data.manifest=videos/manifest.csv"
+    assert cli.main(["eval", "--config", "eval/retrieval", "--model", "workdir@4", data, "--out", "result.json"]) == 0
+    result = json.loads(Path("result.json").read_text())
+    assert result["model"] == "workdir@4"
+    assert result["n_expected"] == 8
+    capsys.readouterr()
+    index = ["--index", "new.safetensors", "--json"]
+    assert cli.main(["search", "--model", "workdir/checkpoints/4", "--videos", "videos", *index, "red"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["results"]) == 8
