@@ -4,7 +4,6 @@ Random parameters come out of one compiled program whose outputs are sharded. Pa
 into memory, and each device's part is read by itself.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from flax import traverse_util
 
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import Tree, partition
@@ -71,37 +71,43 @@ def initial_parameters(run: RunConfig, model: Harvest, mesh: jax.sharding.Mesh) 
     shardings = meshes.state_shardings(shapes, mesh)
     folder = Path(run.model.init_from)
     config, tensors = open_parameters(folder)
-    wanted = [path for path in shapes if path.startswith(("video/", "text/"))]
-    if run.train.contrastive_loss == "softmax":
-        wanted.append("logit_scale")
-    if config.decoder is not None and config.decoder == model.config.decoder:
-        wanted += [path for path in shapes if path.startswith("decoder/") or path == "mask_embedding"]
-    for path in wanted:
-        found = tensors.entries[path].shape if path in tensors.entries else None
-        if found != shapes[path].shape and (path != TEMPORAL or found is None):
+    given = [path for path in shapes if _comes_from(config, path, run, model)]
+    for path in given:
+        found = tensors.entries[path].shape
+        if found != shapes[path].shape and path != TEMPORAL:
             raise ConfigError(
                 f"model.init_from={folder} holds another model than this run trains: {path} has the shape {found}, "
                 f"the run wants {shapes[path].shape}"
             )
-    read: dict[str, Callable[[], np.ndarray]] = {path: lambda path=path: tensors.read(path) for path in wanted}  # type: ignore[misc]
-    frames, table = model.config.video.num_frames, tensors.read(TEMPORAL).astype(np.float32)
+
+    def on_mesh(path: str, array: np.ndarray) -> jax.Array:
+        return _on_mesh(array, shardings[path], f"{folder}: {path}")
+
+    params = {path: on_mesh(path, tensors.read(path)) for path in given if path != TEMPORAL}
+    table, frames = tensors.read(TEMPORAL).astype(np.float32), model.config.video.num_frames
     knows_time = len(table) > 1 and table.any()
-    if frames != len(table):
-        read[TEMPORAL] = lambda: resize_temporal(table, frames)
-    params = {path: _on_mesh(get, shardings[path], f"{folder}: {path}") for path, get in read.items()}
-    random_paths = [path for path in shapes if path not in params]
+    params[TEMPORAL] = on_mesh(TEMPORAL, table if frames == len(table) else resize_temporal(table, frames))
+    rest = [path for path in shapes if path not in params]
     if frames > 1 and not knows_time:
-        random_paths.append(TEMPORAL)
-    take = lambda: {path: leaf for path, leaf in random().items() if path in random_paths}  # noqa: E731
-    made = jax.jit(take, out_shardings={path: shardings[path] for path in random_paths})() if random_paths else {}
-    if TEMPORAL in made:
-        made[TEMPORAL] += params[TEMPORAL]
-    return traverse_util.unflatten_dict(params | made, sep="/")
+        rest.append(TEMPORAL)
+    if rest:
+        take = lambda: {path: leaf for path, leaf in random().items() if path in rest}  # noqa: E731
+        made = jax.jit(take, out_shardings={path: shardings[path] for path in rest})()
+        if TEMPORAL in made:
+            made[TEMPORAL] += params[TEMPORAL]
+        params |= made
+    return traverse_util.unflatten_dict(params, sep="/")
 
 
-def _on_mesh(get: Callable[[], np.ndarray], sharding: jax.sharding.NamedSharding, name: str) -> jax.Array:
-    """An array on the mesh as float32, of which this process reads the parts of its own devices only."""
-    array = get()
+def _comes_from(config: HarvestConfig, path: str, run: RunConfig, model: Harvest) -> bool:
+    """Whether a parameter is taken from a model folder of this config."""
+    if path.startswith(("decoder/", "mask_embedding")):
+        return config.decoder is not None and config.decoder == model.config.decoder
+    return path.startswith(("video/", "text/")) or (path == "logit_scale" and run.train.contrastive_loss == "softmax")
+
+
+def _on_mesh(array: np.ndarray, sharding: jax.sharding.NamedSharding, name: str) -> jax.Array:
+    """A mapped array on the mesh as float32; this process reads the parts of its own devices only."""
 
     def part(index: Any) -> np.ndarray:
         values = np.array(array[index], np.float32)  # a copy: JAX must not go on using the mapped file
