@@ -1,4 +1,4 @@
-"""Where a clip's time goes in the loader: each stage by itself, CPU time of one core, best of several rounds.
+"""CPU time per clip of each stage of the loader, on one core, minimum of several rounds.
 
 OPENBLAS_NUM_THREADS=1 python benchmarks/loader_stages.py --shards shards/clips
 """

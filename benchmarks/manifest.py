@@ -1,8 +1,8 @@
-"""What reading a manifest costs: processor time of a row, and the memory that is kept of it.
+"""Cost of reading a manifest: CPU time per row, and memory that is kept per row.
 
     python benchmarks/manifest.py --source webvid --rows 1000000
 
-Prints a line of JSON: `us_per_row` (one core; nothing of the videos is read) and `bytes_per_row` (of resident memory,
+Prints a line of JSON: `us_per_row` (one core; the videos are not read) and `bytes_per_row` (of resident memory,
 between the first thousand rows and the last).
 """
 

@@ -1,22 +1,22 @@
-"""Preparation from 360p H.264: clips a second and core of `harvest shards`, beside bare PyAV decoding, in one run.
+"""Preparation from 360p H.264: clips per second and core of `harvest shards`, compared with plain PyAV decoding.
 
     python benchmarks/prepare.py --videos FOLDER [FOLDER ...] --out benchmarks/results/prepare_cpu.json
 
-The clips are made first: every video below the folders whose shorter side has at least 360 pixels becomes 360p H.264 by
-x264's own settings (crf 23, key pictures up to 250 apart, three pictures predicted from both sides), 9 seconds long;
-shorter ones run forwards and backwards. Arms, for each clip, taking turns:
+The clips are made first: every video in the folders whose shorter side has at least 360 pixels is encoded as 360p H.264
+with x264's defaults (crf 23, key pictures up to 250 apart, three B pictures), 9 seconds long; shorter videos are played
+forwards and backwards. What is measured, alternately for each clip:
 
-    bare                  open the file, decode every picture up to the last one wanted: no scaling, no JPEG
-    bare, skipping        the same without the pictures that no other is predicted from, wanted or not: the decoder's
-                          least work; ours skips those of them that are not wanted
-    bare, scaled, JPEG    the same, and the 16 wanted pictures to 256 px RGB by FFmpeg's usual scaler, to JPEG 90
-    decode_clip           ours, with its checks, to 16 pictures of 256 px
-    record                what a worker of `harvest shards` does with a clip: decode_clip, JPEG 90, the record's bytes
-    harvest shards        the whole command: its processes' time with four rows for each clip, less that with one row
-                          for each; so starting, which happens once, is left out
+    bare                  open the file, decode every picture up to the last wanted one: no scaling, no JPEG
+    bare, skipping        the same without all pictures that no other picture depends on, wanted or not: the least work
+                          for the decoder (decode_clip skips only those that are not wanted)
+    bare, scaled, JPEG    bare, and the 16 wanted pictures scaled to 256 px RGB by FFmpeg's default scaler, to JPEG 90
+    decode_clip           this project's decoding, with its checks, to 16 pictures of 256 px
+    record                what a worker of `harvest shards` does: decode_clip, JPEG 90, the record's bytes
+    harvest shards        the whole command: time of its processes with four rows for each clip, minus the time with one
+                          row for each, so that the start is not counted
 
-Times are CPU seconds of all threads and processes, the best of `--repeats` for each clip (`harvest shards`: of each of
-its two runs).
+Times are CPU seconds of all threads and processes, the minimum of `--repeats` for each clip (`harvest shards`: of each
+of its two runs).
 """
 
 import argparse
@@ -51,7 +51,7 @@ SHARDS = "harvest shards"
 
 
 def make_clip(source: Path, target: Path) -> bool:
-    """A video as 360p H.264; False where it is too small or no video."""
+    """A video as 360p H.264; False if it is too small or not a video."""
     try:
         with av.open(str(source)) as container:
             video = container.streams.video[0]

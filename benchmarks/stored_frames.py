@@ -1,17 +1,16 @@
-"""What to store of a clip: ways of storing its frames, by size, by time to decode and encode, and by fidelity.
+"""Ways of storing a clip's frames, compared by size, by time to decode and encode, and by fidelity.
 
     python benchmarks/stored_frames.py --videos FOLDER [FOLDER ...] --out benchmarks/results/stored_frames_cpu.json
 
-From one base point (16 frames, 256 px, JPEG 90 with halved colour) one thing at a time is changed: the JPEG, the number
-of frames, their shorter side, the codec, the decoder's shortcuts. Clips are the videos below the folders whose shorter
-side has at least 256 pixels and that have 32 different frames; the table of sizes is of those with at least 288.
+From one base point (16 frames, 256 px, JPEG 90 with 4:2:0 colour) one thing at a time is changed: the JPEG, the number
+of frames, their shorter side, the codec, the decoder's shortcuts. Clips are the videos in the folders whose shorter
+side has at least 256 pixels and that have 32 different frames; the table of sizes uses those with at least 288 pixels.
 
-Times are CPU seconds of one thread, the best of `--repeats` for decoding: a busy machine disturbs them little. Pictures
-begin and end as RGB arrays. H.264 is packets without a container, the least there can be to open and to store; of a
-group of pictures all up to the last one wanted have to be decoded, and RGB is made by FFmpeg's usual scaler or by the
-exact one that prepares our shards. PSNR is of a picture against the scaled one that went in, in dB, the mean over
-a clip's pictures and then over clips; "as the model sees it" is the same after both have become the 224 x 224 pixels
-that a model is shown.
+Times are CPU seconds of one thread, the minimum of `--repeats` for decoding. Pictures begin and end as RGB arrays.
+H.264 is stored as packets without a container, the minimum to open and to store; of a group of pictures all up to the
+last wanted one have to be decoded; RGB is made by FFmpeg's default scaler or by the exact one of `harvest shards`. PSNR
+is in dB, of a picture against the scaled picture before encoding, the mean over a clip's pictures and then over clips;
+"as the model sees it" is the same after both are resized to the 224 x 224 pixels of a model.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Whatever a file holds, reading it ends in rows, rejects or one DataError, and soon.
+"""Random content of files: reading always ends, in rows, rejects or one DataError.
 
-`HARVEST_FUZZ_EXAMPLES=100000 pytest tests/data_pipeline/test_fuzz_data.py` looks longer.
+`HARVEST_FUZZ_EXAMPLES=100000 pytest tests/data_pipeline/test_fuzz_data.py` runs longer.
 """
 
 import contextlib

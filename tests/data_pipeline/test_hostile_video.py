@@ -1,4 +1,4 @@
-"""Files from strangers: nothing else is read, nothing is fetched, and what hangs or crashes costs one clip."""
+"""Untrusted video files: no other file is read, nothing is fetched, and a bad file costs one clip."""
 
 import http.server
 import json

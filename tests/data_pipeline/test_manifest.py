@@ -1,4 +1,4 @@
-"""What a manifest file may say, and what becomes of every row that cannot be used."""
+"""Manifest files: their columns, and the reason for every row that cannot be used."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""The TFDS builder: another door to the same preparation."""
+"""The TFDS builder writes the same shards as `harvest shards`."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`harvest shards` as a user meets it: what it says, and what it does when something is wrong."""
+"""The command `harvest shards`: its output, its exit codes and its errors."""
 
 import contextlib
 import os

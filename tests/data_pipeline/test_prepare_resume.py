@@ -1,4 +1,4 @@
-"""Preparation that is killed anywhere and started again: only what is missing is done, and the bytes are the same."""
+"""Preparation that is killed at any moment and started again: it writes only what is missing, and the same bytes."""
 
 import itertools
 import json

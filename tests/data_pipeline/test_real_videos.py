@@ -1,4 +1,4 @@
-"""The real clips and the collection of odd files: each is read right or rejected with its reason."""
+"""Real clips and a collection of unusual files: each is read correctly or rejected with its reason."""
 
 from pathlib import Path
 

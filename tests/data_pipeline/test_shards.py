@@ -1,4 +1,4 @@
-"""Shard folders: what is written is what is read, by TFDS too; the same bytes always; whole or not at all."""
+"""Shard folders: records are read as they were written, also by TFDS; the bytes are always the same; damage is found."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Pictures as clips of one frame: what is seen, and what is refused before it is decoded."""
+"""Pictures as clips of one frame: their pixels, and what is refused before it is decoded."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Videos that are rare but right give right pictures; those that only look right have a reason, and soon."""
+"""Unusual but valid videos give the right pictures; invalid ones are rejected with a reason, quickly."""
 
 import struct
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""CLIP's preprocessing of one picture, written down once more from what torchvision documents: Resize, then CenterCrop.
+"""CLIP's preprocessing of one picture, an independent implementation of torchvision's Resize and CenterCrop.
 
 OpenAI's `clip.py` composes Resize(size, bicubic), CenterCrop(size), ToTensor and Normalize on Pillow images.
 """

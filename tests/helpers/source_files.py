@@ -1,4 +1,4 @@
-"""Sources of clips for tests: tars, TFDS datasets, and what a worker makes of their rows."""
+"""Sources of clips for tests: tars, TFDS datasets, and the result of a worker for their rows."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""Real video files for tests, encoded with PyAV; frames that say which one they are."""
+"""Real video files for tests, encoded with PyAV; frames that contain their number."""
 
 import struct
 from fractions import Fraction
