@@ -39,7 +39,7 @@ import av
 import simplejpeg
 from av.video.frame import VideoFrame
 
-from benchmarks.vs_torch import cpu_name
+from benchmarks.vs_torch_arm import cpu_name
 from data_pipeline.decode import worker
 from data_pipeline.decode.clip import decode_clip
 from data_pipeline.decode.spec import DecodeSpec

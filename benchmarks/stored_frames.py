@@ -33,7 +33,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from PIL import AvifImagePlugin, Image
 
-from benchmarks.vs_torch import cpu_name
+from benchmarks.vs_torch_arm import cpu_name
 from data_pipeline.decode.clip import decode_clip
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected

@@ -1,4 +1,4 @@
-"""Bounds for the processes that read untrusted files: memory, no files written, and they end with their parent."""
+"""Environment and limits of the processes that read untrusted files: memory, and no files written."""
 
 import contextlib
 import os

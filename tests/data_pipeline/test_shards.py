@@ -1,4 +1,4 @@
-"""Shard folders: records are read as they were written, also by TFDS; the bytes are always the same; damage is found."""
+"""Shard folders: records are read as they were written, also by TFDS; the bytes are always the same; damage is seen."""
 
 import json
 import pickle
