@@ -57,10 +57,10 @@ class TrainProgram:
         """jit of (state, frozen, batch) -> (state, metrics); the state is donated."""
         return jax.jit(self.step(all_patches), donate_argnums=0, out_shardings=(self.state_shardings, None))
 
-    def batch(self, all_patches: bool = False, text_length: int | None = None) -> dict[str, Any]:
-        """The global batch as ShapeDtypeStructs; `text_length` is `text.length` unless given."""
+    def batch(self, all_patches: bool = False) -> dict[str, Any]:
+        """The global batch as ShapeDtypeStructs."""
         sharding = NamedSharding(self.mesh, meshes.BATCH)
-        shapes = batch_shapes(self.run, self.config, all_patches, text_length)
+        shapes = batch_shapes(self.run, self.config, all_patches)
         return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
 
 
@@ -99,7 +99,7 @@ def train_program(
 
 
 def batch_shapes(
-    run: RunConfig, config: HarvestConfig, all_patches: bool = False, text_length: int | None = None
+    run: RunConfig, config: HarvestConfig, all_patches: bool = False
 ) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape and dtype of each array of a global batch."""
     video, size = config.video, run.train.batch_size
@@ -109,16 +109,16 @@ def batch_shapes(
     return {
         "patches": ((size, kept, video.patch_dim), np.uint8),
         "positions": ((size, kept), np.int32),
-        "ids": ((size, text_length or run.text.length), np.int32),
+        "ids": ((size, run.text.length), np.int32),
         "slots": ((size, slots), np.int32),
         "slot_weights": ((size, slots), np.float32),
     }
 
 
-def random_batch(run: RunConfig, config: HarvestConfig, all_patches: bool = False, seed: int = 0) -> dict[str, Any]:
+def random_batch(run: RunConfig, config: HarvestConfig) -> dict[str, Any]:
     """Host arrays of `batch_shapes` with random contents: captions of all lengths, with masked words."""
-    shapes = batch_shapes(run, config, all_patches)
-    rng = np.random.default_rng(seed)
+    shapes = batch_shapes(run, config)
+    rng = np.random.default_rng(0)
     size, kept, _ = shapes["patches"][0]
     length, slots = shapes["ids"][0][1], shapes["slots"][0][1]
     total = config.video.num_frames * config.video.cells_per_frame

@@ -33,13 +33,12 @@ from harvest_jax.weights.folder import save_model
 log = logging.getLogger(__name__)
 
 
-def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Path:
+def train(run: RunConfig, workdir: Path) -> Path:
     """Train, or go on from the newest good checkpoint in `workdir`.
 
     Args:
       run: the checked config.
       workdir: made if missing.
-      to_terminal: whether to show a live display; None: if standard output is a terminal.
 
     Returns:
       the model folder `workdir/export`.
@@ -80,7 +79,7 @@ def train(run: RunConfig, workdir: Path, to_terminal: bool | None = None) -> Pat
             warning = repeated_clips(run, batches.sets.clips)
             if warning:
                 log.warning("%s", warning)
-        writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, to_terminal, enabled=lead))
+        writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, enabled=lead))
         stop = stack.enter_context(StopSignal())
         state = run_steps(program, state, frozen, batches, checkpointer, writer, stop)
         params = meshes.fetch(merge(state.params, frozen), program.mesh)
