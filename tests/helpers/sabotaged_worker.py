@@ -3,6 +3,7 @@
 Tests set `pool.WORKER_COMMAND` to WORKER_COMMAND, so that worker processes run this file.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -21,6 +22,8 @@ def sabotaged(path, spec, start=None, end=None):
     if what == "hang.mp4":
         time.sleep(1000)
     if what == "hang_in_c.mp4":
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(f"{path}.begun")
         ctypes.PyDLL(None).sleep(1000)  # holds the interpreter's lock: no Python thread of the worker runs
     if what == "crash.mp4":
         ctypes.string_at(0)
