@@ -75,7 +75,7 @@ def small_model(monkeypatch):
 
 def test_more_memory_than_the_host_has_is_refused_before_it_is_taken(small_model, monkeypatch, capsys):
     monkeypatch.setattr(bench, "available_memory", lambda: 1e6)
-    monkeypatch.setattr(bench, "start", lambda program: pytest.fail("memory was taken"))
+    monkeypatch.setattr(bench, "random_state", lambda program: pytest.fail("memory was taken"))
     code, said = fails_with(capsys, "--batch", "24", "--config.model.remat=none")
     assert code == 2
     assert "0.0 are free" in said

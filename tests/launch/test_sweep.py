@@ -16,6 +16,8 @@ from launch import sweep
 from tests.helpers.processes import is_running, running, wait_until
 from tests.helpers.train_command import environment
 
+# JAX warns of forks, if another test of this process has imported it. The launcher itself never imports it.
+pytestmark = pytest.mark.filterwarnings(r"ignore:os.fork\(\) was called:RuntimeWarning")
 ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = f"""
