@@ -1,13 +1,11 @@
-"""The iterator over batches that training draws from, and the end of its loader processes."""
+"""The iterator over batches that training draws from."""
 
 import logging
-import multiprocessing
 import os
-import signal
-import sys
+import queue
 import threading
-from collections.abc import Sequence
-from multiprocessing import resource_tracker
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -15,44 +13,55 @@ import numpy as np
 from absl import flags
 
 from harvest_jax.config.run import DataFields
-from harvest_jax.errors import DataError, HarvestError
+from harvest_jax.errors import HarvestError
+from harvest_jax.input import loader_processes
+from harvest_jax.input.damaged import DamagedRecords
 from harvest_jax.input.examples import Records
+from harvest_jax.machine import available_cores
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
 
+HUNG_SECONDS = 300.0  # without a batch from the loader processes, until the run ends with an error
+STOP_SECONDS = 3.0  # the same when the run is asked to stop, until this process reads the batch itself
+
 
 def num_workers(workers: int) -> int:
     """`data.workers` as a number of processes: -1 is one for each core that this process may run on."""
-    return workers if workers >= 0 else len(os.sched_getaffinity(0))
+    return workers if workers >= 0 else available_cores()
 
 
 class Batches(grain.DatasetIterator):
-    """Iterator over batches whose whole state is the number of batches taken.
+    """Iterator over batches. Its state is the number of batches taken, and the damaged records met so far.
 
-    Grain's own iterators keep a state whose form depends on the number of loader processes; this one opens them anew at
+    Grain's own iterators have a state whose form depends on the number of loader processes. This one opens them anew at
     the right batch, so a run may go on with any number of them. Orbax saves and restores it like a Grain iterator.
+
+    Attributes:
+      sets: the clips.
+      damaged: the damaged records met so far.
+      stop_requested: whether the run is to stop soon; then a batch is not waited for if the loader processes hang.
     """
 
-    def __init__(self, batches: Any, sets: "ClipSets", data: DataFields) -> None:
+    def __init__(self, batches: Any, sets: "ClipSets", data: DataFields, damaged: DamagedRecords) -> None:
         super().__init__()
         self.sets = sets
-        self._allowed = data.bad_records
-        self._damaged: set[tuple[int, int]] = set()
+        self.damaged = damaged
+        self.stop_requested: Callable[[], bool] = lambda: False
         self._batches = batches
         self._workers = num_workers(data.workers)
         self._prefetch = data.prefetch
         self._next = 0
         self._reader: Any = None
         if self._workers:
-            _start_tracker_quietly()
+            loader_processes.start_tracker_quietly()
 
     def __next__(self) -> Batch:
         self._assert_not_closed()
         self.start_prefetch()
         try:
-            batch = next(self._reader)
+            batch = self._next_from_processes() if self._workers else next(self._reader)
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):
                 raise
@@ -62,57 +71,73 @@ class Batches(grain.DatasetIterator):
                 "data.prefetch"
             ) from error
         self._next += 1
-        self._count(batch.pop("damaged"))
+        damaged = batch.pop("damaged")
+        self.damaged.found((which, number) for which, number in damaged.tolist() if number >= 0)
         return batch
 
     def report(self, clips: int) -> dict[str, float]:
         """What the log says of the data after so many clips of all processes: epochs, and bad records if there are."""
-        return self.sets.epochs(clips) | ({"bad_records": float(len(self._damaged))} if self._damaged else {})
-
-    def _count(self, damaged: np.ndarray) -> None:
-        for which, number in damaged[damaged[:, 1] >= 0].tolist():
-            if (which, number) in self._damaged:  # in an earlier pass
-                continue
-            self._damaged.add((which, number))
-            name = f"record {number} of {self.sets.folders[which]}"
-            if len(self._damaged) > self._allowed:
-                raise DataError(
-                    f"{name} is damaged, and with it more than data.bad_records={self._allowed} are: write the shards "
-                    "again with `harvest shards`"
-                )
-            log.warning(
-                "%s is damaged: its neighbour takes its place (%d of %d allowed)",
-                name,
-                len(self._damaged),
-                self._allowed,
-            )
+        return self.sets.epochs(clips) | ({"bad_records": float(len(self.damaged))} if self.damaged else {})
 
     def start_prefetch(self) -> None:
         """Open the readers and let them work ahead."""
         if self._reader is None:
             self._reader = iter(self._readers(self._batches[self._next :]))
-            self._reader.start_prefetch()
+            if self._workers:
+                starter = threading.Thread(target=_start, args=(self._reader,))
+                starter.start()
+                starter.join()
+            else:
+                self._reader.start_prefetch()
 
-    def get_state(self) -> dict[str, int]:
-        """The number of the next batch."""
-        return {"next_batch": self._next}
+    def get_state(self) -> dict[str, Any]:
+        """The number of the next batch; the damaged records, if there are any."""
+        damaged = self.damaged.get_state()
+        return {"next_batch": self._next} | ({"damaged": damaged} if damaged else {})
 
-    def set_state(self, state: dict[str, int]) -> None:
-        """Go to a batch; what was made ahead is thrown away."""
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to a batch; batches that were made ahead are discarded."""
         self._close_reader()
         self._next = int(state["next_batch"])
+        self.damaged.set_state(state.get("damaged", []))
 
     def close(self) -> None:
-        """Stop the loader threads or processes; safe to call again."""
+        """Stop the loader threads or processes; may be called again."""
         self._closed = True
         self._close_reader()
 
     def __str__(self) -> str:
         return f"Batches(next={self._next}, workers={self._workers})"
 
+    def _next_from_processes(self) -> Batch:
+        """The next batch, with a bounded wait: a loader process may be stopped, or wait for a disk for ever."""
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(self._reader, answers), name="next batch", daemon=True).start()
+        began = time.monotonic()
+        while True:
+            try:
+                answer = answers.get(timeout=0.2)
+            except queue.Empty:
+                waited = time.monotonic() - began
+                if waited > STOP_SECONDS and self.stop_requested():
+                    log.warning("no batch for %.0f s: this process reads the last one itself", waited)
+                    self._close_reader()
+                    self._workers = 0
+                    self.start_prefetch()
+                    return next(self._reader)
+                if waited > HUNG_SECONDS:
+                    raise HarvestError(
+                        f"no batch for {waited:.0f} s; the loader processes: {loader_processes.states()}. Check the "
+                        "disk that holds the shards, then run the same command again"
+                    ) from None
+            else:
+                if isinstance(answer, BaseException):
+                    raise answer
+                return answer
+
     def _readers(self, batches: Any) -> Any:
         if self._workers == 0:
-            threads = min(self._prefetch, os.cpu_count() or 1)
+            threads = min(self._prefetch, available_cores())
             return batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=self._prefetch))
         if not flags.FLAGS.is_parsed():  # Grain's processes read absl's flags, which only absl programs parse
             flags.FLAGS.mark_as_parsed()
@@ -120,12 +145,27 @@ class Batches(grain.DatasetIterator):
         options = grain.MultiprocessingOptions(
             num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch // self._workers)
         )
-        return batches.to_iter_dataset(inline).mp_prefetch(options, worker_init_fn=_end_with_parent)
+        return batches.to_iter_dataset(inline).mp_prefetch(options, worker_init_fn=loader_processes.end_with_parent)
 
     def _close_reader(self) -> None:
         reader, self._reader = getattr(self, "_reader", None), None
-        if reader is not None:
+        if reader is not None and self._workers:
+            loader_processes.close(reader)
+        elif reader is not None:
             reader.close()
+
+
+def _start(reader: Any) -> None:
+    loader_processes.block_signals()
+    reader.start_prefetch()
+
+
+def _read(reader: Any, answers: "queue.SimpleQueue[Any]") -> None:
+    loader_processes.block_signals()
+    try:
+        answers.put(next(reader))
+    except BaseException as error:  # raised again by the thread that waits
+        answers.put(error)
 
 
 class ClipSets:
@@ -152,34 +192,3 @@ class ClipSets:
     def epochs(self, clips: int) -> dict[str, float]:
         """How often the clips of each set were seen, after so many of all: `epoch`, or `epoch/FOLDER` for each set."""
         return {title: clips * rate for title, rate in self._passes.items()}
-
-
-def _start_tracker_quietly() -> None:
-    """Start Python's tracker of shared memory so that it does not complain of what it has to clear away.
-
-    At the end of a run the loaders are killed with batches made ahead, whose memory it frees, and warns of.
-    """
-    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")  # which it inherits
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        sys.warnoptions.pop()
-
-
-def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """End this loader process when the training process is gone, and not before.
-
-    However the parent died: kill -9 leaves no time to tell. Ctrl-C and Slurm's warning reach every process of a run;
-    the loaders leave them to the parent, which saves first and closes them with SIGKILL.
-    """
-    del worker_index, worker_count
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(parent: Any) -> None:
-    parent.join()
-    os._exit(1)

@@ -19,6 +19,7 @@ from data_pipeline.shards import shard_format
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.input.batches import Batches, ClipSets
+from harvest_jax.input.damaged import DamagedRecords
 from harvest_jax.input.examples import MakeExample, Numbered, Records
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.pixels.frame_sampling import segment_indices
@@ -73,7 +74,8 @@ def training_batches(
         .slice(slice(process_index, None, process_count))
         .batch(run.train.batch_size // process_count, drop_remainder=True)
     )
-    return Batches(batches, ClipSets(sets, tuple(shares)), run.data)
+    damaged = DamagedRecords([records.folder for records in sets], run.data.bad_records, process_index, process_count)
+    return Batches(batches, ClipSets(sets, tuple(shares)), run.data, damaged)
 
 
 def evaluation_clips(

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Int32
 
+from harvest_jax.checkpoint import consensus
 from harvest_jax.checkpoint.checkpointer import Checkpointer
 from harvest_jax.errors import NonFiniteError, Preempted
 from harvest_jax.input.batches import Batches
@@ -68,7 +69,12 @@ def run_steps(
         if len(running) > AHEAD:  # this returns before the device has no work left
             jax.block_until_ready(running.popleft())
         last = step == train.steps
-        if step % train.log_every == 0 or step == start + 1 or last:
+        stopping = stop.requested(step) and not last
+        save = stopping or last or step % train.save_every == 0
+        show = step % train.log_every == 0 or step == start + 1 or last
+        if save or show:
+            batches.damaged.share(consensus.gather)
+        if show:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             elapsed, taken = time.perf_counter() - since, step - since_step
             values |= {
@@ -80,8 +86,7 @@ def run_steps(
             writer.write(step, values)
             _stop_if_bad(state, batch)
             since, since_step, waited = time.perf_counter(), step, 0.0
-        stopping = stop.requested(step) and not last
-        if stopping or last or step % train.save_every == 0:
+        if save:
             _stop_if_bad(state, batch)
             checkpointer.save(step, state, batches)
         if stopping:

@@ -81,6 +81,7 @@ def train(run: RunConfig, workdir: Path) -> Path:
                 log.warning("%s", warning)
         writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, enabled=lead))
         stop = stack.enter_context(StopSignal())
+        batches.stop_requested = lambda: stop.received
         state = run_steps(program, state, frozen, batches, checkpointer, writer, stop)
         params = meshes.fetch(merge(state.params, frozen), program.mesh)
         params.pop("logit_bias", None)  # the sigmoid loss's: it does not change a ranking, and a model folder has none

@@ -1,5 +1,6 @@
 """Several processes of the real command: the fault of one ends all, soon, with its status and without a restart."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -89,3 +90,29 @@ def test_processes_with_workdirs_of_their_own_do_not_begin(shards, tmp_path):
         (line,) = error_lines(errors)
         assert "a workdir must be shared by all processes: rank 1" in line
     assert not list((tmp_path / "run0").iterdir())
+
+
+def test_damaged_records_have_one_budget_for_all_processes(shards, tmp_path):
+    """One step reads each of the 8 clips once, in two processes; 4 are damaged, and not all in one process's half."""
+    for number in range(4):
+        damage(shards, "train", number)
+    for allowed, status in ((3, 3), (4, 0)):
+        overrides = ["train.steps=1", "train.warmup_steps=0", f"data.bad_records={allowed}"]
+        done = subprocess.run(
+            local_command(train_arguments(shards, tmp_path / f"{allowed}", *overrides), "--processes", "2"),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "is damaged and was replaced" in line]
+    assert len(lines) == 4
+    assert all(line.startswith("[0] ") for line in lines)
+    assert {line.partition("rank ")[2][0] for line in lines} == {"0", "1"}
+    (measured,) = (tmp_path / "4" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(measured)["bad_records"] == 4
+    states = [json.loads(path.read_text()) for path in (tmp_path / "4/checkpoints/1/data").glob("process_*")]
+    assert len(states) == 2
+    assert states[0] == states[1] == {"next_batch": 1, "damaged": [[0, 0], [0, 1], [0, 2], [0, 3]]}

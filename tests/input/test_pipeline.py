@@ -21,6 +21,7 @@ from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config import RunConfig, check, load_dict
 from harvest_jax.errors import CheckpointError, ConfigError, DataError, HarvestError
 from harvest_jax.input.batches import Batches
+from harvest_jax.input.loader_processes import loader_processes
 from harvest_jax.input.patches import gather, num_kept, patchify
 from harvest_jax.input.pipeline import evaluation_clips, training_batches
 from harvest_jax.input.tokenizer import Tokenizer
@@ -350,6 +351,18 @@ def test_worker_ends_when_the_trainer_is_killed(shards):
         time.sleep(0.05)
 
 
+def test_a_hung_worker_is_one_clear_error(shards, monkeypatch):
+    iterator = batches(shards, "data.workers=2")
+    next(iterator)
+    monkeypatch.setattr("harvest_jax.input.batches.HUNG_SECONDS", 5.0)
+    worker = loader_processes()[0]
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(HarvestError, match=rf"no batch for \d+ s; the loader processes: .*{worker.pid} stopped"):
+        list(itertools.islice(iterator, 40))  # the batches it had made may still come
+    iterator.close()
+    assert not worker.is_alive()
+
+
 def test_threads_end_at_close(shards):
     before = set(threading.enumerate())
     iterator = batches(shards, "data.prefetch=3")
@@ -429,8 +442,8 @@ def test_a_mixture_resumes_exactly_and_is_shared_by_processes(two_sets):
     ("shards_field", "weights", "fault"),
     [
         ("a,b", "(1,)", "1 numbers for 2 folders"),
-        ("a,b", "(1, 0)", "numbers above 0"),
-        ("a,b", "(1, 'x')", "numbers above 0"),
+        ("a,b", "(1, 0)", "data.weights=0.0 is outside"),
+        ("a,b", "(1, 'x')", "data.weights: expected a number"),
         ("a,", "()", "empty folder"),
         ("a,b,a", "()", "twice"),
     ],
@@ -487,7 +500,7 @@ def test_damaged_records_are_replaced_and_counted(damaged, caplog, workers):
     assert iterator.report(12)["bad_records"] == 2
     iterator.close()
     lines = [record.message for record in caplog.records if "is damaged" in record.message]
-    assert sorted(line.split(" of ")[0] for line in lines) == ["record 2", "record 3"]  # once, though drawn twice
+    assert sorted(line.split(" of ")[0] for line in lines) == ["rank 0: record 2", "rank 0: record 3"]  # each once
     replaced = 0
     for before, after in zip(sound, taken, strict=True):
         assert before.keys() == after.keys()
@@ -498,6 +511,22 @@ def test_damaged_records_are_replaced_and_counted(damaged, caplog, workers):
             else:
                 assert all(np.array_equal(before[name][row], after[name][row]) for name in before)
     assert replaced == 4
+
+
+def test_a_resumed_run_remembers_its_damaged_records(tmp_path):
+    write(tmp_path, "train", [make_record(i) for i in range(6)])
+    damage(tmp_path, "train", 2)
+    first = batches(tmp_path, "data.bad_records=1")
+    list(itertools.islice(first, 2))
+    state = json.loads(json.dumps(first.get_state()))
+    first.close()
+    assert state == {"next_batch": 2, "damaged": [[0, 2]]}
+    damage(tmp_path, "train", 4)
+    resumed = batches(tmp_path, "data.bad_records=1")
+    resumed.set_state(state)
+    with pytest.raises(DataError, match=r"record 4 .*one more than data\.bad_records=1"):
+        list(itertools.islice(resumed, 3))
+    resumed.close()
 
 
 @pytest.mark.parametrize("allowed", [0, 1])

@@ -12,6 +12,7 @@ import pytest
 from harvest_jax.checkpoint.checkpointer import Checkpointer
 from harvest_jax.errors import NonFiniteError, Preempted
 from harvest_jax.input.batches import Batches
+from harvest_jax.input.damaged import DamagedRecords
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import loop
@@ -70,6 +71,7 @@ def run_steps(start=0, bad_step=-1, stop_at=None, **changes):
         create_autospec(kind, instance=True) for kind in (Batches, Checkpointer, MetricWriter, StopSignal)
     )
     batches.__next__.return_value = batch
+    batches.damaged = create_autospec(DamagedRecords, instance=True)
     batches.report.return_value = {"epoch": 0.5}
     stop.requested.side_effect = lambda step: step == stop_at
     stop.name = "SIGTERM"
