@@ -1,21 +1,20 @@
-"""Joining the processes of one run: JAX's own multi-controller runtime, started from the environment.
+"""Connecting the processes of one run: JAX's multi-process runtime, started from environment variables.
 
-On TPU pods, Slurm and Open MPI, JAX finds the other processes by itself. Where nothing announces them (several
-processes on one machine, a hand-made cluster) these variables do; `launch/local.py` sets them:
+On TPU pods, Slurm and Open MPI, JAX finds the other processes by itself. Elsewhere (several processes on one machine, a
+cluster without a scheduler) these variables are needed; `launch/local.py` sets them:
 
-    HARVEST_COORDINATOR             host:port of process 0, on which the processes meet
-    HARVEST_NUM_PROCESSES           how many there are
-    HARVEST_PROCESS_ID              which one this is, from 0
+    HARVEST_COORDINATOR             host:port of process 0, to which the others connect
+    HARVEST_NUM_PROCESSES           number of processes
+    HARVEST_PROCESS_ID              number of this process, from 0
     HARVEST_LOCAL_DEVICES           GPUs of this process, as 0,1; unset: all that it sees
-    HARVEST_HEARTBEAT_SECONDS       a process silent for so long is dead and ends the run (100)
-    HARVEST_INITIALIZATION_SECONDS  wait so long for the others to appear (300)
+    HARVEST_HEARTBEAT_SECONDS       a process that is silent for this long counts as dead and ends the run (100)
+    HARVEST_INITIALIZATION_SECONDS  how long to wait for the other processes at the start (300)
 """
 
 import atexit
 import contextlib
 import dataclasses
 import ipaddress
-import multiprocessing
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
+from harvest_jax import signals
 from harvest_jax.errors import ConfigError, HarvestError, Preempted
 
 COORDINATOR = "HARVEST_COORDINATOR"
@@ -34,8 +34,8 @@ INITIALIZATION_SECONDS = "HARVEST_INITIALIZATION_SECONDS"
 
 
 @dataclasses.dataclass(frozen=True)
-class Meeting:
-    """Where and how the processes meet; None where JAX is to find out."""
+class ClusterSettings:
+    """How the processes connect; None where JAX finds out by itself."""
 
     coordinator: str | None
     num_processes: int | None
@@ -56,11 +56,11 @@ class Meeting:
             return False
 
 
-def meeting_from(environment: Mapping[str, str]) -> Meeting:
-    """What the variables above say.
+def cluster_settings(environment: Mapping[str, str]) -> ClusterSettings:
+    """Read the variables above.
 
     Raises:
-      ConfigError: some of the first three are set and others not, or a value cannot be used.
+      ConfigError: only some of the first three are set, or a value cannot be used.
     """
     given = {name: environment[name] for name in (COORDINATOR, NUM_PROCESSES, PROCESS_ID) if environment.get(name)}
     missing = [name for name in (COORDINATOR, NUM_PROCESSES, PROCESS_ID) if name not in given]
@@ -78,7 +78,7 @@ def meeting_from(environment: Mapping[str, str]) -> Meeting:
     devices = environment.get(LOCAL_DEVICES)
     if devices and not all(part.strip().isdecimal() for part in devices.split(",")):
         raise ConfigError(f"{LOCAL_DEVICES}={devices} must be numbers with commas between them")
-    return Meeting(
+    return ClusterSettings(
         coordinator,
         count,
         process,
@@ -99,33 +99,33 @@ def initialize_from_environment(environment: Mapping[str, str] | None = None) ->
     """
     if jax.distributed.is_initialized():
         return
-    meeting = meeting_from(os.environ if environment is None else environment)
-    # JAX ends the process in C++, with a stack trace, when the others do not come: this line tells what it waited for.
-    where = f"{meeting.num_processes} at {meeting.coordinator}" if meeting.coordinator else "those of this cluster"
-    print(f"waiting up to {meeting.initialization_seconds} s for the other processes: {where}", file=sys.stderr)
-    # JAX's default since 0.5; said here because without it a CPU process sees only its own devices. GPUs and TPUs
-    # take no notice of it.
+    cluster = cluster_settings(os.environ if environment is None else environment)
+    # If the others do not come JAX ends the process in C++ with a stack trace: this line says what it waited for.
+    where = f"{cluster.num_processes} at {cluster.coordinator}" if cluster.coordinator else "those of this cluster"
+    print(f"waiting up to {cluster.initialization_seconds} s for the other processes: {where}", file=sys.stderr)
+    # JAX's default since 0.5; set here because without it a CPU process sees only its own devices. GPUs and TPUs ignore
+    # it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        if meeting.coordinator is None:
+        if cluster.coordinator is None:
             jax.distributed.initialize(
-                heartbeat_timeout_seconds=meeting.heartbeat_seconds,
-                initialization_timeout=meeting.initialization_seconds,
+                heartbeat_timeout_seconds=cluster.heartbeat_seconds,
+                initialization_timeout=cluster.initialization_seconds,
             )
         else:
             jax.distributed.initialize(
-                meeting.coordinator,
-                meeting.num_processes,
-                meeting.process_id,
-                meeting.local_devices,
-                # The variables above decide: a Slurm allocation that this happens to run inside must not join in.
+                cluster.coordinator,
+                cluster.num_processes,
+                cluster.process_id,
+                cluster.local_devices,
+                # The variables above decide, also inside a Slurm allocation.
                 cluster_detection_method="deactivate",
                 # JAX would listen on every network interface otherwise.
-                coordinator_bind_address=meeting.coordinator if meeting.on_loopback else None,
-                heartbeat_timeout_seconds=meeting.heartbeat_seconds,
-                initialization_timeout=meeting.initialization_seconds,
+                coordinator_bind_address=cluster.coordinator if cluster.on_loopback else None,
+                heartbeat_timeout_seconds=cluster.heartbeat_seconds,
+                initialization_timeout=cluster.initialization_seconds,
             )
-        for number in (signal.SIGINT, signal.SIGTERM):  # JAX replaced the handlers behind Python's back
+        for number in signals.SIGNALS:  # JAX replaced the handlers behind Python's back
             signal.signal(number, signal.getsignal(number))
     except ValueError as error:
         raise ConfigError(
@@ -136,11 +136,11 @@ def initialize_from_environment(environment: Mapping[str, str] | None = None) ->
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-    """Around the run: an error in this process ends it at once, so that the launcher can end the others.
+    """Around the run: after an error this process exits without waiting, so that the launcher can end the others.
 
-    At a normal exit JAX waits for the other processes, up to five minutes. After an error they are stuck in a
-    collective that this process will never join, and its status would not be seen for as long. `Preempted` is no such
-    error: every process raises it, with the state saved. Runs of one process are left as they are.
+    At a normal exit JAX waits for the other processes, up to five minutes. After an error they wait in a collective
+    that this process never joins, so nobody would see its status until then. `Preempted` is different: every process
+    raises it, with the state saved. Runs of one process exit normally.
     """
     try:
         yield
@@ -149,17 +149,9 @@ def failing_together() -> Iterator[None]:
     except BaseException as error:
         if jax.distributed.is_initialized() and jax.process_count() > 1:
             code = error.exit_code if isinstance(error, HarvestError) else 1
-            # Handlers run last in, first out: this one comes before JAX's own, and after the message was printed.
-            atexit.register(_leave, code)
+            # Exit handlers run in the reverse order: this one before JAX's, and after the message was printed.
+            atexit.register(signals.end_process, code)
         raise
-
-
-def _leave(code: int) -> None:
-    for child in multiprocessing.active_children():
-        child.kill()  # loader processes: their own end is among the handlers that are skipped
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _whole(values: Mapping[str, str], name: str, default: int | None, least: int) -> int | None:

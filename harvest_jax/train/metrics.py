@@ -1,12 +1,13 @@
-"""Measurements of a run: JSON lines always, TensorBoard if it is installed, and a display for whoever watches.
+"""Measurements of a run: JSON lines always, TensorBoard if it is installed, and a line or a display on the terminal.
 
-`metrics.jsonl` has one object a line: {"step": 20, "loss": 2.31, ...}; a number that is none (nan, inf) is null.
+`metrics.jsonl` has one object a line: {"step": 20, "loss": 2.31, ...}; nan and inf are null.
 """
 
 import json
 import logging
 import math
 import os
+import statistics
 import sys
 import time
 from collections import deque
@@ -20,8 +21,14 @@ from harvest_jax.files import write_atomically
 
 log = logging.getLogger(__name__)
 
-# Shown first, and how: name of the measurement -> (title, format).
-_SHOWN = {"loss": ("loss", "{:.4f}"), "clips_per_s": ("clips/s", "{:,.0f}"), "data_wait": ("data wait", "{:.0%}")}
+# What is displayed, in this order; metrics.jsonl has every measurement.
+_SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
+    "loss": ("loss", "{:.4f}".format),
+    "clips_per_s": ("clips/s", lambda rate: f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"),
+    "data_wait": ("data wait", "{:.0%}".format),
+    "bad_records": ("bad records", "{:.0f}".format),
+}
+_BAR_COLUMNS = 70  # width of a terminal from which on a progress bar is drawn
 
 
 @runtime_checkable
@@ -32,13 +39,13 @@ class Sink(Protocol):
         """Take the measurements of one step."""
 
     def close(self) -> None:
-        """Write out what is held back."""
+        """Write what is buffered."""
 
 
 class MetricWriter:
-    """Gives each measurement to every sink. One that fails is reported once, and training goes on without it.
+    """Writes each measurement to every sink. A sink that fails is reported once, and training continues without it.
 
-    Only the JSON lines are tried again: a disk that was full may have room later.
+    Only the JSON lines are tried again: a full disk may have room later.
     """
 
     def __init__(
@@ -63,7 +70,7 @@ class MetricWriter:
         self._lines = layout.metrics.name
         self._add(self._lines, lambda: JsonLines(layout.metrics, restored_step))
         self._add("TensorBoard", lambda: tensorboard(layout.tensorboard, restored_step))
-        self._add("the display", lambda: (LiveDisplay if live else PlainLines)(total_steps, restored_step))
+        self._add("the display", lambda: LiveDisplay(total_steps, restored_step) if live else PlainLines(total_steps))
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Record the measurements (Python, numpy or jax scalars) after a number of finished steps."""
@@ -109,7 +116,7 @@ class MetricWriter:
 
 
 class JsonLines:
-    """One line a write, on the disk's side of every buffer of ours when `write` returns."""
+    """One line for each write, handed to the operating system before `write` returns."""
 
     def __init__(self, path: Path, restored_step: int):
         cut(path, restored_step)
@@ -135,7 +142,7 @@ class JsonLines:
 
 
 def cut(path: Path, restored_step: int) -> None:
-    """Keep the lines of a metrics file up to a step. Lines that a kill left half written go as well."""
+    """Keep the lines of a metrics file up to a step, without half-written ones."""
     if not path.exists():
         return
     old = path.read_bytes()
@@ -174,34 +181,39 @@ def tensorboard(folder: Path, restored_step: int) -> Sink | None:
     return EventFiles()
 
 
-class Pace:
-    """Seconds to the end, from the last few writes (so that compilation is soon forgotten)."""
+class RemainingTime:
+    """The time to the end, from the steps between the last few writes.
 
-    def __init__(self, total_steps: int, restored_step: int):
+    The step before the first write is not counted: it contains the compilation. The median forgets a later compilation.
+    """
+
+    def __init__(self, total_steps: int):
         self._total = total_steps
-        self._seen = deque([(restored_step, time.monotonic())], maxlen=10)
+        self._last: tuple[int, float] | None = None  # step and time of the last write
+        self._seconds_per_step: deque[float] = deque(maxlen=10)
 
-    def remaining(self, step: int) -> str:
-        """As h:mm:ss after `step` finished steps; "?" as long as nothing is known."""
-        self._seen.append((step, time.monotonic()))
-        (first, then), (last, now) = self._seen[0], self._seen[-1]
-        if last <= first:
-            return "?"
-        seconds = round((self._total - last) * (now - then) / (last - first))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    def after(self, step: int) -> list[str]:
+        """["eta 1:02:03"] (hours, minutes, seconds) after `step` finished steps; [] while nothing is known."""
+        now = time.monotonic()
+        if self._last is not None and step > self._last[0]:
+            self._seconds_per_step.append((now - self._last[1]) / (step - self._last[0]))
+        self._last = step, now
+        if not self._seconds_per_step:
+            return []
+        seconds = round((self._total - step) * statistics.median(self._seconds_per_step))
+        return [f"eta {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"]
 
 
 class PlainLines:
     """One line a write on standard output, for logs."""
 
-    def __init__(self, total_steps: int, restored_step: int):
+    def __init__(self, total_steps: int):
         self._total = total_steps
-        self._pace = Pace(total_steps, restored_step)
+        self._remaining = RemainingTime(total_steps)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Print the main measurements, then the rest."""
-        words = [f"step {step}/{self._total}", *shown(values), f"eta {self._pace.remaining(step)}"]
-        words += [f"{name} {value:.4g}" for name, value in values.items() if name not in _SHOWN]
+        """Print the main measurements."""
+        words = [f"step {step}/{self._total}", *shown(values), *self._remaining.after(step)]
         print("  ".join(words), flush=True)
 
     def close(self) -> None:
@@ -209,29 +221,34 @@ class PlainLines:
 
 
 class LiveDisplay:
-    """A progress bar with the main measurements beside it."""
+    """The step, a progress bar where there is room, and the main measurements, on one line."""
 
     def __init__(self, total_steps: int, restored_step: int):
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+        from rich.table import Column
 
-        self._pace = Pace(total_steps, restored_step)
-        self._progress = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[words]}"), console=Console()
-        )
+        console = Console()
+        self._remaining = RemainingTime(total_steps)
+        whole = Column(no_wrap=True, min_width=len(f"step {total_steps}/{total_steps}"))
+        columns: list[ProgressColumn] = [TextColumn("step {task.completed}/{task.total}", table_column=whole)]
+        if console.width >= _BAR_COLUMNS:
+            columns.append(BarColumn(bar_width=None, table_column=Column(ratio=1)))
+        columns.append(TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis")))
+        self._progress = Progress(*columns, console=console, expand=True)
         self._task = self._progress.add_task("", total=total_steps, completed=restored_step, words="compiling")
         self._progress.start()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Redraw."""
-        words = "  ".join([*shown(values), f"eta {self._pace.remaining(step)}"])
+        words = "  ".join([*shown(values), *self._remaining.after(step)])
         self._progress.update(self._task, completed=step, words=words)
 
     def close(self) -> None:
-        """Leave the last state on the screen and give the terminal back."""
+        """Leave the last state on the screen and restore the terminal."""
         self._progress.stop()
 
 
 def shown(values: Mapping[str, float]) -> list[str]:
-    """The main measurements in words, those that are there."""
-    return [f"{title} {form.format(values[name])}" for name, (title, form) in _SHOWN.items() if name in values]
+    """The main measurements in words, those that are given."""
+    return [f"{title} {words(values[name])}" for name, (title, words) in _SHOWN.items() if name in values]

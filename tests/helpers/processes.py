@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
     """Poll until the condition holds; fail when it takes too long even on a busy machine."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from harvest_jax.config import run as run_config
-from harvest_jax.errors import ConfigError
-from harvest_jax.train.distributed import meeting_from
+from harvest_jax.errors import ConfigError, Preempted
+from harvest_jax.train.distributed import cluster_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [ROOT / "launch/slurm.sbatch", ROOT / "launch/tpu_vm.sh", ROOT / ".ci/run"]
+SAVED = Preempted.exit_code  # slurm.sbatch has the number itself
 TRAIN = ["--config", "configs/base.py", "--workdir", "runs/a b; c", "--config.data.shards=my shards", "--config.seed=7"]
 
 RECORD = f"""#!{sys.executable}
@@ -84,12 +85,12 @@ def test_shell_scripts_are_sound(script):
         assert checked.returncode == 0, checked.stdout
 
 
-# ---- meeting ----------------------------------------------------------------------------------------------------
+# ---- cluster ----------------------------------------------------------------------------------------------------
 
 
-def test_meeting_from_the_environment():
-    assert meeting_from({}).coordinator is None
-    meeting = meeting_from(
+def test_cluster_settings_from_the_environment():
+    assert cluster_settings({}).coordinator is None
+    cluster = cluster_settings(
         {
             "HARVEST_COORDINATOR": "127.0.0.1:1234",
             "HARVEST_NUM_PROCESSES": "4",
@@ -98,8 +99,8 @@ def test_meeting_from_the_environment():
             "HARVEST_HEARTBEAT_SECONDS": "9",
         }
     )
-    assert (meeting.num_processes, meeting.process_id, meeting.local_devices) == (4, 3, (6, 7))
-    assert (meeting.heartbeat_seconds, meeting.initialization_seconds) == (9, 300)
+    assert (cluster.num_processes, cluster.process_id, cluster.local_devices) == (4, 3, (6, 7))
+    assert (cluster.heartbeat_seconds, cluster.initialization_seconds) == (9, 300)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_meeting_from_the_environment():
 )
 def test_only_loopback_is_loopback(coordinator, on_loopback):
     variables = {"HARVEST_COORDINATOR": coordinator, "HARVEST_NUM_PROCESSES": "1", "HARVEST_PROCESS_ID": "0"}
-    assert meeting_from(variables).on_loopback == on_loopback
+    assert cluster_settings(variables).on_loopback == on_loopback
 
 
 @pytest.mark.parametrize(
@@ -124,15 +125,15 @@ def test_only_loopback_is_loopback(coordinator, on_loopback):
         ({"HARVEST_HEARTBEAT_SECONDS": "0"}, "from 1"),
     ],
 )
-def test_meeting_mistakes(changed, message):
+def test_mistakes_in_cluster_settings(changed, message):
     good = {"HARVEST_COORDINATOR": "node0:1234", "HARVEST_NUM_PROCESSES": "2", "HARVEST_PROCESS_ID": "1"}
     with pytest.raises(ConfigError, match=message):
-        meeting_from(good | changed)
+        cluster_settings(good | changed)
 
 
 def test_no_cluster_is_a_plain_error():
     code = """
-from harvest_jax.errors import ConfigError
+from harvest_jax.errors import ConfigError, Preempted
 from harvest_jax.train.distributed import initialize_from_environment
 try:
     initialize_from_environment({})
@@ -155,8 +156,8 @@ def test_local_dry_run_prints_the_commands():
     for rank, words in enumerate(lines):
         start = words.index(sys.executable)
         variables = dict(word.split("=", 1) for word in words[1:start])
-        meeting = meeting_from(variables)
-        assert (meeting.coordinator, meeting.num_processes, meeting.process_id) == ("127.0.0.1:4567", 3, rank)
+        cluster = cluster_settings(variables)
+        assert (cluster.coordinator, cluster.num_processes, cluster.process_id) == ("127.0.0.1:4567", 3, rank)
         assert variables["JAX_PLATFORMS"] == "cpu"
         assert variables["XLA_FLAGS"].count("device_count=") == 1
         assert variables["XLA_FLAGS"].endswith("device_count=2")
@@ -168,7 +169,7 @@ def test_local_dry_run_gives_each_gpu_to_one_process():
     done = local("--processes", "2", "--devices", "2", "--platform", "gpu", "--dry_run", "--", *TRAIN)
     lines = [shlex.split(line) for line in done.stdout.splitlines()]
     variables = [dict(word.split("=", 1) for word in words[1 : words.index(sys.executable)]) for words in lines]
-    assert [meeting_from(found).local_devices for found in variables] == [(0, 1), (2, 3)]
+    assert [cluster_settings(found).local_devices for found in variables] == [(0, 1), (2, 3)]
     assert {found["JAX_PLATFORMS"] for found in variables} == {"cuda"}
 
 
@@ -374,7 +375,7 @@ def test_slurm_runs_what_its_dry_run_prints(stubs):
 
 def test_a_saved_slurm_job_goes_back_into_the_queue(stubs):
     environment = stubs.environment | {"HARVEST": str(stubs.path / "harvest"), "SLURM_JOB_ID": "17"}
-    assert run("bash", "launch/slurm.sbatch", *TRAIN, **environment, STUB_STATUS="42").returncode == 42
+    assert run("bash", "launch/slurm.sbatch", *TRAIN, **environment, STUB_STATUS=str(SAVED)).returncode == SAVED
     assert stubs.calls()[1:] == [["scontrol", "requeue", "17"]]
     assert run("bash", "launch/slurm.sbatch", *TRAIN, **environment, STUB_STATUS="4").returncode == 4
     assert len(stubs.calls()) == 3

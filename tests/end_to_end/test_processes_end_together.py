@@ -1,5 +1,6 @@
-"""Several processes of the real command: the fault of one ends all, soon, with its status and without a restart."""
+"""Several processes of the real command end together: by a fault or a signal of one, or before the first step."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.processes import running, wait_until
 from tests.helpers.shard_files import damage
 from tests.helpers.train_command import environment, local_command, train_arguments, train_command
 
@@ -34,7 +36,7 @@ def test_a_damaged_record_in_one_process_ends_the_run_with_3_and_no_restart(shar
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,  # it was five minutes, with status 134
+        timeout=240,  # it was five minutes, with status 134
         check=False,
     )
     assert done.returncode == 3, done.stderr
@@ -44,29 +46,46 @@ def test_a_damaged_record_in_one_process_ends_the_run_with_3_and_no_restart(shar
     assert "restart" not in done.stderr
 
 
-def run_ranks(commands):
-    """(status, standard error) of each process of a run; they meet on a free port."""
+@contextlib.contextmanager
+def ranks(commands):
+    """The processes of a run, one for each command; they meet on a free port and do not outlive the block."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     where = {"HARVEST_COORDINATOR": f"127.0.0.1:{port}", "HARVEST_NUM_PROCESSES": str(len(commands))}
-    processes = [
-        subprocess.Popen(
-            [*command, "--config.distributed=true"],
-            env=environment(**where, HARVEST_PROCESS_ID=str(rank)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, command in enumerate(commands)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                running(
+                    [*command, "--config.distributed=true"],
+                    env=environment(**where, HARVEST_PROCESS_ID=str(rank)),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                )
+            )
+            for rank, command in enumerate(commands)
+        ]
+
+
+def run_ranks(commands):
+    """(status, standard error) of each process of a run."""
+    with ranks(commands) as processes:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
     return [(process.returncode, text) for process, text in zip(processes, errors, strict=True)]
+
+
+def test_a_signal_to_one_process_saves_one_step_in_all(shards, tmp_path):
+    workdir = tmp_path / "run"
+    command = train_command(shards, workdir, "train.steps=100000", "train.save_every=100000")
+    with ranks([command, command]) as processes:
+        wait_until(lambda: (workdir / "metrics.jsonl").exists() and len((workdir / "metrics.jsonl").read_text()) > 1000)
+        processes[1].terminate()
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [42, 42], errors
+    (step,) = (workdir / "checkpoints").iterdir()
+    assert f"stopped by a signal to another process, saved at step {step.name}" in errors[0]
+    assert f"stopped by SIGTERM, saved at step {step.name}" in errors[1]
+    assert sorted(path.name for path in (step / "data").iterdir()) == ["process_0-of-2.json", "process_1-of-2.json"]
 
 
 def test_processes_with_another_learning_rate_do_not_begin(shards, tmp_path):
@@ -103,7 +122,7 @@ def test_damaged_records_have_one_budget_for_all_processes(shards, tmp_path):
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=280,
             check=False,
         )
         assert done.returncode == status, done.stderr
