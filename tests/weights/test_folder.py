@@ -174,7 +174,7 @@ def test_configs_of_no_model(folder):
             assert str(raised.value).isprintable(), place
 
 
-def test_names_of_strangers_are_escaped(folder):
+def test_names_from_the_file_are_escaped(folder):
     path, _ = folder
     rewrite(path, lambda flat: flat.update({"a\n\x1b[2J": np.zeros(3, np.float32)}))
     with pytest.raises(DataError, match=r"a\\n.* is unknown") as raised:

@@ -69,7 +69,7 @@ def _unsupported_fields(fields: Mapping[str, Any], known: Mapping[str, tuple[Any
 
 
 def read_open_clip(tensors: Tensors, image_width: int) -> ClipFields | None:
-    """`open_clip_config.json` beside the tensors; None where there is none.
+    """`open_clip_config.json` beside the tensors; None if it is missing.
 
     Raises:
       DataError: it is malformed, or of a model that plain CLIP towers cannot be.

@@ -141,7 +141,7 @@ def _refuse_vivit(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
     if any("TemporalTransformer/" in name for name in tensors.entries):
         reasons.append("one transformer over space and another over time")
     else:
-        reasons.append("one table of positions for all tokens instead of one of places and one of frames")
+        reasons.append("one table of positions for all tokens instead of one for patches and one for frames")
     reasons.append("a classifier instead of a projection into the space of a text tower")
     raise DataError(
         f"{tensors.where} is a ViViT of Scenic, which cannot be imported because its tower is not a CLIP's: it "

@@ -1,7 +1,7 @@
 """Writing a tree of arrays as Flax msgpack, one array at a time; `flax.serialization.msgpack_restore` reads it.
 
-Flax's own writer needs the whole tree in memory and makes one string of it. Here the maps are written by hand, and each
-array by Flax.
+Flax's own writer needs the whole tree in memory and makes one string of it. Here the maps are written one entry at a
+time, and each array by Flax.
 """
 
 from collections.abc import Iterator

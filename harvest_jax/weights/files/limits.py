@@ -26,7 +26,7 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
     if len(shape) > RANK_LIMIT:
         raise ValueError(f"an array of {len(shape)} axes")
     if not all(type(size) is int and 0 <= size < SIZE_LIMIT for size in shape):
-        raise ValueError("an array without a shape of whole numbers, or of an absurd one")
+        raise ValueError("an array without a shape of whole numbers, or of one that is too large")
     if math.prod(size for size in shape if size) >= SIZE_LIMIT:  # numpy multiplies them even where one is zero
-        raise ValueError("an array of an absurd shape")
+        raise ValueError("an array whose shape is too large")
     return tuple(shape)
