@@ -71,7 +71,7 @@ class TextReader:
             process.stdin.write(json.dumps(self._job | {"path": path}).encode() + b"\n")
             process.stdin.flush()
         for line in process.stdout:
-            if (record := _parsed(line)) is None:
+            if (record := parse_result(line)) is None:
                 return
             yield record
         self._end()
@@ -86,8 +86,8 @@ class TextReader:
                 self._process = None
 
 
-def _parsed(line: bytes | str) -> RecordTexts | None:
-    """A result; None at the end of the file.
+def parse_result(line: bytes | str) -> RecordTexts | None:
+    """A line of the reading process as the texts of a record; None at the end of the file.
 
     Raises:
       RecordFault: the rest of the file cannot be read.

@@ -279,7 +279,7 @@ def holding(value: Any) -> st.SearchStrategy[Any]:
 def read_here(self: Any, path: str) -> Iterator[Any]:
     """`TextReader.read` without a process of its own, which would take a second each time."""
     for line in record_texts.results(path=path, **self._job):
-        if (record := record_texts._understood(line)) is not None:
+        if (record := record_texts.parse_result(line)) is not None:
             yield record
 
 
