@@ -1,16 +1,15 @@
-"""FLOPs of one clip in one training step, by arithmetic on the sizes: products of matrices, a multiply-add as two.
+"""FLOPs of one clip in one training step, computed from the sizes: matrix products, a multiply-add as two.
 
-Counted is what the step's program multiplies, forward and backward, no more: a gradient of weights only where they
-train, a gradient of activations only where something trainable lies behind them (so none towards the pixels, and the
-frozen text tower has one as long as the learned mask vector lies behind it), logits of words on masked slots only. A
-loop over layers runs one program for all of them, so if any layer trains, every layer's input has its gradient; of a
-short tower, which is unrolled everywhere, the first layer's is cut where no embedding trains. (GPUs and TPUs unroll
-all; of a longer tower they then compute up to a layer's share less than is counted.) Causal attention is the whole
-square, as XLA multiplies it. Not counted is what is no product of matrices: norms, activations, softmax, gathers, the
-optimizer.
+Counted are the products of the step's program, forward and backward. The gradient of weights counts only where they
+train; the gradient of activations only where they depend on something that trains (so none for the pixels; the frozen
+text tower has one, because its input holds the learned mask vector); logits of words only at masked positions. A loop
+over layers runs one program for all of them: if any layer trains, the gradient of every layer's input counts. A short
+tower is unrolled on all devices, and its first layer's input has no gradient if no embedding trains. (GPUs and TPUs
+unroll all towers; of a long tower they compute up to one layer's share less than is counted.) Causal attention counts
+as the whole square, as XLA computes it. Not counted: norms, activations, softmax, gathers, the optimizer.
 
-`tests/helpers/matrix_flops.py` counts the same from the traced program, and the tests hold one against the other and
-against the cost analysis of the compiled program.
+`tests/helpers/matrix_flops.py` counts the products of the traced program. Tests compare the two, and both with the cost
+analysis of the compiled program.
 """
 
 import dataclasses
@@ -41,10 +40,10 @@ def step_flops(
 
     Returns:
       "video", "text", "decoder", "contrastive" (the share of one clip in the products of the whole batch's embeddings,
-      which grows with the batch) and "total", their sum: what has to be computed once, the ground of an MFU.
-      "recomputed" is what rematerialisation, accumulation and the contrastive loss multiply a second time, on top of
-      "total", with attention by XLA (a fused kernel's result is kept by `remat=dots`, and its own second look at the
-      scores is in neither).
+      which grows with the batch) and "total", their sum, which an MFU refers to. "recomputed" is what
+      rematerialisation, accumulation and the contrastive loss compute a second time, not included in "total", with
+      XLA's attention. (With a fused kernel `remat=dots` keeps its result; the scores that the kernel recomputes count
+      in neither.)
     """
     video, text, train = config.video, config.text, run.train
     keep = 1.0 if all_patches else run.model.keep_ratio
@@ -60,7 +59,7 @@ def step_flops(
     for name in ("class_embedding", "spatial_embedding", "temporal_embedding", "ln_pre"):
         frames = frames.parameter(f"video/{name}")
     frames = frames.blocks("video/transformer/blocks", 1 + kept, video.width, video.layers)
-    # The decoder reads these tokens; the contrastive loss, the class token's after a norm and a projection.
+    # The decoder reads these tokens; the contrastive loss reads the class token after a norm and a projection.
     shown = frames.parameter("video/ln_post").continued().dense("video/proj", 1, video.width, video.embed_dim)
 
     captions = start.parameter("text/token_embedding").parameter("text/positional_embedding")
@@ -82,11 +81,11 @@ def step_flops(
         "contrastive": matched * row * (1 + shown.graded + told.graded),
     }
     recomputed = frames.again + masked.again + matched * clean * seen.again + answers.again
-    if matched:  # the backward pass makes the similarities again; the sigmoid loss makes them for the ranks, too
+    if matched:  # the backward pass recomputes the similarities; the sigmoid loss also computes them for the ranks
         graded = shown.graded or told.graded or start.trains("logit_scale")
         recomputed += row * (graded + (train.contrastive_loss == "sigmoid"))
     if matched and (train.unmasked_accumulate if all_patches else train.accumulate) > 1:
-        # All is embedded first; then the towers run again where a gradient goes back or words are answered.
+        # All parts are embedded first; then the towers run again where they need a gradient or words are predicted.
         recomputed += (shown.graded or words) * frames.forward
         recomputed += (told.graded or (words and not clean)) * seen.forward
     return parts | {"total": sum(parts.values()), "recomputed": recomputed}
@@ -100,14 +99,14 @@ def _trains(config: HarvestConfig, table: tuple[tuple[str, float], ...]) -> Trai
 
 @dataclasses.dataclass(frozen=True)
 class _Flow:
-    """Activations on their way from the input: FLOPs so far, and whether a gradient has to come back to this point."""
+    """Activations at one point of the model: FLOPs so far, and whether their gradient is needed."""
 
     trains: Trains
     remat: str = "none"
     forward: float = 0.0
     backward: float = 0.0
-    again: float = 0.0  # of the forward pass, in the backward pass
-    graded: bool = False  # whether something that trains lies behind
+    again: float = 0.0  # recomputed in the backward pass
+    graded: bool = False  # whether they depend on something that trains
 
     @property
     def flops(self) -> float:
@@ -115,11 +114,11 @@ class _Flow:
         return self.forward + self.backward
 
     def continued(self) -> "_Flow":
-        """From here on, counted apart."""
+        """The same activations, with FLOPs counted from 0."""
         return dataclasses.replace(self, forward=0.0, backward=0.0, again=0.0)
 
     def parameter(self, path: str) -> "_Flow":
-        """A table or a norm: no product, but its training asks for a gradient up to here."""
+        """A table or a norm: no product, but if it trains, a gradient is needed up to here."""
         return dataclasses.replace(self, graded=self.graded or self.trains(path))
 
     def dense(self, path: str, rows: int, inner: int, outer: int) -> "_Flow":
@@ -141,7 +140,7 @@ class _Flow:
         mixed = qkv.attention(rows, width)
         flow = mixed.dense(f"{path}/attn/out", rows, width, width).feed_forward(path, rows, width)
         again = 0.0
-        if self.remat == "full" and flow.graded:  # all but the last product, whose result no derivative looks at
+        if self.remat == "full" and flow.graded:  # all but the last product, whose result no derivative needs
             again = flow.forward - self.forward - 8.0 * rows * width * width
         if self.remat == "dots":  # scores for the softmax, the mixture for the gradient of the matrix after it
             again = 2.0 * rows * rows * width * (qkv.graded + self.trains(f"{path}/attn/out/kernel"))
@@ -153,7 +152,7 @@ class _Flow:
         return flow.dense(f"{path}/mlp/c_proj", rows, 4 * width, width)
 
     def blocks(self, path: str, rows: int, width: int, layers: int) -> "_Flow":
-        """All blocks of a tower. In a loop all of them have the backward pass of the later ones."""
+        """All blocks of a tower. In a loop the first block has the backward pass of the others."""
         flow = self if layers <= UNROLLED else self.parameter(path)
         for _ in range(layers):
             flow = flow.block(path, rows, width)
@@ -165,8 +164,8 @@ class _Flow:
         Args:
           config: of a model with a decoder.
           slots: masked words of a caption.
-          rows: video tokens that they look at.
-          queries, memory: whether gradients have to go back into the text tower's and the video tower's tokens.
+          rows: video tokens that they attend to.
+          queries, memory: whether the tokens of the text tower and of the video tower need gradients.
         """
         assert config.decoder is not None
         width, head = config.decoder.width, "decoder/blocks/cross_attn"
