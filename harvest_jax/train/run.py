@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -20,6 +19,7 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.agreement import check_same_run, check_shared_workdir
 from harvest_jax.train.freeze import Tree, merge
+from harvest_jax.train.identity import identity
 from harvest_jax.train.initial_state import initial_state
 from harvest_jax.train.loop import run_steps
 from harvest_jax.train.metrics import MetricWriter
@@ -103,26 +103,6 @@ def start(program: TrainProgram, checkpointer: Checkpointer, batches: Batches) -
         checkpointer.save_frozen(frozen)
         state = first if state is None else state
     return state, frozen
-
-
-def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
-    """What must be the same for a resumed run to be the same run.
-
-    Devices, loader processes and logging may change, and so may what trades memory for time (so that a run that does
-    not fit its last stage can go on): these change the numbers in their last digits alone.
-    """
-    fields = run.to_dict()
-    for section, names in {
-        "model": ("init_from", "attention", "remat"),
-        "data": ("shards", "workers", "prefetch", "bad_records"),
-        "train": ("accumulate", "loss_chunk", "unmasked_accumulate", "log_every", "save_every", "keep_checkpoints"),
-    }.items():
-        for name in names:
-            del fields[section][name]
-    del fields["mesh"], fields["distributed"]
-    if not run.data.weights:  # runs that began before this field existed do not have it
-        del fields["data"]["weights"]
-    return json.loads(json.dumps(fields | {"data_digest": data_digest}))
 
 
 def opening(run: RunConfig, config: HarvestConfig, mesh: jax.sharding.Mesh, clips: int, step: int) -> str:

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from data_pipeline.shards.shard_format import open_shards
+from harvest_jax.checkpoint.run_identity import check_identity
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.train.freeze import multiplier
+from harvest_jax.train.identity import identity
 from harvest_jax.train.initialise import check_text_length, model_config
 from harvest_jax.train.program import train_program
 from harvest_jax.weights.workdir_model import recorded_config
@@ -78,10 +80,16 @@ def validate(run: RunConfig, workdir: Path) -> list[str]:
       ConfigError, DataError, CheckpointError: what training would refuse.
     """
     folders = shard_folders(run)
-    config = run_model_config(run, Workdir(workdir))
+    layout = Workdir(workdir)
+    config = run_model_config(run, layout)
     if not run.distributed:
         train_program(run, config=config)
-    clips = tuple(len(open_shards(folder, run.data.split)) for folder in folders)
+    sets = [open_shards(folder, run.data.split) for folder in folders]
+    newest = max(layout.complete_steps(), default=None)
+    stored = None if newest is None else layout.manifest(newest)
+    if stored is not None:
+        check_identity(stored["run_identity"], identity(run, ",".join(shards.digest for shards in sets)), layout)
+    clips = tuple(map(len, sets))
     lines = [f"the config is sound; {sum(clips)} clips in split {run.data.split}"]
     if run.distributed:
         lines.append("not checked: devices and mesh, because distributed=True")

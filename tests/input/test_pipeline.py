@@ -26,7 +26,7 @@ from harvest_jax.input.patches import gather, num_kept, patchify
 from harvest_jax.input.pipeline import evaluation_clips, training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.pixels.square import prepare_clip
-from harvest_jax.train.run import identity
+from harvest_jax.train.identity import identity
 from tests.helpers.shard_files import damage, write_records
 
 SIZE, PATCH, FRAMES, LENGTH = 32, 8, 4, 22

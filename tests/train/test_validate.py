@@ -1,5 +1,6 @@
 """What training refuses or warns of before the first step, as `--validate_only` shows it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -87,9 +88,18 @@ def test_devices_of_a_cluster_are_not_checked_here(validate):
     assert "not checked: devices and mesh, because distributed=True" in out
 
 
-def test_a_run_that_goes_on_needs_no_model_to_start_from(validate, tmp_path):
-    """Its own description counts; of version 0.1.0 that of its export."""
+def test_a_run_that_goes_on_needs_no_model_to_start_from(tmp_path, monkeypatch, capsys):
+    """The description in its workdir counts; of version 0.1.0 that of its export. The config must be the run's."""
     shutil.copytree(OLD / "workdir", tmp_path / "old")
-    assert validate("model.init_from=gone", workdir=tmp_path / "old")[0] == 0
-    assert validate("model.init_from=", workdir=tmp_path / "old")[0] == 0
-    assert refused(validate("model.init_from=gone"), 3, "gone is not a model folder")
+    monkeypatch.chdir(OLD)
+    config = json.loads((OLD / "workdir/config.json").read_text())
+    fields = {f"{group}.{name}": config[group][name] for group in ("model", "text", "train") for name in config[group]}
+    fields |= {"data.shards": "shards", "model.init_from": "gone", "mesh.fsdp": 1, "train.batch_size": 4}
+    fields = {name: value for name, value in fields.items() if name != "train.lr_multipliers"}
+    words = [f"--config.{name}={value}" for name, value in fields.items()]
+    command = ["train", "--config", "base", "--validate_only", *words, "--config.distributed=true"]
+    assert cli.main([*command, "--workdir", str(tmp_path / "old")]) == 0
+    capsys.readouterr()
+    more = [*command, "--config.train.steps=60", "--workdir", str(tmp_path / "old")]
+    assert refused((cli.main(more), *capsys.readouterr()), 5, "train.steps was 6 and is 60 now", "init_from=")
+    assert refused((cli.main([*command, "--workdir", str(tmp_path / "new")]), *capsys.readouterr()), 3, "gone")
