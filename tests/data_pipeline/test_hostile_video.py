@@ -191,7 +191,10 @@ def broken_files(folder: Path, video: Path) -> dict[str, tuple[Path, str]]:
         files[name] = (folder / name, expected)
     files["sound.m4a"] = (write_sound(folder / "sound.m4a"), "no video stream: only audio in the file")
     files["lies.avi"] = (mjpeg_that_lies(folder / "lies.avi"), "")
-    files["claims.avi"] = (avi_that_claims(folder / "claims.avi", 16000, 16000), "bad picture size: its header has none")
+    files["claims.avi"] = (
+        avi_that_claims(folder / "claims.avi", 16000, 16000),
+        "bad picture size: its header has none",
+    )
     narrow = write_video(folder / "narrow.mp4", numbered_frames(3, 16, 640))
     files["narrow.mp4"] = (narrow, "bad picture size: 640 x 16 is too long and narrow")
     files["missing.mp4"] = (folder / "missing.mp4", "not found: No such file or directory")
