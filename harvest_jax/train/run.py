@@ -124,7 +124,7 @@ def _warn_of_another_start(run: RunConfig, layout: Workdir) -> None:
     if not layout.complete_steps() or not layout.config.is_file():
         return
     began = json.loads(layout.config.read_bytes()).get("model", {}).get("init_from")
-    if run.model.init_from and run.model.init_from != began:
+    if run.model.init_from and Path(run.model.init_from).absolute() != Path(began or "").absolute():
         log.warning(
             "model.init_from=%s is not read: %s goes on from its own checkpoint and began from %r",
             run.model.init_from,
