@@ -23,6 +23,7 @@ STATUSES = tuple(128 + number for number in SIGNALS)  # exit statuses, as shells
 REACTION = {signal.SIGINT: 1.0, signal.SIGTERM: 5.0}
 CLEANUP = 10.0  # seconds that `finally` blocks may take
 _POLL = 0.05  # seconds
+_exit_at_once = threading.Event()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -59,9 +60,14 @@ def run_program(name: str, main: Callable[[], int]) -> int:
             raise
         print(f"{name}: {message(watch.interrupt)}", file=sys.stderr)
         status = 128 + watch.interrupt
-    if status in STATUSES:
+    if status in STATUSES or _exit_at_once.is_set():
         end_process(status)
     return status
+
+
+def exit_at_once() -> None:
+    """Let the program end without waiting for threads and exit handlers: they would wait for other processes."""
+    _exit_at_once.set()
 
 
 def end_process(status: int) -> None:

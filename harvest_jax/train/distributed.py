@@ -149,8 +149,9 @@ def failing_together() -> Iterator[None]:
     except BaseException as error:
         if jax.distributed.is_initialized() and jax.process_count() > 1:
             code = error.exit_code if isinstance(error, HarvestError) else 1
-            # Exit handlers run in the reverse order: this one before JAX's, and after the message was printed.
+            # For scripts. Exit handlers run in the reverse order: this one before JAX's, and after the traceback.
             atexit.register(signals.end_process, code)
+            signals.exit_at_once()
         raise
 
 

@@ -135,3 +135,33 @@ def test_damaged_records_have_one_budget_for_all_processes(shards, tmp_path):
     states = [json.loads(path.read_text()) for path in (tmp_path / "4/checkpoints/1/data").glob("process_*")]
     assert len(states) == 2
     assert states[0] == states[1] == {"next_batch": 1, "damaged": [[0, 0], [0, 1], [0, 2], [0, 3]]}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for two checkpoints."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_all_processes_with_5_and_no_restart(shards, small_disk):
+    overrides = ["train.steps=100", "train.save_every=4", "train.keep_checkpoints=50"]
+    done = subprocess.run(
+        local_command(train_arguments(shards, small_disk / "run", *overrides), "--processes", "2", "--restarts", "3"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 5, done.stderr
+    assert "no space left on the disk" in done.stderr
+    assert "restart" not in done.stderr
