@@ -91,85 +91,80 @@ def preprocessing_of(overrides: Overrides, known: Preprocessing | None, where: s
 
 @dataclasses.dataclass(frozen=True)
 class TowerShape:
-    """The sizes of one tower, read from its tensors."""
+    """What towers of both kinds have, read from the tensors of one."""
 
     width: int
     layers: int
     heads: int
     hidden: int  # width inside the MLP
     table: int  # rows of its table of positions
+    activation: str  # one of ACTIVATIONS
 
 
-def config_from_towers(
-    where: str,
-    video: TowerShape,
-    text: TowerShape,
-    *,
-    patch_size: int,
-    embed_dim: int,
-    vocab_size: int,
-    activations: tuple[str, str],
-    num_frames: int = 1,
-    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
-    name: str | None = None,
-) -> HarvestConfig:
-    """A checked config without decoder.
+def video_config(where: str, shape: TowerShape, patch_size: int, embed_dim: int, num_frames: int = 1) -> VideoConfig:
+    """The checked config of an image or video tower.
 
     Args:
-      where: for messages.
-      video: the image or video tower.
-      text: the text tower.
+      where: the checkpoint, for messages.
+      shape: of the tower.
       patch_size: pixels of a side.
-      embed_dim: of the space that both towers share.
-      vocab_size: of the text tower.
-      activations: of the video and the text tower, in this order.
+      embed_dim: size of the space that both towers share.
       num_frames: 1 for an image model.
-      preprocessing: how pictures are prepared.
-      name: None: named by its sizes.
 
     Raises:
-      DataError: towers that ours cannot be.
+      DataError: the tower has sizes that this package does not support.
     """
-    for tower, shape in (("image", video), ("text", text)):
-        if shape.hidden != 4 * shape.width:
-            raise DataError(
-                f"{where}: the MLP of its {tower} tower is {shape.hidden / shape.width:.4g} times as wide as the tower "
-                f"({shape.hidden} and {shape.width}); only a factor of 4 is supported (not OpenCLIP's g/14 and "
-                "bigG/14)"
-            )
-        if shape.heads < 1 or shape.width % shape.heads:
-            raise DataError(f"{where}: a {tower} tower of width {shape.width} cannot have {shape.heads} heads")
-    side = math.isqrt(video.table - 1)
-    if side * side != video.table - 1 or side < 1:
+    _check_tower(where, "image", shape)
+    side = math.isqrt(shape.table - 1)
+    if side * side != shape.table - 1 or side < 1:
         raise DataError(
-            f"{where}: the image tower's table of positions has {video.table} rows, expected one (the class token) and "
+            f"{where}: the image tower's table of positions has {shape.table} rows, expected one (the class token) and "
             "a square number: the model has no class token, or its pictures are not square"
         )
-    config = HarvestConfig(
-        name="",
-        video=VideoConfig(
-            image_size=side * patch_size,
-            patch_size=patch_size,
-            num_frames=num_frames,
-            width=video.width,
-            layers=video.layers,
-            heads=video.heads,
-            embed_dim=embed_dim,
-            activation=activations[0],
-        ),
-        text=TextConfig(
-            vocab_size=vocab_size,
-            context_length=text.table,
-            width=text.width,
-            layers=text.layers,
-            heads=text.heads,
-            embed_dim=embed_dim,
-            activation=activations[1],
-        ),
-        decoder=None,
-        preprocessing=preprocessing,
+    return VideoConfig(
+        image_size=side * patch_size,
+        patch_size=patch_size,
+        num_frames=num_frames,
+        width=shape.width,
+        layers=shape.layers,
+        heads=shape.heads,
+        embed_dim=embed_dim,
+        activation=shape.activation,
     )
-    return dataclasses.replace(config, name=name or name_of(config))
+
+
+def text_config(where: str, shape: TowerShape, vocab_size: int, embed_dim: int) -> TextConfig:
+    """The checked config of a text tower; the arguments as for `video_config`.
+
+    Raises:
+      DataError: the tower has sizes that this package does not support.
+    """
+    _check_tower(where, "text", shape)
+    return TextConfig(
+        vocab_size=vocab_size,
+        context_length=shape.table,
+        width=shape.width,
+        layers=shape.layers,
+        heads=shape.heads,
+        embed_dim=embed_dim,
+        activation=shape.activation,
+    )
+
+
+def clip_config(video: VideoConfig, text: TextConfig, preprocessing: Preprocessing) -> HarvestConfig:
+    """Both towers as a model without decoder, named by its sizes."""
+    config = HarvestConfig("", video, text, None, preprocessing)
+    return dataclasses.replace(config, name=name_of(config))
+
+
+def _check_tower(where: str, tower: str, shape: TowerShape) -> None:
+    if shape.hidden != 4 * shape.width:
+        raise DataError(
+            f"{where}: the MLP of its {tower} tower is {shape.hidden / shape.width:.4g} times as wide as the tower "
+            f"({shape.hidden} and {shape.width}); only a factor of 4 is supported (not OpenCLIP's g/14 and bigG/14)"
+        )
+    if shape.heads < 1 or shape.width % shape.heads:
+        raise DataError(f"{where}: a {tower} tower of width {shape.width} cannot have {shape.heads} heads")
 
 
 def name_of(config: HarvestConfig) -> str:

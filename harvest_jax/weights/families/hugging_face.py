@@ -4,11 +4,13 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.weights.families.architecture import (
     TowerShape,
     activation_of,
-    config_from_towers,
+    clip_config,
     count_layers,
     heads_of,
     preprocessing_of,
     shape_of,
+    text_config,
+    video_config,
 )
 from harvest_jax.weights.families.conversions import (
     ATTENTION_OUT,
@@ -64,30 +66,27 @@ def _hugging_face_architecture(tensors: Tensors, overrides: Overrides) -> Harves
     fields = read_hugging_face(tensors, vocab_size)
     heads = fields.heads if fields else (heads_of(width, image=True), heads_of(text_width, image=False))
     known = fields.activations if fields else (None, None)
-    return config_from_towers(
-        tensors.where,
-        TowerShape(
-            width=width,
-            layers=count_layers(tensors, "vision_model.encoder.layers."),
-            heads=heads[0],
-            hidden=shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
-            table=shape_of(tensors, "vision_model.embeddings.position_embedding.weight", 2)[0],
-        ),
-        TowerShape(
-            width=text_width,
-            layers=count_layers(tensors, "text_model.encoder.layers."),
-            heads=heads[1],
-            hidden=shape_of(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
-            table=shape_of(tensors, "text_model.embeddings.position_embedding.weight", 2)[0],
-        ),
-        patch_size=patch,
-        embed_dim=shape_of(tensors, "visual_projection.weight", 2)[0],
-        vocab_size=vocab_size,
-        activations=(
-            activation_of(overrides, known[0], tensors.where),
-            activation_of(overrides, known[1], tensors.where),
-        ),
-        preprocessing=preprocessing_of(overrides, fields.preprocessing if fields else None, tensors.where),
+    where, embed_dim = tensors.where, shape_of(tensors, "visual_projection.weight", 2)[0]
+    video = TowerShape(
+        width=width,
+        layers=count_layers(tensors, "vision_model.encoder.layers."),
+        heads=heads[0],
+        hidden=shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
+        table=shape_of(tensors, "vision_model.embeddings.position_embedding.weight", 2)[0],
+        activation=activation_of(overrides, known[0], where),
+    )
+    text = TowerShape(
+        width=text_width,
+        layers=count_layers(tensors, "text_model.encoder.layers."),
+        heads=heads[1],
+        hidden=shape_of(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
+        table=shape_of(tensors, "text_model.embeddings.position_embedding.weight", 2)[0],
+        activation=activation_of(overrides, known[1], where),
+    )
+    return clip_config(
+        video_config(where, video, patch, embed_dim),
+        text_config(where, text, vocab_size, embed_dim),
+        preprocessing_of(overrides, fields.preprocessing if fields else None, where),
     )
 
 

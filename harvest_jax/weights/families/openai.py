@@ -9,11 +9,13 @@ from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families.architecture import (
     TowerShape,
     activation_of,
-    config_from_towers,
+    clip_config,
     count_layers,
     heads_of,
     preprocessing_of,
     shape_of,
+    text_config,
+    video_config,
 )
 from harvest_jax.weights.families.conversions import (
     ATTENTION_OUT,
@@ -89,28 +91,28 @@ def _openai_architecture(tensors: Tensors, overrides: Overrides, text: str) -> H
     known = fields.activations[0] if fields else None
     if _is_openai_archive(tensors):
         known = "quick_gelu"
-    activation = activation_of(overrides, known, tensors.where)
-    return config_from_towers(
-        tensors.where,
-        TowerShape(
-            width=width,
-            layers=count_layers(tensors, "visual.transformer.resblocks."),
-            heads=heads[0],
-            hidden=shape_of(tensors, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-            table=shape_of(tensors, "visual.positional_embedding", 2)[0],
-        ),
-        TowerShape(
-            width=text_width,
-            layers=count_layers(tensors, f"{text}transformer.resblocks."),
-            heads=heads[1],
-            hidden=shape_of(tensors, f"{text}transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-            table=shape_of(tensors, f"{text}positional_embedding", 2)[0],
-        ),
-        patch_size=patch,
-        embed_dim=shape_of(tensors, "visual.proj", 2)[1],
-        vocab_size=vocab_size,
-        activations=(activation, activation),
-        preprocessing=preprocessing_of(overrides, (fields and fields.preprocessing) or Preprocessing(), tensors.where),
+    where, embed_dim = tensors.where, shape_of(tensors, "visual.proj", 2)[1]
+    activation = activation_of(overrides, known, where)
+    video = TowerShape(
+        width=width,
+        layers=count_layers(tensors, "visual.transformer.resblocks."),
+        heads=heads[0],
+        hidden=shape_of(tensors, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        table=shape_of(tensors, "visual.positional_embedding", 2)[0],
+        activation=activation,
+    )
+    words = TowerShape(
+        width=text_width,
+        layers=count_layers(tensors, f"{text}transformer.resblocks."),
+        heads=heads[1],
+        hidden=shape_of(tensors, f"{text}transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        table=shape_of(tensors, f"{text}positional_embedding", 2)[0],
+        activation=activation,
+    )
+    return clip_config(
+        video_config(where, video, patch, embed_dim),
+        text_config(where, words, vocab_size, embed_dim),
+        preprocessing_of(overrides, (fields and fields.preprocessing) or Preprocessing(), where),
     )
 
 

@@ -24,9 +24,11 @@ from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families.architecture import (
     TowerShape,
     activation_of,
-    config_from_towers,
+    clip_config,
     preprocessing_of,
     shape_of,
+    text_config,
+    video_config,
 )
 from harvest_jax.weights.families.conversions import UNCHANGED, Conversion, Shape
 from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
@@ -93,28 +95,25 @@ def _mappings(block: str) -> tuple[KeyMapping, ...]:
     )
 
 
-def _tower(tensors: Tensors, tower: str, block: str) -> TowerShape:
+def _tower(tensors: Tensors, tower: str, block: str, activation: str) -> TowerShape:
     table, width = shape_of(tensors, f"{tower}/positional_embedding", 2)
     _, heads, _ = shape_of(tensors, f"{tower}/transformer/{block.format(layer=0)}/attn/query/kernel", 3)
     _, hidden = shape_of(tensors, f"{tower}/transformer/{block.format(layer=0)}/mlp/c_fc/kernel", 2)
     pattern = re.compile(re.escape(f"{tower}/transformer/{block}").replace(r"\{layer\}", r"(\d+)") + "/")
     layers = len({found.group(1) for name in tensors.entries if (found := pattern.match(name))})
-    return TowerShape(width, layers, heads, hidden, table)
+    return TowerShape(width, layers, heads, hidden, table, activation)
 
 
 def _architecture(tensors: Tensors, block: str, overrides: Overrides) -> HarvestConfig:
     if "visual/class_embedding" not in tensors.entries and "visual/layer1/0/conv1/kernel" in tensors.entries:
         raise DataError(f"{tensors.where} is a CLIP of Scenic with a ResNet; only vision transformers can be imported")
-    activation = activation_of(overrides, "quick_gelu", tensors.where)
-    return config_from_towers(
-        tensors.where,
-        _tower(tensors, "visual", block),
-        _tower(tensors, "text", block),
-        patch_size=shape_of(tensors, "visual/conv1/kernel", 4)[0],
-        embed_dim=shape_of(tensors, "visual/proj/kernel", 2)[1],
-        vocab_size=shape_of(tensors, "text/token_embedding/embedding", 2)[0],
-        activations=(activation, activation),
-        preprocessing=preprocessing_of(overrides, Preprocessing(), tensors.where),
+    where, embed_dim = tensors.where, shape_of(tensors, "visual/proj/kernel", 2)[1]
+    activation = activation_of(overrides, "quick_gelu", where)
+    video, text = (_tower(tensors, tower, block, activation) for tower in ("visual", "text"))
+    return clip_config(
+        video_config(where, video, shape_of(tensors, "visual/conv1/kernel", 4)[0], embed_dim),
+        text_config(where, text, shape_of(tensors, "text/token_embedding/embedding", 2)[0], embed_dim),
+        preprocessing_of(overrides, Preprocessing(), where),
     )
 
 

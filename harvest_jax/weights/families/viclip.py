@@ -21,11 +21,13 @@ from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families.architecture import (
     TowerShape,
     activation_of,
-    config_from_towers,
+    clip_config,
     count_layers,
     heads_of,
     preprocessing_of,
     shape_of,
+    text_config,
+    video_config,
 )
 from harvest_jax.weights.families.conversions import UNCHANGED, Conversion, Shape
 from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
@@ -100,11 +102,11 @@ def _recognise(tensors: Tensors) -> bool:
     return any(name in tensors.entries for name in (_CONV, _TOKENS, _FRAMES))
 
 
-def _tower(tensors: Tensors, tower: str, image: bool) -> TowerShape:
+def _tower(tensors: Tensors, tower: str, image: bool, activation: str) -> TowerShape:
     table, width = shape_of(tensors, f"{tower}.positional_embedding", 2)
     blocks = f"{tower}.transformer.resblocks."
     hidden, _ = shape_of(tensors, f"{blocks}0.mlp.c_fc.weight", 2)
-    return TowerShape(width, count_layers(tensors, blocks), heads_of(width, image), hidden, table)
+    return TowerShape(width, count_layers(tensors, blocks), heads_of(width, image), hidden, table, activation)
 
 
 def _architecture(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
@@ -114,17 +116,14 @@ def _architecture(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
             f"{tensors.where}: this ViCLIP embeds {tubelet} frames at a time ({_CONV} is {width} x 3 x {tubelet} x "
             f"{patch} x {patch}); only models that embed frame by frame can be imported, as the published ones do"
         )
-    activation = activation_of(overrides, "quick_gelu", tensors.where)  # its code has no other
-    return config_from_towers(
-        tensors.where,
-        _tower(tensors, "vision_encoder", image=True),
-        _tower(tensors, "text_encoder", image=False),
-        patch_size=patch,
-        embed_dim=shape_of(tensors, "vision_encoder.proj", 2)[1],
-        vocab_size=shape_of(tensors, _TOKENS, 2)[0],
-        activations=(activation, activation),
-        num_frames=shape_of(tensors, _FRAMES, 3)[1],
-        preprocessing=preprocessing_of(overrides, PREPROCESSING, tensors.where),
+    where, embed_dim = tensors.where, shape_of(tensors, "vision_encoder.proj", 2)[1]
+    activation = activation_of(overrides, "quick_gelu", where)  # its code has no other
+    video = _tower(tensors, "vision_encoder", image=True, activation=activation)
+    text = _tower(tensors, "text_encoder", image=False, activation=activation)
+    return clip_config(
+        video_config(where, video, patch, embed_dim, num_frames=shape_of(tensors, _FRAMES, 3)[1]),
+        text_config(where, text, shape_of(tensors, _TOKENS, 2)[0], embed_dim),
+        preprocessing_of(overrides, PREPROCESSING, where),
     )
 
 
