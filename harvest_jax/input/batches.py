@@ -173,7 +173,7 @@ class ClipSets:
 
     Attributes:
       folders: of the sets.
-      digest: of their shards as written; a run that goes on compares it with the one it began with.
+      digest: of their shards as written; a resumed run compares it with that of its start.
       clips: how many each set has.
       num_clips: of all together.
     """

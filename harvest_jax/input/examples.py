@@ -1,4 +1,4 @@
-"""One stored record to one training example: the choices of chance, and the pixels that they leave."""
+"""From a stored record to a training example: the random choices, and the pixels that are kept."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ from harvest_jax.pixels.frame_sampling import segment_indices
 from harvest_jax.pixels.resample import kept_patches, touched_tiles
 from harvest_jax.pixels.square import center_crop, random_crop
 
-_TRIES = 16  # neighbours asked in place of a damaged record before the set is given up
+_TRIES = 16  # records tried in place of a damaged one, until the set counts as unusable
 
 
 @dataclasses.dataclass(frozen=True)
 class Numbered:
-    """Which record of which set, and its place in the endless global order."""
+    """An element (set, record) with its position in the endless global order."""
 
     index: int
     element: tuple[int, int]
@@ -36,13 +36,13 @@ class Numbered:
 class Records:
     """The records of a split by number, and their decoding with errors that say which record it was.
 
-    As a source of Grain's it gives (which, number); reading is left to the example, which may have to read another one.
+    As a Grain source its elements are (which, number): `MakeExample` reads the record, or another one if it is damaged.
     """
 
     def __init__(self, folder: str, split: str, which: int = 0) -> None:
         self.folder = folder
         self._split = split
-        self._which = which  # of the sets of a mixture
+        self._which = which  # number of this set in a mixture
         self._shards = shard_format.open_shards(folder, split)
         if not len(self._shards):
             raise ConfigError(f"split {split!r} of {folder} has no clips: set data.split or data.shards")
@@ -62,7 +62,7 @@ class Records:
         return f"{self.folder}:{self._split}"
 
     def read(self, number: int) -> shard_format.Record:
-        """The record, DataError with its number if it cannot be read or has no frames."""
+        """The record; DataError with its number if it cannot be read or has no frames."""
         raw = self._shards[number]
         try:
             record = shard_format.parse(raw)
@@ -97,7 +97,7 @@ class Records:
 
 @dataclasses.dataclass(frozen=True)
 class MakeExample(grain.transforms.RandomMap):
-    """One raw record to one training example; all chance comes from the generator that Grain seeds by index."""
+    """From one element to one training example; all randomness comes from the generator that Grain seeds by index."""
 
     sets: tuple[Records, ...]
     run: RunConfig
@@ -108,7 +108,7 @@ class MakeExample(grain.transforms.RandomMap):
     def random_map(self, element: Numbered, rng: np.random.Generator) -> dict[str, Any]:
         """The example, see `training_batches` for its arrays, and the number of the record if it was damaged, or -1.
 
-        Where damaged records are allowed the next good one of the set takes the place.
+        If damaged records are allowed, the next good record of the set replaces one.
         """
         which, number = element.element
         records = self.sets[which]
@@ -130,11 +130,13 @@ class MakeExample(grain.transforms.RandomMap):
             raise records.error(number, record.id, "no caption")
 
         chosen = segment_indices(len(record.jpegs), model.num_frames, rng if data.sampling == "random" else None)
-        # a clip's place in the global order says which step it is for
+        # the position of a clip in the global order determines its step
         unmasked = index // train.batch_size >= train.steps - train.unmasked_steps
         keep = 1.0 if unmasked else model.keep_ratio
         try:
-            patches, positions = self._look(StoredClip([record.jpegs[which] for which in chosen.tolist()]), keep, rng)
+            patches, positions = self._crop_and_drop(
+                StoredClip([record.jpegs[which] for which in chosen.tolist()]), keep, rng
+            )
         except ValueError as error:
             raise records.error(number, record.id, str(error)) from error
 
@@ -151,10 +153,10 @@ class MakeExample(grain.transforms.RandomMap):
             "slot_weights": weights,
         }
 
-    def _look(
+    def _crop_and_drop(
         self, clip: StoredClip, keep: float, rng: np.random.Generator
     ) -> tuple[UInt8[np.ndarray, "K P"], Int[np.ndarray, " K"]]:
-        """Crop a clip and drop patches of it by chance; what is dropped is not even decoded where that saves time."""
+        """Crop a clip and drop patches at random; dropped patches are not decoded where that saves time."""
         model, data, size, patch = self.run.model, self.run.data, self.image_size, self.patch_size
         flip = data.flip and bool(rng.random() < 0.5)
         crop = (
@@ -163,7 +165,7 @@ class MakeExample(grain.transforms.RandomMap):
             else center_crop(clip.height, clip.width, flip)
         )
         cells = (size // patch) ** 2
-        if model.drop_scope == "motion" and keep < 1:  # wants to see all frames first
+        if model.drop_scope == "motion" and keep < 1:  # this needs all frames
             frames = np.stack(list(clip.frames()))
             weights = motion_weights(frames, crop, size // patch)
             positions = keep_positions(rng, model.num_frames, cells, keep, model.drop_scope, weights)

@@ -1,12 +1,12 @@
-"""Decoding only those parts of stored frames in which kept patches lie.
+"""Decoding only those parts of stored frames that contain kept patches.
 
-`harvest shards` writes frames as JPEG with a restart marker after every unit of 16 x 16 pixels (a tile): nothing in a
-tile depends on its neighbours, so any choice of tiles, strung together behind the frame's own header, is a JPEG again.
-The tiles that a clip's kept patches touch, a fifth of them at 90 % dropped, become one such picture, decoded by
-one call of the ordinary decoder. The pixels are bit for bit those of the whole frames decoded with the same settings.
+`harvest shards` writes frames as JPEG with a restart marker after every unit of 16 x 16 pixels (a tile). A tile does
+not depend on its neighbours, so any selection of tiles, concatenated after the frame's header, is a JPEG again. The
+tiles with kept patches of a clip (a fifth of all at 90 % dropped) are made into one such picture and decoded by one
+call of the ordinary decoder. The pixels are bit for bit those of the whole frames decoded with the same settings.
 
-Those settings are colour doubled by repetition (`fastupsample`). The decoder's usual interpolation looks across the
-tile's edge; what that costs in PSNR stands in docs/data.md.
+These settings upsample colour by repetition (`fastupsample`): the usual interpolation reads across the edge of a tile.
+docs/data.md has the cost in PSNR.
 """
 
 import dataclasses
@@ -18,18 +18,18 @@ import simplejpeg
 from jaxtyping import Bool, Shaped, UInt8
 
 TILE = 16  # pixels: the coding unit of a JPEG with halved colour
-_HIGHEST = 65535 // TILE  # tiles one above the other in one picture: a JPEG is no higher
-_RESTARTS = [bytes([0xFF, 0xD0 + number % 8]) for number in range(_HIGHEST)]
+_MAX_TILES = 65535 // TILE  # in one column: the height of a JPEG is limited
+_RESTARTS = [bytes([0xFF, 0xD0 + number % 8]) for number in range(_MAX_TILES)]
 _FRAME, _RESTART_INTERVAL, _SCAN, _END = 0xC0, 0xDD, 0xDA, b"\xff\xd9"
-_ROW = np.dtype(f"V{TILE * 3}")  # the pixels of a row of a tile, copied as one thing: three times as fast
+_ROW = np.dtype(f"V{TILE * 3}")  # the pixels of a row of a tile, copied as one element: three times as fast
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """What the frames of one clip have in common, written alike as they are: the header of their JPEGs.
+    """The JPEG header that all frames of one clip share.
 
-    `height` and `width` are those of a frame in pixels, `rows` and `columns` count its tiles, `size_at` is the place of
-    height and width (two bytes each) in the header.
+    `height` and `width` are those of a frame in pixels, `rows` and `columns` count its tiles, `size_at` is the offset
+    of height and width (two bytes each) in the header.
     """
 
     header: bytes
@@ -49,7 +49,7 @@ class Tiling:
 
 
 def read_tiling(jpegs: Sequence[bytes]) -> Tiling | None:
-    """The common header of frames as `harvest shards` writes them; None: they have to be decoded as wholes."""
+    """The common header of frames as `harvest shards` writes them; None: they must be decoded whole."""
     tiling = _read_header(jpegs[0])
     if tiling is None or not all(jpeg.startswith(tiling.header) for jpeg in jpegs):
         return None
@@ -79,7 +79,7 @@ def _read_header(jpeg: bytes) -> Tiling | None:
 def decode_tiles(
     tiling: Tiling, jpegs: Sequence[bytes], wanted: Bool[np.ndarray, "T rows columns"]
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """The frames of a clip, right in the wanted tiles; elsewhere their pixels are anything.
+    """The frames of a clip with correct pixels in the wanted tiles; other pixels are undefined.
 
     Args:
       tiling: of these frames.
@@ -87,13 +87,13 @@ def decode_tiles(
       wanted: which tiles of each.
 
     Yields:
-      one buffer, uint8 [16 * rows, 16 * columns, 3], filled anew for each frame: use it before the next.
+      one buffer, uint8 [16 * rows, 16 * columns, 3], overwritten by the next frame: use it before.
 
     Raises:
       ValueError: a frame is damaged.
     """
     tiles = _cut(tiling, jpegs, wanted)
-    parts = [_decode(tiling, tiles[begin : begin + _HIGHEST]) for begin in range(0, len(tiles), _HIGHEST)]
+    parts = [_decode(tiling, tiles[begin : begin + _MAX_TILES]) for begin in range(0, len(tiles), _MAX_TILES)]
     pixels = parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty((0, TILE), _ROW)])
     canvas = np.empty((tiling.rows, TILE, tiling.columns), _ROW)
     by_tile = canvas.swapaxes(1, 2)
@@ -113,7 +113,7 @@ def _cut(tiling: Tiling, jpegs: Sequence[bytes], wanted: Bool[np.ndarray, "T row
     content = np.frombuffer(joined, np.uint8)
     marks = np.flatnonzero(content[:-1] == 0xFF)  # what follows is a marker, or 0 where the byte itself is meant
     marks = marks[(content[marks + 1] & 0xF8) == 0xD0]
-    first, last = np.searchsorted(marks, begins), np.searchsorted(marks, ends)  # a header may hold such bytes, too
+    first, last = np.searchsorted(marks, begins), np.searchsorted(marks, ends)  # a header may contain such bytes too
     inner = tiling.rows * tiling.columns - 1
     for number, jpeg in enumerate(jpegs):
         if last[number] - first[number] != inner or not jpeg.endswith(_END):
@@ -127,7 +127,7 @@ def _cut(tiling: Tiling, jpegs: Sequence[bytes], wanted: Bool[np.ndarray, "T row
 
 
 def _decode(tiling: Tiling, tiles: list[bytes]) -> Shaped[np.ndarray, "n 16"]:
-    """Tiles, decoded as one picture in which they stand one above the other; each row of pixels is one element."""
+    """Tiles, decoded as one picture of one column of tiles; each row of pixels is one element."""
     size = (len(tiles) * TILE).to_bytes(2, "big") + TILE.to_bytes(2, "big")
     header = tiling.header[: tiling.size_at] + size + tiling.header[tiling.size_at + 4 :]
     scan = b"".join(itertools.chain.from_iterable(zip(tiles, _RESTARTS, strict=False)))

@@ -1,18 +1,18 @@
-"""Where a clip moves: weights for keeping patches where frames differ. An extension of ours, not of the paper."""
+"""Weights that keep more patches where consecutive frames differ. An extension; not in the paper."""
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from harvest_jax.pixels.square import Crop
 
-EVEN = 0.5  # share of the weight that every cell has alike: what stands still is seen too, and a still clip evenly
+EVEN = 0.5  # share of the weight that is equal for all cells, so that cells without motion are kept too
 
 
 def motion_weights(frames: UInt8[np.ndarray, "T H W 3"], crop: Crop, cells: int) -> Float32[np.ndarray, " n"]:
     """How likely each cell of a clip is kept, relative to the others.
 
-    A cell's motion is the mean difference of its pixels (the green channel, most of what the eye calls brightness) from
-    the frame before, of the first frame from the second. Half of the weight is the same for all cells and half is in
+    A cell's motion is the mean absolute difference of its pixels (green channel, most of the brightness) from the frame
+    before; for the first frame, from the second. Half of the weight is the same for all cells and half is in
     proportion to the motion, so that the mean is one.
 
     Args:

@@ -1,7 +1,7 @@
 """Frames to patches, and which of them are kept.
 
 A clip is a grid of `num_frames x height x width` cells, numbered in that order; a patch is the pixels of one cell.
-Dropping is a gather of pixels, before anything is embedded, so that a dropped patch costs nothing after this point.
+Dropping is a gather of pixels before the embedding, so that a dropped patch costs nothing after it.
 The same functions serve the loader (numpy, so that only kept patches travel) and the device (jax, under jit).
 """
 
@@ -79,8 +79,8 @@ def keep_positions(
     if kept == total:
         return np.arange(total, dtype=np.int32)
     if scope == "motion":
-        # The first `kept` of a race of exponential clocks: drawn one after the other in proportion to the weights of
-        # those that are left (Efraimidis and Spirakis, 2006).
+        # The `kept` smallest of exponential draws are a weighted sample without replacement (Efraimidis and Spirakis,
+        # 2006).
         clocks = rng.standard_exponential(total, np.float32)
         return positions_from_noise(clocks if weights is None else clocks / weights, num_frames, kept, "clip")  # type: ignore[return-value]
     noise_shape = {"clip": (total,), "frame": (num_frames, cells_per_frame), "tube": (cells_per_frame,)}[scope]

@@ -57,7 +57,7 @@ def training_batches(
     if image_size % patch_size:
         raise ConfigError(f"images of {image_size} pixels cannot be cut into patches of {patch_size}")
     sets = tuple(Records(folder, run.data.split, which) for which, folder in enumerate(run.data.folders))
-    # the first set's order, the examples, the orders of further sets: a set alone is read as if there were no mixtures
+    # seeds of: the order of the first set, the examples, the orders of more sets; one set reads the same with or without mixing
     order_seed, example_seed, *more = map(int, np.random.SeedSequence(run.seed).generate_state(1 + len(sets)))
     weights = run.data.weights or tuple(float(len(records)) for records in sets)
     shares = [weight / sum(weights) for weight in weights]
@@ -65,8 +65,8 @@ def training_batches(
         grain.MapDataset.source(records).shuffle(seed=seed).repeat()
         for records, seed in zip(sets, (order_seed, *more), strict=True)
     ]
-    # The share is taken after everything random: a clip's index, and with it all its draws, is its place in the global
-    # order, whatever the number of processes.
+    # The slice comes after everything random: a clip's index, and with it all its random draws, is its position in the
+    # global order, for any number of processes.
     batches = (
         (grain.MapDataset.mix(orders, shares) if len(sets) > 1 else orders[0])
         .map_with_index(Numbered)
@@ -81,7 +81,7 @@ def training_batches(
 def evaluation_clips(
     folder: str | os.PathLike[str], split: str, num_frames: int, image_size: int, resize: str
 ) -> Iterator[tuple[shard_format.Record, UInt8[np.ndarray, "T S S 3"]]]:
-    """All clips of a split in stored order, without chance: what `prepare_clip` makes of a record's frames.
+    """All clips of a split in stored order, without randomness: the frames as `prepare_clip` prepares them.
 
     Args:
       folder, split: the shards.

@@ -1,4 +1,4 @@
-"""The chosen frames of a stored clip: their size, and their pixels, whole or only where they are wanted."""
+"""The chosen frames of a stored clip: their size, and their pixels, whole or only in the wanted tiles."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 
 from harvest_jax.input.jpeg_tiles import TILE, decode_tiles, read_tiling
 
-_MOST = 0.6  # share of the tiles above which whole frames are faster to decode
+_MAX_SHARE = 0.6  # of the tiles; above it whole frames are faster to decode
 
 
 class StoredClip:
@@ -27,7 +27,7 @@ class StoredClip:
         if self._tiling is not None:
             self.height, self.width = self._tiling.height, self._tiling.width
         else:
-            with _naming(0):
+            with _with_frame_number(0):
                 self.height, self.width = simplejpeg.decode_jpeg_header(jpegs[0])[:2]
         self.tiles = len(jpegs), -(-self.height // TILE), -(-self.width // TILE)
 
@@ -38,27 +38,27 @@ class StoredClip:
           ValueError: one is no JPEG, or of another size than the first.
         """
         for number, jpeg in enumerate(self._jpegs):
-            with _naming(number):
+            with _with_frame_number(number):
                 frame = simplejpeg.decode_jpeg(jpeg, "RGB", fastupsample=True)
             if frame.shape[:2] != (self.height, self.width):
                 raise ValueError(f"frame {number} is {frame.shape}, another is {self.height} x {self.width}")
             yield frame
 
     def frames_with(self, wanted: Bool[np.ndarray, "T rows columns"]) -> Iterator[UInt8[np.ndarray, "H2 W2 3"]]:
-        """Frames that are right in the wanted tiles: the same pixels as `frames` gives, for less work.
+        """Frames with correct pixels in the wanted tiles, equal to those of `frames`, for less work.
 
-        They may be larger than the clip by less than a tile, and each may lie where the one before it lay.
+        They may be larger than the clip by less than a tile. A frame may reuse the memory of the one before it.
 
         Raises:
           ValueError: as `frames`.
         """
-        if self._tiling is None or np.count_nonzero(wanted) > _MOST * wanted.size:
+        if self._tiling is None or np.count_nonzero(wanted) > _MAX_SHARE * wanted.size:
             return self.frames()
         return decode_tiles(self._tiling, self._jpegs, wanted)
 
 
 @contextlib.contextmanager
-def _naming(number: int) -> Iterator[None]:
+def _with_frame_number(number: int) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
