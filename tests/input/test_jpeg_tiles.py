@@ -44,7 +44,7 @@ def test_wanted_tiles_are_those_of_the_whole_frames(height, width, share, seed):
 def test_more_tiles_than_one_picture_can_hold(monkeypatch):
     jpegs = [encode_jpeg(frame) for frame in make_frames(50, 40)]
     tiling = read_tiling(jpegs)
-    monkeypatch.setattr(jpeg_tiles, "_HIGHEST", 5)
+    monkeypatch.setattr(jpeg_tiles, "_MAX_TILES", 5)
     wanted = np.ones((3, 4, 3), bool)
     for frame, expected in zip(decode_tiles(tiling, jpegs, wanted), whole(jpegs), strict=True):
         assert np.array_equal(frame[:50, :40], expected)
