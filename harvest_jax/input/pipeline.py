@@ -57,7 +57,7 @@ def training_batches(
     if image_size % patch_size:
         raise ConfigError(f"images of {image_size} pixels cannot be cut into patches of {patch_size}")
     sets = tuple(Records(folder, run.data.split, which) for which, folder in enumerate(run.data.folders))
-    # Seeds of the first set's order, the examples, the orders of further sets: adding a set does not change the first two.
+    # Seeds of the first set, of the examples, of further sets: adding a set does not change the first two.
     order_seed, example_seed, *more = map(int, np.random.SeedSequence(run.seed).generate_state(1 + len(sets)))
     weights = run.data.weights or tuple(float(len(records)) for records in sets)
     shares = [weight / sum(weights) for weight in weights]
