@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from data_pipeline.decode.spec import TIME_LIMIT, DecodeSpec
 from data_pipeline.manifest.rows import ClipRow, Reject, check_split
 from data_pipeline.prepare import ledger, plan, publish, spool, write
 from data_pipeline.prepare.options import Options
@@ -45,11 +44,6 @@ class ShardReport:
     bytes: int
     shards: int
     before: int = 0
-
-    @property
-    def rejected_share(self) -> float:
-        """Rejected rows over all rows."""
-        return len(self.rejects) / max(1, self.n_written + len(self.rejects))
 
 
 @contextlib.contextmanager
@@ -89,47 +83,34 @@ def local_engine(workers: int) -> Engine:
 
 
 def write_split(
-    rows: Sequence[ClipRow],
+    entries: Sequence[ClipRow | Reject],
     root: str | Path,
     out: str | Path,
     split: str,
-    spec: DecodeSpec | None = None,
-    workers: int = 1,
-    *,
-    rejects: Sequence[Reject] = (),
-    shards: int | None = None,
-    overwrite: bool = False,
-    time_limit: float = TIME_LIMIT,
-    show: ShowProgress = silent,
+    options: Options | None = None,
+    execution: Execution | None = None,
 ) -> ShardReport:
     """Decode clips and make them one split of the shard folder `out`.
 
     `out/rejects-SPLIT.tsv` lists the rows that failed, with the reasons.
 
     Args:
-      rows: the clips; their own `split` is not used.
+      entries: the clips, whose own `split` is not used, and rows that were rejected before, to be listed too.
       root: folder that the videos' names are relative to.
       out: the shard folder; other splits in it stay as they are.
       split: name of the split.
-      spec: frames, their size, limits; None: DecodeSpec().
-      workers: processes that decode.
-      rejects: rows that were rejected before, to be listed too.
-      shards: number of files; None: one per 256 MB.
-      overwrite: replace the split if it exists.
-      time_limit: seconds to decode one clip.
-      show: shows the progress of each stage.
+      options: what to write; None: Options().
+      execution: how to write it; None: one process on this machine.
 
     Raises:
       DataError: there are no rows, the split exists, two rows share an id, not one clip could be used.
       ConfigError: more shards than clips.
       OSError: the disk is full, or similar. The shard folder is unchanged then; called again it continues.
     """
-    given: list[ClipRow | Reject] = [*rejects, *rows]
-    if not given:
+    if not entries:
         raise DataError(f"no rows to make the split {split!r} of")
-    options = Options(spec or DecodeSpec(), shards, time_limit=time_limit)
-    execution = Execution(local_engine(workers), workers, overwrite, show=show)
-    ((_, report),) = prepare(((split, entry) for entry in given), root, Path(out), options, execution)
+    given = ((split, entry) for entry in entries)
+    ((_, report),) = prepare(given, root, Path(out), options or Options(), execution or Execution(local_engine(1)))
     return report
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.read import read_manifest
-from data_pipeline.prepare.split import write_split
+from data_pipeline.prepare.options import Options
+from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards.shard_format import split_lengths
 from harvest_jax import api
 from harvest_jax.checkpoint.tree_digest import tree_digest
@@ -178,7 +179,8 @@ def _write_shards(manifest_file: Path, shards: Path) -> None:
             print(f"   {split}: {sum(there[split])} clips are there already", flush=True)
             continue
         rows = [row for row in manifest.rows if row.split == split]
-        spec = DecodeSpec(num_frames=16, short_side=SIZE)
+        options = Options(DecodeSpec(num_frames=16, short_side=SIZE))
         workers = available_cores()
-        written = write_split(rows, manifest.root, shards, split, spec, workers, show=progress)
+        execution = Execution(local_engine(workers), workers, show=progress)
+        written = write_split(rows, manifest.root, shards, split, options, execution)
         print(f"   {split}: {written.n_written} clips, {written.bytes / 1e6:.1f} MB", flush=True)

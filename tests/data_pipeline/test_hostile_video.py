@@ -20,7 +20,7 @@ from data_pipeline.decode.video_file import FORMATS, open_video
 from data_pipeline.manifest.read import read_manifest
 from data_pipeline.manifest.rows import ClipRow
 from data_pipeline.media_paths import VideoRejected, open_regular
-from data_pipeline.prepare.split import write_split
+from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards.shard_format import open_shards, parse
 from tests.helpers.video_files import gif_header, numbered_frames, read_number, write_sound, write_video
 
@@ -230,7 +230,7 @@ def test_one_bad_video_never_stops_a_run(tmp_path, video):
     (root / "good.mp4").write_bytes(video.read_bytes())
     broken = broken_files(root, video)
     rows = [ClipRow(name, name, ("x",), "train") for name in broken] + [ClipRow("good", "good.mp4", ("fine",), "train")]
-    report = write_split(rows, root, tmp_path / "out", "train", workers=2)
+    report = write_split(rows, root, tmp_path / "out", "train", execution=Execution(local_engine(2), 2))
     assert report.n_written == 1
     assert [reject.id for reject in report.rejects] == list(broken)  # in the manifest's order
     lines = (tmp_path / "out" / "rejects-train.tsv").read_text().splitlines()

@@ -39,7 +39,7 @@ def test_the_builder_prepares_itself_and_writes_the_same(manifest, tmp_path, mon
     found = read_manifest(manifest)
     for split in found.splits:
         rows = [row for row in found.rows if row.split == split]
-        write_split(rows, found.root, tmp_path / "own", split, SPEC, shards=1)
+        write_split(rows, found.root, tmp_path / "own", split, Options(SPEC, shards=1))
     assert digests(tmp_path / "own") == digests(tmp_path / "tfds" / "harvest_clips" / "1.0.0")
     builder.download_and_prepare()  # there is nothing to do
     again = tfds.builder("harvest_clips", manifest=[manifest], data_dir=tmp_path / "tfds")
@@ -54,10 +54,10 @@ def test_the_builder_prepares_itself_and_writes_the_same(manifest, tmp_path, mon
 def test_a_dataset_without_its_features_is_one_line(manifest, tmp_path, monkeypatch):
     monkeypatch.setattr(write, "DecoderPool", InThisProcess)
     found = read_manifest(manifest)
-    write_split(found.rows[:1], found.root, tmp_path, "test", SPEC)
+    write_split(found.rows[:1], found.root, tmp_path, "test", Options(SPEC))
     (tmp_path / "features.json").unlink()
     with pytest.raises(DataError, match=r"features\.json is missing or damaged: copy it from another"):
-        write_split(found.rows[:1], found.root, tmp_path, "train", SPEC)
+        write_split(found.rows[:1], found.root, tmp_path, "train", Options(SPEC))
 
 
 def test_tensorflow_is_never_imported():

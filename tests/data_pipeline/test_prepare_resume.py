@@ -20,6 +20,7 @@ from tests.helpers.video_files import numbered_frames, write_video
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = DecodeSpec(num_frames=4, short_side=48)
 SHARDS = 3
+OPTIONS = Options(SPEC, SHARDS)
 ROWS = [
     *(ClipRow(f"k{number:02d}", f"v{number % 4}.mp4", (f"clip {number}",), "train") for number in range(10)),
     ClipRow("gone", "gone.mp4", ("x",), "train"),
@@ -44,8 +45,9 @@ def asked(monkeypatch) -> list[str]:
     return InThisProcess.asked
 
 
-def prepare(media: Path, out: Path, **options) -> split.ShardReport:
-    return split.write_split(ROWS, media, out, "train", SPEC, rejects=EARLY, **{"shards": SHARDS} | options)
+def prepare(media: Path, out: Path, rows=ROWS, options=OPTIONS, workers=1, **execution) -> split.ShardReport:
+    how = split.Execution(split.local_engine(workers), workers, **execution)
+    return split.write_split([*EARLY, *rows], media, out, "train", options, how)
 
 
 @pytest.fixture(scope="module")
@@ -146,17 +148,17 @@ def test_a_damaged_plan_is_made_again(media, tmp_path, monkeypatch, asked, expec
 def test_other_options_and_other_rows_are_named(media, tmp_path, monkeypatch, asked, expected):
     cut_short(tmp_path, media, monkeypatch)
     for options, difference in [
-        ({"shards": 2}, "shards 3, not 2"),
-        ({"time_limit": 5.0}, r"time_limit 60\.0, not 5\.0"),
+        (Options(SPEC, 2), "shards 3, not 2"),
+        (Options(SPEC, SHARDS, time_limit=5.0), r"time_limit 60\.0, not 5\.0"),
     ]:
         with pytest.raises(
             DataError, match=rf"unfinished run with other options \({difference}\): give the same.*--restart"
         ):
-            prepare(media, tmp_path, **options)
+            prepare(media, tmp_path, options=options)
     with pytest.raises(DataError, match="short_side 48, not 32"):
-        split.write_split(ROWS, media, tmp_path, "train", DecodeSpec(4, 32), rejects=EARLY, shards=SHARDS)
+        prepare(media, tmp_path, options=Options(DecodeSpec(4, 32), SHARDS))
     with pytest.raises(DataError, match="other rows in the manifest"):
-        split.write_split(ROWS[1:], media, tmp_path, "train", SPEC, rejects=EARLY, shards=SHARDS)
+        prepare(media, tmp_path, ROWS[1:])
     with monkeypatch.context() as patch:
         patch.setattr(plan, "versions", lambda: {"av": "1.0.0"})
         with pytest.raises(DataError, match=r"av .*, not 1\.0\.0"):
@@ -277,12 +279,12 @@ def test_the_same_once_more_is_nothing_to_do_and_anything_else_needs_overwrite(m
     assert [reject.id for reject in report.rejects] == ["line 7", "gone"]
     assert asked == []
     with pytest.raises(DataError, match="has the split 'train' already: --overwrite replaces it"):
-        prepare(media, tmp_path, shards=2)
+        prepare(media, tmp_path, options=Options(SPEC, 2))
     assert digests(tmp_path) == expected
     prepare(media, tmp_path, overwrite=True)  # the videos may be others now
     assert len(asked) == len(ROWS)
     assert digests(tmp_path) == expected
-    prepare(media, tmp_path, shards=2, overwrite=True)
+    prepare(media, tmp_path, options=Options(SPEC, 2), overwrite=True)
     assert open_shards(tmp_path, "train").lengths == [5, 5]
     assert not list(tmp_path.glob(".*"))
 
@@ -317,9 +319,9 @@ def test_the_number_of_shards_comes_from_decoded_clips(media, tmp_path, monkeypa
 
 def test_ids_that_come_twice_and_shards_that_nobody_can_fill(media, tmp_path):
     with pytest.raises(DataError, match="two rows share the id 'k03'"):
-        split.write_split([*ROWS, ROWS[3]], media, tmp_path, "train", SPEC)
+        split.write_split([*ROWS, ROWS[3]], media, tmp_path, "train", Options(SPEC))
     with pytest.raises(ConfigError, match="--shards 12 is impossible for 11 clips"):
-        prepare(media, tmp_path, shards=12)
+        prepare(media, tmp_path, options=Options(SPEC, 12))
     assert not list(tmp_path.iterdir())
 
 
@@ -327,7 +329,7 @@ def test_shards_of_another_plan_are_not_taken_for_ours(media, tmp_path, monkeypa
     job = cut_short(tmp_path, media, monkeypatch)
     (job / "plan" / "plan.json").unlink()  # so that nothing can be compared but the shards' own word
     asked.clear()
-    split.write_split(ROWS, media, tmp_path, "train", DecodeSpec(2, 48), rejects=EARLY, shards=SHARDS)
+    prepare(media, tmp_path, options=Options(DecodeSpec(2, 48), SHARDS))
     assert len(asked) == len(ROWS)
     source = open_shards(tmp_path, "train")
     assert {len(parse(source[index]).jpegs) for index in range(len(source))} == {2}

@@ -9,7 +9,7 @@ from data_pipeline.decode.clip import decode_clip
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.read import read_manifest
 from data_pipeline.media_paths import VideoRejected
-from data_pipeline.prepare.split import write_split
+from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards.shard_format import open_shards, parse
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -81,7 +81,7 @@ def test_all_48_web_clips_become_shards(tmp_path):
     assert (len(manifest.rows), manifest.rejects) == (48, [])
     for split, count in (("train", 36), ("test", 12)):
         rows = [row for row in manifest.rows if row.split == split]
-        report = write_split(rows, manifest.root, tmp_path, split, workers=2)
+        report = write_split(rows, manifest.root, tmp_path, split, execution=Execution(local_engine(2), 2))
         assert (report.n_written, report.rejects) == (count, ())
         source = open_shards(tmp_path, split)
         found = {record.id: record for record in (parse(source[index]) for index in range(len(source)))}

@@ -16,7 +16,8 @@ from PIL import Image
 
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.rows import ClipRow, Reject
-from data_pipeline.prepare.split import write_split
+from data_pipeline.prepare.options import Options
+from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards import describe, tfds_metadata
 from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards, parse, shard_path
 from harvest_jax.errors import DataError
@@ -59,8 +60,8 @@ def dataset(media, tmp_path_factory) -> Path:
     """A dataset of three train shards and one test shard, with one reject; read only."""
     out = tmp_path_factory.mktemp("dataset") / "shards"
     rows = [*rows_of("train", NAMES[:9]), ClipRow("gone", "gone.mp4", ("x",), "train")]
-    write_split(rows, media, out, "train", SPEC, rejects=[Reject("line 3", "", "empty caption")], shards=3)
-    write_split(rows_of("test", NAMES[9:]), media, out, "test", SPEC)
+    write_split([Reject("line 3", "", "empty caption"), *rows], media, out, "train", Options(SPEC, shards=3))
+    write_split(rows_of("test", NAMES[9:]), media, out, "test", Options(SPEC))
     return out
 
 
@@ -149,9 +150,8 @@ def test_neighbours_are_strangers_and_every_writer_writes_the_same(media, datase
     assert train != sorted(train)
     rows = [*rows_of("train", NAMES[:9]), ClipRow("gone", "gone.mp4", ("x",), "train")]
     again = tmp_path / "again"
-    write_split(
-        rows[::-1], media, again, "train", SPEC, workers=2, rejects=[Reject("line 3", "", "empty caption")], shards=3
-    )
+    entries = [Reject("line 3", "", "empty caption"), *rows[::-1]]
+    write_split(entries, media, again, "train", Options(SPEC, shards=3), Execution(local_engine(2), 2))
     for name in (name for name in files(dataset) if "train" in name and "ledger" not in name):
         assert files(again)[name] == files(dataset)[name]
     assert open_shards(again, "train").digest == open_shards(dataset, "train").digest

@@ -19,6 +19,7 @@ from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.read import iter_manifest, read_manifest
 from data_pipeline.manifest.rows import ClipRow
 from data_pipeline.media_paths import FilePart
+from data_pipeline.prepare.options import Options
 from data_pipeline.prepare.split import write_split
 from data_pipeline.shards import shard_format
 from data_pipeline.shards.shard_format import Record, open_shards, parse
@@ -274,7 +275,9 @@ def test_records_in_groups_are_read_in_their_order(tmp_path):
 
 def test_shards_of_ours_in_another_format_are_refused(tmp_path, video):
     (tmp_path / "a.mp4").write_bytes(video)
-    write_split([ClipRow("a", "a.mp4", ("x",), "x")], tmp_path, tmp_path / "s", "train", DecodeSpec(num_frames=2))
+    write_split(
+        [ClipRow("a", "a.mp4", ("x",), "x")], tmp_path, tmp_path / "s", "train", Options(DecodeSpec(num_frames=2))
+    )
     info = (tmp_path / "s" / "dataset_info.json").read_text()
     (tmp_path / "s" / "dataset_info.json").write_text(info.replace('"1.0.0"', '"2.0.0"'))
     with pytest.raises(DataError, match=r"has format 2\.0\.0, and this version of harvest_jax reads 1"):
@@ -299,7 +302,7 @@ def test_our_own_shards_are_a_source_and_lose_nothing(tmp_path, video):
         ClipRow("a", "a.mp4", ("one", "two"), "x", 1.0, 3.0, {"n": 1, "s": "t"}),
         ClipRow("b", "a.mp4", ("three",), "x"),
     ]
-    write_split(rows, tmp_path, tmp_path / "first", "val", DecodeSpec(num_frames=8))
+    write_split(rows, tmp_path, tmp_path / "first", "val", Options(DecodeSpec(num_frames=8)))
     manifest = read_manifest(tmp_path / "first")
     assert [(row.id, row.captions, row.split, row.extra) for row in sorted(manifest.rows, key=lambda row: row.id)] == [
         ("a", ("one", "two"), "val", {"n": 1, "s": "t"}),
