@@ -56,7 +56,7 @@ def test_ctrl_c_at_the_start_ends_with_130_and_one_line(seconds):
 
 def test_ctrl_c_before_the_first_step_ends_with_130_and_saves_nothing(tmp_path):
     terminal = Terminal(train_command(SHARDS, tmp_path / "run"))
-    while "begin of 12 steps" not in terminal.shown:
+    while "begin 12 steps" not in terminal.shown:
         assert terminal.show()
     terminal.press(CTRL_C)
     assert terminal.status() == 130, terminal.shown
