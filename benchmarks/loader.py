@@ -114,7 +114,7 @@ def torch_case(arguments: argparse.Namespace) -> None:
     while time.perf_counter() < begin + arguments.seconds:
         count += len(next(batches))
     print(json.dumps({"clips_per_s": count / (time.perf_counter() - begin), "torch": torch.__version__}))
-    os._exit(0)  # the workers are in the middle of batches that nobody wants
+    os._exit(0)  # the workers are in the middle of batches that are not needed
 
 
 def videos(manifest: Path) -> list[str]:

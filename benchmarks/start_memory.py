@@ -41,7 +41,7 @@ def start(size: str, init_from: str, digest: bool) -> dict[str, Any]:
     fields = [f"model.size={size}", "mesh.fsdp=8", "train.batch_size=8", "model.dtype=float32"]
     run = load(str(config_file("base.py")), [*fields, f"model.init_from={init_from}"])
     program = train_program(run)
-    jax.block_until_ready(jax.jit(lambda x: x + 1)(0))  # JAX itself is no part of it
+    jax.block_until_ready(jax.jit(lambda x: x + 1)(0))  # not counted: JAX itself
     before = memory("VmRSS")
     state, frozen = jax.block_until_ready(initial_state(program))
     peak = memory("VmHWM") - before

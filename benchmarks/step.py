@@ -72,7 +72,7 @@ def main() -> None:
                 for change, words in ablations(batches[0], args.cpu):
                     runner.cell(model, keep, batches[0], change=change, words=words)
                 continue
-            # In 20 GB of a CPU machine 4 clips with all patches want remat; a comparison wants the same for all.
+            # In 20 GB of a CPU machine 4 clips with all patches need remat; a comparison needs the same for all.
             way: int | None = 1 if args.cpu else 0
             for batch in sorted(batches):
                 way = runner.cell(model, keep, batch, way)

@@ -173,7 +173,7 @@ AXES: dict[str, list[Stored]] = {
 
 
 def even(frames: np.ndarray) -> np.ndarray:
-    """H.264 with halved colour wants even sides; everybody gets the same pictures."""
+    """H.264 with halved colour needs even sides; all formats get the same pictures."""
     return np.ascontiguousarray(frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2])
 
 

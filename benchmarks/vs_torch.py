@@ -67,7 +67,7 @@ def main() -> None:
         return
     arms = args.arms.split(",")
     if unknown := set(arms) - set(ARMS):
-        parser.error(f"--arms: {', '.join(sorted(unknown))} is none of {', '.join(ARMS)}")
+        parser.error(f"--arms: {', '.join(sorted(unknown))} must be among {', '.join(ARMS)}")
     with tempfile.TemporaryDirectory(prefix="vs_torch_") as work:
         args.work = Path(work)
         result = compare(args, arms)

@@ -28,9 +28,9 @@ class Parser(argparse.ArgumentParser):
         return self._commands
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As in `argparse`, with unknown options and commands refused here, by the parser whose they would be.
+        """As in `argparse`, but unknown options and commands are refused by the parser of their own command.
 
-        A parser that has commands and gets no word at all prints its help and exits with code 2.
+        A parser that has commands and gets no arguments prints its help and exits with code 2.
         """
         words = list(sys.argv[1:] if args is None else args)
         if self._commands is not None and not words:

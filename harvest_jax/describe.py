@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for name in ("contact_sheet", "html"):
             if getattr(args, name) is not None:
-                raise ConfigError(f"--{name} is for shard folders, and {printable(path)} is none")
+                raise ConfigError(f"--{name} is for shard folders, and {printable(path)} is not one")
         found = _describe(path)
         text = _lines(found)
     print(json.dumps(found) if args.json else text)
@@ -74,7 +74,7 @@ def _describe(path: Path) -> dict[str, Any]:
     except DataError as error:
         if not path.is_dir():
             raise
-        what = "is no shard folder (dataset_info.json), no model folder and no training folder (checkpoints)"
+        what = "is not a shard folder (dataset_info.json), a model folder or a training folder (checkpoints)"
         raise DataError(f"{printable(path)} {what}; as a checkpoint: {error}") from error
 
 
@@ -98,7 +98,7 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
       `bytes`; of a known family also `model` and `problem` (None, or why it cannot be imported as it is).
 
     Raises:
-      DataError: it is no checkpoint or cannot be read.
+      DataError: it is not a checkpoint or cannot be read.
     """
     from harvest_jax.model.config import Preprocessing
     from harvest_jax.weights.families.family import Overrides
@@ -205,7 +205,7 @@ def describe_step(workdir: Workdir, step: int) -> dict[str, Any]:
     manifest = workdir.manifest(step)
     if manifest is None:
         raise DataError(
-            f"{printable(workdir.step(step))} is no complete checkpoint: its MANIFEST.json is missing or altered; "
+            f"{printable(workdir.step(step))} is not a complete checkpoint: its MANIFEST.json is missing or altered; "
             f"complete steps: {', '.join(map(str, workdir.complete_steps())) or 'none'}"
         )
     files = manifest["files"]

@@ -1,4 +1,4 @@
-"""Errors that a person can cause or mend; the command line prints them as one line and exits with their code.
+"""Errors that a user can cause or correct; the command line prints them as one line and exits with their code.
 
 Exit codes: 0 done, 1 other, 2 configuration, 3 data, 4 non-finite loss, 5 checkpoint, 42 stopped by a signal with the
 state saved (run the same command again to go on).

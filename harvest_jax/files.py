@@ -63,7 +63,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty hidden folder beside `path`, for files that shall be moved to `path` when they are whole.
+    """An empty hidden folder beside `path`, for files that are to be moved to `path` when they are whole.
 
     It is removed at the end. Parent folders and what a killed process left: as for `atomic_folder`.
 
@@ -90,7 +90,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_unless_held(folder: Path) -> None:
-    """Remove what a killed process left of `scratch_folder`; a folder that a living process holds a lock on stays."""
+    """Remove what a killed process left of `scratch_folder`; a folder that a running process holds a lock on stays."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
@@ -104,7 +104,7 @@ def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk.
 
     Raises:
-      OSError: the disk is full or fails. (A file system without fsync, as some mounted buckets are, is no error.)
+      OSError: the disk is full or fails. (A file system without fsync, as some mounted buckets are, is not an error.)
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

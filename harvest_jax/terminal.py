@@ -1,21 +1,21 @@
-"""What is shown on a terminal: text of strangers made harmless, and the progress of long jobs."""
+"""Text for a terminal: untrusted text made printable, and the progress of long jobs."""
 
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
 
-LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
+LINE_SECONDS = 10.0  # between two progress lines if the output is not a terminal
 
 Progress = Callable[[int, int, str], None]
 
 
 def printable(text: object, limit: int | None = None) -> str:
-    r"""Text that can do nothing to a terminal or a table, on one line.
+    r"""Text without control characters, on one line.
 
     Args:
-      text: a name, path or cell that somebody else chose. What is not printable is written as \x1b or \udce9; letters
-        of any script stay.
+      text: an untrusted name, path or cell. What is not printable is written as \x1b or \udce9; letters of any script
+        stay.
       limit: characters at most, from 4 up; a longer text ends in "...". None: all of it.
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))

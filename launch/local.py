@@ -25,7 +25,7 @@ from harvest_jax.errors import Preempted
 from .processes import NAMED_CAUSES, GroupResult, run_together
 
 # A wrong config, unusable data, a loss that is not a number or a checkpoint of another run would fail again; the other
-# statuses are stops that somebody asked for.
+# statuses are requested stops.
 NO_RESTART = {0, Preempted.exit_code, *NAMED_CAUSES, *signals.STATUSES}
 MAX_WITHOUT_PROGRESS = 2  # attempts in a row that end at the checkpoint they began with
 
@@ -130,7 +130,7 @@ def describe(result: GroupResult) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the processes; the status is the first failing process's (128 + the signal for a killed one)."""
+    """Run the processes. Returns 0 or the first failure's status (128 + the signal for a killed process)."""
     parser = build_parser()
     args = parser.parse_args(argv)
     for name, least in {"processes": 1, "devices": 1, "restarts": 0, "heartbeat": 1, "initialization": 1}.items():

@@ -1,4 +1,4 @@
-"""Starting processes, alone or as a group that lives and dies together."""
+"""Starting processes, alone or as a group that ends together."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from typing import IO
 from harvest_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Preempted
 from harvest_jax.machine import parent_death_signal
 
-FAILURE_GRACE = 5.0  # seconds for the others after a failure: without the failed process they cannot save
+FAILURE_GRACE = 5.0  # seconds that the others get after a failure; they cannot save without the failed process
 # When one process fails, the others fail too (status 1 or SIGABRT), and on a busy machine that may be seen first. So
 # of the failures within these seconds, one whose status names a cause is reported as the first.
 SETTLE = 0.5

@@ -7,7 +7,7 @@
     python -m launch.sweep --config configs/sweeps/keep_ratio.py --workdir-root runs/keep --backend local
 
 Everything is checked before anything starts. A run's folder is named by a digest of its complete config, so that the
-same values are the same run however they were said, a changed config makes a new one, and what is complete is skipped.
+same values are the same run however they were given, a changed config makes a new one, and what is complete is skipped.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from harvest_jax.version import __version__
 
 from .processes import run_one
 
-STOP_STATUSES = {Preempted.exit_code, *signals.STATUSES}  # of a run that somebody stopped: the sweep stops as well
+STOP_STATUSES = {Preempted.exit_code, *signals.STATUSES}  # requested stops of a run: the sweep stops as well
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def write_plan(path: Path, config: str, name: str, runs: Sequence[Run]) -> None:
 
 
 def run_locally(runs: Sequence[Run], config: str, command: Sequence[str]) -> int:
-    """One run after the other; a failed one does not keep the next from starting. 0, or the first failure's status."""
+    """One run after the other, also after a failed one. Returns 0 or the first failure's status."""
     failed: dict[str, int] = {}
     for number, run in enumerate(runs, 1):
         if run.complete:

@@ -177,7 +177,7 @@ def test_wrong_arguments_get_one_line_that_names_them():
 
 
 def test_arrays_are_embedded_as_they_come(video_model):
-    """Of 80 clips from a generator no more are alive at once than two batches."""
+    """Of 80 clips from a generator no more are in memory at once than two batches."""
     made, most = [], 0
 
     def clips():

@@ -55,15 +55,15 @@ def test_one_checkpoint_of_a_training_folder(workdir, capsys):
     assert "batch_size: " in text
     assert cli.main(["inspect", str(workdir / "checkpoints" / "9")]) == 3
     said = capsys.readouterr().err
-    assert "checkpoints/9 is no complete checkpoint: its MANIFEST.json is missing or altered; complete steps: 4" in said
+    assert "9 is not a complete checkpoint: its MANIFEST.json is missing or altered; complete steps: 4" in said
     assert said.count("\n") == 1
 
 
 def test_what_is_none_of_these(tmp_path, workdir, capsys):
     assert cli.main(["inspect", str(tmp_path)]) == 3
-    assert "is no shard folder" in capsys.readouterr().err
+    assert "is not a shard folder" in capsys.readouterr().err
     assert cli.main(["inspect", str(workdir), "--html", str(tmp_path / "x.html")]) == 2
-    assert f"--html is for shard folders, and {workdir} is none" in capsys.readouterr().err
+    assert f"--html is for shard folders, and {workdir} is not one" in capsys.readouterr().err
 
 
 def test_a_name_that_would_control_the_terminal_is_shown_escaped(tmp_path, capsys):

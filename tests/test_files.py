@@ -52,7 +52,7 @@ def test_a_folder_that_fails_leaves_nothing_not_even_its_parents(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_killed_process_left_is_removed_and_a_living_one_is_left_alone(tmp_path):
+def test_what_a_killed_process_left_is_removed_and_a_running_one_is_left_alone(tmp_path):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom harvest_jax.files import atomic_folder\n"
         "with atomic_folder(Path(sys.argv[1])) as aside:\n    (aside / 'half').write_text('x')\n"
@@ -62,7 +62,7 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_is_left_alone(tm
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
         process.stdout.readline()
         with atomic_folder(tmp_path / "out[1]"):
-            assert len(list(tmp_path.glob(f".out*{ASIDE}"))) == 2  # the living one's is left alone
+            assert len(list(tmp_path.glob(f".out*{ASIDE}"))) == 2  # the running one's is left alone
         (tmp_path / "out[1]").rmdir()
         process.send_signal(signal.SIGKILL)
     time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Text of strangers on a terminal, and progress where there is none."""
+"""Untrusted text on a terminal, and progress with and without a terminal."""
 
 import pytest
 

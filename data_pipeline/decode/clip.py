@@ -27,7 +27,7 @@ from data_pipeline.decode.video_file import OpenVideo, check_size, exact_fractio
 from data_pipeline.media_paths import VideoRejected, open_regular
 
 _SEEK_GAP = 10.0  # seconds: if the wanted pictures are further apart, seeking to each one is faster than decoding all
-_SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that obey skip_frame packet by packet
+_SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that support skip_frame packet by packet
 _SEEK_BACK = (1.0, 10.0)  # seconds before a picture where its key picture is looked for: first try, second try
 
 av.logging.set_level(
@@ -124,7 +124,7 @@ def _scan_end(video: OpenVideo) -> float:
     """The end of the last picture, from all packets, if the header does not have it."""
     end = max((_end_of(packet) for packet in video.container.demux(video.stream) if packet.size), default=None)
     if end is None:
-        raise VideoRejected("damaged: there is no picture in it")
+        raise VideoRejected("damaged: it contains no picture")
     return float(end - video.origin)
 
 

@@ -81,7 +81,7 @@ class _Worker:
 
     def give(self, job: _Job, time_limit: float) -> None:
         self.job, self.deadline = job, time.monotonic() + time_limit
-        with contextlib.suppress(OSError):  # it died while idle: reading from the channel shows that
+        with contextlib.suppress(OSError):  # it ended while idle: reading from the channel shows that
             self.channel.send_bytes(job.message)
 
     def kill(self) -> int:

@@ -188,7 +188,7 @@ def _remove(path: Path) -> None:
 def _discard(job: Path) -> None:
     """Remove a work folder, its ledgers first: without its ledger no shard counts as finished.
 
-    Workers of an engine may still write there: each is a duplicate of one that was faster. That is no error.
+    Workers of an engine may still write there: each is a duplicate of one that was faster. That is not an error.
     """
     for path in job.glob("*.ledger"):
         path.unlink(missing_ok=True)

@@ -92,7 +92,7 @@ def parse(raw: bytes) -> Record:
         fields = tf_example_pb2.Example.FromString(raw).features.feature
         extra = json.loads(fields["extra"].bytes_list.value[0])
         if not isinstance(extra, dict):
-            raise ValueError("extra is no object")
+            raise ValueError("extra is not an object")
         return Record(
             id=fields["id"].bytes_list.value[0].decode(),
             captions=tuple(caption.decode() for caption in fields["captions"].bytes_list.value),

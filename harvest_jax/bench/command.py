@@ -69,7 +69,7 @@ def _command(commands: Any, name: str, summary: str, epilog: str, options: str) 
         usage=f"harvest bench {name} {options} [--config FILE[:ARGUMENT]] [--batch N] [--keep R] [--json] "
         "[--config.FIELD=VALUE ...]",
     )
-    # after `step` and `loader` too; left out there, it does not reset what stands before
+    # also accepted after the action; without it there, --debug before the action still holds
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--config", metavar="FILE", help="config file, or a packaged one (default: harvest_b16)")
     parser.add_argument("--keep", type=float, metavar="R", help="share of the patches kept (default: the config's)")

@@ -51,7 +51,7 @@ def step_flops(
     length = text_length or run.text.length
     slots = num_slots(run.text.length, run.text.mask_ratio)
     words = train.mlm_weight > 0 and slots > 0 and config.decoder is not None
-    matched = train.contrastive_weight > 0  # videos meet texts: the contrastive loss
+    matched = train.contrastive_weight > 0  # whether there is a contrastive loss
     clean = words and run.text.contrastive == "clean"
     start = _Flow(_trains(config, train.lr_multipliers), run.model.remat)
 

@@ -25,7 +25,7 @@ def limit_rates(folder: str, split: str, num_frames: int, processes: int, second
     timed for half of `seconds`.
 
     Raises:
-      HarvestError: a process died.
+      HarvestError: a process ended.
     """
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
@@ -42,7 +42,7 @@ def limit_rates(folder: str, split: str, num_frames: int, processes: int, second
     try:
         rates = np.array([ours.recv() for ours, _ in pipes])
     except EOFError as error:
-        raise HarvestError("a process that measured decoding died; its own message is above") from error
+        raise HarvestError("a process that measured decoding ended; its own message is above") from error
     finally:
         for worker in workers:
             worker.kill()

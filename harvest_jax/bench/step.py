@@ -29,7 +29,7 @@ PROFILED = 3  # steps of a trace
 
 
 def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile: Path | None = None) -> dict[str, Any]:
-    """Compile a run's step for the devices at hand and time it.
+    """Compile a run's step for the available devices and time it.
 
     The batch is on the devices before the timing starts and is the same in every step. For the percentiles `steps`
     steps are timed one by one, the host waiting for the end of each. For the throughput as many are enqueued without

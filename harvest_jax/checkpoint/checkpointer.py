@@ -159,7 +159,7 @@ class Checkpointer:
             "frozen_digest": self._frozen_digest,
             "topology": current_processes(),
         }
-        # "user" is empty: versions up to 0.1.0 want it when they restore.
+        # "user" is empty: versions up to 0.1.0 need it to restore.
         contents = items | {"meta": record | {"arrays": spec(items), "user": {}}}
         if data is not None:
             contents["data"] = data
@@ -207,7 +207,8 @@ class Checkpointer:
         if kind is None or issubclass(kind, Preempted):
             self.close()  # Preempted says "saved", on every process: if the save failed, its error replaces it
             return
-        # Another error ends the run and goes first. The other processes may not be here, so no collective is called.
+        # Another error ends the run and takes precedence. The other processes may not reach this point, so no
+        # collective is called.
         pending, self._pending = self._pending, None
         if pending and not issubclass(kind, KeyboardInterrupt):
             failure = pending.wait()
@@ -269,7 +270,7 @@ class Checkpointer:
         try:
             if digests.verify(self.workdir.frozen)["tree_digest"] == digest:
                 return True
-            reason = "they are those of another model"
+            reason = "they belong to another model"
         except DamagedError as error:
             reason = str(error)
         moved = self._primary.quarantine(self.workdir.frozen)
@@ -292,7 +293,7 @@ class Checkpointer:
             self._folders.discard_unfinished(step)
             last = max(self.workdir.complete_steps(), default=None)
             message += f"; the last good checkpoint is {'none' if last is None else f'step {last}'}"
-        return f"{message}; mend that and run the same command again"
+        return f"{message}; correct this and run the same command again"
 
 
 def _other_frozen(step: Path, saved: str | None, current: str | None) -> str:

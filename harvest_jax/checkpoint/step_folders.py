@@ -1,4 +1,4 @@
-"""The checkpoints of a training folder as process 0 of a run handles them: locked, tidied, rejected and deleted."""
+"""Checkpoint folders of a workdir, for process 0: lock, clean up, quarantine, delete."""
 
 import contextlib
 import errno
@@ -100,7 +100,7 @@ class StepFolders:
 
 
 def write_fault(workdir: Path, process_index: int) -> str | None:
-    """Why this process cannot write to the workdir, or None. Asked before the first step, not after a thousand."""
+    """Why this process cannot write to the workdir, or None. Called before the first step."""
     probe = workdir / f".write_test_{process_index}"
     try:
         workdir.mkdir(parents=True, exist_ok=True)

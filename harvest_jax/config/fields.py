@@ -64,7 +64,7 @@ def literal(text: str) -> Any:
     """The list, tuple, number or text that a Python literal means.
 
     Raises:
-      ValueError: it is no literal.
+      ValueError: it is not a literal.
     """
     try:
         with warnings.catch_warnings():
@@ -102,7 +102,7 @@ def _build(cls: type, values: Any, prefix: str, faults: list[str]) -> Any:
 
 
 def _checked(hint: Any, value: Any) -> Any:
-    """The value as the annotation wants it.
+    """The value converted to the annotated type.
 
     Raises:
       _Fault: it cannot be used.
@@ -118,7 +118,7 @@ def _checked(hint: Any, value: Any) -> Any:
         if value not in arguments:
             near = difflib.get_close_matches(str(value), arguments, n=1)
             hint_text = f" (did you mean {near[0]}?)" if near else ""
-            raise _Fault(f"={_shown(value)} is none of {', '.join(map(str, arguments))}{hint_text}")
+            raise _Fault(f"={_shown(value)} must be one of {', '.join(map(str, arguments))}{hint_text}")
         return value
     if origin is types.UnionType:
         return _checked_text_or_list(value)

@@ -116,7 +116,7 @@ def _describe_folder(folder: Path) -> str:
 
 
 def _offer_configs_package() -> None:
-    """Make `from configs import base` mean the packaged configs in every config file, wherever it lies."""
+    """Make `from configs import base` mean the packaged configs in every config file, in any folder."""
     if "configs" not in sys.modules:
         init = config_file("__init__.py")
         spec = importlib.util.spec_from_file_location("configs", init, submodule_search_locations=[str(init.parent)])
@@ -151,7 +151,7 @@ def _check_kind(path: str, config: ConfigDict, kind: Kind) -> None:
 
 
 def _override(config: ConfigDict, key: str, text: str) -> None:
-    """Set one field; a text that its type cannot be made of is kept for `fields.build`, which says so."""
+    """Set one field; a text that its type cannot be made of is kept unchanged; `fields.build` reports it."""
     *groups, name = key.split(".")
     node = config
     for group in groups:

@@ -32,7 +32,7 @@ from harvest_jax.version import __version__
 
 @dataclasses.dataclass(frozen=True)
 class DemoOptions:
-    """What a demo is of.
+    """Options of a demo.
 
     Attributes:
       steps: of training; None is what configs/demo.py says.

@@ -1,10 +1,10 @@
-"""The generated clips and pictures: one coloured thing that moves, grows, turns or blinks, on a plain ground.
+"""The generated clips and pictures: one coloured shape that moves, grows, turns or blinks, on a plain ground.
 
 Motions come in pairs: each is the other played backwards. Every clip has a twin: the same frames played backwards, with
 the caption of the other motion. A model that averages single frames gets the same frames of both and can only guess.
 
 A *posed* picture has marks as in a comic (speed lines, ticks, arcs, rays) that show the motion. The image model is
-trained on such pictures; the clips have no marks. Each thing has a pale foot, so that a single patch shows its
+trained on such pictures; the clips have no marks. Each shape has a pale foot, so that a single patch shows its
 orientation: without it, turning was not learned in 4,000 steps (docs/decisions.md).
 """
 
@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 SIZE = 64  # pixels, square
 FRAMES = 16  # of a clip
 
-_FOOT = 0.15  # y below which a thing is pale, in units of its radius, y down
-_TURNING_SIZE = 1.4  # size of turning things relative to the others, so that the foot is larger than two patches
+_FOOT = 0.15  # y below which a shape is pale, in units of its radius, y down
+_TURNING_SIZE = 1.4  # size of turning shapes relative to the others, so that the foot is larger than two patches
 
 COLORS = {
     "red": (220, 40, 40),
@@ -56,7 +56,7 @@ _OUTLINES = {  # polygons around the origin, of radius about 1, y down
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """The content of one clip: the thing, its motion, and its place."""
+    """The content of one clip: the shape, its motion, and its place."""
 
     color: str
     shape: str
@@ -106,7 +106,7 @@ def random_scene(rng: np.random.Generator, color: str, shape: str, motion: str) 
 
 @dataclasses.dataclass(frozen=True)
 class _State:
-    """The thing in one frame; lengths in units of the picture's side, the angle in degrees."""
+    """The shape in one frame; lengths in units of the picture's side, the angle in degrees."""
 
     x: float
     y: float
@@ -180,7 +180,7 @@ def _draw_marks(draw: ImageDraw.ImageDraw, scene: Scene, state: _State, scale: i
     motion = scene.motion
     if motion.startswith("moves"):
         dx, dy = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[motion.split()[1]]
-        for offset in (-0.6, 0.0, 0.6):  # speed lines behind the thing
+        for offset in (-0.6, 0.0, 0.6):  # speed lines behind the shape
             line(-1.2 * dx + offset * dy, -1.2 * dy + offset * dx, -1.9 * dx + offset * dy, -1.9 * dy + offset * dx)
     elif motion == "grows":
         for k in range(8):  # ticks that point away

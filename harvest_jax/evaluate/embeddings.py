@@ -62,7 +62,7 @@ class VideoEmbeddings:
 def frame_batches(
     model: VideoTextModel, data: EvaluationSet, settings: TaskSettings, unreadable: dict[int, str], progress: Progress
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b t s s 3"]]]:
-    """Clip numbers and frames as the model wants them, `settings.batch_size` at a time (the last batch is smaller).
+    """Clip numbers and frames as the model needs them, `settings.batch_size` at a time (the last batch is smaller).
 
     Clips that cannot be read are added to `unreadable`: clip number -> reason.
 

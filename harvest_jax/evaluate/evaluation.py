@@ -52,7 +52,7 @@ def check(config: Mapping[str, Any] | ConfigDict) -> TaskSettings:
     """
     name = config.get("task")
     if name not in task_names():
-        fault = f"task={name!r} is none of {', '.join(task_names())}" if name else "the config has no task"
+        fault = f"task={name!r} must be one of {', '.join(task_names())}" if name else "the config has no task"
         raise ConfigError(f"{fault}: give a config of configs/eval/, for example --config eval/retrieval")
     settings = build(load_task(name).Settings, config)
     faults = settings.contradictions()

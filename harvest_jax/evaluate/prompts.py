@@ -56,7 +56,7 @@ def templates(prompts: str | Sequence[str]) -> tuple[str, ...]:
             return SETS[prompts]
         if "{}" not in prompts:
             raise ConfigError(
-                f"prompts={prompts!r} is none of {', '.join(SETS)} and does not contain {{}} for the class name"
+                f"prompts={prompts!r} must be one of {', '.join(SETS)}, or contain {{}} for the class name"
             )
         prompts = (prompts,)
     for template in prompts:

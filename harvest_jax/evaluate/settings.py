@@ -29,7 +29,7 @@ class TaskSettings:
     strict: bool
 
     def contradictions(self) -> list[str]:
-        """What is wrong between fields that are each in range. A task with checks of its own adds them."""
+        """Contradictions between fields that are each in range. A task adds its own checks."""
         faults = []
         if not (self.data.manifest or self.data.shards):
             faults.append("set data.manifest (a table of videos), data.shards (a folder of `harvest shards`), or both")

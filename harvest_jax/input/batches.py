@@ -66,9 +66,9 @@ class Batches(grain.DatasetIterator):
             if "terminated unexpectedly" not in str(error):
                 raise
             raise HarvestError(
-                f"a loader process died ({str(error).partition('.')[0]}), its own message may stand above: a script "
-                'needs the guard if __name__ == "__main__"; if memory or /dev/shm ran out, lower data.workers or '
-                "data.prefetch"
+                f"a loader process ended ({str(error).partition('.')[0]}); see its own message above if there is one. "
+                'A script needs the guard if __name__ == "__main__"; if memory or /dev/shm ran out, lower data.workers '
+                "or data.prefetch"
             ) from error
         self._next += 1
         damaged = batch.pop("damaged")
@@ -110,7 +110,7 @@ class Batches(grain.DatasetIterator):
         return f"Batches(next={self._next}, workers={self._workers})"
 
     def _next_from_processes(self) -> Batch:
-        """The next batch, with a bounded wait: a loader process may be stopped, or wait for a disk for ever."""
+        """The next batch, with a bounded wait: a loader process may be stopped, or blocked on a disk without end."""
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_read, args=(self._reader, answers), name="next batch", daemon=True).start()
         began = time.monotonic()

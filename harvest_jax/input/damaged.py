@@ -14,7 +14,7 @@ RecordKey = tuple[int, int]  # (number of the set of clips, number of the record
 class DamagedRecords:
     """Counts each damaged record once: in one run, over all processes, passes and resumed starts.
 
-    A process knows at once what it found itself, and after each `share` what all processes found.
+    A process counts its own at once, and those of all processes after each `share`.
     """
 
     def __init__(self, folders: Sequence[str], allowed: int, process_index: int, process_count: int) -> None:

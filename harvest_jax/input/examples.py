@@ -22,7 +22,7 @@ from harvest_jax.pixels.frame_sampling import segment_indices
 from harvest_jax.pixels.resample import kept_patches, touched_tiles
 from harvest_jax.pixels.square import center_crop, random_crop
 
-_TRIES = 16  # records tried in place of a damaged one, until the set counts as unusable
+_TRIES = 16  # records tried instead of a damaged one, until the set counts as unusable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Records:
     def frames(
         self, number: int, record: shard_format.Record, chosen: np.ndarray
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """The chosen frames one after the other; DataError if one is no JPEG or the sizes differ."""
+        """The chosen frames one after the other; DataError if one is not a JPEG or the sizes differ."""
         shape = None
         for which in chosen.tolist():
             try:

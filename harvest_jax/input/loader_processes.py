@@ -17,7 +17,7 @@ _NAME = "grain-process-prefetch"
 
 
 def loader_processes() -> list[BaseProcess]:
-    """Those of this process that are alive."""
+    """Those of this process that are running."""
     return [child for child in multiprocessing.active_children() if child.name.startswith(_NAME)]
 
 

@@ -61,7 +61,7 @@ def keep_positions(
     scope: str = "clip",
     weights: Float32[np.ndarray, " cells"] | None = None,
 ) -> Int[np.ndarray, " kept"]:
-    """Draw the cells that one clip keeps, without replacement (host form).
+    """Draw the cells that one clip keeps, without replacement, with numpy, in the loader.
 
     Args:
       rng: numpy generator.

@@ -21,7 +21,7 @@ class StoredClip:
     """
 
     def __init__(self, jpegs: Sequence[bytes]):
-        """Raises ValueError if the first of them is no JPEG."""
+        """Raises ValueError if the first of them is not a JPEG."""
         self._jpegs = jpegs
         self._tiling = read_tiling(jpegs)
         if self._tiling is not None:
@@ -35,7 +35,7 @@ class StoredClip:
         """Whole frames, one after the other.
 
         Raises:
-          ValueError: one is no JPEG, or of another size than the first.
+          ValueError: one is not a JPEG, or of another size than the first.
         """
         for number, jpeg in enumerate(self._jpegs):
             with _with_frame_number(number):

@@ -1,4 +1,4 @@
-"""Which tokens of a caption are masked: a fixed number of slots, as many of them used as the caption's length asks."""
+"""Which tokens of a caption are masked: a fixed number of slots, used as the caption's length requires."""
 
 import math
 

@@ -37,7 +37,7 @@ _PIECES = (
 
 
 def clean(text: str) -> str:
-    """Mended, unescaped, single-spaced, lower-case text, as the reference cleans it before splitting."""
+    """Text with broken encodings repaired, entities unescaped, spaces single and letters in lower case, as in CLIP."""
     # Printable ASCII without "&" is what ftfy and unescape leave alone, and most captions are that: 10 times faster.
     if not (text.isascii() and text.isprintable() and "&" not in text):
         text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()

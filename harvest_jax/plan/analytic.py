@@ -24,7 +24,7 @@ from harvest_jax.train.hardware import DTYPES
 from harvest_jax.train.program import TrainProgram, train_program
 
 IN_FLIGHT = 2  # batches on the device: the one in use and the next
-WORKING = 4  # arrays that are alive beside the kept ones, each as large as the largest kept one of a layer
+WORKING = 4  # arrays that are live beside the kept ones, each as large as the largest kept one of a layer
 PROBE = 11  # clips of the traced batch, to count the bytes kept for each; no axis of a model has this length
 
 

@@ -50,7 +50,7 @@ def compiled_resources(program: TrainProgram, all_patches: bool = False) -> Step
 
 
 def out_of_memory(message: str) -> OutOfMemory | None:
-    """The error for a compiler's message that says that memory is short; None if it says something else.
+    """The error for a compiler's message about insufficient memory; None for another message.
 
     Two forms are read: "Used 18.50G of 15.75G hbm" and "memory required for HLO temporaries (18.50G) exceeds available
     HBM (15.75G)". Both count arguments too.
@@ -67,7 +67,7 @@ def out_of_memory(message: str) -> OutOfMemory | None:
 def _memory(compiled: Any) -> DeviceMemory:
     """The compiler's own figures. Its peak is what a TPU's compiler compares with the chip's memory.
 
-    The peak is less than the sum where temporary arrays are not alive at the same time. Where the compiler gives no
+    The peak is less than the sum where temporary arrays are not live at the same time. Where the compiler gives no
     peak, the sum is taken.
     """
     stats = compiled.memory_analysis()

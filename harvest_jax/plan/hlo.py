@@ -154,7 +154,7 @@ def parse(text: str) -> HloModule:
 
 
 def parse_instruction(line: str) -> Instruction | None:
-    """One line of a computation, None if it is none."""
+    """One line of a computation; None if the line is something else."""
     head = _HEAD.match(line)
     if head is None:
         return None

@@ -48,7 +48,7 @@ def read_measured(path: Path, chip: Chip) -> Measured:
         step_ms, peak = float(found["step_ms_unblocked"]), int(found["peak_bytes"])
         config, overrides = str(found["config"]), [str(override) for override in found["overrides"]]
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise ConfigError(f"--measured {path} is no result of `harvest bench step --json`: {error}") from error
+        raise ConfigError(f"--measured {path} is not a result of `harvest bench step --json`: {error}") from error
     model = chip.name.split()[1]  # "NVIDIA H200 SXM" is "NVIDIA H200" to JAX
     if model not in device:
         raise ConfigError(f"--measured {path} was measured on {device}, not on {chip.name}")

@@ -43,7 +43,7 @@ def plan(checked: RunConfig, topology: Topology, search: bool = False, measured:
     if search and chip is None:
         raise ConfigError(f"--search needs devices of known memory; {topology.name} is this machine's")
     if measured and (chip is None or chip.maker != "gpu"):
-        raise ConfigError(f"--measured scales plans for GPUs; {topology.name} is no GPU")
+        raise ConfigError(f"--measured scales plans for GPUs; {topology.name} is not a GPU")
     calibration = Calibration()
     if measured and chip:  # first, because JAX takes its number of virtual devices at its start and this may need more
         there = dataclasses.replace(topology, shape=(read_measured(measured, chip).devices,))

@@ -48,7 +48,7 @@ def print_results(results: Sequence[Result]) -> None:
 
     console = Console()
     # Not rich.Table, which folds or cuts long paths: a path printed as it is can be copied in one piece. As Text, a
-    # name such as [red] is no markup.
+    # name such as [red] is not markup.
     console.print(Text(f"{'rank':>4}  {'score':>7}  video", style="bold"), soft_wrap=True)
     for result in results:
         line = Text.assemble(f"{result.rank:>4}  ", (f"{result.score:7.4f}", "cyan"), f"  {printable(result.path)}")

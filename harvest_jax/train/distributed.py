@@ -125,7 +125,7 @@ def initialize_from_environment(environment: Mapping[str, str] | None = None) ->
                 heartbeat_timeout_seconds=cluster.heartbeat_seconds,
                 initialization_timeout=cluster.initialization_seconds,
             )
-        for number in signals.SIGNALS:  # JAX replaced the handlers behind Python's back
+        for number in signals.SIGNALS:  # JAX installed its own signal handlers; Python does not know
             signal.signal(number, signal.getsignal(number))
     except ValueError as error:
         raise ConfigError(
@@ -139,8 +139,8 @@ def failing_together() -> Iterator[None]:
     """Around the run: after an error this process exits without waiting, so that the launcher can end the others.
 
     At a normal exit JAX waits for the other processes, up to five minutes. After an error they wait in a collective
-    that this process never joins, so nobody would see its status until then. `Preempted` is different: every process
-    raises it, with the state saved. Runs of one process exit normally.
+    that this process never joins, so its exit status would not be seen until then. `Preempted` is different: every
+    process raises it, with the state saved. Runs of one process exit normally.
     """
     try:
         yield

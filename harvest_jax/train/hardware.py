@@ -18,7 +18,7 @@ def is_gpu(device: Any) -> bool:
 def attention(choice: str, dtype: str, mesh: Mesh) -> str:
     """`model.attention` for these devices: "cudnn" or "xla".
 
-    cuDNN's fused kernels want half precision and an NVIDIA GPU of the Ampere generation or newer.
+    cuDNN's fused kernels need half precision and an NVIDIA GPU of the Ampere generation or newer.
 
     Raises:
       ConfigError: cudnn is asked for where it cannot run.

@@ -1,4 +1,4 @@
-"""The state at step 0, made where it shall lie: no device and no process holds a copy of all parameters.
+"""The state at step 0, created directly in its sharding: no device and no process holds a copy of all parameters.
 
 Random parameters come out of one compiled program whose outputs are sharded. Parameters of a model folder are mapped
 into memory, and each device's part is read by itself.
@@ -77,7 +77,7 @@ def initial_parameters(run: RunConfig, model: Harvest, mesh: jax.sharding.Mesh) 
         if found != shapes[path].shape and path != TEMPORAL:
             raise ConfigError(
                 f"model.init_from={folder} holds another model than this run trains: {path} has the shape {found}, "
-                f"the run wants {shapes[path].shape}"
+                f"the run needs {shapes[path].shape}"
             )
 
     def on_mesh(path: str, array: np.ndarray) -> jax.Array:

@@ -94,7 +94,7 @@ def _logits(video: Float[Array, "b d"], captions: Float[Array, "c d"], scale: Fl
 
 
 def _positives(rows: int, chunk: int, number: Array) -> Bool[Array, "b c"]:
-    """True where a video meets its own caption, in chunk `number`."""
+    """True where row and column are the same pair, in chunk `number`."""
     return jnp.arange(rows)[:, None] == number * chunk + jnp.arange(chunk)
 
 

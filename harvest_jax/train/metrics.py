@@ -51,7 +51,7 @@ class MetricWriter:
     def __init__(
         self, workdir: Path, total_steps: int, restored_step: int, to_terminal: bool | None = None, enabled: bool = True
     ):
-        """Open the sinks and cut what a run that died wrote beyond the step it is restored to.
+        """Open the sinks and cut what an interrupted run wrote beyond the step it is restored to.
 
         Args:
           workdir: gets `metrics.jsonl` and the folder `tensorboard`.
@@ -167,7 +167,7 @@ def tensorboard(folder: Path, restored_step: int) -> Sink | None:
 
     class EventFiles:
         def __init__(self) -> None:
-            # Events of the steps from purge_step on, left by a run that died, are hidden.
+            # Events of the steps from purge_step on, left by an interrupted run, are hidden.
             self._writer = SummaryWriter(str(folder), purge_step=restored_step + 1 if folder.exists() else None)
 
         def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -193,7 +193,7 @@ class RemainingTime:
         self._seconds_per_step: deque[float] = deque(maxlen=10)
 
     def after(self, step: int) -> list[str]:
-        """["eta 1:02:03"] (hours, minutes, seconds) after `step` finished steps; [] while nothing is known."""
+        """["eta 1:02:03"] (hours, minutes, seconds) after `step` finished steps; [] while there is no estimate yet."""
         now = time.monotonic()
         if self._last is not None and step > self._last[0]:
             self._seconds_per_step.append((now - self._last[1]) / (step - self._last[0]))

@@ -97,7 +97,7 @@ def _command(commands: Any, name: str, summary: str, more: str) -> argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    # also after the action, as with every other command; if it is absent there, --debug before the action still holds
+    # also accepted after the action; without it there, --debug before the action still holds
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 

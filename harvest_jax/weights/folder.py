@@ -43,7 +43,7 @@ def save_model(folder: Path, config: HarvestConfig, params: Params, origin: dict
       dtype: stored in this type (np.float16 halves the file); None keeps each array's own.
 
     Raises:
-      DataError: a parameter is not finite in that type, or the disk does not take it.
+      DataError: a parameter is not finite in that type, or the folder cannot be written.
     """
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
     entries = {path: TensorSpec(leaf.shape, np.dtype(dtype or leaf.dtype)) for path, leaf in flat.items()}
@@ -67,7 +67,7 @@ def save_tensors(
       origin: JSON values that say where the weights come from.
 
     Raises:
-      DataError: a parameter has another shape or is not finite in that type, or the disk does not take it.
+      DataError: a parameter has another shape or is not finite in that type, or the folder cannot be written.
     """
     text = json.dumps({"model": config.to_dict(), "origin": origin, "version": __version__}, indent=2)
 

@@ -54,7 +54,7 @@ def import_checkpoint(
       JSON values: `family`, `kind`, `model` (name), `parameters` (numbers), `dtypes`, `notes` (sentences).
 
     Raises:
-      DataError: the source cannot be read, is of no known family, or holds other tensors than the family's.
+      DataError: the source cannot be read, has an unknown family, or holds other tensors than the family's.
       CheckpointError: the checkpoint of a training is missing or damaged.
       ConfigError: an argument is impossible, or the user must say what the checkpoint does not.
     """

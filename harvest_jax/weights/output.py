@@ -12,7 +12,7 @@ from harvest_jax.files import atomic_folder, scratch_folder, sync
 
 # Versions up to 0.1.0 wrote into folders of this name, in the output folder or beside it, and held no lock on them.
 LEFTOVER = ".writing-*"
-LEFTOVER_SECONDS = 600.0  # without a change: nobody is writing there any more
+LEFTOVER_SECONDS = 600.0  # seconds without a change after which a leftover is removed
 
 
 def check_free(out: Path) -> None:
@@ -42,7 +42,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """An empty folder to fill; at the end it becomes `out`. See `files.atomic_folder`.
 
     Raises:
-      DataError: `out` is in use (`check_free`), or the disk does not take it.
+      DataError: `out` is in use (`check_free`), or cannot be written.
     """
     check_free(out)
     with described_errors(out), atomic_folder(out) as aside:
@@ -54,7 +54,7 @@ def new_file(out: Path) -> Iterator[Path]:
     """A name to write a file to; at the end the file becomes `out`.
 
     Raises:
-      DataError: `out` is in use (`check_free`) or an empty folder, or the disk does not take it.
+      DataError: `out` is in use (`check_free`) or an empty folder, or cannot be written.
     """
     check_free(out)
     if out.is_dir():

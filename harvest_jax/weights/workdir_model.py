@@ -106,7 +106,7 @@ def load_checkpoint(workdir: Workdir, step: int | None) -> LoadedModel:
 
 
 def as_tensors(model: LoadedModel) -> Tensors:
-    """The model as an importer wants it."""
+    """The model as an importer needs it."""
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(model.params, sep="/").items()}
     entries = {path: TensorSpec(leaf.shape, leaf.dtype) for path, leaf in flat.items()}
     kind = f"checkpoint of step {model.origin['workdir_step']} of a training"

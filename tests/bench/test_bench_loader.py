@@ -20,7 +20,7 @@ def measured(world_shards):
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert "leaked" not in done.stderr  # batches made ahead that nobody took are cleared away without a word
+    assert "leaked" not in done.stderr  # batches made ahead and never used are freed without a warning
     return json.loads(done.stdout.splitlines()[-1])
 
 

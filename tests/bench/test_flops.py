@@ -110,7 +110,7 @@ def test_matrix_flops_of_products_and_loops():
         jax.grad(lambda a, b: jnp.sum(jax.checkpoint(lambda x: jnp.sin(x @ b) @ b)(a))), square, square
     ) == (
         4 * 1024  # sin's argument again for its derivative, the two products of the way back, sin's argument at first
-        - 1024  # which nobody asks for: the value of the function is not returned
+        - 1024  # not needed: the value of the function is not returned
     )
 
 

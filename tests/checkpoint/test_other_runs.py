@@ -1,4 +1,4 @@
-"""Checkpoints that do not fit the model or the run that wants to resume from them."""
+"""Checkpoints that do not fit the model or the run that is to resume from them."""
 
 import jax
 import jax.numpy as jnp

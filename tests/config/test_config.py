@@ -36,7 +36,7 @@ def test_overrides_keep_the_fields_type():
         ("trian.steps=1", r"unknown field trian.steps .did you mean train.steps\?"),
         ("train.learning_rate=nan", "learning_rate=nan is outside"),
         ("model.keep_ratio=0", "model.keep_ratio=0.0 is outside"),
-        ("model.drop_scope=cube", "model.drop_scope='cube' is none of clip, frame, tube"),
+        ("model.drop_scope=cube", "model.drop_scope='cube' must be one of clip, frame, tube"),
         ("train.lr_multipliers=((1, 2, 3),)", "train.lr_multipliers: expected 2 values"),
         ("train.lr_multipliers=(('(', 1),)", "'.' is not a regular expression"),
         ("model.decoder_layers=0", "builds no decoder"),

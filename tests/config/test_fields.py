@@ -54,8 +54,8 @@ def test_a_text_or_a_list_of_texts(given, built):
     [
         ({"count": True}, "count: expected a whole number, got True"),
         ({"count": 2.0}, r"count: expected a whole number, got 2.0 \(write 2\)"),
-        ({"way": "nera"}, r"way='nera' is none of near, far \(did you mean near\?\)"),
-        ({"way": ["near"]}, "is none of near, far"),
+        ({"way": "nera"}, r"way='nera' must be one of near, far \(did you mean near\?\)"),
+        ({"way": ["near"]}, "must be one of near, far"),
         ({"texts": [1]}, "texts: expected a text or a list of texts"),
         ({"texts": "[1]"}, "texts: expected a text or a list of texts"),
         ({"pair": ("x",)}, "pair: expected 2 values"),

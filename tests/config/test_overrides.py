@@ -30,7 +30,10 @@ def one_line(capsys, *words):
         ("train.steps=1.5", "train.steps: expected a whole number, got '1.5'\n"),
         ("data.flip=maybe", "data.flip: expected True or False, got 'maybe'"),
         ("train.learning_rate=fast", "train.learning_rate: expected a number, got 'fast'"),
-        ("model.size=B16", "model.size='B16' is none of demo, B/32, B/16, L/14, L/14@336, H/14 (did you mean B/16?)"),
+        (
+            "model.size=B16",
+            "model.size='B16' must be one of demo, B/32, B/16, L/14, L/14@336, H/14 (did you mean B/16?)",
+        ),
         ("data.weights={[]: 1}", "data.weights: expected a list"),
         ("data.weights=" + "(" * 1000, "data.weights: expected a list"),
         ("data.weights=" + "-" * 20_000 + "1", "data.weights: expected a list"),

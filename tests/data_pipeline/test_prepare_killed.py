@@ -42,7 +42,7 @@ def children(pid: int) -> list[int]:
 
 
 def test_a_command_and_its_workers_killed_in_the_middle(media, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(write, "DecoderPool", InThisProcess)  # of the commands that nobody kills
+    monkeypatch.setattr(write, "DecoderPool", InThisProcess)  # of the commands that are not killed
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert cli.main(command(media, whole)) == 0
     job = out / ".train.writing"

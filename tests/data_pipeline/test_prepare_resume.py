@@ -260,7 +260,7 @@ def test_names_are_on_the_disk_before_what_relies_on_them(media, tmp_path, monke
     assert not [path for path in unsafe if path.parent == tmp_path]
 
 
-def test_what_was_begun_without_a_finished_shard_is_in_nobodys_way(media, tmp_path, asked, expected):
+def test_a_begun_split_without_a_finished_shard_does_not_block_another_plan(media, tmp_path, asked, expected):
     job = tmp_path / ".train.writing"
     (job / "plan.new").mkdir(parents=True)
     (job / "plan.new" / "rows.jsonl").write_bytes(b"[")
@@ -317,7 +317,7 @@ def test_the_number_of_shards_comes_from_decoded_clips(media, tmp_path, monkeypa
     assert report.shards == -(-report.bytes // 1_000_000)
 
 
-def test_ids_that_come_twice_and_shards_that_nobody_can_fill(media, tmp_path):
+def test_repeated_ids_and_shards_without_clips(media, tmp_path):
     with pytest.raises(DataError, match="two rows share the id 'k03'"):
         split.write_split([*ROWS, ROWS[3]], media, tmp_path, "train", Options(SPEC))
     with pytest.raises(ConfigError, match="--shards 12 is impossible for 11 clips"):

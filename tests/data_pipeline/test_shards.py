@@ -145,7 +145,7 @@ def test_jpeg_keeps_pictures_well():
     assert len(jpeg) < frame.nbytes / 12
 
 
-def test_neighbours_are_strangers_and_every_writer_writes_the_same(media, dataset, tmp_path):
+def test_the_order_is_shuffled_and_every_writer_writes_the_same(media, dataset, tmp_path):
     train = [record.id for record in records(dataset, "train")]
     assert train != sorted(train)
     rows = [*rows_of("train", NAMES[:9]), ClipRow("gone", "gone.mp4", ("x",), "train")]

@@ -134,7 +134,7 @@ def test_no_picture_at_all(tmp_path, name):
 
 
 def gif_of(count: int, loops: bytes = b"\0\0") -> bytes:
-    """A GIF of `count` pictures of one pixel that says to play it for ever."""
+    """A GIF of `count` pictures of one pixel with endless repetition."""
     head = b"GIF89a" + struct.pack("<HH", 16, 16) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
     loop = b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + loops + b"\0"
     picture = b"\x21\xf9\x04\0\x02\0\0\0" + b"\x2c" + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0\x02\x02\x44\x01\0"

@@ -111,7 +111,7 @@ def test_batches_neither_drop_nor_double(videos, model, tmp_path):
     model.batches.clear()
     parts = evaluate("retrieval", [*words, "--config.batch_size=3"], tmp_path)
     assert model.batches == [3, 1]
-    assert parts == whole  # the batch size is no part of the protocol
+    assert parts == whole  # the batch size is not part of the protocol
 
 
 def test_without_out_the_result_is_the_last_line(videos, model, tmp_path, capsys):
@@ -120,7 +120,7 @@ def test_without_out_the_result_is_the_last_line(videos, model, tmp_path, capsys
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]["t2v"]["R@1"] == 100
 
 
-def test_the_result_is_written_although_nobody_reads_the_output(tmp_path):
+def test_the_result_is_written_if_the_output_is_closed(tmp_path):
     """As in `harvest eval ... --out r.json | true`."""
     old = REPOSITORY / "tests" / "data" / "version_0_1_0"
     command = [sys.executable, "-m", "harvest_jax", "eval", "--config", str(CONFIGS / "retrieval.py")]
@@ -142,7 +142,7 @@ def test_the_result_is_written_although_nobody_reads_the_output(tmp_path):
         (["--config.batch_size=four"], "batch_size: expected a whole number, got 'four'"),
         (["--config.batch_size=0"], "batch_size=0 is outside 1..65536"),
         (["--config.dual_softmax_scale=nan"], "dual_softmax_scale=nan"),
-        (["--config.task=retreival"], "task='retreival' is none of"),
+        (["--config.task=retreival"], "task='retreival' must be one of"),
         (["--config.frames=-1"], "frames=-1"),
     ],
 )

@@ -38,7 +38,7 @@ def test_reversed_is_as_bad_as_can_be():
         assert {name: direction[name] for name in FIVE} == {"R@1": 0, "R@5": 0, "R@10": 0, "MedR": 12, "MnR": 12}
 
 
-def test_constant_matrix_is_chance_and_says_so():
+def test_a_constant_matrix_has_the_ranks_of_chance():
     # rank uniform over 1..20; the median of 20 such ranks is symmetric about 10.5
     for direction in both(np.full((20, 20), 0.25, np.float32)):
         assert direction["R@1"] == pytest.approx(5)

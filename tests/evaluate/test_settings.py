@@ -129,7 +129,7 @@ def test_settings_list_every_fault():
         "frames: expected a whole number, got '8'",
         "strict: expected True or False, got 1",
         "missing field prompts",
-        "ensemble='x' is none of mean_vector",
+        "ensemble='x' must be one of mean_vector",
     ):
         assert fault in str(error.value)
     with pytest.raises(ConfigError, match="data is a group of fields"):

@@ -1,4 +1,4 @@
-"""The training step through XLA's compiler for GPUs, which wants JAX's CUDA plugin and no GPU (`make gpu`)."""
+"""The training step through XLA's compiler for GPUs, which needs JAX's CUDA plugin but no GPU (`make gpu`)."""
 
 import re
 

@@ -49,7 +49,7 @@ def sabotaged(path, spec, start=None, end=None):
         patience = time.monotonic() + 20
         while len(list(Path(path).parent.glob(f"{what}.*"))) < 2:
             if time.monotonic() > patience:
-                raise TimeoutError("nobody came")
+                raise TimeoutError("the other process did not arrive")
             time.sleep(0.02)
     return real(path, spec, start, end)
 

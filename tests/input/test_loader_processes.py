@@ -47,7 +47,7 @@ def test_a_killed_worker_is_one_clear_error_and_the_others_end(shards):
     next(iterator)
     workers = set(multiprocessing.active_children()) - before
     os.kill(min(worker.pid for worker in workers), signal.SIGKILL)
-    with pytest.raises(HarvestError, match=r"loader process died.*data\.workers"):
+    with pytest.raises(HarvestError, match=r"loader process ended.*data\.workers"):
         list(itertools.islice(iterator, 40))  # the batches it had made may still come
     iterator.close()
     deadline = time.monotonic() + 60

@@ -26,7 +26,7 @@ def captions(draw):
     return caption(draw(st.integers(0, length - 2)), length)
 
 
-@settings(deadline=None)  # a loaded machine is no fault
+@settings(deadline=None)  # a busy machine must not fail it
 @given(captions(), ratios, st.integers(0, 2**32 - 1))
 def test_only_words_are_masked_as_many_as_asked(ids, ratio, seed):
     slots_there = num_slots(len(ids), ratio)

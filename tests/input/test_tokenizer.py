@@ -52,7 +52,7 @@ def test_length_without_room_for_the_ends(tokenizer):
         tokenizer(["a"], 1)
 
 
-@settings(deadline=None)  # a loaded machine is no fault
+@settings(deadline=None)  # a busy machine must not fail it
 @given(st.text(st.characters(codec="ascii"), max_size=60))
 def test_cleaning_shortcut_changes_nothing(text):
     full = re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text)))).strip().lower()

@@ -214,7 +214,7 @@ def test_an_error_in_one_rank_ends_the_run_while_the_other_waits_for_it(tmp_path
 
 
 def script_for(tmp_path, body):
-    """A program without jax; `rank` and `workdir` (its --workdir) are at hand."""
+    """A program without jax; `rank` and `workdir` (its --workdir) are defined."""
     script = tmp_path / "program.py"
     head = 'import os, pathlib, signal, subprocess, sys, time\nrank = int(os.environ["HARVEST_PROCESS_ID"])\n'
     script.write_text(f"{head}workdir = pathlib.Path(sys.argv[sys.argv.index('--workdir') + 1])\n{body}")

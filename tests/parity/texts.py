@@ -1,4 +1,4 @@
-"""Texts that tokenizers get wrong, and captions of real data sets where they are at hand."""
+"""Texts that tokenizers get wrong, and captions of real data sets where they are available."""
 
 import json
 import random

@@ -1,6 +1,6 @@
 """The reference implementations with random numbers in every parameter, and their own files.
 
-OpenAI's and OpenCLIP's modules are loaded by their paths, because importing their packages wants torchvision, which has
+OpenAI's and OpenCLIP's modules are loaded by their paths, because importing their packages needs torchvision, which has
 no CPU build beside every torch; from transformers comes `CLIPModel`. The three classes share one set of tensors. The
 names and layouts are converted here by hand, so that nothing in this file depends on the package's tables.
 """

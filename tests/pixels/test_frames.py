@@ -33,7 +33,7 @@ def test_middle_frames(stored, wanted, middle):
     assert segment_indices(stored, wanted, None).tolist() == middle
 
 
-@settings(deadline=None)  # a loaded machine is no fault
+@settings(deadline=None)  # a busy machine must not fail it
 @given(st.integers(1, 200), st.integers(1, 64), st.integers(0, 2**32 - 1))
 def test_random_frames_lie_in_their_segments(stored, wanted, seed):
     chosen = segment_indices(stored, wanted, np.random.default_rng(seed))

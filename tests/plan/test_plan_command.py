@@ -78,7 +78,7 @@ def test_a_measured_step_scales_the_model(tmp_path, capsys):
     assert (code, "not on NVIDIA H200 SXM" in err) == (2, True)
     path.write_text("{}")
     code, _, err = run_command(capsys, *arguments, "--measured", str(path))
-    assert (code, "is no result of `harvest bench step --json`" in err) == (2, True)
+    assert (code, "is not a result of `harvest bench step --json`" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_measured_step_scales_the_model(tmp_path, capsys):
         (["--topology", "h200:12"], "--topology h200:12: more than 8 GPUs must be whole machines of 8"),
         (["--topology", "cpu:8", "--search"], "--search needs devices of known memory"),
         (["--topology", "cpu:8", "--measured", "x"], "--measured scales plans for GPUs"),
-        (["--topology", "h200:8", "--measured", "gone"], "--measured gone is no result"),
+        (["--topology", "h200:8", "--measured", "gone"], "--measured gone is not a result"),
         (["--topology", "h200:8", "--config.train.batch_size=12"], "cannot be divided over 8 devices"),
         (["--topology", "h200:8", "--config.mesh.fsdp=3"], "the 8 devices"),
     ],

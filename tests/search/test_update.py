@@ -10,7 +10,7 @@ from tests.helpers.colour_films import ColourModel, film, names
 def test_nothing_is_embedded_twice(place, monkeypatch):
     assert place.go("red").embedded == 3
     before = place.index.stat()
-    monkeypatch.setattr(folder_update, "VideoDecoder", None)  # nobody may start it
+    monkeypatch.setattr(folder_update, "VideoDecoder", None)  # starting it would fail
     again = place.go("blue")
     assert again.embedded == 0
     assert names(again)[0] == "b.MP4"

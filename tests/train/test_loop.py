@@ -110,7 +110,7 @@ def test_it_saves_every_so_many_steps_and_at_the_end():
     assert run_steps(train__steps=7, train__save_every=3)["save"] == [3, 6, 7]
 
 
-def test_a_stop_saves_and_says_so():
+def test_a_stop_saves_and_is_reported():
     run = run_steps(train__steps=7, train__save_every=100, stop_at=4)
     assert run["save"] == [4]
     assert run["Preempted"] == ["stopped by SIGTERM, saved at step 4: run the same command again to go on"]

@@ -1,4 +1,4 @@
-"""Signals: the first asks for an end between two steps, a second Ctrl-C is obeyed at once, processes agree."""
+"""Signals: the first asks for an end between two steps, a second Ctrl-C acts at once, processes agree."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The state at step 0 lies where it shall, and has the numbers of a start on one device."""
+"""The state at step 0 is sharded as planned, and equals that of a start on one device."""
 
 import jax
 import numpy as np

@@ -284,7 +284,7 @@ def test_attention_is_chosen_by_device_and_type():
         hardware.attention("cudnn", "bfloat16", cpu)
     device = types.SimpleNamespace(platform="gpu")
     gpu = types.SimpleNamespace(devices=np.array([device]))  # what attention() looks at
-    choose = inspect.unwrap(hardware.attention)  # without the checks of types, which want a real mesh
+    choose = inspect.unwrap(hardware.attention)  # without the checks of types, which need a real mesh
     assert [choose("auto", dtype, gpu) for dtype in ("bfloat16", "float32")] == ["cudnn", "xla"]
     with pytest.raises(ConfigError, match="not float32 on gpu"):
         choose("cudnn", "float32", gpu)

@@ -126,7 +126,7 @@ def test_buffers_are_no_parameters(checkpoint, tmp_path):
 
 def test_other_checkpoints_are_named(tmp_path):
     save_file({"roberta.embeddings": np.zeros(3, np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(DataError, match=r"roberta\.embeddings.*is of no known family.*Hugging Face CLIP"):
+    with pytest.raises(DataError, match=r"roberta\.embeddings.*the family is not known.*Hugging Face CLIP"):
         import_checkpoint(tmp_path / "x.safetensors", tmp_path / "out")
     with pytest.raises(DataError, match="does not exist"):
         import_checkpoint(tmp_path / "gone", tmp_path / "out")

@@ -175,7 +175,7 @@ def test_what_is_not_there_or_not_the_file(tmp_path):
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
     refused(tmp_path / "model.safetensors", "git lfs pull")
     (tmp_path / "page.pt").write_text("<!doctype html>")
-    refused(tmp_path / "page.pt", "is no torch file")
+    refused(tmp_path / "page.pt", "is not a torch file")
     (tmp_path / "page").write_text("<!doctype html>")
     refused(tmp_path / "page", "is of no known format")
     save_file({}, tmp_path / "nothing.safetensors")

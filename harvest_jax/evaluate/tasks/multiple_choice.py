@@ -28,7 +28,7 @@ class Settings(TaskSettings):
     prompt: str
 
     def contradictions(self) -> list[str]:
-        """Also: what is wrong with the prompt."""
+        """Also checks the prompt."""
         faults = super().contradictions()
         if self.prompt.count("{option}") != 1:
             faults.append(f"prompt={self.prompt!r} must contain {{option}} once (it may contain {{question}})")

@@ -38,7 +38,7 @@ class Settings(TaskSettings):
     text_length: Annotated[int, Range(0, 77)]
 
     def contradictions(self) -> list[str]:
-        """Also: what is wrong with the prompt."""
+        """Also checks the prompt."""
         faults = super().contradictions()
         try:
             prompts.split_prompt(self.prompt)

@@ -31,7 +31,7 @@ class Settings(TaskSettings):
     ensemble: Ensemble
 
     def contradictions(self) -> list[str]:
-        """Also: what is wrong with the column's name and the prompts."""
+        """Also checks the column's name and the prompts."""
         faults = super().contradictions()
         if not self.label_column:
             faults.append("label_column is empty: name the column of the labels")
@@ -46,7 +46,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     """Classify every row's clip.
 
     Raises:
-      DataError: a row has no label or one that is no class, the class file cannot be used, or no video could be read.
+      DataError: a row has no label or one that is not a class, the class file cannot be used, or no video could be
+        read.
       NonFiniteError: an embedding is zero or not finite.
     """
     labels = data.column(settings.label_column)

@@ -1,6 +1,6 @@
 """A checkpoint's architecture, read from the names and shapes of its tensors and from the JSON files beside it.
 
-Three things are in no shape: the number of heads, the activation, and how pictures are prepared. A config says them,
+Three things are in no shape: the number of heads, the activation, and how pictures are prepared. A config gives them,
 where there is one. Without it the heads follow from the rule of all published CLIPs (`heads_of`); the others are known
 of the family, or the user must say them.
 """

@@ -45,12 +45,13 @@ class Family:
 
     name: str  # for messages: "Hugging Face CLIP"
     recognise: Callable[[Tensors], bool]
-    """Whether these are tensors of this family, from names and details alone. At most one family says yes."""
+    """Whether these are tensors of this family, from names and details alone. Families exclude each other."""
 
     architecture: Callable[[Tensors, Overrides], HarvestConfig]
     """The towers, from names, shapes and details; `decoder` None, `preprocessing` included.
 
-    Raises DataError where the towers cannot be ours, ConfigError where the user must say what the files do not.
+    Raises DataError for towers that this package does not support, ConfigError where the user must give what is not in
+    the files.
     """
 
     mappings: Callable[[HarvestConfig], tuple[KeyMapping, ...]]

@@ -1,6 +1,6 @@
 """`config.json` and the image processor's settings beside a Hugging Face CLIP, read and written.
 
-They say what no tensor's shape says: heads, activations, how pictures are prepared. A config that asks for a model that
+They give what no tensor's shape shows: heads, activations, preprocessing. A config that describes a model that
 is not plain CLIP is refused, because the tensors may have the same names. Fields: transformers' `configuration_clip.py`
 and `image_processing_clip.py`.
 
@@ -27,13 +27,13 @@ BICUBIC = 3  # PIL's number for it
 
 
 def read_hugging_face(tensors: Tensors, vocab_size: int) -> ClipFields | None:
-    """What the JSON files beside the tensors say; None where there is no config.json.
+    """The contents of the JSON files beside the tensors; None where there is no config.json.
 
     A field that a config does not have gets transformers' default, which is B/32's. `preprocessing` is None where
     there are no settings of an image processor.
 
     Raises:
-      DataError: a file is malformed, asks for a model that is not plain CLIP, or two files disagree.
+      DataError: a file is malformed, describes a model that is not plain CLIP, or two files disagree.
     """
     where = tensors.where
     if "config" not in tensors.details:
@@ -160,7 +160,8 @@ def hugging_face_config(config: HarvestConfig, dtype: str) -> dict[str, Any]:
             "projection_dim": text.embed_dim,
             "bos_token_id": text.vocab_size - 2,
             "eos_token_id": text.vocab_size - 1,
-            "pad_token_id": text.vocab_size - 1,  # its tokenizer pads with the end token; nothing sees what follows it
+            # Its tokenizer pads with the end token; no position attends to tokens after it.
+            "pad_token_id": text.vocab_size - 1,
         },
     }
 

@@ -1,6 +1,6 @@
 """`open_clip_config.json`, the config beside an OpenCLIP model, read and written.
 
-It says what no tensor's shape says: heads, activation, how pictures are prepared. A config that asks for a model that
+It gives what no tensor's shape shows: heads, activation, preprocessing. A config that describes a model that
 is not plain CLIP is refused, because the tensors may have the same names. Fields: OpenCLIP's `model_configs/` and
 `push_to_hf_hub.py`.
 """

@@ -37,6 +37,6 @@ def family_of(tensors: Tensors) -> Family:
     known = ", ".join(family.name for family in FAMILIES)
     some = ", ".join(printable(name, 120) for name in list(tensors.entries)[:3])
     raise DataError(
-        f"{tensors.where} ({tensors.kind}, {len(tensors.entries)} tensors: {some}, ...) is of no known family; known "
-        f"are: {known}"
+        f"{tensors.where} ({tensors.kind}, {len(tensors.entries)} tensors: {some}, ...): the family is not known; "
+        f"known families: {known}"
     )

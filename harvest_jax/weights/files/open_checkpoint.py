@@ -40,7 +40,7 @@ def open_checkpoint(path: Path) -> Tensors:
 
     Files: TorchScript archives and state_dict files of torch (see torch_archive.py), safetensors, Flax msgpack, npz,
     and the index of a model in several files (`*.index.json`). Folders: this package's, Hugging Face's, OpenCLIP's.
-    Wrappers of trainings ({"model": ...}) and prefixes of wrapping modules ("module.") are removed; `kind` says so.
+    Wrappers of trainings ({"model": ...}) and prefixes of wrapping modules ("module.") are removed; `kind` names them.
 
     Returns:
       Names as the checkpoint has them; those of msgpack are the keys joined by "/". `details` holds, where they are

@@ -43,7 +43,7 @@ class ScriptModule:
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-OPAQUE = object()  # in place of values that are not used: devices, numpy scalars, settings of a training
+OPAQUE = object()  # instead of values that are not used: devices, numpy scalars, settings of a training
 
 STORAGES: dict[str, np.dtype[Any] | None] = {
     "torch.DoubleStorage": np.dtype("<f8"),

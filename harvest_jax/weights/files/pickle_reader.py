@@ -163,7 +163,7 @@ class _Machine:
     def _global(self, name: str) -> Global:
         if name not in KNOWN and not name.startswith(TORCHSCRIPT):
             raise DataError(
-                f"{self.where} is not used: its pickle asks for {printable(name, 120)}, which is not a tensor; nothing "
+                f"{self.where} is not used: its pickle uses {printable(name, 120)}, which is not a tensor; nothing "
                 "of it was run. If you trust the file, load it where it was made and save its state_dict alone"
             )
         return Global(name)
@@ -180,7 +180,7 @@ class _Machine:
         return Storage(STORAGES[storage_type.name], key, count)
 
     def _made(self, function: Any, arguments: Any, new: bool) -> Any:
-        """The value in place of a call of a known name."""
+        """The value that stands for a call of a known name."""
         if not isinstance(function, Global) or type(arguments) is not tuple:
             raise self._refused("a call of something that is not a function")
         name = function.name

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes  # comes with jax: numpy has no bfloat16 of its own
+import ml_dtypes  # comes with jax: numpy itself has no bfloat16
 import numpy as np
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

@@ -81,7 +81,7 @@ def _refuse_old(path: Path) -> None:
     if head[:1] == b"\x80" and 2 <= int.from_bytes(head[1:2], "big") <= 5:
         raise DataError(f"{path} is a bare pickle, which could run code: save its state_dict with torch.save instead")
     if not head.startswith(b"PK\x03\x04"):
-        raise DataError(f"{path} is no torch file: it does not begin as a zip archive")
+        raise DataError(f"{path} is not a torch file: it does not begin as a zip archive")
 
 
 class _Registered:

@@ -3,7 +3,7 @@
     python make.py archive NAME.pt CLIP_MODEL.PY    a TorchScript archive as the published ones, some weights in fp16
     python make.py state_dict NAME.pth              a dict within a training's dict, with bfloat16 and a strided view
 
-CLIP_MODEL.PY is `clip/model.py` of openai-clip 1.0.1 (loaded by its path: the package wants torchvision).
+CLIP_MODEL.PY is `clip/model.py` of openai-clip 1.0.1 (loaded by its path: the package needs torchvision).
 clip_torch1.7.pt was made with torch 1.7.1 on Python 3.8, the time of the published files; clip_torch2.13.pt and
 wrapped.pth with torch 2.13.0. The numbers follow from the names: see `pattern`.
 """
