@@ -1,7 +1,7 @@
 """A large set of real videos, prepared in different ways: all must give the same bytes.
 
-    python -m benchmarks.many_clips --clips 20000 --out /tmp/many              # writes the set; continues if stopped
-    python -m benchmarks.many_clips --compare /tmp/many --result benchmarks/results/many_clips_cpu.json
+    python -m benchmarks.many_clips --clips 20000 --out runs/many              # writes the set; continues if stopped
+    python -m benchmarks.many_clips --compare runs/many --result benchmarks/results/many_clips_cpu.json
 
 The videos are H.264 of 64 x 48 pixels, 8 frames each, all different; 3 % are broken, in five ways. The
 whole folders are compared: written by processes of this machine; the same, killed several times and started again; by

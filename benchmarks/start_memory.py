@@ -61,15 +61,15 @@ def start(size: str, init_from: str, digest: bool) -> dict[str, Any]:
 def write_model(size: str, folder: Path) -> None:
     """A model folder of a named size with random parameters, as an imported CLIP: one frame, no decoder."""
     import numpy as np
-    from harvest_jax.weights.families.table import parameter_shapes
 
     from harvest_jax.model.config import harvest_config
-    from harvest_jax.weights.files.tensors import Entry
+    from harvest_jax.model.harvest import parameter_shapes
+    from harvest_jax.weights.files.tensors import TensorSpec
     from harvest_jax.weights.folder import save_tensors
 
     config = harvest_config(size, num_frames=1, decoder_layers=0)
     shapes = parameter_shapes(config)
-    entries = {path: Entry(shape, np.dtype(np.float32)) for path, shape in shapes.items()}
+    entries = {path: TensorSpec(shape, np.dtype(np.float32)) for path, shape in shapes.items()}
     numbers = {path: number for number, path in enumerate(shapes)}
 
     def read(path: str) -> np.ndarray:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers.project_modules import MODULES, PROJECT
+
 # From the ground up, in the order in which a clip passes through. What shares a line does not import each other.
 FLOORS = [
     ("harvest_jax.errors", "harvest_jax.version"),
@@ -37,14 +38,6 @@ FLOORS = [
     ("harvest_jax.cli", "configs"),
     ("harvest_jax.__main__", "launch", "benchmarks"),
 ]
-PROJECT = {prefix.split(".")[0] for floor in FLOORS for prefix in floor}
-
-
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-MODULES = {module_name(path): path for package in sorted(PROJECT) for path in sorted((ROOT / package).rglob("*.py"))}
 
 
 def floor_of(module: str) -> tuple[int, str]:

@@ -1,7 +1,5 @@
 """Real clips and a collection of unusual files: each is read correctly or rejected with its reason."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,12 +9,13 @@ from data_pipeline.manifest.read import read_manifest
 from data_pipeline.media_paths import VideoRejected
 from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards.shard_format import open_shards, parse
+from tests.helpers.annotations import DATA
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-DATA = SHARED / "data"
 CODECS = DATA / "videos" / "codecs"
 
-pytestmark = pytest.mark.skipif(not (DATA / "web_clips.csv").exists(), reason="no real videos beside the repository")
+pytestmark = pytest.mark.skipif(
+    not (DATA / "web_clips.csv").exists(), reason="no real videos, see tests/helpers/annotations.py"
+)
 
 # file -> (frames of 16, height, width of the stored pictures, width and height as shown, seconds of the last picture)
 EXPECTED = {

@@ -7,7 +7,7 @@ import pytest
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.answers import candidates, read_answers
-from tests.helpers.colour_evaluation import ANNOTATIONS
+from tests.helpers.annotations import ANNOTATIONS
 
 
 def test_candidates_are_distinct_and_say_where_one_token_is_not_enough(tokenizer):

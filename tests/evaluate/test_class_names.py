@@ -4,7 +4,7 @@ import pytest
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.class_names import class_text, label_numbers, read_classes
-from tests.helpers.colour_evaluation import ANNOTATIONS
+from tests.helpers.annotations import ANNOTATIONS
 
 CLASS_NAMES = ANNOTATIONS / "classnames"
 

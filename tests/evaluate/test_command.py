@@ -14,11 +14,11 @@ from data_pipeline.decode import pool
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError, NonFiniteError
 from harvest_jax.evaluate import ranking
+from tests.helpers.annotations import DATA
 from tests.helpers.colour_evaluation import (
     COLOURS,
     CONFIGS,
     REPOSITORY,
-    SHARED,
     ColourModel,
     DecoderInThisProcess,
     captioned,
@@ -234,9 +234,9 @@ def test_a_real_model_folder_is_scored_as_its_own_api_says(videos, tmp_path, mon
     assert (questions["n"], questions["n_answers"], questions["coverage"]) == (5, 5, 100)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no real clips here")
+@pytest.mark.skipif(not DATA.is_dir(), reason="no real clips here; see tests/helpers/annotations.py")
 def test_real_clips_are_all_read(model, tmp_path):
-    words = [f"--config.data.manifest={SHARED / 'web_clips.csv'}"]
+    words = [f"--config.data.manifest={DATA / 'web_clips.csv'}"]
     result = evaluate("retrieval", words, tmp_path)
     assert (result["n_expected"], result["n_missing"], model.clips_seen) == (12, 0, 12)
     zero_shot = evaluate("zero_shot", [*words, "--config.label_column=category", "--config.data.split="], tmp_path)

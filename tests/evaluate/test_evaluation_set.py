@@ -12,7 +12,8 @@ from harvest_jax.evaluate.evaluation_set import EvaluationSet, open_set
 from harvest_jax.evaluate.frame_readers import VideoSpan
 from harvest_jax.evaluate.settings import DataSettings
 from tests.helpers import sabotaged_worker
-from tests.helpers.colour_evaluation import ANNOTATIONS, COLOURS, captioned, evaluate, manifest, write_shards
+from tests.helpers.annotations import ANNOTATIONS
+from tests.helpers.colour_evaluation import COLOURS, captioned, evaluate, manifest, write_shards
 from tests.helpers.video_files import numbered_frames, read_number, write_video
 
 

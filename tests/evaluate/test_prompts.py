@@ -7,7 +7,7 @@ import pytest
 
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate import prompts
-from tests.helpers.colour_evaluation import ANNOTATIONS
+from tests.helpers.annotations import ANNOTATIONS
 
 CLASS_NAMES = ANNOTATIONS / "classnames"
 PROMPT = "Question: {question} Answer: {mask}"

@@ -16,8 +16,6 @@ from tests.helpers.shard_files import write_records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs" / "eval"
-SHARED = REPOSITORY.parent / "shared" / "data"
-ANNOTATIONS = SHARED / "annotations"
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "yellow": (220, 220, 20)}
 
 

@@ -4,10 +4,9 @@ import json
 import random
 import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-ANNOTATIONS = Path(__file__).resolve().parents[3] / "shared" / "data" / "annotations"  # beside the repository, or not
+from tests.helpers.annotations import ANNOTATIONS
 
 # What tokenizers get wrong: specials inside text, contractions, odd letters and cases, entities, broken encodings,
 # control characters, odd spaces, digits, scripts without spaces, joined emoji.

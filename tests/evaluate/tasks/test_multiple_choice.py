@@ -8,7 +8,8 @@ import pytest
 
 from harvest_jax.errors import DataError, NonFiniteError
 from harvest_jax.evaluate.tasks import multiple_choice
-from tests.helpers.colour_evaluation import ANNOTATIONS, COLOURS, evaluate, manifest
+from tests.helpers.annotations import ANNOTATIONS
+from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest
 
 
 def test_multiple_choice(videos, model, tmp_path):
