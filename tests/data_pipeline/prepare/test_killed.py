@@ -15,18 +15,8 @@ from data_pipeline.shards.shard_format import open_shards
 from harvest_jax import cli
 from harvest_jax.errors import DataError
 from tests.helpers.shard_files import InThisProcess, digests
-from tests.helpers.video_files import numbered_frames, write_video
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def media(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("media")
-    frames = numbered_frames(40)
-    for number in range(4):
-        write_video(folder / f"v{number}.mp4", frames[10 * number : 10 * number + 10])
-    return folder
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def command(media: Path, out: Path, *words: object) -> list[str]:

@@ -20,12 +20,6 @@ from tests.helpers.source_files import (
     write_dataset,
     write_tar,
 )
-from tests.helpers.video_files import numbered_frames, write_video
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory) -> bytes:
-    return write_video(tmp_path_factory.mktemp("videos") / "good.mp4", numbered_frames(40)).read_bytes()
 
 
 def test_tars_of_video2dataset_and_img2dataset(tmp_path, video):

@@ -43,12 +43,7 @@ from tests.helpers.source_files import (
     sequence_of,
     write_dataset,
 )
-from tests.helpers.video_files import numbered_frames, write_video
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory) -> bytes:
-    return write_video(tmp_path_factory.mktemp("videos") / "good.mp4", numbered_frames(40)).read_bytes()
+from tests.helpers.video_files import numbered_frames
 
 
 def test_the_checksum_of_a_length_is_tfrecord_s():

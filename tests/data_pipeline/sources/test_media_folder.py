@@ -17,12 +17,6 @@ from tests.helpers.source_files import (
     sample,
     write_tar,
 )
-from tests.helpers.video_files import numbered_frames, write_video
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory) -> bytes:
-    return write_video(tmp_path_factory.mktemp("videos") / "good.mp4", numbered_frames(40)).read_bytes()
 
 
 def test_a_folder_of_videos_and_pictures_with_texts_beside_them(tmp_path, video):

@@ -15,9 +15,8 @@ from data_pipeline.prepare.options import Options
 from data_pipeline.shards.shard_format import open_shards, parse
 from harvest_jax.errors import ConfigError, DataError
 from tests.helpers.shard_files import InThisProcess, digests
-from tests.helpers.video_files import numbered_frames, write_video
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 SPEC = DecodeSpec(num_frames=4, short_side=48)
 SHARDS = 3
 OPTIONS = Options(SPEC, SHARDS)
@@ -26,15 +25,6 @@ ROWS = [
     ClipRow("gone", "gone.mp4", ("x",), "train"),
 ]
 EARLY = [Reject("line 7", "", "empty caption")]
-
-
-@pytest.fixture(scope="module")
-def media(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("media")
-    frames = numbered_frames(40)
-    for number in range(4):
-        write_video(folder / f"v{number}.mp4", frames[10 * number : 10 * number + 10])
-    return folder
 
 
 @pytest.fixture

@@ -16,14 +16,9 @@ from data_pipeline.decode import pool
 from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.media_paths import VideoRejected
 from tests.helpers import sabotaged_worker
-from tests.helpers.video_files import numbered_frames, read_number, write_video
+from tests.helpers.video_files import read_number
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory) -> Path:
-    return write_video(tmp_path_factory.mktemp("videos") / "good.mp4", numbered_frames(50), options={"bf": "2"})
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def whole(paths):

@@ -24,7 +24,7 @@ from harvest_jax.errors import DataError
 from tests.helpers.shard_files import write_records
 from tests.helpers.video_files import numbered_frames, read_number, write_video
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 COUNT = 12
 SPEC = DecodeSpec(num_frames=4, short_side=48)
 

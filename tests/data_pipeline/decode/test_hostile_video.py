@@ -24,12 +24,7 @@ from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards.shard_format import open_shards, parse
 from tests.helpers.video_files import gif_header, numbered_frames, read_number, write_sound, write_video
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory) -> Path:
-    return write_video(tmp_path_factory.mktemp("videos") / "good.mp4", numbered_frames(50), options={"bf": "2"})
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
