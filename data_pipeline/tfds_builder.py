@@ -27,6 +27,8 @@ from data_pipeline.shards.tfds_metadata import features
 class HarvestClips(tfds.core.DatasetBuilder):
     """Captioned clips from manifests, folders, tars or other datasets.
 
+    `tfds.builder("harvest_clips", ...)` passes these arguments on; for `tfds.load` put them into its `builder_kwargs`.
+
     Args:
       manifest: as after `harvest shards --manifest`.
       root: folder that the videos' names are relative to; default: the manifests' folder.

@@ -269,17 +269,3 @@ def _frames_at(video: OpenVideo, packets: Sequence[Packet], ticks: Sequence[int]
         raise VideoRejected("damaged: none of its pictures can be decoded")
     for _ in waiting:
         yield shown
-
-
-def decode_video(path: str | Path, num_frames: int = 16, short_side: int = 256) -> UInt8[np.ndarray, "T H W 3"]:
-    """Up to `num_frames` evenly spaced RGB frames of a file, decoded in a worker process.
-
-    For several files use one `pool.VideoDecoder`: starting a worker takes half a second.
-
-    Raises:
-      VideoRejected: the file cannot be used; the message names the file and the reason.
-    """
-    from data_pipeline.decode.pool import VideoDecoder
-
-    with VideoDecoder(num_frames=num_frames, short_side=short_side) as decoder:
-        return decoder.decode(path)

@@ -26,9 +26,10 @@ from harvest_jax.version import __version__
 
 WARM_UP = 1  # steps; the first one loads kernels
 PROFILED = 3  # steps of a trace
+MATMUL_SECONDS = 2.0  # to measure the rate of matrix products that the MFU refers to
 
 
-def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile: Path | None = None) -> dict[str, Any]:
+def bench_step(run: RunConfig, steps: int, profile: Path | None = None) -> dict[str, Any]:
     """Compile a run's step for the available devices and time it.
 
     The batch is on the devices before the timing starts and is the same in every step. For the percentiles `steps`
@@ -38,7 +39,6 @@ def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile:
     Args:
       run: the checked config; `data`, `init_from`'s weights and the schedule do not matter.
       steps: number of steps of each of the two timings.
-      matmul_seconds: time to measure the rate of matrix products that the MFU refers to.
       profile: folder for a `jax.profiler` trace of three more steps.
 
     Returns:
@@ -74,7 +74,7 @@ def bench_step(run: RunConfig, steps: int, matmul_seconds: float = 2.0, profile:
         loss = float(metrics["loss"])
         peak, source = _peak_bytes(compiled)
         del state, frozen, batch, metrics, compiled
-        matmul = matmul_rate(run.model.dtype, matmul_seconds)
+        matmul = matmul_rate(run.model.dtype, MATMUL_SECONDS)
     flops = step_flops(run, program.config)
     rate = steps * run.train.batch_size / elapsed
     return _about(program) | {

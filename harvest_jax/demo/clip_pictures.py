@@ -13,6 +13,7 @@ PAPER = 255  # grey level between the frames of a strip
 SHADE = np.array((24, 30, 40), np.float32)  # colour that dropped patches are mixed with
 KEPT_EDGE = (255, 255, 255)
 _DIM = 0.32  # share of a dropped patch's own brightness that is left, so that its content can be guessed
+_SCALE = 2  # every pixel becomes 2 x 2, so that the frame of a patch is thinner than a pixel of the clip
 
 
 def strip(frames: UInt8[np.ndarray, "t h w 3"], most: int = 8, gap: int = 2) -> UInt8[np.ndarray, "h width 3"]:
@@ -33,7 +34,7 @@ def strip(frames: UInt8[np.ndarray, "t h w 3"], most: int = 8, gap: int = 2) -> 
 
 
 def highlight_kept(
-    frames: UInt8[np.ndarray, "t h w 3"], kept: Int[np.ndarray, " k"], patch: int, scale: int = 2
+    frames: UInt8[np.ndarray, "t h w 3"], kept: Int[np.ndarray, " k"], patch: int
 ) -> UInt8[np.ndarray, "t h2 w2 3"]:
     """The frames with the kept patches unchanged in a thin frame, and the dropped ones dark and nearly grey.
 
@@ -41,10 +42,9 @@ def highlight_kept(
       frames: height and width are multiples of `patch`.
       kept: positions in the grid of T x (h / patch) x (w / patch) cells, row by row, frame by frame.
       patch: side of a patch in pixels.
-      scale: every pixel becomes `scale` x `scale`, so that the frame of a patch is thinner than a pixel of the clip.
 
     Returns:
-      uint8 [T, h * scale, w * scale, 3].
+      uint8 [T, h * _SCALE, w * _SCALE, 3].
 
     Raises:
       ValueError: a position outside the grid.
@@ -59,8 +59,8 @@ def highlight_kept(
     bright = lit.repeat(patch, axis=1).repeat(patch, axis=2)[..., None]
     faded = frames * np.float32(0.3) + frames.mean(axis=-1, keepdims=True, dtype=np.float32) * np.float32(0.7)
     dark = _DIM * faded + (1 - _DIM) * SHADE
-    picture = np.where(bright, frames, dark.round().astype(np.uint8)).repeat(scale, axis=1).repeat(scale, axis=2)
-    side = patch * scale
+    picture = np.where(bright, frames, dark.round().astype(np.uint8)).repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)
+    side = patch * _SCALE
     for frame, row, column in np.argwhere(lit):
         cell = picture[frame, row * side : (row + 1) * side, column * side : (column + 1) * side]
         cell[[0, -1]] = KEPT_EDGE

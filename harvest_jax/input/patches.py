@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
 AnyArray = np.ndarray | jax.Array  # numpy in, numpy out; jax in, jax out
-DROP_SCOPES = ("clip", "frame", "tube")  # drawn evenly; "motion" is "clip" drawn with weights
 
 
 def patchify(video: Shaped[AnyArray, "*b t height width c"], patch_size: int) -> Shaped[AnyArray, "*b n p"]:
@@ -96,7 +95,7 @@ def positions_from_noise(
       noise: float; [*b, T * cells] for "clip", [*b, T, cells] for "frame", [*b, cells] for "tube".
       num_frames: T.
       kept: number kept of the whole clip (a multiple of T unless the scope is "clip").
-      scope: one of DROP_SCOPES.
+      scope: "clip", "frame" or "tube", drawn evenly; "motion" is "clip" drawn with weights.
 
     Returns:
       int32 [*b, kept].

@@ -2,7 +2,8 @@
 
 Resizing whole frames takes several times as long as decoding them, and most of the result would be dropped. A kept
 patch depends on a small window of the frame: it is the window times two small matrices of filter weights. The result
-equals `gather(patchify(apply_crop(...)))`, except for Pillow's rounding between its two passes.
+equals that of cropping and resizing whole frames with Pillow and taking the patches, except for Pillow's rounding
+between its two passes.
 """
 
 import functools

@@ -34,18 +34,6 @@ def center_crop(height: int, width: int, flip: bool = False) -> Crop:
     return Crop((height - side) // 2, (width - side) // 2, side, flip)
 
 
-def apply_crop(
-    frames: UInt8[np.ndarray, "T H W 3"], crop: Crop, image_size: int
-) -> UInt8[np.ndarray, "T {image_size} {image_size} 3"]:
-    """Crop, resize (Pillow's bicubic with antialiasing, as for CLIP; skipped if the size is right), mirror."""
-    square = frames[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
-    if crop.side != image_size:
-        size = (image_size, image_size)
-        images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in square]
-        square = np.stack([np.asarray(image.resize(size, Image.Resampling.BICUBIC)) for image in images])
-    return np.ascontiguousarray(square[:, :, ::-1] if crop.flip else square)
-
-
 def fit(
     frame: UInt8[np.ndarray, "H W 3"], image_size: int, resize: str
 ) -> UInt8[np.ndarray, "{image_size} {image_size} 3"]:

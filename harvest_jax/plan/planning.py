@@ -85,9 +85,15 @@ def _resources(program: TrainProgram, topology: Topology, all_patches: bool) -> 
     batch = program.run.train.batch_size
     print(f"compiling batch {batch} for {topology.name}", end=" ... ", file=sys.stderr, flush=True)
     try:
-        return compiled_resources(program, all_patches)
+        found = compiled_resources(program, all_patches)
     finally:
         print(f"{time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+    if loops := found.cost.unknown_loops:
+        message = (
+            f"warning: {len(loops)} loops count once, because their trip count is not known ({', '.join(loops[:3])})"
+        )
+        print(f"{message}: the time is underestimated", file=sys.stderr, flush=True)
+    return found
 
 
 def _stage(program: TrainProgram, topology: Topology, calibration: Calibration, all_patches: bool) -> dict[str, Any]:

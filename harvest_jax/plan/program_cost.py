@@ -39,6 +39,7 @@ class ProgramCost:
     bf16_flops: float
     bytes: float
     kernels: tuple[Kernel, ...] = ()  # empty: not known
+    unknown_loops: tuple[str, ...] = ()  # counted once, because their trip count could not be read
 
 
 def program_cost(module: HloModule) -> ProgramCost:
@@ -53,7 +54,7 @@ def program_cost(module: HloModule) -> ProgramCost:
             meanwhile = instruction.opcode.endswith("-start") or instruction.opcode in KINDS
             found.append(Kernel(instruction.op_name or instruction.opcode, times, flops, weighted, moved, meanwhile))
     total = {name: sum(one.times * getattr(one, name) for one in found) for name in ("flops", "bf16_flops", "bytes")}
-    return ProgramCost(**total, kernels=tuple(found))
+    return ProgramCost(**total, kernels=tuple(found), unknown_loops=module.unknown_loops)
 
 
 def _arithmetic(instruction: Instruction, computation: Computation, module: HloModule) -> tuple[float, float]:

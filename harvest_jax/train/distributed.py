@@ -88,18 +88,15 @@ def cluster_settings(environment: Mapping[str, str]) -> ClusterSettings:
     )
 
 
-def initialize_from_environment(environment: Mapping[str, str] | None = None) -> None:
+def initialize_from_environment() -> None:
     """Join the run's other processes; before the first JAX computation. A second call does nothing.
-
-    Args:
-      environment: the variables of this module's text; None reads the process's own.
 
     Raises:
       ConfigError: the variables contradict each other, or there are none and JAX recognises no cluster either.
     """
     if jax.distributed.is_initialized():
         return
-    cluster = cluster_settings(os.environ if environment is None else environment)
+    cluster = cluster_settings(os.environ)
     # If the others do not come JAX ends the process in C++ with a stack trace: this line says what it waited for.
     where = f"{cluster.num_processes} at {cluster.coordinator}" if cluster.coordinator else "those of this cluster"
     print(f"waiting up to {cluster.initialization_seconds} s for the other processes: {where}", file=sys.stderr)

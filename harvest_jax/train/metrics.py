@@ -48,16 +48,13 @@ class MetricWriter:
     Only the JSON lines are tried again: a full disk may have room later.
     """
 
-    def __init__(
-        self, workdir: Path, total_steps: int, restored_step: int, to_terminal: bool | None = None, enabled: bool = True
-    ):
+    def __init__(self, workdir: Path, total_steps: int, restored_step: int, enabled: bool = True):
         """Open the sinks and cut what an interrupted run wrote beyond the step it is restored to.
 
         Args:
           workdir: gets `metrics.jsonl` and the folder `tensorboard`.
           total_steps: for the display.
           restored_step: 0 at a fresh start.
-          to_terminal: a live display instead of plain lines; None asks whether standard output is a terminal.
           enabled: False on all processes but one; then nothing is written or shown.
         """
         self._sinks: dict[str, Sink] = {}
@@ -65,7 +62,7 @@ class MetricWriter:
         if not enabled:
             return
         workdir.mkdir(parents=True, exist_ok=True)
-        live = sys.stdout.isatty() if to_terminal is None else to_terminal
+        live = sys.stdout.isatty()
         layout = Workdir(workdir)
         self._lines = layout.metrics.name
         self._add(self._lines, lambda: JsonLines(layout.metrics, restored_step))

@@ -16,6 +16,8 @@ import jax
 from harvest_jax.checkpoint import consensus
 from harvest_jax.signals import SIGNALS
 
+AGREE_EVERY = 10  # steps; with several processes, each sees the others' signals at these
+
 
 class StopSignal:
     """Context manager that turns SIGTERM and SIGINT into a flag from `listen` on; at its end the old handlers return.
@@ -25,9 +27,7 @@ class StopSignal:
     allows no handlers, the flag is never set.
     """
 
-    def __init__(self, agree_every: int = 10):
-        """With several processes, each sees the others' flags at the steps that `agree_every` divides."""
-        self._agree_every = agree_every
+    def __init__(self) -> None:
         self._received: signal.Signals | None = None
         self._interrupts = 0
         self._previous: dict[signal.Signals, Any] = {}
@@ -45,12 +45,12 @@ class StopSignal:
     def requested(self, step: int) -> bool:
         """Whether to save and stop now; the same answer on every process.
 
-        With several processes this is a collective at every `agree_every`-th step (one number gathered; it waits for
+        With several processes this is a collective at every `AGREE_EVERY`-th step (one number gathered; it waits for
         the steps in flight) and False in between, so call it once for each step, on all of them.
         """
         if jax.process_count() == 1:
             return self.received
-        return step % self._agree_every == 0 and consensus.any_process(self.received)
+        return step % AGREE_EVERY == 0 and consensus.any_process(self.received)
 
     def listen(self) -> None:
         """Take the signals; to be called when there is a state to save, after `jax.distributed.initialize()`."""

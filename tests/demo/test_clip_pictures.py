@@ -8,7 +8,7 @@ def test_kept_patches_are_as_they_were_and_dropped_ones_dark():
     rng = np.random.default_rng(1)
     frames = rng.integers(60, 256, (3, 16, 24, 3), dtype=np.uint8)
     kept = np.array([0, 7, 17], np.int32)  # of 3 x 2 x 3 cells
-    lit = highlight_kept(frames, kept, patch=8, scale=2)
+    lit = highlight_kept(frames, kept, patch=8)
     assert lit.shape == (3, 32, 48, 3)
     for position in range(18):
         frame, row, column = position // 6, position // 3 % 2, position % 3

@@ -136,7 +136,7 @@ def test_no_cluster_is_a_plain_error():
 from harvest_jax.errors import ConfigError, Preempted
 from harvest_jax.train.distributed import initialize_from_environment
 try:
-    initialize_from_environment({})
+    initialize_from_environment()
 except ConfigError as error:
     print(error)
 """

@@ -7,8 +7,9 @@ from PIL import Image
 from harvest_jax.input.patches import gather, patchify
 from harvest_jax.pixels.frame_sampling import segment_indices
 from harvest_jax.pixels.resample import kept_patches
-from harvest_jax.pixels.square import Crop, apply_crop, center_crop, fit, prepare_clip, random_crop
+from harvest_jax.pixels.square import Crop, center_crop, fit, prepare_clip, random_crop
 from tests.helpers.clip_transform import SIZES, clip_transform, picture
+from tests.helpers.whole_crop import apply_crop
 
 
 def smooth_clip(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -24,7 +24,7 @@ def no_tensorboard(monkeypatch):
 
 def test_each_line_is_on_disk_when_write_returns_and_keeps_every_bit(tmp_path):
     loss = np.float32(0.1)
-    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10, 0) as writer:
         writer.write(1, {"loss": loss, "clips_per_s": 3})
         assert lines(tmp_path) == [{"step": 1, "loss": float(loss), "clips_per_s": 3.0}]
         writer.write(2, {"loss": 2.5})
@@ -33,7 +33,7 @@ def test_each_line_is_on_disk_when_write_returns_and_keeps_every_bit(tmp_path):
 
 
 def test_what_is_no_number_is_null_and_valid_json(tmp_path, capsys):
-    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10, 0) as writer:
         writer.write(1, {"loss": math.nan, "grad_norm": math.inf})
 
     def refuse(word):
@@ -46,19 +46,19 @@ def test_what_is_no_number_is_null_and_valid_json(tmp_path, capsys):
 
 @pytest.mark.parametrize(("restored", "kept"), [(0, []), (4, [2, 4]), (5, [2, 4]), (9, [2, 4, 6])])
 def test_a_resume_cuts_what_lies_beyond_the_restored_step(tmp_path, restored, kept):
-    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10, 0) as writer:
         for step in (2, 4, 6):
             writer.write(step, {"loss": step})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('[1]\n{"loss": 1}\n{"step": 3, "lo')  # other lines, and one that a kill cut short
-    with MetricWriter(tmp_path, 10, restored, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10, restored) as writer:
         assert [line["step"] for line in lines(tmp_path)] == kept
         writer.write(10, {"loss": 0})
     assert [line["step"] for line in lines(tmp_path)] == [*kept, 10]
 
 
 def test_plain_lines_have_the_main_numbers_alone(tmp_path, capsys):
-    with MetricWriter(tmp_path, 10000, 100, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10000, 100) as writer:
         writer.write(101, {"loss": 2.0, "grad_norm": 0.5, "clips_per_s": 1234.4, "data_wait": 0.031})
         writer.write(200, {"loss": 1.0, "clips_per_s": 0.2345, "bad_records": 3.0, "epoch": 1.5})
     first, second = capsys.readouterr().out.splitlines()
@@ -71,7 +71,7 @@ def test_the_time_left_is_that_of_steady_steps(tmp_path, capsys, monkeypatch):
     """Not of the compilation before the first step, nor of another one later; a resumed run begins anew."""
     clock = iter([900.0, 950.0, 1000.0, 1500.0, 1550.0])
     monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
-    with MetricWriter(tmp_path, 10000, 100, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10000, 100) as writer:
         for step in (101, 201, 301, 401, 501):
             writer.write(step, {})
     shown = [line.partition("eta ")[2] for line in capsys.readouterr().out.splitlines()]
@@ -79,7 +79,7 @@ def test_the_time_left_is_that_of_steady_steps(tmp_path, capsys, monkeypatch):
 
 
 def test_nothing_from_a_process_that_is_not_the_first(tmp_path, capsys):
-    with MetricWriter(tmp_path / "run", 10, 0, to_terminal=True, enabled=False) as writer:
+    with MetricWriter(tmp_path / "run", 10, 0, enabled=False) as writer:
         writer.write(1, {"loss": 1.0})
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr().out == ""
@@ -121,7 +121,7 @@ def test_a_sink_that_fails_is_reported_once_and_dropped(tmp_path, monkeypatch, c
             raise AssertionError("was dropped")
 
     monkeypatch.setattr(metrics, "tensorboard", lambda folder, restored_step: Broken())
-    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10, 0) as writer:
         for step in (1, 2, 3):
             writer.write(step, {"loss": 1.0})
     assert calls == [1]
@@ -140,14 +140,14 @@ def test_a_sink_that_cannot_be_opened_or_closed_stops_nothing(tmp_path, monkeypa
             raise OSError("gone")
 
     monkeypatch.setattr(metrics, "tensorboard", lambda folder, restored_step: Unclosable())
-    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10, 0) as writer:
         writer.write(1, {"loss": 1.0})
     assert "do not go to metrics.jsonl: IsADirectoryError" in caplog.text
     assert "do not go to TensorBoard: OSError: gone" in caplog.text
 
 
 def test_a_full_disk_leaves_whole_lines_and_is_tried_again(tmp_path, caplog):
-    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10, 0) as writer:
         sink = writer._sinks["metrics.jsonl"]
         whole = sink._file
 
@@ -190,7 +190,7 @@ def test_tensorboard_gets_every_number_and_hides_the_steps_a_resume_repeats(tmp_
     module.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "tensorboardX", module)
     for start in (0, 5):
-        with MetricWriter(tmp_path, 10, start, to_terminal=False) as writer:
+        with MetricWriter(tmp_path, 10, start) as writer:
             writer.write(start + 1, {"loss": 1.5})
     folder = str(tmp_path / "tensorboard")
     assert log == [(folder, None), ("loss", 1.5, 1), "closed", (folder, 6), ("loss", 1.5, 6), "closed"]
@@ -199,7 +199,7 @@ def test_tensorboard_gets_every_number_and_hides_the_steps_a_resume_repeats(tmp_
 def test_real_event_files(tmp_path, monkeypatch):
     monkeypatch.undo()
     pytest.importorskip("tensorboardX")
-    with MetricWriter(tmp_path, 10, 0, to_terminal=False) as writer:
+    with MetricWriter(tmp_path, 10, 0) as writer:
         writer.write(1, {"loss": 1.5, "grad_norm": math.nan})
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"loss" in events.read_bytes()

@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from data_pipeline.decode.clip import decode_clip, decode_video
+from data_pipeline.decode.clip import decode_clip
+from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.errors import ConfigError
@@ -245,13 +246,14 @@ def test_spans(tmp_path):
         decode_clip(path, DecodeSpec(), 4.0, 10.0)
 
 
-def test_decode_video_in_a_worker(tmp_path):
+def test_decoding_in_a_worker(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered_frames(40))
-    frames = decode_video(path, num_frames=4, short_side=32)
+    with VideoDecoder(num_frames=4, short_side=32) as decoder:
+        frames = decoder.decode(path)
+        with pytest.raises(VideoRejected, match=r"nothing\.mp4: not found"):
+            decoder.decode(tmp_path / "nothing.mp4")
     assert frames.shape == (4, 32, 43, 3)
     assert [read_number(frame) for frame in frames] == [5, 15, 25, 35]
-    with pytest.raises(VideoRejected, match=r"nothing\.mp4: not found"):
-        decode_video(tmp_path / "nothing.mp4")
 
 
 @pytest.mark.parametrize("fields", [{"num_frames": 0}, {"short_side": 8}, {"min_frames": 17}, {"num_frames": 5000}])
