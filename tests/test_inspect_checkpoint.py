@@ -9,24 +9,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from harvest_jax import cli
-from harvest_jax.model.config import harvest_config
-from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.weights.files import open_checkpoint
-from harvest_jax.weights.files.tensors import TensorSpec
-from harvest_jax.weights.folder import save_tensors
+from tests.helpers.model_folders import save_random_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A video model of the demo's towers with a decoder, of random numbers."""
-    described = harvest_config("demo", num_frames=4, decoder_layers=1)
-    rng = np.random.default_rng(0)
-    shapes = parameter_shapes(described)
-    arrays = {name: rng.normal(size=shape).astype(np.float16) for name, shape in shapes.items()}
-    entries = {name: TensorSpec(array.shape, array.dtype) for name, array in arrays.items()}
-    path = tmp_path_factory.mktemp("model") / "video"
-    save_tensors(path, described, entries, arrays.__getitem__, {})
-    return path
+    return save_random_model(tmp_path_factory.mktemp("model") / "video", dtype=np.float16)
 
 
 def run(capsys, *arguments):

@@ -18,6 +18,7 @@ from tests.helpers.checkpoints import (
     restore,
     target,
 )
+from tests.helpers.disks import small_disk
 
 # Orbax drops the writes that it did not begin when one fails.
 pytestmark = pytest.mark.filterwarnings(
@@ -25,18 +26,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@contextlib.contextmanager
-def small_disk(folder, options):
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs to mount a tmpfs")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill(disk):

@@ -1,12 +1,9 @@
 """The command `harvest shards`: its output, its exit codes and its errors."""
 
-import contextlib
-import os
 import re
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from data_pipeline.prepare import ledger, plan, split_progress, write
 from data_pipeline.prepare.ledger import FinishedShard
 from data_pipeline.shards.shard_format import open_shards
 from harvest_jax import cli, terminal
+from tests.helpers.disks import small_disk
 from tests.helpers.shard_files import InThisProcess, digests
 from tests.helpers.video_files import numbered_frames, write_video
 
@@ -250,18 +248,6 @@ def test_every_long_stage_reports_progress(media, tmp_path, capsys, monkeypatch,
         assert stage in told
         assert more or "train: 0/40 clips, 0 rejected, 0.0 MB, 0.0 clips/s\n" in told
         assert more or "train: 40/40 clips, 0 rejected, " in told
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, options: str) -> Iterator[Path]:
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs to mount a tmpfs")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_is_one_line_and_space_is_all_it_takes_to_go_on(media, tmp_path, capsys, no_processes):

@@ -8,7 +8,7 @@ import pytest
 from harvest_jax.errors import DataError
 from harvest_jax.weights.files.open_checkpoint import open_checkpoint
 from harvest_jax.weights.files.safetensors_writer import write_safetensors
-from harvest_jax.weights.files.tensors import TensorSpec
+from harvest_jax.weights.files.tensors import BFLOAT16, TensorSpec
 from tests.helpers.torch_files import read_all
 
 FILES = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -63,3 +63,28 @@ def entries_of(arrays, dtype=None):
 def write_arrays(path, arrays, metadata=None, dtype=None):
     """A safetensors file of arrays."""
     write_safetensors(path, entries_of(arrays, dtype), arrays.__getitem__, metadata or {})
+
+
+def scenic_tree():
+    """A tree as Scenic saves it: parameters, and other values that are to be left out."""
+    rng = np.random.default_rng(0)
+    return {
+        "params": {
+            "visual": {"proj": {"kernel": rng.normal(size=(5, 7)).astype(np.float32)}},
+            "resblocks.0": {"b": np.zeros((0, 3))},
+            "half": rng.normal(size=9).astype(BFLOAT16),
+            "logit_scale": np.float32(3),
+            "long": np.arange(101, dtype=np.float16).reshape(1, 101),
+            "list": {"0": np.ones(1, np.int8), "1": np.ones(2, np.int8)},
+        },
+        "opt_state": {},
+        "global_step": 70_000,
+        "rate": 0.5,
+        "minus": -5,
+        "very_minus": -70_000,
+        "big": 1 << 40,
+        "flag": True,
+        "nothing": None,
+        "complex": 1j,
+        "name" * 20: "text" * 20,
+    }  # fmt: skip

@@ -10,15 +10,14 @@ from harvest_jax import cli
 from harvest_jax.config import run as run_config
 from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.errors import ConfigError
-from harvest_jax.model.config import harvest_config
 from harvest_jax.model.harvest import Harvest, parameter_shapes
 from harvest_jax.model.video_tower import temporal_ramp
 from harvest_jax.train.initial_state import initial_parameters
 from harvest_jax.train.initialise import model_config
 from harvest_jax.train.mesh import make_mesh
-from harvest_jax.weights.files.tensors import TensorSpec
-from harvest_jax.weights.folder import load_config, load_model, save_tensors
+from harvest_jax.weights.folder import load_config, load_model
 from harvest_jax.weights.resize import resize_temporal
+from tests.helpers.model_folders import save_random_model
 
 BASE = "configs/base.py"
 
@@ -26,14 +25,7 @@ BASE = "configs/base.py"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A video model of the demo's towers with a decoder, of random numbers."""
-    described = harvest_config("demo", num_frames=4, decoder_layers=1)
-    rng = np.random.default_rng(0)
-    shapes = parameter_shapes(described)
-    arrays = {name: rng.normal(size=shape).astype(np.float16) for name, shape in shapes.items()}
-    entries = {name: TensorSpec(array.shape, array.dtype) for name, array in arrays.items()}
-    path = tmp_path_factory.mktemp("model") / "video"
-    save_tensors(path, described, entries, arrays.__getitem__, {})
-    return path
+    return save_random_model(tmp_path_factory.mktemp("model") / "video", dtype=np.float16)
 
 
 class Fresh(Harvest):

@@ -11,31 +11,7 @@ from flax import serialization, traverse_util
 from harvest_jax.weights.files import flax_reader
 from harvest_jax.weights.files.open_checkpoint import open_checkpoint
 from harvest_jax.weights.files.tensors import BFLOAT16
-from tests.helpers.checkpoint_files import refused, same
-
-
-def scenic_tree():
-    rng = np.random.default_rng(0)
-    return {
-        "params": {
-            "visual": {"proj": {"kernel": rng.normal(size=(5, 7)).astype(np.float32)}},
-            "resblocks.0": {"b": np.zeros((0, 3))},
-            "half": rng.normal(size=9).astype(BFLOAT16),
-            "logit_scale": np.float32(3),
-            "long": np.arange(101, dtype=np.float16).reshape(1, 101),
-            "list": {"0": np.ones(1, np.int8), "1": np.ones(2, np.int8)},
-        },
-        "opt_state": {},
-        "global_step": 70_000,
-        "rate": 0.5,
-        "minus": -5,
-        "very_minus": -70_000,
-        "big": 1 << 40,
-        "flag": True,
-        "nothing": None,
-        "complex": 1j,
-        "name" * 20: "text" * 20,
-    }  # fmt: skip
+from tests.helpers.checkpoint_files import refused, same, scenic_tree
 
 
 @pytest.mark.parametrize("chunk", [1 << 30, 64])

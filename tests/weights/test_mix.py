@@ -8,10 +8,9 @@ import pytest
 
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.model.config import DecoderConfig, HarvestConfig, Preprocessing, TextConfig, VideoConfig
-from harvest_jax.model.harvest import parameter_shapes
-from harvest_jax.weights.files.tensors import TensorSpec
-from harvest_jax.weights.folder import load_model, save_tensors
+from harvest_jax.weights.folder import load_model
 from harvest_jax.weights.mix import mix_models
+from tests.helpers.model_folders import save_random_model
 
 IMAGE = HarvestConfig(
     name="small",
@@ -24,22 +23,14 @@ VIDEO = dataclasses.replace(
 )
 
 
-def write(folder, config, seed, dtype=np.float32):
-    rng = np.random.default_rng(seed)
-    arrays = {name: np.asarray(rng.normal(size=shape), dtype) for name, shape in parameter_shapes(config).items()}
-    entries = {name: TensorSpec(array.shape, array.dtype) for name, array in arrays.items()}
-    save_tensors(folder, config, entries, arrays.__getitem__, {})
-    return folder
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {
-        "image": write(folder / "image", IMAGE, 0),
-        "video": write(folder / "video", VIDEO, 1),
-        "other": write(folder / "other", VIDEO, 2),
-        "half": write(folder / "half", VIDEO, 3, np.float16),
+        "image": save_random_model(folder / "image", IMAGE, 0),
+        "video": save_random_model(folder / "video", VIDEO, 1),
+        "other": save_random_model(folder / "other", VIDEO, 2),
+        "half": save_random_model(folder / "half", VIDEO, 3, np.float16),
     }
 
 
@@ -89,7 +80,7 @@ def test_what_one_of_them_has_alone_is_the_seconds(models, tmp_path):
 
 def test_another_decoder_is_not_mixed(models, tmp_path):
     deeper = dataclasses.replace(VIDEO, decoder=dataclasses.replace(VIDEO.decoder, heads=4, layers=1))
-    write(tmp_path / "deeper", deeper, 5)
+    save_random_model(tmp_path / "deeper", deeper, 5)
     done = mix_models(models["video"], tmp_path / "deeper", 0.5, tmp_path / "out")
     assert {name.split("/")[0] for name in done["kept"]} == {"decoder", "mask_embedding"}
 
@@ -105,14 +96,14 @@ def test_another_decoder_is_not_mixed(models, tmp_path):
 )
 def test_different_towers_are_not_mixed(models, tmp_path, part, field, value, message):
     changed = dataclasses.replace(VIDEO, **{part: dataclasses.replace(getattr(VIDEO, part), **{field: value})})
-    write(tmp_path / "changed", changed, 7)
+    save_random_model(tmp_path / "changed", changed, 7)
     with pytest.raises(DataError, match=f"cannot be mixed: they differ in {message}"):
         mix_models(models["video"], tmp_path / "changed", 0.5, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_different_preprocessing_is_not_mixed(models, tmp_path):
-    write(tmp_path / "squash", dataclasses.replace(VIDEO, preprocessing=Preprocessing(resize="squash")), 7)
+    save_random_model(tmp_path / "squash", dataclasses.replace(VIDEO, preprocessing=Preprocessing(resize="squash")), 7)
     with pytest.raises(DataError, match=r"preprocessing\.resize \(crop, squash\)"):
         mix_models(models["video"], tmp_path / "squash", 0.5, tmp_path / "out")
 

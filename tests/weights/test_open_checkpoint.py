@@ -14,7 +14,7 @@ from harvest_jax.weights.files import open_checkpoint as opening
 from harvest_jax.weights.files.open_checkpoint import open_checkpoint
 from harvest_jax.weights.files.tensors import BFLOAT16
 from harvest_jax.weights.folder import save_model
-from tests.helpers.checkpoint_files import ARRAYS, FILES, refused, same
+from tests.helpers.checkpoint_files import ARRAYS, FILES, refused, same, scenic_tree
 from tests.helpers.small_model import SMALL
 from tests.helpers.torch_files import read_all, write_state_dict
 
@@ -79,30 +79,6 @@ def test_safetensors_whatever_its_name(name, tmp_path):
     same(tensors, ARRAYS)
     assert tensors.kind == "safetensors"
     assert tensors.details == {"metadata": {"format": "pt"}}
-
-
-def scenic_tree():
-    rng = np.random.default_rng(0)
-    return {
-        "params": {
-            "visual": {"proj": {"kernel": rng.normal(size=(5, 7)).astype(np.float32)}},
-            "resblocks.0": {"b": np.zeros((0, 3))},
-            "half": rng.normal(size=9).astype(BFLOAT16),
-            "logit_scale": np.float32(3),
-            "long": np.arange(101, dtype=np.float16).reshape(1, 101),
-            "list": {"0": np.ones(1, np.int8), "1": np.ones(2, np.int8)},
-        },
-        "opt_state": {},
-        "global_step": 70_000,
-        "rate": 0.5,
-        "minus": -5,
-        "very_minus": -70_000,
-        "big": 1 << 40,
-        "flag": True,
-        "nothing": None,
-        "complex": 1j,
-        "name" * 20: "text" * 20,
-    }  # fmt: skip
 
 
 def write_json(path, value):
