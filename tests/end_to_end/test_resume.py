@@ -170,7 +170,7 @@ def test_a_finished_run_is_not_trained_again(world_shards, unbroken):
         ("--config.data.split=nothing", 3, "nothing"),
         ("--config.data.shards=nowhere", 3, "nowhere"),
         ("--config.train.batch_size=9", 2, None),
-        ("--config.model.init_from=nowhere", 3, "nowhere is not a model folder"),
+        ("--config.model.init_from=nowhere", 3, "nowhere does not exist"),
     ],
 )
 def test_mistakes_are_one_line(world_shards, tmp_path, override, code, message, capfd):

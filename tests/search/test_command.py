@@ -80,7 +80,7 @@ def test_mistakes_get_one_line(place, monkeypatch, arguments, code, message):
 def test_a_missing_model_gets_one_line(place, monkeypatch):
     monkeypatch.setattr(harvest_jax, "load", load)
     found = place.go("red", model=place.tmp / "nothing", code=3)
-    assert found.err == f"harvest search: {place.tmp / 'nothing'} is not a model folder: it holds no config.json\n"
+    assert found.err == f"harvest search: {place.tmp / 'nothing'} does not exist\n"
 
 
 def test_the_help_says_where_the_index_lies():
