@@ -157,20 +157,20 @@ def run_with_restarts(args: argparse.Namespace) -> int:
             [os.environ | environment(args, process, port) for process in range(args.processes)],
             args.grace,
         )
-        say(describe(result))
+        print_line(describe(result))
         if result.status in NO_RESTART or result.stop_signal or attempt == args.restarts:
             break
         after = newest_step(workdir)
         stalled = 0 if after > before else stalled + 1
         if stalled == MAX_WITHOUT_PROGRESS:
             where = f"still at step {after}" if after >= 0 else "no checkpoint yet"
-            say(f"{stalled} attempts in a row without a new checkpoint ({where}): not started again")
+            print_line(f"{stalled} attempts in a row without a new checkpoint ({where}): not started again")
             break
-        say(f"restart {attempt + 1} of {args.restarts}" + (f" from step {after}" if after >= 0 else ""))
+        print_line(f"restart {attempt + 1} of {args.restarts}" + (f" from step {after}" if after >= 0 else ""))
     return result.status
 
 
-def say(message: str) -> None:
+def print_line(message: str) -> None:
     """A line of the launcher's own, on stderr."""
     print(f"[launch] {message}", file=sys.stderr, flush=True)
 
@@ -179,5 +179,5 @@ if __name__ == "__main__":
     try:
         sys.exit(signals.run_program("launch.local", main))
     except (OSError, subprocess.SubprocessError) as error:
-        say(str(error))
+        print_line(str(error))
         sys.exit(1)

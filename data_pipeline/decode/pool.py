@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import UInt8
@@ -93,7 +93,22 @@ class _Worker:
         return status if status is not None else -signal.SIGKILL
 
 
-class DecoderPool:
+class _ClosedAtItsEnd:
+    """A context manager that calls its `close` at the end."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class DecoderPool(_ClosedAtItsEnd):
     """Worker processes that run `worker.run_task`; a context manager that ends them all.
 
     Args:
@@ -113,14 +128,6 @@ class DecoderPool:
         self.workers, self.time_limit, self.memory_limit = max(1, workers), time_limit, memory_limit
         self.modules = modules
         self._pool: list[_Worker] = []
-
-    def __enter__(self) -> "DecoderPool":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Kill the workers; unfinished tasks are lost."""
@@ -222,7 +229,7 @@ class DecoderPool:
         return worker.kill()
 
 
-class VideoDecoder:
+class VideoDecoder(_ClosedAtItsEnd):
     """Frames of single videos, decoded in worker processes; for embedding, evaluation and search.
 
     with VideoDecoder(num_frames=8, short_side=224, fit="crop") as decoder:
@@ -243,14 +250,6 @@ class VideoDecoder:
     ):
         self.spec = DecodeSpec(num_frames=num_frames, short_side=short_side, fit=fit)
         self._pool = DecoderPool(workers, time_limit, memory_limit)
-
-    def __enter__(self) -> "VideoDecoder":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the workers."""

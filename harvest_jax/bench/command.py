@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from harvest_jax.config import run as run_config
+    from harvest_jax.weights.mistaken_path import check_may_be_config
 
     overrides = list(args.overrides)
     batch = args.batch
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     overrides += [f"model.keep_ratio={args.keep}"] if args.keep is not None else []
     overrides += [f"data.shards={args.shards}"] if args.what == "loader" and args.shards else []
     config = args.config or "harvest_b16"
+    check_may_be_config(config)
     checked = run_config.load(config, overrides)
     result: dict[str, Any] = {"config": config, "overrides": overrides}
     if args.what == "loader":

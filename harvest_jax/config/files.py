@@ -2,7 +2,6 @@
 
 import difflib
 import importlib.util
-import json
 import sys
 import types
 from collections.abc import Sequence
@@ -67,7 +66,7 @@ def find_config(path: str) -> Path:
         return packaged[name]
     shown = printable(path)
     if Path(path).is_dir():
-        raise ConfigError(f"--config {shown} {_describe_folder(Path(path))}")
+        raise ConfigError(f"--config {shown} is a folder, not a config file")
     near = difflib.get_close_matches(name, packaged, n=1)
     hint = f"did you mean {near[0]}?" if near else f"the packaged configs are {', '.join(sorted(packaged))}"
     raise ConfigError(f"no config file {shown} ({hint})")
@@ -96,23 +95,6 @@ def _packaged() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
-
-
-def _describe_folder(folder: Path) -> str:
-    """What a folder given as a config is, by the names in it, and where it belongs."""
-    if (folder / "checkpoints").is_dir():
-        return "is a training folder, not a config file: to go on training, give the config it began with and --workdir"
-    if (folder / "dataset_info.json").is_file():
-        return "is a shard folder, not a config file: name it by --config.data.shards"
-    if (folder / "config.json").is_file():
-        try:
-            own = isinstance(json.loads((folder / "config.json").read_bytes()).get("model"), dict)
-        except (OSError, ValueError, AttributeError, RecursionError):
-            own = False
-        if own:
-            return "is a model folder, not a config file: name it by --config.model.init_from or --model"
-        return "is no config file; `harvest weights import` makes a model folder of other programs' checkpoints"
-    return "is a folder, not a config file"
 
 
 def _offer_configs_package() -> None:

@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from harvest_jax.config.files import load_dict
     from harvest_jax.evaluate import evaluation
     from harvest_jax.evaluate.evaluation_set import open_set
+    from harvest_jax.weights.mistaken_path import check_may_be_config
 
+    check_may_be_config(args.config)
     settings = evaluation.check(load_dict(args.config, args.overrides, "evaluation"))
     if args.out is not None:
         _check_writable(args.out)  # now, not after an hour

@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     from harvest_jax.plan.plan_text import plan_text, too_large
     from harvest_jax.plan.planning import plan
     from harvest_jax.plan.topology import parse_topology
+    from harvest_jax.weights.mistaken_path import check_may_be_config
 
+    check_may_be_config(args.config)
     checked = run_config.load(args.config, args.overrides)
     topology = parse_topology(args.topology)
     found = {"config": args.config, "overrides": list(args.overrides)}

@@ -89,10 +89,8 @@ def _resources(program: TrainProgram, topology: Topology, all_patches: bool) -> 
     finally:
         print(f"{time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
     if loops := found.cost.unknown_loops:
-        message = (
-            f"warning: {len(loops)} loops count once, because their trip count is not known ({', '.join(loops[:3])})"
-        )
-        print(f"{message}: the time is underestimated", file=sys.stderr, flush=True)
+        which = f"{len(loops)} loops of unknown length count once ({', '.join(loops[:3])})"
+        print(f"warning: {which}: the time is underestimated", file=sys.stderr, flush=True)
     return found
 
 

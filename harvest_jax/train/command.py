@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command; see `add_arguments`."""
     from harvest_jax.config import run as run_config
+    from harvest_jax.weights.mistaken_path import check_may_be_config
 
+    check_may_be_config(args.config)
     checked = run_config.load(args.config, args.overrides)
     if args.validate_only:
         from harvest_jax.train.validate import validate

@@ -1,10 +1,11 @@
-"""What a path is that was given where a model is expected, and the command that helps."""
+"""What a path is that was given where a model or a config is expected, and the command that helps."""
 
 import os
 from pathlib import Path
 
 from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
-from harvest_jax.errors import DataError
+from harvest_jax.config.files import find_config
+from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
 
 
@@ -21,6 +22,36 @@ def check_may_be_checkpoint(path: Path) -> None:
     """
     if kind := _other_kind(path):
         raise DataError(f"{path} {kind}")
+
+
+def check_may_be_config(config: str) -> None:
+    """Refuse a folder that is given to --config, with its kind and where it belongs.
+
+    Raises:
+      ConfigError: there is no config of this name. (What is wrong inside a config file is found later.)
+    """
+    path = config.partition(":")[0]
+    try:
+        find_config(path)
+    except ConfigError as error:
+        kind = _kind_of_folder(Path(path))
+        raise ConfigError(f"{error}: {kind}" if kind else str(error)) from None
+
+
+def _kind_of_folder(path: Path) -> str | None:
+    """A clause; None if the folder is of no known kind, or is no folder."""
+    if Workdir(path).exists:
+        return "it is a training folder; to go on training, give the config it began with and --workdir"
+    if (path / "dataset_info.json").is_file():
+        return "it is a folder of shards; name it by --config.data.shards"
+    if not (path / CONFIG).is_file():
+        return None
+    try:
+        if isinstance(read_json(path / CONFIG).get("model"), dict):
+            return "it is a model folder; name it by --config.model.init_from or --model"
+    except DataError:
+        pass
+    return "`harvest weights import` makes a model folder of a checkpoint of another program"
 
 
 def _other_kind(path: Path) -> str | None:

@@ -118,11 +118,15 @@ def test_a_config_of_the_other_kind_is_named_with_its_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("made", "content", "said"),
     [
-        ("checkpoints/", "", "is a training folder, not a config file"),
-        ("config.json", '{"model": {}}', "is a model folder, not a config file: name it by --config.model.init_from"),
-        ("config.json", '{"model_type": "clip"}', "is no config file; `harvest weights import` makes a model folder"),
-        ("config.json", "[", "is no config file"),
-        ("dataset_info.json", "{}", "is a shard folder, not a config file: name it by --config.data.shards"),
+        ("checkpoints/", "", "is a folder, not a config file: it is a training folder; to go on training, give the"),
+        ("config.json", '{"model": {}}', "it is a model folder; name it by --config.model.init_from"),
+        (
+            "config.json",
+            '{"model_type": "clip"}',
+            "not a config file: `harvest weights import` makes a model folder",
+        ),
+        ("config.json", "[", "is a folder, not a config file: `harvest weights import`"),
+        ("dataset_info.json", "{}", "it is a folder of shards; name it by --config.data.shards"),
     ],
 )
 def test_a_folder_given_as_a_config_is_recognised(made, content, said, tmp_path, capsys):

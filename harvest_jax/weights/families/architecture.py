@@ -101,6 +101,25 @@ class TowerShape:
     activation: str  # one of ACTIVATIONS
 
 
+def read_tower(tensors: Tensors, blocks: str, mlp: str, positions: str, heads: int, activation: str) -> TowerShape:
+    """The shape of one tower.
+
+    Args:
+      tensors: the checkpoint's.
+      blocks: what stands before the number of a block, with the dot.
+      mlp: name of the first matrix of a block's MLP, [hidden, width], behind the number of the block.
+      positions: name of the table of positions, [rows, width].
+      heads: number of attention heads.
+      activation: one of ACTIVATIONS.
+
+    Raises:
+      DataError: a tensor is missing or has another number of axes.
+    """
+    table, width = shape_of(tensors, positions, 2)
+    hidden = shape_of(tensors, f"{blocks}0.{mlp}", 2)[0]
+    return TowerShape(width, count_layers(tensors, blocks), heads, hidden, table, activation)
+
+
 def video_config(where: str, shape: TowerShape, patch_size: int, embed_dim: int, num_frames: int = 1) -> VideoConfig:
     """The checked config of an image or video tower.
 

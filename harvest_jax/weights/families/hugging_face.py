@@ -2,12 +2,11 @@
 
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.weights.families.architecture import (
-    TowerShape,
     activation_of,
     clip_config,
-    count_layers,
     heads_of,
     preprocessing_of,
+    read_tower,
     shape_of,
     text_config,
     video_config,
@@ -67,21 +66,16 @@ def _hugging_face_architecture(tensors: Tensors, overrides: Overrides) -> Harves
     heads = fields.heads if fields else (heads_of(width, image=True), heads_of(text_width, image=False))
     known = fields.activations if fields else (None, None)
     where, embed_dim = tensors.where, shape_of(tensors, "visual_projection.weight", 2)[0]
-    video = TowerShape(
-        width=width,
-        layers=count_layers(tensors, "vision_model.encoder.layers."),
-        heads=heads[0],
-        hidden=shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
-        table=shape_of(tensors, "vision_model.embeddings.position_embedding.weight", 2)[0],
-        activation=activation_of(overrides, known[0], where),
-    )
-    text = TowerShape(
-        width=text_width,
-        layers=count_layers(tensors, "text_model.encoder.layers."),
-        heads=heads[1],
-        hidden=shape_of(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
-        table=shape_of(tensors, "text_model.embeddings.position_embedding.weight", 2)[0],
-        activation=activation_of(overrides, known[1], where),
+    video, text = (
+        read_tower(
+            tensors,
+            f"{tower}.encoder.layers.",
+            "mlp.fc1.weight",
+            f"{tower}.embeddings.position_embedding.weight",
+            heads[number],
+            activation_of(overrides, known[number], where),
+        )
+        for number, tower in enumerate(("vision_model", "text_model"))
     )
     return clip_config(
         video_config(where, video, patch, embed_dim),

@@ -7,12 +7,11 @@ They are those of the modules in OpenAI's `clip/model.py`; OpenCLIP's `CustomTex
 from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families.architecture import (
-    TowerShape,
     activation_of,
     clip_config,
-    count_layers,
     heads_of,
     preprocessing_of,
+    read_tower,
     shape_of,
     text_config,
     video_config,
@@ -93,21 +92,12 @@ def _openai_architecture(tensors: Tensors, overrides: Overrides, text: str) -> H
         known = "quick_gelu"
     where, embed_dim = tensors.where, shape_of(tensors, "visual.proj", 2)[1]
     activation = activation_of(overrides, known, where)
-    video = TowerShape(
-        width=width,
-        layers=count_layers(tensors, "visual.transformer.resblocks."),
-        heads=heads[0],
-        hidden=shape_of(tensors, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        table=shape_of(tensors, "visual.positional_embedding", 2)[0],
-        activation=activation,
+    mlp = "mlp.c_fc.weight"
+    video = read_tower(
+        tensors, "visual.transformer.resblocks.", mlp, "visual.positional_embedding", heads[0], activation
     )
-    words = TowerShape(
-        width=text_width,
-        layers=count_layers(tensors, f"{text}transformer.resblocks."),
-        heads=heads[1],
-        hidden=shape_of(tensors, f"{text}transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        table=shape_of(tensors, f"{text}positional_embedding", 2)[0],
-        activation=activation,
+    words = read_tower(
+        tensors, f"{text}transformer.resblocks.", mlp, f"{text}positional_embedding", heads[1], activation
     )
     return clip_config(
         video_config(where, video, patch, embed_dim),

@@ -22,9 +22,9 @@ from harvest_jax.weights.families.architecture import (
     TowerShape,
     activation_of,
     clip_config,
-    count_layers,
     heads_of,
     preprocessing_of,
+    read_tower,
     shape_of,
     text_config,
     video_config,
@@ -103,10 +103,9 @@ def _recognise(tensors: Tensors) -> bool:
 
 
 def _tower(tensors: Tensors, tower: str, image: bool, activation: str) -> TowerShape:
-    table, width = shape_of(tensors, f"{tower}.positional_embedding", 2)
-    blocks = f"{tower}.transformer.resblocks."
-    hidden, _ = shape_of(tensors, f"{blocks}0.mlp.c_fc.weight", 2)
-    return TowerShape(width, count_layers(tensors, blocks), heads_of(width, image), hidden, table, activation)
+    positions = f"{tower}.positional_embedding"
+    heads = heads_of(shape_of(tensors, positions, 2)[1], image)
+    return read_tower(tensors, f"{tower}.transformer.resblocks.", "mlp.c_fc.weight", positions, heads, activation)
 
 
 def _architecture(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
