@@ -18,7 +18,7 @@ import simplejpeg
 from jaxtyping import Bool, Shaped, UInt8
 
 TILE = 16  # pixels: the coding unit of a JPEG with halved colour
-_MAX_TILES = 65535 // TILE  # in one column: the height of a JPEG is limited
+_MAX_TILES = 65500 // TILE  # in one column: libjpeg decodes no higher picture
 _RESTARTS = [bytes([0xFF, 0xD0 + number % 8]) for number in range(_MAX_TILES)]
 _FRAME, _RESTART_INTERVAL, _SCAN, _END = 0xC0, 0xDD, 0xDA, b"\xff\xd9"
 _ROW = np.dtype(f"V{TILE * 3}")  # the pixels of a row of a tile, copied as one element: three times as fast
