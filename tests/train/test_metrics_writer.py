@@ -1,10 +1,14 @@
 """Measurements: what lands in metrics.jsonl, what a resume cuts, and sinks that fail."""
 
+import contextlib
 import io
 import json
 import math
+import resource
 import sys
 import types
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -109,86 +113,92 @@ def test_a_terminal_gets_a_live_display(tmp_path, monkeypatch, columns):
     assert len(lines(tmp_path)) == 2
 
 
-def test_a_sink_that_fails_is_reported_once_and_dropped(tmp_path, monkeypatch, caplog):
-    calls = []
+class SummaryWriter:
+    """As tensorboardX's; notes each call, with the event files in a folder `tensorboard`."""
 
-    class Broken:
-        def write(self, step, values):
-            calls.append(step)
+    log: ClassVar[list[object]] = []
+
+    def __init__(self, folder, purge_step):
+        Path(folder).mkdir(exist_ok=True)
+        self.log.append((folder, purge_step))
+
+    def add_scalar(self, name, value, step):
+        self.log.append((name, value, step))
+
+    def flush(self):
+        pass
+
+    def close(self):
+        self.log.append("closed")
+
+
+def install_tensorboard(monkeypatch, writer):
+    """Make `writer` the SummaryWriter of the package tensorboardX; returns its log."""
+    module = types.ModuleType("tensorboardX")
+    module.SummaryWriter = writer
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    monkeypatch.setattr(SummaryWriter, "log", [])
+    return SummaryWriter.log
+
+
+def test_a_sink_that_fails_is_reported_once_and_dropped(tmp_path, monkeypatch, caplog):
+    class Broken(SummaryWriter):
+        def flush(self):
             raise RuntimeError("no network")
 
         def close(self):
             raise AssertionError("was dropped")
 
-    monkeypatch.setattr(metrics, "tensorboard", lambda folder, restored_step: Broken())
+    log = install_tensorboard(monkeypatch, Broken)
     with MetricWriter(tmp_path, 10, 0) as writer:
         for step in (1, 2, 3):
             writer.write(step, {"loss": 1.0})
-    assert calls == [1]
+    assert log[1:] == [("loss", 1.0, 1)]
     assert caplog.text.count("do not go to TensorBoard: RuntimeError: no network") == 1
     assert len(lines(tmp_path)) == 3
 
 
 def test_a_sink_that_cannot_be_opened_or_closed_stops_nothing(tmp_path, monkeypatch, caplog):
-    (tmp_path / "metrics.jsonl").mkdir()
-
-    class Unclosable:
-        def write(self, step, values):
-            pass
-
+    class Unclosable(SummaryWriter):
         def close(self):
             raise OSError("gone")
 
-    monkeypatch.setattr(metrics, "tensorboard", lambda folder, restored_step: Unclosable())
+    (tmp_path / "metrics.jsonl").mkdir()
+    install_tensorboard(monkeypatch, Unclosable)
     with MetricWriter(tmp_path, 10, 0) as writer:
         writer.write(1, {"loss": 1.0})
     assert "do not go to metrics.jsonl: IsADirectoryError" in caplog.text
     assert "do not go to TensorBoard: OSError: gone" in caplog.text
 
 
-def test_a_full_disk_leaves_whole_lines_and_is_tried_again(tmp_path, caplog):
+@contextlib.contextmanager
+def limited_file_size(size):
+    """Files of this process cannot grow beyond this size: a write takes what fits, the next one fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_where_no_whole_line_fits_none_is_left_and_the_next_is_tried(tmp_path, caplog, capsys):
     with MetricWriter(tmp_path, 10, 0) as writer:
-        sink = writer._sinks["metrics.jsonl"]
-        whole = sink._file
-
-        class HalfFull:
-            """A file that takes ten bytes a write."""
-
-            name, fileno, truncate, close = whole.name, whole.fileno, whole.truncate, whole.close
-
-            def write(self, line):
-                return whole.write(line[:10])
-
         writer.write(1, {"loss": 1.0})
-        sink._file = HalfFull()
-        writer.write(2, {"loss": 2.0})
-        writer.write(3, {"loss": 3.0})
-        sink._file = whole
+        before = (tmp_path / "metrics.jsonl").read_bytes()
+        with limited_file_size(len(before) + 10):
+            writer.write(2, {"loss": 2.0})
+            writer.write(3, {"loss": 3.0})
+            assert (tmp_path / "metrics.jsonl").read_bytes() == before
         writer.write(4, {"loss": 4.0})
     assert [line["step"] for line in lines(tmp_path)] == [1, 4]
-    assert caplog.text.count("do not go to metrics.jsonl") == 1
+    assert caplog.text.count("do not go to metrics.jsonl: OSError") == 1
+    assert "only 10 of" in caplog.text
+    assert len(capsys.readouterr().out.splitlines()) == 4  # the display was not affected
 
 
 def test_tensorboard_gets_every_number_and_hides_the_steps_a_resume_repeats(tmp_path, monkeypatch):
-    log = []
-
-    class SummaryWriter:
-        def __init__(self, folder, purge_step):
-            (tmp_path / "tensorboard").mkdir(exist_ok=True)
-            log.append((folder, purge_step))
-
-        def add_scalar(self, name, value, step):
-            log.append((name, value, step))
-
-        def flush(self):
-            pass
-
-        def close(self):
-            log.append("closed")
-
-    module = types.ModuleType("tensorboardX")
-    module.SummaryWriter = SummaryWriter
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    log = install_tensorboard(monkeypatch, SummaryWriter)
     for start in (0, 5):
         with MetricWriter(tmp_path, 10, start) as writer:
             writer.write(start + 1, {"loss": 1.5})

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from data_pipeline.shards import contact_sheet, describe
-from data_pipeline.shards.shard_format import Record, encode_jpeg, open_shards
+from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards
 from harvest_jax import cli
 from harvest_jax.errors import DataError
+from tests.helpers.shard_files import write_records
 from tests.helpers.video_files import numbered_frames, write_video
 
 HOSTILE = '<script>alert(1)</script><img src="http://x.test/a.png" onerror=alert(2)> &lt; "q" \'q\''
@@ -108,16 +109,20 @@ def test_histograms_count_every_value(shards):
 
 
 @pytest.mark.parametrize(
-    ("values", "edges", "counts"),
+    ("lengths", "edges", "counts"),
     [
         ([], [], []),
         ([7], [7], [1]),
         ([0, 0], [0], [2]),
-        ([*range(100), 1_000_000], [0, 20, 40, 60, 80], [20, 20, 20, 20, 21]),  # one giant does not take all bins
+        ([*range(100), 1_000_000], [0, 20, 40, 60, 80], [20, 20, 20, 20, 21]),  # a giant does not take all bins
     ],
 )
-def test_bins_of_a_histogram(values, edges, counts):
-    assert describe._histogram(values) == {"edges": edges, "counts": counts}
+def test_bins_of_a_histogram(tmp_path, lengths, edges, counts):
+    captions = tuple("x" * length for length in lengths)
+    record = Record("a", captions, (encode_jpeg(numbered_frames(1)[0]),), (0.0,), 64, 48, {})
+    write_records(tmp_path, "train", [encode(record)])
+    split = describe.describe(tmp_path)["splits"]["train"]
+    assert split["histograms"]["caption_characters"] == {"edges": edges, "counts": counts}
 
 
 def test_text_has_bars(shards):
