@@ -1,6 +1,6 @@
 """Several processes of one run on this machine, connected over loopback: the multi-host program without a cluster.
 
-    python -m launch.local --processes 2 --devices 2 -- --config configs/demo.py --workdir runs/x ...
+    python -m launch.local --processes 2 --devices 2 -- --config demo --workdir runs/x ...
 
 What follows `--` is what `harvest train` takes. Output is prefixed with the rank (the number of the process); when one
 fails the others are stopped and the first failure is reported; `--restarts` starts all of them again, from the last

@@ -4,7 +4,7 @@
         for rate in (1e-5, 3e-5, 1e-4):
             add(**{"train.learning_rate": rate})
 
-    python -m launch.sweep --config configs/sweeps/keep_ratio.py --workdir-root runs/keep --backend local
+    python -m launch.sweep --config sweeps/keep_ratio --workdir-root runs/keep --backend local
 
 Everything is checked before anything starts. A run's folder is named by a digest of its complete config, so that the
 same values are the same run however they were given, a changed config makes a new one, and what is complete is skipped.

@@ -1,6 +1,6 @@
 """Which of a few sentences fits the video (MSRVTT-MC, LSMDC-MC, TGIF-QA action and transition, NExT-QA).
 
-    harvest eval --config configs/eval/multiple_choice.py --model runs/demo/export \
+    harvest eval --config eval/multiple_choice --model runs/demo/export \
         --config.data.manifest=mc.csv --out multiple_choice.json
 
 Rows need `video`; `options` (a JSON list) or columns option_0, option_1, ... (or a1, a2, ...); and `answer`, the number

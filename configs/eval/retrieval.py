@@ -1,6 +1,6 @@
 """Text-to-video and video-to-text retrieval: R@1/5/10, MedR, MnR. Ties are scored by their expectation.
 
-    harvest eval --config configs/eval/retrieval.py --model runs/demo/export \
+    harvest eval --config eval/retrieval --model runs/demo/export \
         --config.data.manifest=test.csv --out retrieval.json
 
 Rows need `video` and a caption. Rows of the same video and span are one video with several captions.

@@ -1,6 +1,6 @@
 """Open-ended questions (MSRVTT-QA, MSVD-QA, TGIF-FrameQA), answered at a masked word by the model's decoder.
 
-    harvest eval --config configs/eval/videoqa.py --model runs/demo/export \
+    harvest eval --config eval/videoqa --model runs/demo/export \
         --config.data.manifest=qa.csv --config.answers=train_answers.txt --out videoqa.json
 
 Rows need `video`, `question` and `answer`. The main score, acc_all, counts a question as wrong if its answer is not a

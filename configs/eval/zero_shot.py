@@ -1,6 +1,6 @@
 """Classification by class names in sentences, without training on the classes (Kinetics, UCF-101, ...).
 
-    harvest eval --config configs/eval/zero_shot.py --model runs/demo/export \
+    harvest eval --config eval/zero_shot --model runs/demo/export \
         --config.data.manifest=k400_val.csv --config.classes=k400_classes.txt --out zero_shot.json
 
 Rows need `video` and `label`, a class name. Scores: top-1, top-5, and AVG, the mean of the two (some papers report only

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -93,13 +93,16 @@ class _Worker:
         return status if status is not None else -signal.SIGKILL
 
 
+_Manager = TypeVar("_Manager")
+
+
 class _ClosedAtItsEnd:
     """A context manager that calls its `close` at the end."""
 
     def close(self) -> None:
         raise NotImplementedError
 
-    def __enter__(self) -> Self:
+    def __enter__(self: _Manager) -> _Manager:
         return self
 
     def __exit__(

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from harvest_jax.evaluate.results import EvaluationResult
 
 EXAMPLES = """examples:
-  harvest eval --config configs/eval/retrieval.py --model runs/demo/export --config.data.manifest=test.csv --out r.json
-  harvest eval --config configs/eval/zero_shot.py --model runs/demo/export --config.data.manifest=val.csv \\
+  harvest eval --config eval/retrieval --model runs/demo/export --config.data.manifest=test.csv --out r.json
+  harvest eval --config eval/zero_shot --model runs/demo/export --config.data.manifest=val.csv \\
       --config.classes=classes.txt --config.prompts=kinetics_28
 
 Results with the same protocol_hash can be compared. A video that cannot be read counts as wrong.
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         metavar="FILE",
-        help="the task and its fields: configs/eval/retrieval.py, multiple_choice.py, zero_shot.py or videoqa.py",
+        help="config file, or a packaged one: eval/retrieval, eval/multiple_choice, eval/zero_shot, eval/videoqa",
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
     parser.add_argument(

@@ -26,7 +26,7 @@ _IMPORT = """What SRC may be (recognised by its content; the table is in docs/we
 No pickle is executed. The architecture is read from the checkpoint.
 
   harvest weights import ViT-B-16.pt --out weights/clip_b16
-  harvest train --config configs/harvest_b16.py --workdir runs/b16 --config.model.init_from=weights/clip_b16 ..."""
+  harvest train --config harvest_b16 --workdir runs/b16 --config.model.init_from=weights/clip_b16 ..."""
 
 _EXPORT = """Formats, and what is written to E:
   hf           a folder for CLIPModel.from_pretrained and CLIPProcessor.from_pretrained of transformers 4 and 5
