@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harvest_jax import cli
 from harvest_jax.weights.files import open_checkpoint
+from tests.helpers.command import run
 from tests.helpers.model_folders import save_random_model
 
 
@@ -17,13 +17,6 @@ from tests.helpers.model_folders import save_random_model
 def folder(tmp_path_factory):
     """A video model of the demo's towers with a decoder, of random numbers."""
     return save_random_model(tmp_path_factory.mktemp("model") / "video", dtype=np.float16)
-
-
-def run(capsys, *arguments):
-    """(exit code, what was printed, the one line of an error)."""
-    code = cli.main([str(word) for word in arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 @pytest.fixture

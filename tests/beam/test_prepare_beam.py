@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.shard_files import digests
-from tests.helpers.video_files import numbered_frames, write_video
+from tests.helpers.video_files import write_numbered_videos
 
 pytestmark = pytest.mark.beam
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,10 +25,7 @@ SHARDS, CLIPS = 6, 180
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
     """Clips of which one in fifty has no video."""
-    folder = tmp_path_factory.mktemp("media")
-    frames = numbered_frames(80)
-    for number in range(8):
-        write_video(folder / f"v{number}.mp4", frames[10 * number : 10 * number + 10])
+    folder = write_numbered_videos(tmp_path_factory.mktemp("media"), 8)
     lines = [f"k{n:04d},{'gone' if n % 50 == 7 else f'v{n % 8}'}.mp4,clip {n}\n" for n in range(CLIPS)]
     (folder / "m.csv").write_text("id,video,caption\n" + "".join(lines))
     return folder / "m.csv"
@@ -95,6 +92,12 @@ def finished(out: Path) -> int:
     return len(list((out / ".train.writing").glob("*.ledger")))
 
 
+def wait_for_two_shards(out: Path, run: subprocess.Popen, log: Path) -> None:
+    """Until two shards are finished, while the command runs on."""
+    wait_for(lambda: finished(out) >= 2 or run.poll() is not None)
+    assert run.poll() is None, log.read_text()
+
+
 def test_direct(manifest, tmp_path, expected):
     run = harvest(manifest, tmp_path / "out", "--runner", "direct")
     assert re.search(r"train: 176 clips in 6 shards of .*\ntrain: 4 rejected, .*\(4 x not found\)", run.stdout)
@@ -106,8 +109,7 @@ def test_dask_with_a_worker_killed_in_the_middle(manifest, tmp_path, expected):
     with dask_cluster(tmp_path) as (where, workers):
         words = command(manifest, out, "--runner", "dask", "--", f"--dask_scheduler_file={where}")
         with processes(words, log=tmp_path / "command.log") as (run,):
-            wait_for(lambda: finished(out) >= 2 or run.poll() is not None)
-            assert run.poll() is None, (tmp_path / "command.log").read_text()
+            wait_for_two_shards(out, run, tmp_path / "command.log")
             workers[0].kill()
             workers[0].wait()
             assert finished(out) < SHARDS
@@ -123,8 +125,7 @@ def test_begun_on_dask_and_finished_without_beam(manifest, tmp_path, expected):
     with dask_cluster(tmp_path) as (where, _):
         words = command(manifest, out, "--runner", "dask", "--", f"--dask_scheduler_file={where}")
         with processes(words, log=tmp_path / "command.log") as (run,):
-            wait_for(lambda: finished(out) >= 2 or run.poll() is not None)
-            assert run.poll() is None, (tmp_path / "command.log").read_text()
+            wait_for_two_shards(out, run, tmp_path / "command.log")
     kept = finished(out)
     assert 2 <= kept < SHARDS
     run = harvest(manifest, out)

@@ -15,18 +15,14 @@ from data_pipeline.shards.shard_format import open_shards
 from harvest_jax import cli, terminal
 from tests.helpers.disks import small_disk
 from tests.helpers.shard_files import InThisProcess, digests
-from tests.helpers.video_files import numbered_frames, write_video
+from tests.helpers.video_files import write_numbered_videos
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("media")
-    frames = numbered_frames(80)
-    for number in range(8):
-        write_video(folder / f"v{number:02d}.mp4", frames[10 * number : 10 * number + 10])
-    return folder
+    return write_numbered_videos(tmp_path_factory.mktemp("media"), 8, "v{:02d}.mp4")
 
 
 def harvest(*words: object) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio import AudioStream
+from av.container import OutputContainer
 
 
 def numbered_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -59,11 +61,7 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if sound is not None:
-            for index in range(int(sound_seconds * 16000 / 1024)):
-                samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-                samples.sample_rate, samples.pts, samples.time_base = 16000, index * 1024, Fraction(1, 16000)
-                container.mux(sound.encode(samples))
-            container.mux(sound.encode())
+            _encode_silence(container, sound, sound_seconds)
     return path
 
 
@@ -71,12 +69,24 @@ def write_sound(path: Path, seconds: float = 1.0) -> Path:
     """A file with a sound track and nothing else."""
     with av.open(str(path), "w") as container:
         sound = container.add_stream("aac", rate=16000)
-        for index in range(int(seconds * 16000 / 1024)):
-            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            samples.sample_rate, samples.pts, samples.time_base = 16000, index * 1024, Fraction(1, 16000)
-            container.mux(sound.encode(samples))
-        container.mux(sound.encode())
+        _encode_silence(container, sound, seconds)
     return path
+
+
+def _encode_silence(container: OutputContainer, sound: AudioStream, seconds: float) -> None:
+    for index in range(int(seconds * 16000 / 1024)):
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        samples.sample_rate, samples.pts, samples.time_base = 16000, index * 1024, Fraction(1, 16000)
+        container.mux(sound.encode(samples))
+    container.mux(sound.encode())
+
+
+def write_numbered_videos(folder: Path, count: int, name: str = "v{}.mp4") -> Path:
+    """Videos v0.mp4, v1.mp4, ... in a folder, of ten frames each; the first of each is numbered video times ten."""
+    frames = numbered_frames(10 * count)
+    for number in range(count):
+        write_video(folder / name.format(number), frames[10 * number : 10 * number + 10])
+    return folder
 
 
 def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:

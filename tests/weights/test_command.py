@@ -11,6 +11,7 @@ from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.model.config import Preprocessing, harvest_config
 from harvest_jax.weights import command, export_model, import_checkpoint
 from harvest_jax.weights.folder import load_config
+from tests.helpers.command import run
 from tests.helpers.model_folders import save_random_model
 
 
@@ -18,13 +19,6 @@ from tests.helpers.model_folders import save_random_model
 def folder(tmp_path_factory):
     """A video model of the demo's towers with a decoder, of random numbers."""
     return save_random_model(tmp_path_factory.mktemp("model") / "video", dtype=np.float16)
-
-
-def run(capsys, *arguments):
-    """(exit code, what was printed, the one line of an error)."""
-    code = cli.main([str(word) for word in arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 @pytest.mark.parametrize("action", ["import", "export", "mix"])

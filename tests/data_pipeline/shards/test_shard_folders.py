@@ -22,7 +22,7 @@ from data_pipeline.shards import describe, tfds_metadata
 from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards, parse, shard_path
 from harvest_jax.errors import DataError
 from tests.helpers.shard_files import write_records
-from tests.helpers.video_files import numbered_frames, read_number, write_video
+from tests.helpers.video_files import read_number, write_numbered_videos
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 COUNT = 12
@@ -45,11 +45,7 @@ def rows_of(split: str, names: list[str]) -> list[ClipRow]:
 @pytest.fixture(scope="module")
 def media(tmp_path_factory) -> Path:
     """A folder of short videos v00.mp4, v01.mp4, ...; the first frame of each says its number times ten."""
-    folder = tmp_path_factory.mktemp("media")
-    frames = numbered_frames(10 * COUNT + 10)
-    for number in range(COUNT):
-        write_video(folder / f"v{number:02d}.mp4", frames[10 * number : 10 * number + 10])
-    return folder
+    return write_numbered_videos(tmp_path_factory.mktemp("media"), COUNT, "v{:02d}.mp4")
 
 
 NAMES = [f"v{number:02d}" for number in range(COUNT)]
