@@ -3,6 +3,7 @@
 OpenAI's and OpenCLIP's modules are loaded by their paths, because importing their packages needs torchvision, which has
 no CPU build beside every torch; from transformers comes `CLIPModel`. The three classes share one set of tensors. The
 names and layouts are converted here by hand, so that nothing in this file depends on the package's tables.
+It is one long file because each part works on the tensors and modules of the parts above.
 """
 
 import contextlib
