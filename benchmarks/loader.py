@@ -99,10 +99,10 @@ def torch_case(arguments: argparse.Namespace) -> None:
     if arguments.torch == "video":
         clips = [Clip(video=path) for path in videos(arguments.manifest)]
     else:
-        from data_pipeline.shards.shard_format import open_shards, parse
+        from data_pipeline.shards.shard_format import open_shards, parse_record
 
         shards = open_shards(arguments.shards, "train")
-        clips = [Clip(jpegs=parse(shards[number]).jpegs) for number in range(len(shards))]
+        clips = [Clip(jpegs=parse_record(shards[number]).jpegs) for number in range(len(shards))]
     workers = available_cores()
     loader = torch.utils.data.DataLoader(
         TorchClips(clips, 10**9), batch_size=arguments.batch, num_workers=workers, prefetch_factor=2

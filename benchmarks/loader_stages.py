@@ -51,7 +51,7 @@ def main() -> None:
         return np.random.default_rng(clip)
 
     raws = timed("read", lambda clip: shards[clip % len(shards)])
-    parsed = timed("parse", lambda clip: shard_format.parse(raws[clip]))
+    parsed = timed("parse", lambda clip: shard_format.parse_record(raws[clip]))
     indices = timed("choose frames", lambda clip: segment_indices(len(parsed[clip].jpegs), frames, rng(clip)).tolist())
     jpegs = [[parsed[clip].jpegs[index] for index in indices[clip]] for clip in clips]
     tilings = timed("read a header", lambda clip: jpeg_tiles.read_tiling(jpegs[clip]))

@@ -77,7 +77,7 @@ def _reader(path: str) -> Any:
 
 def _harvest_record(raw: bytes) -> shard_format.Record | None:
     try:
-        return shard_format.parse(raw)
+        return shard_format.parse_record(raw)
     except DataError:
         return None
 

@@ -187,7 +187,7 @@ class DecoderPool(_ClosedAtItsEnd):
                 try:
                     result = self._read(worker)
                 except (EOFError, OSError, ValueError):
-                    result = self._bury(worker, pending)
+                    result = self._result_of_dead_worker(worker, pending)
                 if job is not None and result is not None:
                     yield job, result
             elif time.monotonic() > worker.deadline:
@@ -208,7 +208,7 @@ class DecoderPool(_ClosedAtItsEnd):
             self._drop(worker)
         return result
 
-    def _bury(self, worker: _Worker, pending: collections.deque[_Job]) -> DecodeResult | None:
+    def _result_of_dead_worker(self, worker: _Worker, pending: collections.deque[_Job]) -> DecodeResult | None:
         """The result for the clip whose worker ended; None if the clip is tried again (worker killed from outside)."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.process.wait(1.0)  # its channel closes a moment before its status is known

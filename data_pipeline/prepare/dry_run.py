@@ -91,7 +91,7 @@ def _estimate(sample: _Sample, split: str, root: str | Path, options: Options, s
         for row in sample.chosen():
             rows.add(row)
         one_shard = dataclasses.replace(options, shards=1)  # the number of shards needs no sample of its own
-        chosen = plan.settle(rows, split, root, one_shard, 1, None)
+        chosen = plan.make_plan(rows, split, root, one_shard, 1, None)
         times, sizes = [time.monotonic()], []
         with (
             DecoderPool(1, options.time_limit, modules=plan.MODULES) as pool,

@@ -127,7 +127,7 @@ def rejects_of(job: Path, shards: Iterable[FinishedShard], split: str) -> list[R
     return [reject for _, reject in sorted(found, key=lambda entry: entry[0])]
 
 
-def merge(
+def merge_ledgers(
     job: Path,
     shards: Iterable[FinishedShard],
     numbers: Mapping[int, int],
@@ -161,7 +161,7 @@ def merge(
 
 
 def read_plan(path: Path) -> Any:
-    """The `facts` of `merge`; None if there is no such file or it is not a ledger."""
+    """The `facts` of `merge_ledgers`; None if there is no such file or it is not a ledger."""
     try:
         return json.loads(pq.read_schema(path).metadata[b"plan"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -186,7 +186,7 @@ class LedgerSummary:
 
 
 def summarise(path: Path) -> LedgerSummary:
-    """Read a ledger of `merge`; rejects are in the manifest's order, those of its reader first."""
+    """Read a ledger of `merge_ledgers`; rejects are in the manifest's order, those of its reader first."""
     table = pq.read_table(path, columns=["bytes", "row"])
     rejected = pq.read_table(path, filters=[("state", "==", REJECTED)]).to_pylist()
     rejected.sort(key=lambda line: -1 if line["row"] is None else line["row"])

@@ -84,19 +84,19 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in ("spec", "versions")} | inner
 
 
-def versions() -> dict[str, str]:
+def record_versions() -> dict[str, str]:
     """The versions, on this machine, of everything that decides the bytes of a record."""
     own = {"record": VERSION, "harvest_jax": __version__, "machine": platform.machine()}
     return own | {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
-def settle(
+def make_plan(
     rows: spool.Spool,
     split: str,
     root: str | Path,
     options: Options,
     workers: int,
-    keep: SplitPlan | None,
+    earlier: SplitPlan | None,
     progress: Progress | None = None,
 ) -> SplitPlan:
     """The plan for these rows.
@@ -107,7 +107,7 @@ def settle(
       root: folder that the videos' names are relative to.
       options: what to write.
       workers: processes that decode a sample, from which the number of shards follows.
-      keep: an earlier plan; its number of shards is kept if all else is equal.
+      earlier: an earlier plan; its number of shards is kept if all else is equal.
       progress: called after each clip of the sample.
 
     Raises:
@@ -128,13 +128,13 @@ def settle(
         shards=options.shards,
         shard_mb=options.shard_mb,
         num_shards=options.shards or 0,
-        versions=versions(),
+        versions=record_versions(),
     )
     if options.shards is None:
-        same = keep is not None and not plan.differences(keep)
-        number = (
-            keep.num_shards if keep is not None and same else _number_of_shards(rows.folder, plan, workers, progress)
-        )
+        if earlier is not None and not plan.differences(earlier):
+            number = earlier.num_shards
+        else:
+            number = _number_of_shards(rows.folder, plan, workers, progress)
         plan = dataclasses.replace(plan, num_shards=number)
     return plan
 
@@ -176,15 +176,15 @@ def folder_of(job: Path) -> Path:
     return job / "plan"
 
 
-def load(job: Path) -> SplitPlan | None:
+def load_plan(job: Path) -> SplitPlan | None:
     """The plan in a work folder; None if there is none or it cannot be read."""
     try:
-        return parse(json.loads((folder_of(job) / "plan.json").read_bytes()))
+        return parse_plan(json.loads((folder_of(job) / "plan.json").read_bytes()))
     except (OSError, ValueError):
         return None
 
 
-def parse(facts: Any) -> SplitPlan | None:
+def parse_plan(facts: Any) -> SplitPlan | None:
     """A plan from the content of plan.json; None if it is from another version, or damaged."""
     try:
         plan = SplitPlan(**facts)
@@ -194,19 +194,19 @@ def parse(facts: Any) -> SplitPlan | None:
     return plan if groups and isinstance(plan.num_shards, int) and plan.num_shards > 0 else None
 
 
-def need(job: Path) -> SplitPlan:
+def plan_for_worker(job: Path) -> SplitPlan:
     """The plan in a work folder, for a worker of an engine.
 
     Raises:
       DataError: it cannot be read on this machine, or other versions are installed here than where it was made.
     """
-    plan = load(job)
+    plan = load_plan(job)
     if plan is None:
         raise DataError(
             f"{os.uname().nodename} cannot read {folder_of(job)}/plan.json: --out must be on a file system that "
             "every worker sees under the same path"
         )
-    other = dataclasses.replace(plan, versions=versions()).differences(plan)
+    other = dataclasses.replace(plan, versions=record_versions()).differences(plan)
     if other:
         raise DataError(f"{os.uname().nodename} would write different bytes: {'; '.join(other)}")
     return plan

@@ -38,7 +38,7 @@ def publish(
     paths = write.published_paths(out, todo.split, shards)
     numbers = {index: number for number, index in enumerate(paths)}
     merged = job / f"ledger{ASIDE}"
-    ledger.merge(job, shards, numbers, early, dataclasses.asdict(todo), merged)
+    ledger.merge_ledgers(job, shards, numbers, early, dataclasses.asdict(todo), merged)
     sync(merged)
     filled = [shard for shard in shards if shard.records]
     with tfds_metadata.replaced_split(

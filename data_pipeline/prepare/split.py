@@ -200,10 +200,10 @@ def _prepare_split(
 ) -> ShardReport:
     began = time.monotonic()
     exists = (out / "dataset_info.json").exists() and split in split_lengths(out)
-    published = plan.parse(ledger.read_plan(publish.ledger_path(out, split))) if exists else None
-    begun = None if execution.restart else plan.load(job)
+    published = plan.parse_plan(ledger.read_plan(publish.ledger_path(out, split))) if exists else None
+    begun = None if execution.restart else plan.load_plan(job)
     with execution.show(f"{split}: sample for the size of shards", "clips") as progress:
-        todo = plan.settle(rows, split, root, options, execution.workers, begun or published, progress)
+        todo = plan.make_plan(rows, split, root, options, execution.workers, begun or published, progress)
     if exists and not execution.overwrite:
         if todo != published:
             raise DataError(f"{out} has the split {split!r} already: --overwrite replaces it")

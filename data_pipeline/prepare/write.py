@@ -36,7 +36,7 @@ def write_shards(job: str | Path, indices: Iterable[int], workers: int = 1, on_c
       OSError: the disk is full, or similar. Finished shards are kept.
     """
     job = Path(job)
-    todo = plan.need(job)
+    todo = plan.plan_for_worker(job)
     rows = plan.folder_of(job)
     chosen = [index for index in indices if not (job / STOP).exists()]
     begun = (_count_attempt(job, index) for index in chosen)

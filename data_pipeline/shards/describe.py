@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipeline.shards.contact_sheet import SplitRecord, draw_contact_sheet, evenly_spread, html_sheet, ranges_of
 from data_pipeline.shards.rejects import read_rejects
-from data_pipeline.shards.shard_format import ShardSource, open_shards, parse, read_info, split_lengths
+from data_pipeline.shards.shard_format import ShardSource, open_shards, parse_record, read_info, split_lengths
 from harvest_jax.terminal import printable
 
 _SAMPLE = 2000  # records that are read per split
@@ -45,7 +45,7 @@ def describe(folder: str | Path, contact_sheet: Path | None = None, page: Path |
         for clips, wanted, where in ((drawn, _SHEET_CLIPS, contact_sheet), (shown, _PAGE_CLIPS, page)):
             if where is not None:
                 indices = evenly_spread(len(source), max(1, wanted // len(names)))
-                clips += [(name, parse(source[index])) for index in indices]
+                clips += [(name, parse_record(source[index])) for index in indices]
     if contact_sheet is not None:
         draw_contact_sheet(drawn).save(contact_sheet, format="PNG")
     if page is not None:
@@ -63,7 +63,7 @@ def _describe_split(source: ShardSource) -> dict[str, Any]:
     indices = evenly_spread(len(source), _SAMPLE)
     for index in indices:
         raw = source[index]
-        record = parse(raw)
+        record = parse_record(raw)
         frames[len(record.jpegs)] += 1
         sizes[f"{record.width}x{record.height}"] += 1
         captions.append(len(record.captions))

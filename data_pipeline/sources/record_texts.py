@@ -178,10 +178,10 @@ def _records(path: str, kind: str) -> Iterator[tuple[FilePart, bytes | None]]:
 
 
 def _own_texts(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    from data_pipeline.shards.shard_format import parse
+    from data_pipeline.shards.shard_format import parse_record
 
     try:
-        record = parse(raw)
+        record = parse_record(raw)
     except DataError as error:
         raise RowFault("bad row: it is not a record of `harvest shards`") from error
     return {"id": record.id, "captions": record.captions}, record.extra

@@ -57,14 +57,14 @@ def step_flops(run: RunConfig, config: HarvestConfig, all_patches: bool = False)
         frames = frames.parameter(f"video/{name}")
     frames = frames.blocks("video/transformer/blocks", 1 + kept, video.width, video.layers)
     # The decoder reads these tokens; the contrastive loss reads the class token after a norm and a projection.
-    shown = frames.parameter("video/ln_post").continued().dense("video/proj", 1, video.width, video.embed_dim)
+    video_head = frames.parameter("video/ln_post").continued().dense("video/proj", 1, video.width, video.embed_dim)
 
     captions = start.parameter("text/token_embedding").parameter("text/positional_embedding")
     blocks = "text/transformer/blocks", length, text.width, text.layers
     masked = (captions.parameter("mask_embedding") if words else captions).blocks(*blocks).parameter("text/ln_final")
     # One pass through the text tower serves both losses, unless the contrastive text is clean.
-    seen = captions.blocks(*blocks).parameter("text/ln_final") if clean else masked
-    told = seen.continued().dense("text/text_projection", 1, text.width, text.embed_dim)
+    text_pass = captions.blocks(*blocks).parameter("text/ln_final") if clean else masked
+    text_head = text_pass.continued().dense("text/text_projection", 1, text.width, text.embed_dim)
 
     answers = start
     if words:
@@ -72,19 +72,19 @@ def step_flops(run: RunConfig, config: HarvestConfig, all_patches: bool = False)
 
     row = 2.0 * train.batch_size * video.embed_dim  # one clip's row in one product of all embeddings
     parts = {
-        "video": frames.flops + matched * shown.flops,
-        "text": masked.flops + matched * (clean * seen.flops + told.flops),
+        "video": frames.flops + matched * video_head.flops,
+        "text": masked.flops + matched * (clean * text_pass.flops + text_head.flops),
         "decoder": answers.flops,
-        "contrastive": matched * row * (1 + shown.graded + told.graded),
+        "contrastive": matched * row * (1 + video_head.graded + text_head.graded),
     }
-    recomputed = frames.again + masked.again + matched * clean * seen.again + answers.again
+    recomputed = frames.again + masked.again + matched * clean * text_pass.again + answers.again
     if matched:  # the backward pass recomputes the similarities; the sigmoid loss also computes them for the ranks
-        graded = shown.graded or told.graded or start.trains("logit_scale")
+        graded = video_head.graded or text_head.graded or start.trains("logit_scale")
         recomputed += row * (graded + (train.contrastive_loss == "sigmoid"))
     if matched and (train.unmasked_accumulate if all_patches else train.accumulate) > 1:
         # All parts are embedded first; then the towers run again where they need a gradient or words are predicted.
-        recomputed += (shown.graded or words) * frames.forward
-        recomputed += (told.graded or (words and not clean)) * seen.forward
+        recomputed += (video_head.graded or words) * frames.forward
+        recomputed += (text_head.graded or (words and not clean)) * text_pass.forward
     return parts | {"total": sum(parts.values()), "recomputed": recomputed}
 
 
@@ -166,16 +166,16 @@ class _Flow:
         """
         assert config.decoder is not None
         width, head = config.decoder.width, "decoder/blocks/cross_attn"
-        seen = dataclasses.replace(self, graded=memory).parameter("decoder/ln_video")
-        seen = seen.dense("decoder/video_proj", rows, config.decoder.memory_width, width)
+        video_tokens = dataclasses.replace(self, graded=memory).parameter("decoder/ln_video")
+        video_tokens = video_tokens.dense("decoder/video_proj", rows, config.decoder.memory_width, width)
         flow = dataclasses.replace(self, graded=queries).parameter("decoder/ln_text")
         flow = flow.dense("decoder/text_proj", slots, width, width)
-        flow = dataclasses.replace(flow, graded=flow.graded or seen.graded or self.trains("decoder/blocks"))
+        flow = dataclasses.replace(flow, graded=flow.graded or video_tokens.graded or self.trains("decoder/blocks"))
         product = 2.0 * slots * rows * width
         for _ in range(config.decoder.layers):
             before = flow.forward
             query = flow.parameter("decoder/blocks/ln_1").dense(f"{head}/query", slots, width, width)
-            normed = seen.continued().parameter("decoder/blocks/ln_memory")
+            normed = video_tokens.continued().parameter("decoder/blocks/ln_memory")
             key, value = (normed.dense(f"{head}/{name}", rows, width, width) for name in ("key", "value"))
             scores = query.graded or key.graded
             backward = product * (query.graded + key.graded + value.graded + scores)
@@ -192,4 +192,4 @@ class _Flow:
         flow = flow.parameter("decoder/ln_final").dense("decoder/head_dense", slots, width, width)
         flow = flow.parameter("decoder/ln_head")
         flow = flow.dense("decoder/head_vocab", slots, width, config.decoder.vocab_size)
-        return flow._with(seen.forward, seen.backward)
+        return flow._with(video_tokens.forward, video_tokens.backward)

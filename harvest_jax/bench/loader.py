@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from harvest_jax.bench.loader_limits import limit_rates
-from harvest_jax.bench.step import versions
+from harvest_jax.bench.step import software_versions
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.input.batches import num_workers
@@ -104,7 +104,7 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "cores": available_cores(),
-        "versions": versions(),
+        "versions": software_versions(),
     }
 
 

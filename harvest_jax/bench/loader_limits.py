@@ -58,7 +58,7 @@ def _measure(
     rng = np.random.default_rng(number)
     clips = []
     for index in rng.integers(len(shards), size=_HELD).tolist():
-        jpegs = shard_format.parse(shards[index]).jpegs
+        jpegs = shard_format.parse_record(shards[index]).jpegs
         clips.append([jpegs[which] for which in segment_indices(len(jpegs), num_frames, rng).tolist()])
     barrier.wait(_PATIENCE)
     decoding = _rate(lambda: [simplejpeg.decode_jpeg(jpeg, "RGB") for jpeg in clips[rng.integers(_HELD)]], seconds)

@@ -134,12 +134,12 @@ def _about(program: TrainProgram) -> dict[str, Any]:
         "accumulate": run.train.accumulate,
         "loss_chunk": run.train.loss_chunk,
         "mesh": dict(program.mesh.shape),
-        "versions": versions(),
+        "versions": software_versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
 
-def versions() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Versions of the software that the figures depend on."""
     return {
         "harvest_jax": __version__,

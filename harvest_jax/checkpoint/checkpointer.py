@@ -22,7 +22,7 @@ import jax
 from harvest_jax.checkpoint import consensus, digests
 from harvest_jax.checkpoint.digests import DamagedError
 from harvest_jax.checkpoint.items import abstract, check_spec, from_items, spec, to_items
-from harvest_jax.checkpoint.orbax_files import BackgroundSave, begin_save, brief, hush, load, load_record
+from harvest_jax.checkpoint.orbax_files import BackgroundSave, begin_save, brief, hush, load_items, load_record
 from harvest_jax.checkpoint.run_identity import check_identity, current_processes, same_processes, shared_position
 from harvest_jax.checkpoint.step_folders import StepFolders, write_fault
 from harvest_jax.checkpoint.tree_digest import tree_digest
@@ -103,7 +103,7 @@ class Checkpointer:
             wanted["data"] = data
         elif data is not None:
             data.set_state(shared_position(folder))
-        loaded = load(folder, wanted)
+        loaded = load_items(folder, wanted)
         loaded.pop("data", None)
         self._saved = {step}
         return from_items(target, loaded), loaded_frozen
@@ -243,7 +243,7 @@ class Checkpointer:
         if manifest is None:
             return None
         check_spec(manifest["arrays"], spec({"params": target}), folder)
-        frozen = load(folder, {"params": abstract(target)})["params"]
+        frozen = load_items(folder, {"params": abstract(target)})["params"]
         digest = tree_digest(frozen)
         if digest != manifest["tree_digest"]:
             raise CheckpointError(

@@ -46,7 +46,7 @@ def on_primary(function: Callable[[], Any]) -> Any:
     return answer["value"]
 
 
-def gather(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The JSON values of all processes, by their rank, on every process."""
     if jax.process_count() == 1:
         return [json.loads(json.dumps(value))]

@@ -29,7 +29,7 @@ def begin_save(folder: Path, items: dict[str, Any]) -> Callable[[], None]:
         return ocp.save_checkpointables_async(folder, items).result
 
 
-def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def load_items(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """Read items of a folder whose files were verified; a collective.
 
     Args:
@@ -51,7 +51,7 @@ def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def load_record(folder: Path) -> dict[str, Any]:
     """The JSON item of a step whose files were verified: "arrays" (path -> [dtype, shape]), "step" and others."""
-    record: dict[str, Any] = load(folder, {"meta": None})["meta"]
+    record: dict[str, Any] = load_items(folder, {"meta": None})["meta"]
     return record
 
 
@@ -74,7 +74,7 @@ def load_on_host(folder: Path, arrays: dict[str, list[Any]]) -> dict[str, np.nda
         tuple(path.split("/")): jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype), sharding=sharding)
         for path, (dtype, shape) in arrays.items()
     }
-    tree = load(folder, {"params": traverse_util.unflatten_dict(wanted)})["params"]
+    tree = load_items(folder, {"params": traverse_util.unflatten_dict(wanted)})["params"]
     return {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
 
 

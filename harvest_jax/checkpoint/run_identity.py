@@ -51,7 +51,9 @@ def same_processes(saved: dict[str, Any]) -> bool:
     """
     now = current_processes()
     if saved != now:
-        log.warning("topology changed: saved on %s, now %s; losses agree closely, but not bit for bit", saved, now)
+        log.warning(
+            "processes or devices changed: saved on %s, now %s; losses agree closely, but not bit for bit", saved, now
+        )
     return bool(saved["processes"] == now["processes"])
 
 

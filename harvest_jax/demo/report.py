@@ -174,24 +174,24 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "change": change, "span": span}
+    environment.filters |= {"number": format_number, "percent": percent, "change": change, "span": span}
     return environment
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """12.3, 100, 1,234: three digits, or whole numbers."""
     return f"{value:,.1f}" if abs(value) < 99.95 else f"{value:,.0f}"
 
 
 def percent(value: float) -> str:
     """12.3 %, with a space at which no line breaks."""
-    return number(value) + "\N{NO-BREAK SPACE}%"
+    return format_number(value) + "\N{NO-BREAK SPACE}%"
 
 
 def change(value: float) -> str:
     """+12.3, −4.5 or ±0."""
     sign = "±" if value == 0 else "+" if value > 0 else "\N{MINUS SIGN}"
-    return sign + (number(abs(value)) if value else "0")
+    return sign + (format_number(abs(value)) if value else "0")
 
 
 def span(seconds: float) -> str:
@@ -207,7 +207,7 @@ def _table(key: str, title: str, before: dict[str, Any], after: dict[str, Any]) 
         old, new = float(before[key][name]), float(after[key][name])
         by = round(round(new, 1) - round(old, 1), 1)  # between the figures as shown
         tone = "" if by == 0 else "better" if (by > 0) == more_is_better else "worse"
-        shown = percent if name.startswith("R@") else number
+        shown = percent if name.startswith("R@") else format_number
         rows.append(
             {"name": name, "meaning": meaning, "before": shown(old), "after": shown(new), "by": by, "tone": tone}
         )

@@ -140,12 +140,12 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
 
 def _from_shards(data: DataSettings) -> EvaluationSet:
     from data_pipeline.shards.rejects import read_rejects
-    from data_pipeline.shards.shard_format import open_shards, parse
+    from data_pipeline.shards.shard_format import open_shards, parse_record
 
     shards = open_shards(data.shards, data.split)
     if not len(shards):
         raise DataError(f"split {data.split!r} of {data.shards} has no clips")
-    records = (parse(shards[number]) for number in range(len(shards)))
+    records = (parse_record(shards[number]) for number in range(len(shards)))
     samples = tuple(
         Sample(record.id, number, tuple(record.captions), record.extra) for number, record in enumerate(records)
     )

@@ -6,7 +6,7 @@ from typing import Any
 from harvest_jax.terminal import printable
 
 
-def numbers(metrics: Mapping[str, Any]) -> list[str]:
+def number_lines(metrics: Mapping[str, Any]) -> list[str]:
     """One line for each single number; groups are left out."""
     plain = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     return [f"{name:<24}{_number(value):>10}" for name, value in plain.items()]

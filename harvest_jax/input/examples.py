@@ -65,7 +65,7 @@ class Records:
         """The record; DataError with its number if it cannot be read or has no frames."""
         raw = self._shards[number]
         try:
-            record = shard_format.parse(raw)
+            record = shard_format.parse_record(raw)
         except DataError as error:
             raise self.error(number, "", str(error)) from error
         if not record.jpegs:

@@ -112,7 +112,9 @@ def positions_from_noise(
     return chosen.reshape(*chosen.shape[:-2], kept).astype(np.int32)
 
 
-def gather(patches: Shaped[AnyArray, "*b n p"], positions: Int[AnyArray, "*b kept"]) -> Shaped[AnyArray, "*b kept p"]:
+def take_patches(
+    patches: Shaped[AnyArray, "*b n p"], positions: Int[AnyArray, "*b kept"]
+) -> Shaped[AnyArray, "*b kept p"]:
     """The patches at `positions`: [*b, N, P], int32 [*b, K] -> [*b, K, P], same dtype; numpy or jax."""
     xp = jnp if isinstance(patches, jax.Array) else np
     if patches.ndim == 2:

@@ -40,8 +40,9 @@ def analytic_resources(program: TrainProgram, all_patches: bool = False) -> Step
     pieces = run.train.unmasked_accumulate if all_patches else run.train.accumulate
     kept, largest = kept_bytes(_anywhere(run), all_patches)
     state, frozen = on_device(program.state), on_device(program.frozen)
-    inputs, trained = on_device(program.batch(all_patches)), 4 * numbers(program.state.params)
-    copies = (numbers(program.state.params) + numbers(program.frozen)) * jnp.dtype(DTYPES[run.model.dtype]).itemsize
+    inputs, trained = on_device(program.batch(all_patches)), 4 * num_elements(program.state.params)
+    elements = num_elements(program.state.params) + num_elements(program.frozen)
+    copies = elements * jnp.dtype(DTYPES[run.model.dtype]).itemsize
     arguments = state + frozen + inputs
     temporaries = (
         trained  # gradients, float32 like the parameters, whole until they are scattered
@@ -113,7 +114,7 @@ def on_device(tree: Any) -> int:
     )
 
 
-def numbers(tree: Any) -> int:
+def num_elements(tree: Any) -> int:
     """The number of elements of all arrays of a tree, unsharded."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
 
@@ -144,9 +145,9 @@ def communication(program: TrainProgram, pieces: int) -> tuple[Collective, ...]:
         add("all-gather", devices, "f32", embeddings, "text embeddings")
         add("all-reduce", devices, "f32", embeddings, "gradient of the text embeddings")
     leaves = jax.tree.leaves(program.state.params)
-    split = numbers([leaf for leaf in leaves if not leaf.sharding.is_fully_replicated])
-    frozen = numbers([leaf for leaf in jax.tree.leaves(program.frozen) if not leaf.sharding.is_fully_replicated])
-    add("all-reduce", devices, dtype, (numbers(leaves) - split,), "gradients")
+    split = num_elements([leaf for leaf in leaves if not leaf.sharding.is_fully_replicated])
+    frozen = num_elements([leaf for leaf in jax.tree.leaves(program.frozen) if not leaf.sharding.is_fully_replicated])
+    add("all-reduce", devices, dtype, (num_elements(leaves) - split,), "gradients")
     add("reduce-scatter", fsdp, dtype, (split,), "gradients of what fsdp splits")
     add("all-reduce", devices // fsdp, dtype, (split // fsdp,), "gradients of what fsdp splits, between its groups")
     add("all-gather", fsdp, dtype, (split + frozen,), "parameters that fsdp splits")  # once a step (`Step.gather`)

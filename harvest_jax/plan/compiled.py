@@ -6,7 +6,7 @@ from typing import Any
 from harvest_jax.errors import ConfigError
 from harvest_jax.plan.collectives import collectives
 from harvest_jax.plan.gpu_target import COMPILER_OPTIONS
-from harvest_jax.plan.hlo import parse
+from harvest_jax.plan.hlo import parse_module
 from harvest_jax.plan.program_cost import program_cost
 from harvest_jax.plan.resources import DeviceMemory, StepResources
 from harvest_jax.train.hardware import is_gpu
@@ -45,7 +45,7 @@ def compiled_resources(program: TrainProgram, all_patches: bool = False) -> Step
     except RuntimeError as error:  # JAX's errors are RuntimeErrors; without cuDNN it is a plain one
         short = " ".join(str(error).split())[:300]
         raise out_of_memory(str(error)) or ConfigError(f"the compiler refuses this step: {short}") from error
-    module = parse(compiled.as_text())
+    module = parse_module(compiled.as_text())
     return StepResources(_memory(compiled), program_cost(module), collectives(module, program.mesh.size))
 
 

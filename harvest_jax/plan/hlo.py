@@ -130,7 +130,7 @@ class HloModule:
         ]
 
 
-def parse(text: str) -> HloModule:
+def parse_module(text: str) -> HloModule:
     """The text of a compiled module (`jax.stages.Compiled.as_text()`).
 
     Raises:

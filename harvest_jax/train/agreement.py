@@ -32,7 +32,7 @@ def check_same_run(run: RunConfig, data_digest: str) -> None:
     Raises:
       ConfigError: on every process; names what differs, and on which ranks.
     """
-    of_ranks = consensus.gather(_compared(run, data_digest))
+    of_ranks = consensus.all_gather(_compared(run, data_digest))
     faults = [
         f"{name} is {_by_value([fields.get(name) for fields in of_ranks])}"
         for name, value in of_ranks[0].items()
@@ -63,7 +63,7 @@ def check_shared_workdir(workdir: Path) -> None:
         return probe
 
     probe = workdir / consensus.on_primary(write_probe)
-    of_ranks = consensus.gather([_appears(probe), str(workdir.absolute())])
+    of_ranks = consensus.all_gather([_appears(probe), str(workdir.absolute())])
     if jax.process_index() == 0:
         with contextlib.suppress(OSError):
             probe.unlink()

@@ -73,7 +73,7 @@ def run_steps(
         save = stopping or last or step % train.save_every == 0
         show = step % train.log_every == 0 or step == start + 1 or last
         if save or show:
-            batches.damaged.share(consensus.gather)
+            batches.damaged.share(consensus.all_gather)
         if show:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             elapsed, taken = time.perf_counter() - since, step - since_step

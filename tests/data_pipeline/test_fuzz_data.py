@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.manifest.read import iter_manifest
 from data_pipeline.manifest.rows import ClipRow, Reject
-from data_pipeline.shards.shard_format import Record, encode, parse
+from data_pipeline.shards.shard_format import Record, encode, parse_record
 from data_pipeline.sources import record_texts
 from data_pipeline.sources.tfrecord import masked_crc32c
 from harvest_jax.errors import DataError
@@ -328,7 +328,7 @@ RECORD = encode(
 @given(raw=st.one_of(st.binary(max_size=300), st.builds(mutated, st.just(RECORD), CHANGES, CUT)))
 def test_any_bytes_as_a_record(raw):
     try:
-        record = parse(raw)
+        record = parse_record(raw)
     except DataError as error:
         one_line(error)
         return

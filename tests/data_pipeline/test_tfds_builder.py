@@ -69,10 +69,10 @@ def test_a_worker_that_sees_no_plan_or_would_write_other_bytes(tmp_path, monkeyp
     with pytest.raises(DataError, match=r"cannot read .*plan\.json: --out must be on a file system that every"):
         write.write_shards(tmp_path / "elsewhere", [0])
     rows = plan.spool.Spool(tmp_path / "rows")
-    plan.save(tmp_path, tmp_path / "rows", plan.settle(rows, "train", "/", Options(SPEC, 1), 1, None))
+    plan.save(tmp_path, tmp_path / "rows", plan.make_plan(rows, "train", "/", Options(SPEC, 1), 1, None))
     write.write_shards(tmp_path, [])
-    other = plan.versions() | {"av": "0", "another": "1"}
+    other = plan.record_versions() | {"av": "0", "another": "1"}
     del other["pillow"]
-    monkeypatch.setattr(plan, "versions", lambda: other)
+    monkeypatch.setattr(plan, "record_versions", lambda: other)
     with pytest.raises(DataError, match=r"different bytes: av 0, not .*; another 1, not None; pillow None, not"):
         write.write_shards(tmp_path, [0])

@@ -275,7 +275,7 @@ def test_a_missing_figure_is_an_error_and_leaves_no_page(tmp_path):
     [(0.0, "0.0"), (12.345, "12.3"), (99.94, "99.9"), (99.96, "100"), (1234.5, "1,234"), (100.0, "100")],
 )
 def test_numbers(value, shown):
-    assert report.number(value) == shown
+    assert report.format_number(value) == shown
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.44, "0.4 s"), (9.96, "10 s"), (59.4, "59 s"), (185.0, "3 min 5 s")])

@@ -18,7 +18,7 @@ from data_pipeline.shards import shard_format
 def write_records(folder: Path, split: str, raws: Sequence[bytes | None], shards: int = 1) -> None:
     """Publish these records, in this order, as a split; None stands for a clip that was rejected."""
     spec = dataclasses.asdict(DecodeSpec())
-    todo = plan.SplitPlan(split, "/", len(raws), 0, "", spec, 60.0, shards, 256.0, shards, plan.versions())
+    todo = plan.SplitPlan(split, "/", len(raws), 0, "", spec, 60.0, shards, 256.0, shards, plan.record_versions())
     job = folder / f".{split}.writing"
     job.mkdir(parents=True)
     written = []
@@ -68,7 +68,7 @@ class InThisProcess:
 def damage(folder: Path, split: str, number: int) -> None:
     """Flip one bit in the middle of a record's first frame, in its file."""
     shards = shard_format.open_shards(folder, split)
-    jpeg = shard_format.parse(shards[number]).jpegs[0]
+    jpeg = shard_format.parse_record(shards[number]).jpegs[0]
     for path in shards.paths:
         content = bytearray(path.read_bytes())
         place = content.find(jpeg)

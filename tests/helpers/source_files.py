@@ -15,7 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 from data_pipeline.decode.worker import run_task
 from data_pipeline.manifest.read import Manifest
 from data_pipeline.manifest.rows import ClipRow
-from data_pipeline.shards.shard_format import parse
+from data_pipeline.shards.shard_format import parse_record
 from data_pipeline.sources.tfrecord import masked_crc32c
 from tests.helpers.video_files import numbered_frames, read_number
 
@@ -34,7 +34,7 @@ def decoded(row: ClipRow, root: Path, **spec: int) -> dict[str, Any]:
     header, payload = run_task(task)
     if "rejected" in header:
         return header
-    stored = parse(payload)
+    stored = parse_record(payload)
     frames = [simplejpeg.decode_jpeg(jpeg, "RGB") for jpeg in stored.jpegs]
     return {"record": stored, "numbers": [read_number(frame) for frame in frames]}
 

@@ -84,12 +84,12 @@ def test_host_and_device_agree_for_equal_noise_and_indices(scope):
     np.testing.assert_array_equal(on_host, np.asarray(on_device))
 
     pixels = np.random.default_rng(2).integers(0, 256, (2, frames * cells, 12), dtype=np.uint8)
-    gathered = patches.gather(pixels, on_host)
-    np.testing.assert_array_equal(gathered, np.asarray(jax.jit(patches.gather)(jnp.asarray(pixels), on_device)))
+    gathered = patches.take_patches(pixels, on_host)
+    np.testing.assert_array_equal(gathered, np.asarray(jax.jit(patches.take_patches)(jnp.asarray(pixels), on_device)))
     for row in range(2):
         for place, cell in enumerate(on_host[row]):
             np.testing.assert_array_equal(gathered[row, place], pixels[row, cell])
-        np.testing.assert_array_equal(patches.gather(pixels[row], on_host[row]), gathered[row])
+        np.testing.assert_array_equal(patches.take_patches(pixels[row], on_host[row]), gathered[row])
 
 
 @pytest.mark.parametrize("scope", DROP_SCOPES)

@@ -6,7 +6,7 @@ import simplejpeg
 
 from data_pipeline.shards import shard_format
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.input.patches import gather, num_kept, patchify
+from harvest_jax.input.patches import num_kept, patchify, take_patches
 from harvest_jax.input.pipeline import evaluation_clips, training_batches
 from harvest_jax.pixels.square import prepare_clip
 from tests.helpers.training_clips import (
@@ -53,7 +53,7 @@ def test_patches_are_the_pixels_at_their_positions(shards):
     videos = {record.captions[0]: video for record, video in evaluation_clips(shards, "exact", FRAMES, SIZE, "crop")}
     for batch in take(shards, 2, "data.split=exact", "data.sampling=middle", "data.crop=center"):
         for caption, patches, positions in zip(captions(batch), batch["patches"], batch["positions"], strict=True):
-            assert np.array_equal(patches, gather(patchify(videos[caption], PATCH), positions))
+            assert np.array_equal(patches, take_patches(patchify(videos[caption], PATCH), positions))
 
 
 def test_the_last_steps_have_all_patches_in_every_process_and_after_resuming(shards):
@@ -98,8 +98,8 @@ def test_flip_mirrors_half_of_the_clips(shards):
     for batch in take(shards, 8, *chosen):
         for caption, patches, positions in zip(captions(batch), batch["patches"], batch["positions"], strict=True):
             video = videos[caption]
-            straight = np.array_equal(patches, gather(patchify(video, PATCH), positions))
-            turned = np.array_equal(patches, gather(patchify(video[:, :, ::-1], PATCH), positions))
+            straight = np.array_equal(patches, take_patches(patchify(video, PATCH), positions))
+            turned = np.array_equal(patches, take_patches(patchify(video[:, :, ::-1], PATCH), positions))
             assert straight != turned
             mirrored.append(turned)
     assert 8 <= sum(mirrored) <= 24  # of 32; outside by chance once in 300, and the seed is fixed

@@ -16,7 +16,7 @@ from flax import traverse_util
 from benchmarks import torch_step
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as configs
-from harvest_jax.input.patches import gather
+from harvest_jax.input.patches import take_patches
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train.freeze import map_with_path, multiplier, partition
 from harvest_jax.train.initialise import model_config, parameters_at_random
@@ -44,7 +44,7 @@ def make(lr_multipliers, dtype="float32"):
     params = map_with_path(lambda path, leaf: random_leaf(rng, path, leaf.shape), shapes)
     whole = rng.integers(0, 256, (4, config.video.num_frames * config.video.cells_per_frame, config.video.patch_dim))
     batch = random_batch(run, config)
-    batch["patches"] = gather(whole.astype(np.uint8), batch["positions"])
+    batch["patches"] = take_patches(whole.astype(np.uint8), batch["positions"])
     batch["slot_weights"][1, 1:], batch["slots"][1, 1:] = 0.0, 0  # a caption with one masked word
     return run, config, params, batch, batch | {"patches": whole.astype(np.uint8)}
 

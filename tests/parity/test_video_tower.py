@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="the extra `parity` is not installed: make p
 import torch
 from flax import traverse_util
 
-from harvest_jax.input.patches import gather, patchify
+from harvest_jax.input.patches import patchify, take_patches
 from harvest_jax.model.blocks import Block
 from harvest_jax.model.config import harvest_config
 from harvest_jax.model.harvest import Harvest
@@ -78,7 +78,7 @@ def our_inputs(video, kept):
     patches = patchify(video, 16)
     if kept is None:
         return patches, np.broadcast_to(np.arange(patches.shape[1], dtype=np.int32), patches.shape[:2])
-    return gather(patches, kept), kept
+    return take_patches(patches, kept), kept
 
 
 def layer_outputs(config, params, patches, positions):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harvest_jax.input.patches import gather, patchify
+from harvest_jax.input.patches import patchify, take_patches
 from harvest_jax.pixels.frame_sampling import segment_indices
 from harvest_jax.pixels.resample import kept_patches
 from harvest_jax.pixels.square import Crop, center_crop, fit, prepare_clip, random_crop
@@ -143,7 +143,7 @@ def test_kept_patches_equal_gathered_patches_of_whole_frames(crop, flip):
     crop = Crop(crop.top, crop.left, crop.side, flip)
     positions = np.sort(np.random.default_rng(1).permutation(3 * 9)[:13]).astype(np.int32)
     kept = kept_patches(clip, crop, 48, 16, positions)
-    whole = gather(patchify(apply_crop(clip, crop, 48), 16), positions)
+    whole = take_patches(patchify(apply_crop(clip, crop, 48), 16), positions)
     assert kept.shape == whole.shape == (13, 16 * 16 * 3)
     difference = np.abs(kept.astype(int) - whole)
     # Pillow rounds to whole numbers between its two passes, we only at the end: one step, rarely two.
@@ -183,6 +183,6 @@ def test_frames_are_used_one_by_one_and_only_as_far_as_needed():
 
     kept = kept_patches(frames(), Crop(1, 2, 16), 16, 8, positions)
     assert asked == [0, 1]
-    assert np.array_equal(kept, gather(patchify(clip[:, 1:17, 2:18], 8), positions))
+    assert np.array_equal(kept, take_patches(patchify(clip[:, 1:17, 2:18], 8), positions))
     with pytest.raises(ValueError, match="fewer frames"):
         kept_patches(clip[:1], Crop(1, 2, 16), 16, 8, positions)

@@ -23,7 +23,7 @@ GPU = (Path(__file__).parents[1] / "data" / "gpu_program.txt").read_text()
 
 
 def test_a_tpu_program_is_read():
-    module = hlo.parse(TPU)
+    module = hlo.parse_module(TPU)
     assert module.unknown_loops == ()
     assert {name: times for name, times in module.times.items() if times} == {
         "all-reduce-scatter": 1,
@@ -59,7 +59,7 @@ def test_a_tpu_program_is_read():
 
 
 def test_a_gpu_program_is_read_kernel_by_kernel(monkeypatch):
-    cost = program_cost(hlo.parse(GPU))
+    cost = program_cost(hlo.parse_module(GPU))
     query, product = 4 * 256 * 4 * 64 * 2, 2 * 4 * 4 * 256 * 256 * 64  # bytes of an array, FLOPs of all heads' scores
     rows, weights, wide = 1024 * 64 * 2, 64 * 256 * 2, 1024 * 256 * 2
     attend = ("while/body/attn/dot_product_attention_fwd", 3, 2 * product, 4 * query + 4 * 4 * 256 * 4)
@@ -131,7 +131,7 @@ def compiled_loop(layers, gradient=True):
 
 def test_loops_count_as_often_as_they_run():
     compiled = compiled_loop(6)
-    module = hlo.parse(compiled.as_text())
+    module = hlo.parse_module(compiled.as_text())
     assert module.unknown_loops == ()
     product = 2 * 8 * 32 * 32  # of a device's 8 rows
     # forward, gradient of rows, gradient of weights (of the first layer's rows none is asked for, the loop does it)
@@ -163,5 +163,5 @@ def test_convolutions_for_products_count_no_padding(shapes):
         f"  %a = f32[{sizes[0]}] parameter(0)\n  %b = f32[{sizes[1]}] parameter(1)\n"
         f"  ROOT {line.strip()}, operand_precision={{highest,highest}}\n}}\n"
     )
-    cost = program_cost(hlo.parse(text))
+    cost = program_cost(hlo.parse_module(text))
     assert (cost.flops, cost.bf16_flops) == (flops, 6 * flops)

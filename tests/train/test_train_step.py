@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from harvest_jax.config import run as run_config
 from harvest_jax.errors import ConfigError
-from harvest_jax.input.patches import gather, keep_positions, patchify
+from harvest_jax.input.patches import keep_positions, patchify, take_patches
 from harvest_jax.model.blocks import attend
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import hardware
@@ -181,12 +181,14 @@ def test_dropping_nothing_equals_no_dropping_exactly():
     rng = np.random.default_rng(1)
     for scope in ("clip", "frame", "tube"):
         positions = np.stack([keep_positions(rng, 3, 4, 1.0, scope) for _ in range(BATCH)])
-        dropped = make_batch() | {"patches": gather(cells, positions), "positions": positions}
+        dropped = make_batch() | {"patches": take_patches(cells, positions), "positions": positions}
         whole = make_batch() | {"patches": cells, "positions": np.tile(np.arange(12, dtype=np.int32), (BATCH, 1))}
         losses = [take_steps(make_run(), count=2, batches=[batch] * 2)[0] for batch in (dropped, whole)]
         np.testing.assert_array_equal(*losses)
     half = np.stack([keep_positions(rng, 3, 4, 0.5) for _ in range(BATCH)])
-    fewer = take_steps(make_run(), count=2, batches=[whole | {"patches": gather(cells, half), "positions": half}] * 2)
+    fewer = take_steps(
+        make_run(), count=2, batches=[whole | {"patches": take_patches(cells, half), "positions": half}] * 2
+    )
     assert (fewer[0] != losses[1]).all()
 
 

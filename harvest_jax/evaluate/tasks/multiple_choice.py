@@ -65,7 +65,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores, and the accuracy of each type."""
-    lines = tables.numbers(metrics)
+    lines = tables.number_lines(metrics)
     if "per_type" in metrics:
         lines += ["", *tables.columns(("n", "accuracy"), metrics["per_type"])]
     return lines

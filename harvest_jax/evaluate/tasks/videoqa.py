@@ -101,7 +101,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores, and the accuracy of each type of question."""
-    return [*tables.numbers(metrics), "", *tables.columns(("n", "acc_all"), metrics["per_type"])]
+    return [*tables.number_lines(metrics), "", *tables.columns(("n", "acc_all"), metrics["per_type"])]
 
 
 def question_types(questions: Sequence[str]) -> list[str]:

@@ -77,7 +77,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores over all classes."""
-    return tables.numbers(metrics)
+    return tables.number_lines(metrics)
 
 
 def class_scores(

@@ -16,8 +16,8 @@ from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families.json_fields import (
     ClipFields,
+    finite_number,
     json_object,
-    number,
     positive_integer,
     preprocessing,
 )
@@ -47,7 +47,7 @@ def read_hugging_face(tensors: Tensors, vocab_size: int) -> ClipFields | None:
         for tower in ("vision_config", "text_config")
     )
     for fields in (image, text):
-        if not math.isclose(number(fields, "layer_norm_eps", 1e-5, where), 1e-5):
+        if not math.isclose(finite_number(fields, "layer_norm_eps", 1e-5, where), 1e-5):
             raise DataError(f"{where}: its layer norms have an epsilon of {fields['layer_norm_eps']}; CLIP's is 1e-5")
     end = text.get("eos_token_id", vocab_size - 1)
     if end != 2 and isinstance(end, int) and end < vocab_size - 1:  # 2: an old mistake that transformers works around
@@ -98,7 +98,7 @@ def _resize(pictures: Mapping[str, Any], side: int, where: str) -> str:
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if pictures.get(step, True) is not True:
             raise DataError(f"{where} has {step}={pictures[step]!r}; pictures are always resized and normalised here")
-    factor = number(pictures, "rescale_factor", 1 / 255, where)
+    factor = finite_number(pictures, "rescale_factor", 1 / 255, where)
     if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         raise DataError(f"{where} has rescale_factor={factor}, not 1/255")
     size, crop = (_sides(pictures, name, side) for name in ("size", "crop_size"))

@@ -47,7 +47,7 @@ def positive_integer(fields: Mapping[str, Any], name: str, default: int, where: 
     return found
 
 
-def number(fields: Mapping[str, Any], name: str, default: float, where: str) -> float:
+def finite_number(fields: Mapping[str, Any], name: str, default: float, where: str) -> float:
     """A finite number; `default` where it is missing.
 
     Raises:

@@ -21,7 +21,7 @@ from data_pipeline.manifest.read import read_manifest
 from data_pipeline.manifest.rows import ClipRow
 from data_pipeline.media_paths import VideoRejected, open_regular
 from data_pipeline.prepare.split import Execution, local_engine, write_split
-from data_pipeline.shards.shard_format import open_shards, parse
+from data_pipeline.shards.shard_format import open_shards, parse_record
 from tests.helpers.video_files import gif_header, numbered_frames, read_number, write_sound, write_video
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -233,7 +233,7 @@ def test_one_bad_video_never_stops_a_run(tmp_path, video):
     assert [line.split("\t")[0] for line in lines[1:]] == list(broken)
     assert all(len(line.split("\t")) == 3 and line.split("\t")[2] for line in lines[1:])
     source = open_shards(tmp_path / "out", "train")
-    assert [parse(source[index]).id for index in range(len(source))] == ["good"]
+    assert [parse_record(source[index]).id for index in range(len(source))] == ["good"]
 
 
 def test_a_link_made_after_the_manifest_was_read_is_not_followed_out(tmp_path, video):

@@ -8,7 +8,7 @@ from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.read import read_manifest
 from data_pipeline.media_paths import VideoRejected
 from data_pipeline.prepare.split import Execution, local_engine, write_split
-from data_pipeline.shards.shard_format import open_shards, parse
+from data_pipeline.shards.shard_format import open_shards, parse_record
 from tests.helpers.annotations import DATA
 
 CODECS = DATA / "videos" / "codecs"
@@ -83,7 +83,7 @@ def test_all_48_web_clips_become_shards(tmp_path):
         report = write_split(rows, manifest.root, tmp_path, split, execution=Execution(local_engine(2), 2))
         assert (report.n_written, report.rejects) == (count, ())
         source = open_shards(tmp_path, split)
-        found = {record.id: record for record in (parse(source[index]) for index in range(len(source)))}
+        found = {record.id: record for record in (parse_record(source[index]) for index in range(len(source)))}
         assert {name: record.captions for name, record in found.items()} == {row.id: row.captions for row in rows}
         assert {len(record.jpegs) for record in found.values()} == {16}
         assert {min(record.width, record.height) for record in found.values()} == {256}

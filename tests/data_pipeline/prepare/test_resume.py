@@ -12,7 +12,7 @@ from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.rows import ClipRow, Reject
 from data_pipeline.prepare import plan, publish, split, write
 from data_pipeline.prepare.options import Options
-from data_pipeline.shards.shard_format import open_shards, parse
+from data_pipeline.shards.shard_format import open_shards, parse_record
 from harvest_jax.errors import ConfigError, DataError
 from tests.helpers.shard_files import InThisProcess, digests
 
@@ -150,7 +150,7 @@ def test_other_options_and_other_rows_are_named(media, tmp_path, monkeypatch, as
     with pytest.raises(DataError, match="other rows in the manifest"):
         prepare(media, tmp_path, ROWS[1:])
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "versions", lambda: {"av": "1.0.0"})
+        patch.setattr(plan, "record_versions", lambda: {"av": "1.0.0"})
         with pytest.raises(DataError, match=r"av .*, not 1\.0\.0"):
             prepare(media, tmp_path)
     asked.clear()
@@ -322,4 +322,4 @@ def test_shards_of_another_plan_are_not_taken_for_ours(media, tmp_path, monkeypa
     prepare(media, tmp_path, options=Options(DecodeSpec(2, 48), SHARDS))
     assert len(asked) == len(ROWS)
     source = open_shards(tmp_path, "train")
-    assert {len(parse(source[index]).jpegs) for index in range(len(source))} == {2}
+    assert {len(parse_record(source[index]).jpegs) for index in range(len(source))} == {2}

@@ -19,7 +19,7 @@ from data_pipeline.manifest.rows import ClipRow, Reject
 from data_pipeline.prepare.options import Options
 from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards import describe, tfds_metadata
-from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards, parse, shard_path
+from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards, parse_record, shard_path
 from harvest_jax.errors import DataError
 from tests.helpers.shard_files import write_records
 from tests.helpers.video_files import read_number, write_numbered_videos
@@ -63,7 +63,7 @@ def dataset(media, tmp_path_factory) -> Path:
 
 def records(folder: Path, split: str) -> list[Record]:
     source = open_shards(folder, split)
-    return [parse(source[index]) for index in range(len(source))]
+    return [parse_record(source[index]) for index in range(len(source))]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -111,14 +111,14 @@ def test_our_bytes_are_what_tfds_would_write():
         "extra": json.dumps({"k": [1, None]}),
     }
     raw = features.serialize_example(features.encode_example(example))
-    assert parse(raw) == record
+    assert parse_record(raw) == record
     assert len(raw) == len(encode(record))
 
 
 @pytest.mark.parametrize("captions", [(), ("only one",)])
 def test_records_without_captions_survive_the_way(tmp_path, captions):
     record = Record("a", captions, (b"x",), (0.0,), 2, 1, {"question": "what?"})
-    assert parse(encode(record)) == record
+    assert parse_record(encode(record)) == record
     assert encode(record) == encode(record)
     write_records(tmp_path, "train", [encode(record)])
     (example,) = tfds.builder_from_directory(tmp_path).as_data_source("train")
@@ -128,7 +128,7 @@ def test_records_without_captions_survive_the_way(tmp_path, captions):
 @pytest.mark.parametrize("raw", [b"", b"hello", b"\xff" * 100, encode(Record("a", (), (), (), 1, 1, {}))[:-5]])
 def test_bytes_that_are_no_record(raw):
     with pytest.raises(DataError, match="was not written by `harvest shards`"):
-        parse(raw)
+        parse_record(raw)
 
 
 def test_jpeg_keeps_pictures_well():
@@ -237,7 +237,7 @@ def test_other_damage_is_named_at_once(dataset, tmp_path):
     writer.close()
     source = open_shards(copy, "train")
     with pytest.raises(DataError, match="was not written by"):
-        parse(source[3])
+        parse_record(source[3])
     (copy / "checksums-train.txt").unlink()
     with pytest.raises(DataError, match=r"checksums-train\.txt cannot be read"):
         open_shards(copy, "train")

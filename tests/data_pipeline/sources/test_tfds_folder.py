@@ -22,7 +22,7 @@ from data_pipeline.media_paths import FilePart
 from data_pipeline.prepare.options import Options
 from data_pipeline.prepare.split import write_split
 from data_pipeline.shards import shard_format
-from data_pipeline.shards.shard_format import Record, open_shards, parse
+from data_pipeline.shards.shard_format import Record, open_shards, parse_record
 from data_pipeline.sources import record_texts
 from data_pipeline.sources.tfds_fields import ClipFieldNames
 from data_pipeline.sources.tfrecord import masked_crc32c
@@ -304,7 +304,7 @@ def test_our_own_shards_are_a_source_and_lose_nothing(tmp_path, video):
         ("b", ("three",), "val", {}),
     ]
     source = open_shards(tmp_path / "first", "val")
-    before = {record.id: record for record in (parse(source[index]) for index in range(len(source)))}
+    before = {record.id: record for record in (parse_record(source[index]) for index in range(len(source)))}
     for row in manifest.rows:
         assert decoded(row, manifest.root, num_frames=8, short_side=64)["record"] == before[row.id]
         fewer = decoded(row, manifest.root, num_frames=4, short_side=64)["record"]
