@@ -135,7 +135,9 @@ def test_a_folder_given_as_a_config_is_recognised(made, content, said, tmp_path,
         path.mkdir()
     else:
         path.write_text(content)
-    assert said in one_line(capsys, "train", "--config", str(tmp_path), "--workdir", str(tmp_path / "w"))
+    words = {"train": ["--workdir", "w"], "eval": ["--model", "m"], "plan": ["--topology", "h200:8"], "bench": ["step"]}
+    for command, others in words.items():
+        assert said in one_line(capsys, command, *others, "--config", str(tmp_path))
 
 
 def test_a_config_that_fails_and_a_frozen_one(tmp_path):

@@ -129,6 +129,14 @@ def compiled_loop(layers, gradient=True):
     return jax.jit(jax.grad(loss) if gradient else loss).lower(*shapes).compile()
 
 
+def test_a_loop_of_unknown_length_counts_once_and_is_named():
+    unknown = hlo.parse_module(TPU.replace("direction=LT", "direction=NE"))
+    assert unknown.times["body"] == 1
+    cost = program_cost(unknown)
+    assert cost.unknown_loops == ("loop",)
+    assert cost.flops < program_cost(hlo.parse_module(TPU)).flops
+
+
 def test_loops_count_as_often_as_they_run():
     compiled = compiled_loop(6)
     module = hlo.parse_module(compiled.as_text())
