@@ -25,7 +25,7 @@ from harvest_jax.plan.chips import GIB
 from harvest_jax.plan.gpu_target import compiler_is_here
 from harvest_jax.plan.planning import plan
 from harvest_jax.plan.topology import parse_topology
-from harvest_jax.train.initialise import model_config
+from harvest_jax.train.model_of_run import model_config
 
 CONFIG = "harvest_b16.py"
 HEADER = "| step | GiB | TFLOP | GB | compute ms | memory ms | kernels ms | clips/s | ceiling |"

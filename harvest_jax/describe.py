@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _shards(path: Path, contact_sheet: Path, page: Path | None) -> tuple[dict[str, Any], str]:
     """What is in a shard folder, as JSON and as text, with the files that were written."""
-    from data_pipeline.shards.describe import describe, format_description
+    from data_pipeline.shards.statistics import describe, format_description
 
     found = describe(path, contact_sheet, page)
     written = {"contact_sheet": str(contact_sheet)} | ({"html": str(page)} if page else {})

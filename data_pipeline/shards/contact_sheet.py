@@ -75,7 +75,7 @@ def html_sheet(title: str, splits: Mapping[str, Mapping[str, Any]], clips: Seque
 
     Args:
       title: the folder's name.
-      splits: of `describe.describe`.
+      splits: of `statistics.describe`.
       clips: each with its split.
 
     Raises:
@@ -126,7 +126,7 @@ def _bars(name: str, counts: Sequence[tuple[str, int]]) -> str:
 
 
 def ranges_of(histogram: Mapping[str, list[int]], unit: int = 1) -> list[tuple[str, int]]:
-    """The bins of a histogram of `describe.describe` as text, and their counts; edges are divided by `unit`."""
+    """The bins of a histogram of `statistics.describe` as text, and their counts; edges are divided by `unit`."""
     edges, counts = [edge / unit for edge in histogram["edges"]], histogram["counts"]
     words = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     return list(zip([*words, *(f"{edge:g} and more" for edge in edges[-1:])], counts, strict=True))

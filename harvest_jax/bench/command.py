@@ -106,12 +106,12 @@ def run(args: argparse.Namespace) -> int:
     checked = run_config.load(config, overrides)
     result: dict[str, Any] = {"config": config, "overrides": overrides}
     if args.what == "loader":
-        from harvest_jax.bench import loader
+        from harvest_jax.bench import time_loader
 
-        result |= loader.bench_loader(checked, args.seconds)
-        print(json.dumps(result) if args.json else loader.table(result))
+        result |= time_loader.bench_loader(checked, args.seconds)
+        print(json.dumps(result) if args.json else time_loader.table(result))
         return 0
-    from harvest_jax.bench.step import bench_step
+    from harvest_jax.bench.time_step import bench_step
 
     result |= bench_step(checked, args.steps, profile=args.profile)
     print(json.dumps(result) if args.json else table(result))

@@ -32,7 +32,7 @@ def step_flops(run: RunConfig, config: HarvestConfig, all_patches: bool = False)
 
     Args:
       run: batch size, keep ratio, losses, what trains.
-      config: the sizes (`train.initialise.model_config(run)`).
+      config: the sizes (`train.model_of_run.model_config(run)`).
       all_patches: the last stage, in which nothing is dropped.
 
     Returns:

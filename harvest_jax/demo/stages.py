@@ -18,7 +18,7 @@ from harvest_jax import api
 from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.config import files as config_files
 from harvest_jax.config.run import load
-from harvest_jax.demo import charts, clips, examples, image_clip, scoring, step_cost
+from harvest_jax.demo import charts, clips, image_clip, page_examples, scoring, step_cost
 from harvest_jax.demo.report import write_report
 from harvest_jax.demo.world import SIZE
 from harvest_jax.errors import ConfigError
@@ -26,7 +26,7 @@ from harvest_jax.files import write_atomically
 from harvest_jax.input.patches import num_kept
 from harvest_jax.machine import available_cores
 from harvest_jax.terminal import progress
-from harvest_jax.train.run import train
+from harvest_jax.train.training import train
 from harvest_jax.version import __version__
 
 
@@ -129,7 +129,7 @@ def run_demo(workdir: Path, options: DemoOptions) -> None:
     }
     with _stage("report", "draw the page", seconds):
         curves = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        shown = examples.page_examples(image_model, model, shards, run)
+        shown = page_examples.page_examples(image_model, model, shards, run)
         write_report(workdir / "report.html", report, curves, *shown)
     write_atomically(workdir / "report.json", json.dumps(report, indent=2).encode() + b"\n")
     print(f"done in {sum(seconds.values()):.0f} s: open {workdir / 'report.html'} in a browser", flush=True)

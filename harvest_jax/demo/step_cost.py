@@ -9,7 +9,7 @@ import jax
 from harvest_jax.bench.flops import step_flops
 from harvest_jax.config.run import MeshFields, RunConfig
 from harvest_jax.train.freeze import partition
-from harvest_jax.train.initialise import parameters_at_random
+from harvest_jax.train.model_of_run import parameters_at_random
 from harvest_jax.train.program import random_batch, train_program
 
 REPEATS = 3

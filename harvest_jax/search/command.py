@@ -56,12 +56,12 @@ def run(args: argparse.Namespace) -> int:
     path = _index_path(args.index, args.videos)
 
     from harvest_jax.search import index as index_file
-    from harvest_jax.search import output
+    from harvest_jax.search import printing
     from harvest_jax.search.rank import rank
     from harvest_jax.search.update import SUFFIXES, find_videos, update
 
     found = find_videos(args.videos)
-    output.say_skipped(found.closed, found.links)
+    printing.say_skipped(found.closed, found.links)
     if not found.videos:
         raise DataError(f"no videos in {args.videos} or below it: no name ends in {' '.join(sorted(SUFFIXES))}")
 
@@ -70,20 +70,20 @@ def run(args: argparse.Namespace) -> int:
     model = harvest_jax.load(args.model)
     limit = model.config.text.context_length
     if len(model.tokenizer.encode(words)) > limit - 2:  # start and end tokens
-        output.say(f"only the beginning of these words is used: the model reads {limit} tokens")
+        printing.say(f"only the beginning of these words is used: the model reads {limit} tokens")
     index, problem = index_file.open_or_new(path, model.digest)
     if problem:
-        output.say(problem)
+        printing.say(problem)
 
     def save(index: index_file.SearchIndex) -> None:
         try:
             index_file.write(path, index)
         except OSError as error:
-            output.say(f"warning: the index cannot be saved, so the next search embeds these videos again: {error}")
+            printing.say(f"warning: the index cannot be saved, so the next search embeds these videos again: {error}")
 
     with progress("embedding", "videos") as report:
         counts = update(index, found, model, args.workers or available_cores(), save, report)
-    output.say_update(index, counts, path, args.videos)
+    printing.say_update(index, counts, path, args.videos)
     if all(entry.embedding is None for entry in index.entries.values()):
         name, entry = next(iter(sorted(index.entries.items())))
         raise DataError(
@@ -92,9 +92,9 @@ def run(args: argparse.Namespace) -> int:
         )
     results = rank(index, model.encode_text(words)[0], args.videos, args.top)
     if args.json:
-        print(json.dumps(output.as_json(args, path, index, counts, results)))
+        print(json.dumps(printing.as_json(args, path, index, counts, results)))
     else:
-        output.print_results(results)
+        printing.print_results(results)
     return 0
 
 

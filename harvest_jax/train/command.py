@@ -1,4 +1,4 @@
-"""`harvest train`: the command line of training; `run.py` does the work, and is imported when it starts."""
+"""`harvest train`: the command line of training; `training.py` does the work, and is imported when it starts."""
 
 import argparse
 from pathlib import Path
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(validate(checked, args.workdir)))
         return 0
     from harvest_jax.train import distributed
-    from harvest_jax.train.run import train
+    from harvest_jax.train.training import train
 
     if checked.distributed:
         distributed.initialize_from_environment()

@@ -17,7 +17,7 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import Tree, partition
-from harvest_jax.train.initialise import parameters_at_random
+from harvest_jax.train.model_of_run import parameters_at_random
 from harvest_jax.train.program import TrainProgram
 from harvest_jax.train.step import TrainState
 from harvest_jax.weights.files.safetensors_writer import all_finite

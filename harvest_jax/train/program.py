@@ -21,7 +21,7 @@ from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import Tree, partition
 from harvest_jax.train.hardware import DTYPES, attention, unroll_layers
-from harvest_jax.train.initialise import check_text_length, model_config, parameters_at_random
+from harvest_jax.train.model_of_run import check_text_length, model_config, parameters_at_random
 from harvest_jax.train.step import Step, TrainState
 
 

@@ -10,9 +10,9 @@ from harvest_jax.errors import ConfigError
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.train.freeze import multiplier
-from harvest_jax.train.identity import identity
-from harvest_jax.train.initialise import check_text_length, model_config
+from harvest_jax.train.model_of_run import check_text_length, model_config
 from harvest_jax.train.program import train_program
+from harvest_jax.train.resume_fields import identity
 from harvest_jax.weights.workdir_model import recorded_config
 
 TOWERS = ("video", "text")

@@ -21,7 +21,7 @@ from harvest_jax.weights.files.flax_writer import write_msgpack
 from harvest_jax.weights.files.safetensors_writer import write_safetensors
 from harvest_jax.weights.files.tensors import Tensors
 from harvest_jax.weights.folder import open_model
-from harvest_jax.weights.output import check_free, new_file, new_folder
+from harvest_jax.weights.new_output import check_free, new_file, new_folder
 from harvest_jax.weights.translate import common_dtype, one_frame, to_family
 
 

@@ -26,7 +26,7 @@ from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.mistaken_path import check_may_be_checkpoint, not_a_model_folder
-from harvest_jax.weights.output import described_errors, new_folder, remove_leftovers
+from harvest_jax.weights.new_output import described_errors, new_folder, remove_leftovers
 from harvest_jax.weights.translate import to_native
 
 WEIGHTS = "model.safetensors"

@@ -17,7 +17,7 @@ from harvest_jax.weights.files.open_checkpoint import open_checkpoint
 from harvest_jax.weights.files.tensors import BFLOAT16, Tensors
 from harvest_jax.weights.folder import save_tensors
 from harvest_jax.weights.mistaken_path import check_may_be_checkpoint
-from harvest_jax.weights.output import check_free
+from harvest_jax.weights.new_output import check_free
 from harvest_jax.weights.translate import resized, resized_config, to_native
 from harvest_jax.weights.workdir_model import as_tensors, checkpoint_of, load_checkpoint
 

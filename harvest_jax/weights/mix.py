@@ -14,7 +14,7 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.weights.files.tensors import TensorSpec
 from harvest_jax.weights.folder import open_model, save_tensors
-from harvest_jax.weights.output import check_free
+from harvest_jax.weights.new_output import check_free
 from harvest_jax.weights.translate import common_dtype
 
 

@@ -32,7 +32,7 @@ from harvest_jax.version import __version__
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.folder import open_parameters
-from harvest_jax.weights.output import new_folder
+from harvest_jax.weights.new_output import new_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SIGNATURE = "signature.json"

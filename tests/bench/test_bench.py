@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import step as grid
 from harvest_jax.bench import command as bench_main
-from harvest_jax.bench import step as bench
+from harvest_jax.bench import time_step as bench
 from harvest_jax.bench.memory_advice import memory_advice
 from harvest_jax.cli import main
 from harvest_jax.config import run as run_config
@@ -144,7 +144,7 @@ def test_impossible_settings_are_named(words, said, capsys):
 def test_a_cpu_gets_few_clips_unless_told(small_model, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "harvest_jax.bench.step.bench_step", lambda run, *_, **__: seen.append(run.train.batch_size) or {}
+        "harvest_jax.bench.time_step.bench_step", lambda run, *_, **__: seen.append(run.train.batch_size) or {}
     )
     for words in ([], ["--config.train.batch_size=64"], ["--batch", "8"]):
         assert main(["bench", "step", "--json", *words]) == 0

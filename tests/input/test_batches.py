@@ -11,7 +11,7 @@ from orbax.checkpoint import v1 as ocp
 from harvest_jax.checkpoint.run_identity import check_identity
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.errors import CheckpointError, ConfigError
-from harvest_jax.train.identity import identity
+from harvest_jax.train.resume_fields import identity
 from tests.helpers.training_clips import (
     assert_equal,
     batches,

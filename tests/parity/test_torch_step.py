@@ -19,7 +19,7 @@ from harvest_jax.config import run as configs
 from harvest_jax.input.patches import take_patches
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train.freeze import map_with_path, multiplier, partition
-from harvest_jax.train.initialise import model_config, parameters_at_random
+from harvest_jax.train.model_of_run import model_config, parameters_at_random
 from harvest_jax.train.optim import optimizer, schedule
 from harvest_jax.train.program import random_batch
 from harvest_jax.train.step import Step

@@ -13,8 +13,8 @@ from harvest_jax.errors import ConfigError
 from harvest_jax.model.harvest import Harvest, parameter_shapes
 from harvest_jax.model.video_tower import temporal_ramp
 from harvest_jax.train.initial_state import initial_parameters
-from harvest_jax.train.initialise import model_config
 from harvest_jax.train.mesh import make_mesh
+from harvest_jax.train.model_of_run import model_config
 from harvest_jax.weights.folder import load_config, load_model
 from harvest_jax.weights.resize import resize_temporal
 from tests.helpers.model_folders import save_random_model

@@ -12,7 +12,7 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.model.config import harvest_config
 from harvest_jax.train.freeze import merge
 from harvest_jax.train.initial_state import initial_state
-from harvest_jax.train.initialise import parameters_at_random
+from harvest_jax.train.model_of_run import parameters_at_random
 from harvest_jax.train.program import train_program
 from harvest_jax.weights.folder import load_model, save_model
 

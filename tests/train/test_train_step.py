@@ -19,7 +19,7 @@ from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import hardware
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import merge, partition
-from harvest_jax.train.initialise import parameters_at_random
+from harvest_jax.train.model_of_run import parameters_at_random
 from harvest_jax.train.optim import adam, decays, schedule
 from harvest_jax.train.program import train_program
 from harvest_jax.train.step import MAX_LOGIT_SCALE, Step

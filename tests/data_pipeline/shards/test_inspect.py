@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline.shards import contact_sheet, describe
+from data_pipeline.shards import contact_sheet, statistics
 from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards
 from harvest_jax import cli
 from harvest_jax.errors import DataError
@@ -93,7 +93,7 @@ class Page(html.parser.HTMLParser):
 
 
 def test_histograms_count_every_value(shards):
-    train = describe.describe(shards)["splits"]["train"]
+    train = statistics.describe(shards)["splits"]["train"]
     source = open_shards(shards, "train")
     values = {
         "record_bytes": [len(source[index]) for index in range(len(source))],
@@ -121,12 +121,12 @@ def test_bins_of_a_histogram(tmp_path, lengths, edges, counts):
     captions = tuple("x" * length for length in lengths)
     record = Record("a", captions, (encode_jpeg(numbered_frames(1)[0]),), (0.0,), 64, 48, {})
     write_records(tmp_path, "train", [encode(record)])
-    split = describe.describe(tmp_path)["splits"]["train"]
+    split = statistics.describe(tmp_path)["splits"]["train"]
     assert split["histograms"]["caption_characters"] == {"edges": edges, "counts": counts}
 
 
 def test_text_has_bars(shards):
-    text = describe.format_description(describe.describe(shards))
+    text = statistics.format_description(statistics.describe(shards))
     assert "kB per clip" in text
     assert "characters  " in text
     bars = [
@@ -161,7 +161,7 @@ def test_page_shows_every_caption_and_runs_none(shards, tmp_path, capsys):
 
 def test_no_page_unless_asked_for(shards, tmp_path):
     before = set(shards.iterdir())
-    describe.describe(shards, tmp_path / "sheet.png")
+    statistics.describe(shards, tmp_path / "sheet.png")
     assert set(shards.iterdir()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 

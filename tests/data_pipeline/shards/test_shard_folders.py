@@ -18,7 +18,7 @@ from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.rows import ClipRow, Reject
 from data_pipeline.prepare.options import Options
 from data_pipeline.prepare.split import Execution, local_engine, write_split
-from data_pipeline.shards import describe, tfds_metadata
+from data_pipeline.shards import statistics, tfds_metadata
 from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards, parse_record, shard_path
 from harvest_jax.errors import DataError
 from tests.helpers.shard_files import write_records
@@ -307,7 +307,7 @@ def test_nothing_usable_is_an_error_with_its_reasons(media, tmp_path):
 
 def test_inspect(dataset, tmp_path):
     sheet = tmp_path / "sheet.png"
-    description = describe.describe(dataset, sheet)
+    description = statistics.describe(dataset, sheet)
     assert json.loads(json.dumps(description)) == description
     train = description["splits"]["train"]
     assert (train["clips"], train["shards"], train["sampled"]) == (9, 3, 9)
@@ -318,7 +318,7 @@ def test_inspect(dataset, tmp_path):
     assert train["rejects"] == {"count": 2, "reasons": {"empty caption": 1, "not found": 1}}
     assert train["bytes"] == sum(path.stat().st_size for path in dataset.glob("harvest_clips-train*"))
     assert description["splits"]["test"]["clips"] == 3
-    text = describe.format_description(description)
+    text = statistics.format_description(description)
     assert "train: 9 clips, 3 shards" in text
     assert "rejected        2: 1 x empty caption, 1 x not found" in text
     with Image.open(sheet) as image:

@@ -19,12 +19,12 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.agreement import check_same_run, check_shared_workdir
 from harvest_jax.train.freeze import Tree, merge
-from harvest_jax.train.identity import identity
 from harvest_jax.train.initial_state import initial_state
 from harvest_jax.train.loop import run_steps
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.program import TrainProgram, train_program
+from harvest_jax.train.resume_fields import identity
 from harvest_jax.train.step import TrainState
 from harvest_jax.train.validate import repeated_clips, run_model_config, shard_folders
 from harvest_jax.version import __version__

@@ -8,16 +8,16 @@ import jax
 import numpy as np
 
 from harvest_jax.bench.loader_limits import limit_rates
-from harvest_jax.bench.step import software_versions
+from harvest_jax.bench.time_step import software_versions
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.input.batches import num_workers
 from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores, cpu_seconds, resident_bytes
-from harvest_jax.train.initialise import model_config
 from harvest_jax.train.loop import ON_DEVICE
 from harvest_jax.train.mesh import make_mesh, put_batch
+from harvest_jax.train.model_of_run import model_config
 
 
 def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
