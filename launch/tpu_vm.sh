@@ -51,7 +51,7 @@ for step in "${wanted[@]}"; do
     create) [[ -n "$type" ]] || fail "--type is needed to create (v5litepod-16, v6e-8, v4-32, ...)" ;;
     train) [[ ${#arguments[@]} -gt 0 ]] || fail "after --: what \`harvest train\` takes (--config FILE --workdir DIR)" ;;
     copy | delete) ;;
-    *) fail "--steps: $step is none of create, copy, train, delete" ;;
+    *) fail "--steps: $step must be one of create, copy, train, delete" ;;
   esac
 done
 [[ -z "$setup" || -f "$setup" ]] || fail "no file $setup"

@@ -69,7 +69,7 @@ def split_lines(text):
         (["--steps", "train", "--", *TRAIN], "--name and --zone"),
         ([*WHERE, "--", *TRAIN], "--type is needed"),
         ([*WHERE, "--steps", "train"], "after --"),
-        ([*WHERE, "--steps", "trian", "--", *TRAIN], "none of create"),
+        ([*WHERE, "--steps", "trian", "--", *TRAIN], "one of create"),
         ([*WHERE, "--setup", "no such.sh", "--steps", "train", "--", *TRAIN], "no file"),
         ([*WHERE, "--config", "x"], "unknown option --config"),
         (["--name"], "needs a value"),
