@@ -71,7 +71,7 @@ def test_a_new_task_is_one_file(videos, model, tmp_path, monkeypatch, capsys):
 def test_every_config_is_sound_and_opens_with_its_command(task):
     path = CONFIGS / f"{task}.py"
     assert evaluation.check(load_dict(str(path), MANIFEST)).task == task
-    assert f"harvest eval --config configs/eval/{task}.py" in path.read_text("utf-8").split('"""')[1]
+    assert f"harvest eval --config eval/{task}" in path.read_text("utf-8").split('"""')[1]
 
 
 @pytest.mark.parametrize("task", TASKS)

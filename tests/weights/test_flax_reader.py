@@ -222,5 +222,5 @@ def test_an_npz_bomb(tmp_path, monkeypatch):
 
 
 def test_other_zip_archives(tmp_path):
-    refused(npz_of(tmp_path / "m.zip", "readme.txt", b"x"), "is a zip archive but no torch file")
+    refused(npz_of(tmp_path / "m.zip", "readme.txt", b"x"), "is a zip archive but not a torch file")
     refused(npz_of(tmp_path / "n.npz", "../a.npy", npy("")), "leads out of the archive")

@@ -301,7 +301,9 @@ def test_the_format_before_torch_1_6(tmp_path):
     refused(tmp_path / "y.pth", r"format of torch before 1\.6: save it again")
 
 
-@pytest.mark.parametrize(("content", "message"), [(pickle.dumps({}), "bare pickle"), (b"<html>", "no torch file")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(pickle.dumps({}), "bare pickle"), (b"<html>", "is not a torch file")]
+)
 def test_other_files(content, message, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
     refused(tmp_path / "x.pth", message)

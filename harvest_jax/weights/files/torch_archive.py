@@ -39,7 +39,7 @@ def open_archive(path: Path) -> Tensors:
     members = ZipMembers(path)
     pickles = [name for name in members.names if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(pickles) != 1:
-        raise DataError(f"{path} is a zip archive but no torch file: it holds {len(pickles) or 'no'} data.pkl")
+        raise DataError(f"{path} is a zip archive but not a torch file: it holds {len(pickles) or 'no'} data.pkl")
     root = pickles[0].removesuffix("data.pkl")
     order = f"{root}byteorder"  # written since torch 2.1
     if order in members.names and members.read(order, 64).tobytes() != b"little":
