@@ -3,6 +3,7 @@
 Results come in the order of the tasks, whatever the number of workers and however long each task takes.
 """
 
+import abc
 import collections
 import contextlib
 import dataclasses
@@ -96,11 +97,12 @@ class _Worker:
 _Manager = TypeVar("_Manager")
 
 
-class _ClosedAtItsEnd:
+class _ClosedAtItsEnd(abc.ABC):
     """A context manager that calls its `close` at the end."""
 
+    @abc.abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """End the worker processes."""
 
     def __enter__(self: _Manager) -> _Manager:
         return self

@@ -20,7 +20,7 @@ def check_identity(stored: Any, current: Any, workdir: Workdir) -> None:
     Raises:
       CheckpointError: naming the fields that differ, with both values, and what to do.
     """
-    old, new = _flatten(stored), _flatten(current)
+    old, new = flatten(stored), flatten(current)
     faults = [
         f"{name} was {old.get(name, 'absent')!r} and is {new[name]!r} now"
         for name in sorted(new)
@@ -74,9 +74,9 @@ def shared_position(folder: Path) -> dict[str, Any]:
     return states[0]
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} to {"a.b": 1}."""
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested dict as one level: {"a": {"b": 1}} -> {"a.b": 1}."""
     if not isinstance(tree, dict):
         return {prefix: tree}
-    pairs = [_flatten(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items()]
+    pairs = [flatten(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items()]
     return {name: value for flat in pairs for name, value in flat.items()}

@@ -16,11 +16,12 @@ from typing import Any
 import jax
 
 from harvest_jax.checkpoint import consensus
+from harvest_jax.checkpoint.items import first_few
+from harvest_jax.checkpoint.run_identity import flatten
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.version import __version__
 
-_NAMED = 4  # differing fields that a message names
 _VISIBLE_WITHIN = 10.0  # seconds for a new file to appear on the other machines of a network file system
 
 
@@ -39,10 +40,8 @@ def check_same_run(run: RunConfig, data_digest: str) -> None:
         if any(fields.get(name) != value for fields in of_ranks)
     ]
     if faults:
-        more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
         raise ConfigError(
-            f"the processes differ: {'; '.join(faults[:_NAMED])}{more}; "
-            "start all of them with the same command and the same shards"
+            f"the processes differ: {first_few(faults)}; start all of them with the same command and the same shards"
         )
 
 
@@ -77,11 +76,7 @@ def check_shared_workdir(workdir: Path) -> None:
 
 def _compared(run: RunConfig, data_digest: str) -> dict[str, Any]:
     """Field -> value, as JSON, of all that must be equal."""
-    fields: dict[str, Any] = {"harvest_jax": __version__}
-    for group, value in json.loads(json.dumps(run.to_dict())).items():
-        fields |= (
-            {f"{group}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {group: value}
-        )
+    fields = {"harvest_jax": __version__} | flatten(json.loads(json.dumps(run.to_dict())))
     for name in ("data.shards", "data.workers", "data.prefetch", "model.init_from"):
         del fields[name]
     return fields | {"the digest of the clips in data.shards": data_digest}
