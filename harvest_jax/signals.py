@@ -90,6 +90,7 @@ class _Watch:
     def __init__(self, name: str):
         self.interrupt: int | None = None  # the signal for which Interrupted was raised
         self._name = name
+        self._claim = threading.Lock()  # who ends the process: the main thread, or this one at the deadline
         self._lost = False  # whether the exception could not be raised, or was raised where Python discards it
         self._main = threading.main_thread().ident or 0
         self._report_unraisable = sys.unraisablehook
@@ -108,6 +109,8 @@ class _Watch:
         if _importing(frame):
             self._lost = True
             return
+        if not self._claim.acquire(blocking=False):  # the process is ending
+            return
         self.interrupt = number
         raise Interrupted(number)
 
@@ -122,7 +125,9 @@ class _Watch:
         interrupts = ignored = 0
         deadline = float("inf")
         reacted = False
-        while time.monotonic() < deadline:
+        while True:
+            if time.monotonic() >= deadline and (reacted or self._claim.acquire(blocking=False)):
+                break
             if select.select([self._signals], [], [], None if came is None else _POLL)[0]:
                 for number in os.read(self._signals, 64):
                     if ignored:
@@ -140,6 +145,8 @@ class _Watch:
                 continue
             if self._lost:
                 self._lost, self.interrupt = False, None
+                if self._claim.locked():
+                    self._claim.release()
                 ignored += 1
                 signal.pthread_kill(self._main, came)
             elif self.interrupt is not None and not reacted:

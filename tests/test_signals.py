@@ -112,7 +112,7 @@ def test_sigterm_ends_a_command_with_143_one_line_and_without_its_children(tmp_p
 def run_script(body, number):
     """(exit status, standard error) of a program that is sent a signal once it has printed "ready"."""
     script = f"""
-import ctypes, gc, sys, threading, time
+import ctypes, gc, hashlib, sys, threading, time
 from harvest_jax import signals
 
 def main():
@@ -141,6 +141,20 @@ def test_the_cleanup_is_done(number):
         time.sleep(60)
 """
     assert run_script(body, number) == (128 + number, f"cleaned up\n{WORD[number]}")
+
+
+@pytest.mark.parametrize("number", WORD)
+def test_a_reaction_after_the_deadline_does_not_print_a_second_line(number):
+    body = """
+        def slow(status, end=signals.end_process):
+            time.sleep(2)
+            end(status)
+        signals.REACTION, signals.end_process = dict.fromkeys(signals.SIGNALS, 0.0), slow
+        print("ready", flush=True)
+        while True:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)  # native: the signal is handled after it
+"""
+    assert run_script(body, number) == (128 + number, WORD[number])
 
 
 @pytest.mark.parametrize("number", WORD)
