@@ -22,8 +22,9 @@ import jax
 from harvest_jax.checkpoint import consensus, digests
 from harvest_jax.checkpoint.digests import DamagedError
 from harvest_jax.checkpoint.items import abstract, check_spec, from_items, spec, to_items
-from harvest_jax.checkpoint.orbax_files import BackgroundSave, begin_save, brief, hush, load_items, load_record
+from harvest_jax.checkpoint.orbax_files import begin_save, brief, hush, load_items, load_record
 from harvest_jax.checkpoint.run_identity import check_identity, current_processes, same_processes, shared_position
+from harvest_jax.checkpoint.shared_work import SharedWork, run_shared
 from harvest_jax.checkpoint.step_folders import StepFolders, write_fault
 from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.checkpoint.workdir import Workdir
@@ -56,7 +57,7 @@ class Checkpointer:
         self._identity = _json_copy(identity)
         self._frozen_digest: str | None = None
         self._folders: StepFolders | None = None
-        self._pending: BackgroundSave | None = None
+        self._pending: tuple[int, SharedWork] | None = None  # the step being saved
         self._saved: set[int] = set()
         hush()
         consensus.raise_together(write_fault(self.workdir.root, jax.process_index()))
@@ -123,7 +124,8 @@ class Checkpointer:
         if not consensus.on_primary(lambda: self._frozen_is_there(digest)) and jax.tree.leaves(frozen):
             failure, cause = None, None
             try:
-                begin_save(self.workdir.frozen, {"params": frozen})()
+                written = begin_save(self.workdir.frozen, {"params": frozen})
+                run_shared(f"write {self.workdir.frozen}", written)
                 if jax.process_index() == 0:
                     record = {"tree_digest": digest, "arrays": spec({"params": frozen})}
                     digests.write_digests(self.workdir.frozen, record)
@@ -170,7 +172,7 @@ class Checkpointer:
         except Exception as error:
             failure, cause = self._not_saved(step, error), error
         consensus.raise_together(failure, cause)
-        self._pending = BackgroundSave(step, lambda: self._commit(written, folder, record))
+        self._pending = step, SharedWork(f"save {step}", lambda: self._commit(written, folder, record))
         self._saved.add(step)
 
     def wait(self) -> None:
@@ -180,11 +182,11 @@ class Checkpointer:
           CheckpointError: it failed, on this process or another.
         """
         pending, self._pending = self._pending, None
-        failure = pending.wait() if pending else None
+        failure = pending[1].wait() if pending else None
         message = None
         if pending and failure:
-            self._saved.discard(pending.step)
-            message = self._not_saved(pending.step, failure)
+            self._saved.discard(pending[0])
+            message = self._not_saved(pending[0], failure)
         consensus.raise_together(message, failure)
 
     def close(self) -> None:
@@ -211,9 +213,9 @@ class Checkpointer:
         # collective is called.
         pending, self._pending = self._pending, None
         if pending and not issubclass(kind, KeyboardInterrupt):
-            failure = pending.wait()
+            failure = pending[1].wait()
             if failure is not None:
-                log.warning("%s", self._not_saved(pending.step, failure))
+                log.warning("%s", self._not_saved(pending[0], failure))
         self._release()
 
     @property

@@ -1,7 +1,6 @@
-"""The calls to Orbax (v1 API) that checkpoints need, and a save that runs in the background."""
+"""The calls to Orbax (v1 API) that checkpoints need."""
 
 import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
 from harvest_jax.checkpoint import consensus
+from harvest_jax.checkpoint.shared_work import OtherProcessError, run_shared
 
 
 def begin_save(folder: Path, items: dict[str, Any]) -> Callable[[], None]:
@@ -25,8 +25,21 @@ def begin_save(folder: Path, items: dict[str, Any]) -> Callable[[], None]:
     Returns:
       a function that waits for the end, and raises the error if there was one.
     """
-    with _context():
-        return ocp.save_checkpointables_async(folder, items).result
+
+    def begin() -> Any:
+        with _context():
+            return ocp.save_checkpointables_async(folder, items)
+
+    response = run_shared(f"begin {folder}", begin)
+
+    def finish() -> None:
+        if jax.process_count() > 1:
+            # After an error `result` waits, before it raises, for Orbax's other tasks, and those wait for the other
+            # processes. The future behind it, which has no public name, has the error at once.
+            response._thread_runner._future.result()
+        response.result()
+
+    return finish
 
 
 def load_items(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -39,10 +52,14 @@ def load_items(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     Raises:
       CheckpointError: on all processes. The files are sound, so an older step would fail, too.
     """
+
+    def load() -> dict[str, Any]:
+        with _context():
+            return ocp.load_checkpointables(folder.absolute(), wanted)
+
     failure, cause, loaded = None, None, {}
     try:
-        with _context():
-            loaded = ocp.load_checkpointables(folder.absolute(), wanted)
+        loaded = run_shared(f"load {folder} {sorted(wanted)}", load)
     except Exception as error:
         failure, cause = f"{folder} is undamaged but cannot be restored: {brief(error)}", error
     consensus.raise_together(failure, cause)
@@ -81,6 +98,8 @@ def load_on_host(folder: Path, arrays: dict[str, list[Any]]) -> dict[str, np.nda
 def brief(error: BaseException) -> str:
     """One line for an error of Orbax, of Grain or of the system."""
     text = str(error)
+    if isinstance(error, OtherProcessError):
+        return text
     if "No space left on device" in text:
         return "no space left on the disk"
     return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else 'no message'}"
@@ -89,28 +108,6 @@ def brief(error: BaseException) -> str:
 def hush() -> None:
     """Keep Orbax from logging a traceback for each thread of a failed save; the failure itself is raised once."""
     logging.getLogger("absl").addFilter(_not_a_thread_traceback)
-
-
-class BackgroundSave:
-    """The rest of a save, in a daemon thread."""
-
-    def __init__(self, step: int, work: Callable[[], None]):
-        self.step = step
-        self._work = work
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"save-{step}", daemon=True)
-        self._thread.start()
-
-    def wait(self) -> BaseException | None:
-        """Wait for the end, and return the error if there was one."""
-        self._thread.join()
-        return self._error
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        except BaseException as error:  # returned by wait(): an exception of a thread reaches no caller
-            self._error = error
 
 
 def _context() -> ocp.Context:

@@ -138,12 +138,12 @@ def test_damaged_records_have_one_budget_for_all_processes(shards, tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system with room for two checkpoints."""
+def disk(tmp_path, request):
+    """A file system of a size; a checkpoint takes 4 MB, the frozen parameters 2."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", folder], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", folder], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("needs the right to mount a file system")
@@ -151,15 +151,18 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+# The first has no room for the frozen parameters, the second none for the first step, the third none for the third
+# step. With the first two, one process found the disk full and the other waited for it.
 @pytest.mark.slow
-def test_a_full_disk_ends_all_processes_with_5_and_no_restart(shards, small_disk):
+@pytest.mark.parametrize("disk", ["1m", "6m", "14m"], indirect=True)
+def test_a_full_disk_ends_all_processes_with_5_and_no_restart(shards, disk):
     overrides = ["train.steps=100", "train.save_every=4", "train.keep_checkpoints=50"]
     done = subprocess.run(
-        local_command(train_arguments(shards, small_disk / "run", *overrides), "--processes", "2", "--restarts", "3"),
+        local_command(train_arguments(shards, disk / "run", *overrides), "--processes", "2", "--restarts", "3"),
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=240,  # Orbax waits for 20 minutes
         check=False,
     )
     assert done.returncode == 5, done.stderr

@@ -1,0 +1,91 @@
+"""Work that all processes of a run do together, such as a save: if it fails on one, the others stop waiting for it.
+
+Orbax meets the other processes at barriers, and waits there for many minutes for a process that failed, for example
+because its disk is full. So the work runs in a thread. A process whose work fails reports it to JAX's coordination
+service, and the others look there while they wait.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax._src import distributed  # the client has no public name; Orbax takes it from here, too
+
+POLL_SECONDS = 0.5
+OWN_ERROR_SECONDS = 5.0  # after another's failure, for this process's own error, which says more
+
+
+class OtherProcessError(Exception):
+    """The work failed on another process; on this one it may wait for that process without end."""
+
+    def __init__(self) -> None:
+        super().__init__("another process could not read or write its part; see its log")
+
+
+class SharedWork:
+    """Work in a daemon thread, begun at once."""
+
+    def __init__(self, name: str, work: Callable[[], Any]):
+        """`name` is the same on all processes, and no other work of this run has it."""
+        self._name = name
+        self._work = work
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> BaseException | None:
+        """Wait for the end, here and on the processes that failed; return the error if there was one."""
+        while self._thread.is_alive():
+            self._thread.join(POLL_SECONDS)
+            if self._thread.is_alive() and _was_reported(self._name):
+                self._thread.join(OWN_ERROR_SECONDS)
+                return OtherProcessError() if self._thread.is_alive() else self._error
+        return self._error
+
+    def result(self) -> Any:
+        """What the work returned, after its end.
+
+        Raises:
+          OtherProcessError: it failed on another process.
+          Exception: its own.
+        """
+        error = self.wait()
+        if error is not None:
+            raise error
+        return self._result
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:  # returned by wait(): an exception of a thread reaches no caller
+            self._error = error
+            _report(self._name)
+
+
+def run_shared(name: str, work: Callable[[], Any]) -> Any:
+    """Do the work now, and return its result; arguments and errors as for `SharedWork`."""
+    return work() if jax.process_count() == 1 else SharedWork(name, work).result()
+
+
+def _report(name: str) -> None:
+    client = distributed.global_state.client
+    if client is not None:
+        with contextlib.suppress(Exception):  # the service is gone: then the run ends in any case
+            client.key_value_set(f"{_folder(name)}/{jax.process_index()}", "failed")
+
+
+def _was_reported(name: str) -> bool:
+    client = distributed.global_state.client
+    if client is None:
+        return False
+    try:
+        return bool(client.key_value_dir_get(_folder(name)))
+    except Exception:  # as above
+        return False
+
+
+def _folder(name: str) -> str:
+    return f"harvest_jax/failed/{name}"
