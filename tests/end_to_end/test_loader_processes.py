@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,18 @@ def saved(workdir):
     return [path.name for path in (workdir / "checkpoints").iterdir() if (path / "MANIFEST.json").is_file()]
 
 
+def stands_still(workdir, seconds=3.0):
+    """Whether no step is finished for some time."""
+    before = len(steps(workdir))
+    time.sleep(seconds)
+    return len(steps(workdir)) == before
+
+
 def test_a_stopped_loader_process_does_not_keep_the_run_from_saving(tmp_path):
     with begin(tmp_path) as process:
         wait_until(lambda: len(steps(tmp_path)) > 2)
         os.kill(loaders(process)[0], signal.SIGSTOP)
+        wait_until(lambda: stands_still(tmp_path))  # what was read before is used up: the run waits for the loader
         process.terminate()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 42, errors
