@@ -40,11 +40,20 @@ class Model:
       params: nested dict of arrays.
       name: for error messages, such as the folder.
       device: where the parameters lie and everything is computed; None is JAX's default device.
+      origin: JSON values that say where the parameters come from, such as run and step.
     """
 
-    def __init__(self, config: HarvestConfig, params: Params, name: str, device: jax.Device | None = None) -> None:
+    def __init__(
+        self,
+        config: HarvestConfig,
+        params: Params,
+        name: str,
+        device: jax.Device | None = None,
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
         self.config = config
         self.name = name
+        self.origin = dict(origin or {})
         self.tokenizer = Tokenizer(config.text.vocab_size)
         self.params = jax.device_put(params, device)
         harvest = Harvest(config)
@@ -226,7 +235,7 @@ def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None)
         raise DataError(f"a model folder is given as a path, not {_described(folder)}")
     found = _device(device)
     model = load_any_model(folder)
-    return Model(model.config, model.params, model.name, found)
+    return Model(model.config, model.params, model.name, found, model.origin)
 
 
 def _device(device: str | jax.Device | None) -> jax.Device | None:

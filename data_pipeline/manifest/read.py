@@ -7,6 +7,7 @@ a manifest: a folder of WebDataset tars, a folder of videos with captions beside
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -167,6 +168,18 @@ def read_manifest(path: str | Path, root: str | Path | None = None, split: str |
         else:
             rejects.append(result)
     return Manifest(rows, rejects, stream.root)
+
+
+def names_splits(path: str | Path) -> bool:
+    """Whether a manifest has a column `split`; folders and tars have none.
+
+    Raises:
+      DataError: the file cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir() or webdataset.is_tar(path):
+        return False
+    return any("split" in line.cells for line in itertools.islice(tables.read_rows(path), 1))
 
 
 def _with_splits(results: Iterable[ClipRow | Reject | None], checker: RowChecker) -> Iterator[ClipRow | Reject | None]:

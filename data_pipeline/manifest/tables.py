@@ -70,6 +70,8 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
             header = [name.strip() for name in next(reader, [])]
             if not any(header):
                 raise DataError(f"{path} is empty: the first line names the columns, e.g. video{delimiter}caption")
+            if len(header) == 1 and delimiter == "," and "\t" in header[0]:
+                raise DataError(f"{path} separates its columns by tabs: name it {path.stem}.tsv")
             if len(set(header)) < len(header):
                 twice = sorted({name for name in header if header.count(name) > 1})
                 raise DataError(f"{path} names the column {', '.join(map(repr, twice))} twice")

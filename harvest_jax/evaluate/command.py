@@ -1,14 +1,17 @@
-"""`harvest eval`: scores a model on an evaluation set; prints a table and writes the result as JSON."""
+"""`harvest eval`: scores a model on an evaluation set; writes the result as JSON and prints a table."""
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.terminal import printable, progress
 
 if TYPE_CHECKING:
+    from harvest_jax.evaluate.evaluation_set import EvaluationSet
     from harvest_jax.evaluate.results import EvaluationResult
 
 EXAMPLES = """examples:
@@ -16,14 +19,15 @@ EXAMPLES = """examples:
   harvest eval --config eval/zero_shot --model runs/demo/export --config.data.manifest=val.csv \\
       --config.classes=classes.txt --config.prompts=kinetics_28
 
-Results with the same protocol_hash can be compared. A video that cannot be read counts as wrong.
+Results with the same protocol_hash can be compared. A video that cannot be read counts as wrong; one that is not there
+at all is an error without --allow_missing.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest eval`."""
     parser.epilog = EXAMPLES
-    parser.usage = "harvest eval --config FILE --model DIR [--out FILE] [--config.FIELD=VALUE ...]"
+    parser.usage = "harvest eval --config FILE --model DIR [--out FILE] [--allow_missing] [--config.FIELD=VALUE ...]"
     parser.add_argument(
         "--config",
         required=True,
@@ -33,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="file for the result; without it the last line printed"
+    )
+    parser.add_argument(
+        "--allow_missing", action="store_true", help="score although videos are not there: they count as wrong"
     )
     parser.set_defaults(overrides=[])  # the command line's --config.FIELD=VALUE
 
@@ -49,22 +56,34 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         _check_writable(args.out)  # now, not after an hour
     data = open_set(settings.data)
+    if not args.allow_missing:
+        _check_all_there(data)
 
     import harvest_jax
 
     model = harvest_jax.load(args.model)
     with progress("evaluation", "clips") as update:
-        result = evaluation.evaluate(settings, model, data, update)
+        result = evaluation.evaluate(settings, model, data, update, ["harvest", *sys.argv[1:]])
     if args.out is not None:
         result.write(args.out)  # before anything is printed: the terminal may be gone
     print("\n".join(table(result)))
     print(json.dumps(result.to_dict()) if args.out is None else f"written to {printable(args.out)}")
+    if settings.strict and result.faults:
+        raise DataError(f"strict=True: {'; '.join(result.faults)}")
     return 0
 
 
-def _check_writable(out: Path) -> None:
-    from harvest_jax.errors import ConfigError
+def _check_all_there(data: "EvaluationSet") -> None:
+    absent = data.reader.absent()
+    if absent:
+        number, reason = next(iter(absent.items()))
+        raise DataError(
+            f"{len(absent):,} of the {len(data.clips):,} videos of {data.name} are not there, the first: "
+            f"{data.clips[number].video} ({reason}): correct data.root, or give --allow_missing to count them as wrong"
+        )
 
+
+def _check_writable(out: Path) -> None:
     if out.exists() and not out.is_file():
         kind = "a folder" if out.is_dir() else "not a regular file"
         raise ConfigError(f"--out {out} is {kind}: name a file for the result")
@@ -80,10 +99,10 @@ def table(result: "EvaluationResult") -> list[str]:
     """The result for a reader: what was scored, the scores, the warnings, and the protocol's hash."""
     from harvest_jax.evaluate.evaluation import load_task
 
-    data = result.protocol["data"]
+    data = result.data
     split = f", split {data['split']}" if data["split"] else ""
     return [
-        printable(f"{result.task} of {result.model} on {data['name']} ({data['kind']}{split}): ")
+        printable(f"{result.task} of {result.model['name']} on {data['name']} ({data['kind']}{split}): ")
         + f"{result.n_expected} expected, {result.n_missing} missing",
         "",
         *load_task(result.task).table(result.metrics),

@@ -1,7 +1,7 @@
 """Embeddings of the clips and texts of an evaluation set."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.results import TextFacts
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
@@ -19,6 +20,11 @@ class VideoTextModel(Protocol):
 
     config: Any
     name: str
+    origin: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the description and the parameters."""
 
     @property
     def tokenizer(self) -> Any:
@@ -77,7 +83,7 @@ def frame_batches(
             unreadable[number] = clip
         else:
             numbers.append(number)
-            frames.append(clip)
+            frames.append(clip.frames)
         progress(done, len(data.clips), "")
         if len(numbers) == settings.batch_size:
             yield numbers, np.stack(frames)
@@ -105,6 +111,13 @@ def embed_videos(
     for number, row in rows.items():
         values[number] = row
     return VideoEmbeddings(values, missing, unreadable)
+
+
+def text_facts(model: VideoTextModel, texts: Sequence[str]) -> TextFacts:
+    """How many of the texts are longer than the model's text tower takes; equal texts count each time."""
+    length = model.config.text.context_length
+    longer = {text for text in set(texts) if len(model.tokenizer.encode(text)) + 2 > length}  # with start and end
+    return TextFacts(len(texts), length, sum(text in longer for text in texts))
 
 
 def embed_texts(model: VideoTextModel, texts: Sequence[str], batch_size: int) -> Float32[np.ndarray, "texts width"]:

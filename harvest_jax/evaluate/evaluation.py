@@ -3,14 +3,15 @@
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 from ml_collections import ConfigDict
 
 from harvest_jax.config.fields import build
-from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate import tasks
+from harvest_jax.errors import ConfigError
+from harvest_jax.evaluate import provenance, tasks
 from harvest_jax.evaluate.embeddings import VideoTextModel
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.protocol import protocol
@@ -62,16 +63,27 @@ def check(config: Mapping[str, Any] | ConfigDict) -> TaskSettings:
 
 
 def evaluate(
-    settings: TaskSettings, model: VideoTextModel, data: EvaluationSet, progress: Progress
+    settings: TaskSettings,
+    model: VideoTextModel,
+    data: EvaluationSet,
+    progress: Progress,
+    command: Sequence[str] = (),
 ) -> EvaluationResult:
-    """Score the model; `progress` is called after each clip.
+    """Score the model.
+
+    Args:
+      settings: of `check`.
+      model: of `harvest_jax.load`.
+      data: of `evaluation_set.open_set`.
+      progress: called after each clip.
+      command: the words of the command line, for the result.
 
     Raises:
       ConfigError: the settings do not fit the model.
-      DataError: the set lacks a column, a row cannot be used, no video could be read, or `strict` is set and a video is
-        missing or ties leave a score open.
+      DataError: the set lacks a column, a row cannot be used, or no video could be read.
       NonFiniteError: the model's output is not finite.
     """
+    begun = time.monotonic()
     if settings.frames > model.num_frames:
         raise ConfigError(f"frames={settings.frames}, but this model takes {model.num_frames} frames a clip")
     settings = dataclasses.replace(settings, frames=settings.frames or model.num_frames)
@@ -79,23 +91,40 @@ def evaluate(
     missing = [
         {"video": data.clips[number].video, "reason": reason} for number, reason in sorted(output.reasons.items())
     ]
-    warnings = _warnings(output, data)
-    if settings.strict and warnings:
-        raise DataError("strict=True: " + "; ".join(warnings) + (f"; the first: {missing[0]}" if missing else ""))
     return EvaluationResult(
         task=settings.task,
-        protocol=protocol(settings, model, data, output.protocol),
+        protocol=protocol(settings, data, output.content, output.protocol),
+        model=provenance.model_facts(model),
+        data={"name": data.name, "kind": data.kind, "split": data.split},
+        inputs=provenance.file_facts({**data.files, **output.files}) | {"distinct_frames": data.distinct_frames()},
+        texts=output.texts,
         n_expected=len(output.missing),
         n_missing=int(output.missing.sum()),
         missing=missing,
         metrics=output.metrics,
-        warnings=warnings,
-        model=model.name,
-        seed=settings.seed,
+        faults=_faults(output, data),
+        notes=_notes(output, data, settings.frames),
+        run=provenance.run_facts(command, time.monotonic() - begun, settings.seed),
+        queries=output.queries,
     )
 
 
-def _warnings(output: TaskOutput, data: EvaluationSet) -> list[str]:
+def _notes(output: TaskOutput, data: EvaluationSet, frames: int) -> list[str]:
+    notes = []
+    if output.texts.cut:
+        notes.append(
+            f"{output.texts.cut:,} of {output.texts.n:,} texts are longer than the {output.texts.length} tokens that "
+            "are read, and were cut"
+        )
+    fewer = sum(count for distinct, count in data.distinct.items() if distinct < frames)
+    if fewer:
+        notes.append(
+            f"{fewer:,} of {len(data.clips):,} clips have fewer than {frames} different frames; some are repeated"
+        )
+    return notes
+
+
+def _faults(output: TaskOutput, data: EvaluationSet) -> list[str]:
     warnings = []
     if output.missing.any():
         counted = f"{int(output.missing.sum())} of {len(output.missing)} counted as wrong"

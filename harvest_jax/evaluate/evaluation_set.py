@@ -4,16 +4,16 @@ The set is fixed before any frame is read. A clip that cannot be read stays in t
 without it the gallery would be smaller and the scores higher.
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.frame_readers import Frames, ShardReader, VideoReader, VideoSpan
+from harvest_jax.evaluate.frame_readers import ClipFrames, FrameReader, ShardReader, VideoReader, VideoSpan
 from harvest_jax.evaluate.settings import DataSettings
 
 
@@ -41,11 +41,12 @@ class EvaluationSet:
     Attributes:
       name: file or folder name.
       kind: "manifest", "shards", or "manifest over shards".
-      split: as asked for; "" for all.
+      split: the one whose rows are used; "" if all are, or the rows name no split.
       samples: in the order of the file.
       clips: each once, in order of first mention.
-      reader: (num_frames, image_size, resize) -> pairs of a clip's number and its frames, or the reason why there are
-        none; each clip once, in any order.
+      reader: of the clips' frames.
+      files: what was read, by purpose: "manifest", "shards".
+      distinct: how many clips have so many different frames, among those that `frames` gave.
       unstored: rows that were rejected when the shards were made and that no manifest here names: the set lacks them.
     """
 
@@ -54,12 +55,12 @@ class EvaluationSet:
     split: str
     samples: tuple[Sample, ...]
     clips: tuple[VideoSpan, ...]
-    reader: Callable[[int, int, str], Iterator[tuple[int, Frames | str]]]
+    reader: FrameReader
+    files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     unstored: int = 0
+    distinct: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
 
-    def frames(
-        self, num_frames: int, image_size: int, resize: str
-    ) -> Iterator[tuple[int, UInt8[np.ndarray, "t s s 3"] | str]]:
+    def frames(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
         """Every clip's number with its frames uint8 [num_frames, image_size, image_size, 3], or why there are none.
 
         `resize` says how pictures become squares: the model's `Preprocessing.resize`.
@@ -68,13 +69,24 @@ class EvaluationSet:
           DataError: the reader left a clip out or gave one twice.
         """
         seen = np.zeros(len(self.clips), bool)
-        for number, frames in self.reader(num_frames, image_size, resize):
+        self.distinct.clear()
+        for number, frames in self.reader.read(num_frames, image_size, resize):
             if seen[number]:
                 raise DataError(f"{self.name}: clip {number} ({self.clips[number].video}) was read twice")
             seen[number] = True
+            if isinstance(frames, ClipFrames):
+                self.distinct[frames.distinct] += 1
             yield number, frames
         if not seen.all():
             raise DataError(f"{self.name}: {int(np.sum(~seen))} of {len(seen)} clips were not read")
+
+    def distinct_frames(self) -> dict[str, float]:
+        """Least, mean and most different frames of a clip, of those that were read."""
+        total = self.distinct.total()
+        if not total:
+            return {}
+        mean = sum(number * count for number, count in self.distinct.items()) / total
+        return {"min": min(self.distinct), "mean": mean, "max": max(self.distinct)}
 
     def column(self, name: str) -> list[str]:
         """A column as text without surrounding spaces; numbers are written as text.
@@ -109,7 +121,7 @@ def open_set(data: DataSettings) -> EvaluationSet:
 
 
 def _from_manifest(data: DataSettings) -> EvaluationSet:
-    from data_pipeline.manifest.read import read_manifest
+    from data_pipeline.manifest.read import names_splits, read_manifest
     from data_pipeline.media_paths import WHOLE_FILE
 
     path = Path(data.manifest)
@@ -125,7 +137,8 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
     numbers: dict[VideoSpan, int] = {}
     samples = []
     ids: dict[str, int] = {}
-    reader: ShardReader | VideoReader
+    reader: FrameReader
+    files = {"manifest": path}
     for row in manifest.rows:
         number = numbers.setdefault(VideoSpan(row.video, row.start, row.end), len(numbers))
         samples.append(Sample(row.id, number, row.captions, row.extra))
@@ -133,9 +146,11 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
     clips = tuple(numbers)
     if data.shards:
         kind, reader = "manifest over shards", ShardReader(data.shards, data.split, ids, len(clips))
+        files["shards"] = Path(data.shards)
     else:
         kind, reader = "manifest", VideoReader(manifest.root, clips, data.workers)
-    return EvaluationSet(path.name, kind, data.split, tuple(samples), clips, reader)
+    split = data.split if names_splits(path) else ""
+    return EvaluationSet(path.name, kind, split, tuple(samples), clips, reader, files)
 
 
 def _from_shards(data: DataSettings) -> EvaluationSet:
@@ -155,4 +170,5 @@ def _from_shards(data: DataSettings) -> EvaluationSet:
         raise DataError(f"{data.shards}: {len(samples) - len(ids)} ids of split {data.split} appear more than once")
     reader = ShardReader(data.shards, data.split, ids, len(clips))
     unstored = len({row_id for row_id, _, _ in read_rejects(Path(data.shards), data.split)} - ids.keys())
-    return EvaluationSet(Path(data.shards).name, "shards", data.split, samples, clips, reader, unstored)
+    files = {"shards": Path(data.shards)}
+    return EvaluationSet(Path(data.shards).name, "shards", data.split, samples, clips, reader, files, unstored)

@@ -1,8 +1,11 @@
 """Frames of an evaluation's clips: decoded from video files, or read from shards."""
 
+import collections
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,69 +23,161 @@ class VideoSpan:
     start: float | None = None
     end: float | None = None
 
+    @property
+    def key(self) -> list[Any]:
+        """What the clip is known by, wherever its file lies and in whatever format: the file's stem, start and end."""
+        return [Path(self.video).stem if Path(self.video).suffix else self.video, self.start, self.end]
+
 
 @dataclasses.dataclass(frozen=True)
-class ShardReader:
-    """Frames from shards.
+class ClipFrames:
+    """Frames of a clip as the model sees them.
 
     Attributes:
-      shards, split: where the records are.
-      ids: clip number by row id; a clip's frames may be stored under the id of any of its rows.
-      count: number of clips.
+      frames: uint8 RGB.
+      distinct: how many of them are different frames of the source: a short clip has fewer than are asked for.
     """
 
-    shards: str
-    split: str
-    ids: dict[str, int]
-    count: int
+    frames: Frames
+    distinct: int
 
-    def __call__(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, Frames | str]]:
-        """See `EvaluationSet.reader`."""
-        from data_pipeline.shards.rejects import read_rejects
+
+class FrameReader(Protocol):
+    """The frames of all clips of a set."""
+
+    def read(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
+        """Pairs of a clip's number and its frames, or the reason why there are none; each clip once, in any order.
+
+        Args:
+          num_frames: frames of each clip.
+          image_size: side of the square in pixels.
+          resize: how pictures become squares, the model's `Preprocessing.resize`.
+        """
+
+    def absent(self) -> dict[int, str]:
+        """Clips that are known to be missing before anything is read, with the reason."""
+
+    def described(self) -> dict[str, Any]:
+        """What decides about the frames besides their number, as JSON; call it after `read`."""
+
+
+class ShardReader:
+    """Frames from shards: some of the stored frames of each record."""
+
+    def __init__(self, shards: str, split: str, ids: dict[str, int], count: int):
+        """A reader.
+
+        Args:
+          shards, split: where the records are.
+          ids: clip number by row id; a clip's frames may be stored under the id of any of its rows.
+          count: number of clips.
+        """
+        self._shards, self._split, self._ids, self._count = shards, split, ids, count
+        self._frames: collections.Counter[int] = collections.Counter()  # of the records read
+        self._short_sides: collections.Counter[int] = collections.Counter()
+
+    def read(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
+        """See `FrameReader`."""
+        import simplejpeg
+
         from harvest_jax.input.pipeline import evaluation_clips
+        from harvest_jax.pixels.frame_sampling import segment_indices
 
         seen: set[int] = set()
-        for record, frames in evaluation_clips(self.shards, self.split, num_frames, image_size, resize):
-            number = self.ids.get(record.id)
+        for record, frames in evaluation_clips(self._shards, self._split, num_frames, image_size, resize):
+            number = self._ids.get(record.id)
             if number is not None and number not in seen:
                 seen.add(number)
-                yield number, frames
-        rejects = read_rejects(Path(self.shards), self.split)
-        reasons = {self.ids[row_id]: reason for row_id, _, reason in rejects if row_id in self.ids}
-        for number in range(self.count):
+                self._frames[len(record.jpegs)] += 1
+                self._short_sides[min(simplejpeg.decode_jpeg_header(record.jpegs[0])[:2])] += 1
+                yield number, ClipFrames(frames, len(set(segment_indices(len(record.jpegs), num_frames, None))))
+        reasons = self._rejected()
+        for number in range(self._count):
             if number not in seen:
-                yield number, reasons.get(number, f"not in split {self.split} of the shards")
+                yield number, reasons.get(number, f"not in split {self._split} of the shards")
+
+    def absent(self) -> dict[int, str]:
+        """See `FrameReader`; the records' ids are read."""
+        from data_pipeline.shards.shard_format import open_shards, parse_record
+
+        source = open_shards(self._shards, self._split)
+        stored = {self._ids.get(parse_record(source[number]).id) for number in range(len(source))}
+        reasons = self._rejected()
+        missing = f"not in split {self._split} of the shards"
+        return {number: reasons.get(number, missing) for number in range(self._count) if number not in stored}
+
+    def described(self) -> dict[str, Any]:
+        """See `FrameReader`. Short videos have fewer frames and small ones are not enlarged, so the most count."""
+        from data_pipeline.shards.shard_format import JPEG_QUALITY
+
+        return {
+            "from": "shards",
+            "sampling": "segment_middle of the stored frames, which are segment_middle of the clip",
+            "stored_frames": max(self._frames, default=0),
+            "stored_short_side": max(self._short_sides, default=0),
+            "jpeg_quality": JPEG_QUALITY,
+            "decoder": "libjpeg-turbo",
+        }
+
+    def _rejected(self) -> dict[int, str]:
+        from data_pipeline.shards.rejects import read_rejects
+
+        rejects = read_rejects(Path(self._shards), self._split)
+        return {self._ids[row_id]: reason for row_id, _, reason in rejects if row_id in self._ids}
 
 
-@dataclasses.dataclass(frozen=True)
 class VideoReader:
-    """Frames from video files, decoded by worker processes; a damaged file can cost one clip but not the evaluation.
+    """Frames from video files, decoded by worker processes; a damaged file can cost one clip but not the evaluation."""
 
-    Attributes:
-      root: folder that the videos' paths start from.
-      clips: what to decode.
-      workers: processes; 0: one for each CPU core.
-    """
+    def __init__(self, root: Path, clips: tuple[VideoSpan, ...], workers: int):
+        """A reader.
 
-    root: Path
-    clips: tuple[VideoSpan, ...]
-    workers: int
+        Args:
+          root: folder that the videos' paths start from, a real path.
+          clips: what to decode.
+          workers: processes; 0: one for each CPU core.
+        """
+        self._root, self._clips, self._workers = root, clips, workers
 
-    def __call__(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, Frames | str]]:
-        """See `EvaluationSet.reader`."""
+    def read(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
+        """See `FrameReader`."""
         from data_pipeline.decode.pool import Span, VideoDecoder
-        from data_pipeline.media_paths import VideoRejected, resolve_below
+        from data_pipeline.media_paths import VideoRejected
         from harvest_jax.pixels.square import prepare_clip
 
         spans: dict[int, Span] = {}
-        for number, clip in enumerate(self.clips):
-            try:
-                spans[number] = (resolve_below(str(self.root), clip.video), clip.start, clip.end)
-            except VideoRejected as fault:
-                yield number, fault.reason
-        with VideoDecoder(num_frames, image_size, self.workers or available_cores(), fit=resize) as decoder:
+        for number, clip in enumerate(self._clips):
+            path, reason = self._resolved(clip)
+            if reason:
+                yield number, reason
+            else:
+                spans[number] = (path, clip.start, clip.end)
+        with VideoDecoder(num_frames, image_size, self._workers or available_cores(), fit=resize) as decoder:
             for number, frames in zip(spans, decoder.decode_all(spans.values()), strict=True):
                 if isinstance(frames, VideoRejected):
                     yield number, frames.reason
                 else:
-                    yield number, prepare_clip(frames, num_frames, image_size, resize)
+                    prepared = prepare_clip(frames, num_frames, image_size, resize)
+                    yield number, ClipFrames(prepared, min(len(frames), num_frames))
+
+    def absent(self) -> dict[int, str]:
+        """See `FrameReader`; the files are looked for and not opened."""
+        found = {}
+        for number, clip in enumerate(self._clips):
+            path, reason = self._resolved(clip)
+            if reason or not os.path.exists(path):
+                found[number] = reason or "not found: No such file or directory"
+        return found
+
+    def described(self) -> dict[str, Any]:
+        """See `FrameReader`."""
+        return {"from": "video files", "sampling": "segment_middle", "decoder": "FFmpeg"}
+
+    def _resolved(self, clip: VideoSpan) -> tuple[str, str]:
+        """The file's path, and the reason if its name cannot be used."""
+        from data_pipeline.media_paths import VideoRejected, resolve_below
+
+        try:
+            return resolve_below(str(self._root), clip.video), ""
+        except VideoRejected as fault:
+            return "", fault.reason

@@ -1,54 +1,51 @@
-"""The protocol of a result: every choice that decides its numbers, and the hash by which two results are compared."""
+"""The protocol of a result: every choice that decides its numbers, except the model; results with equal hashes compare.
 
-import dataclasses
+What does not decide is not in it: names of files and folders, the order of rows, their ids, columns that the task does
+not use. The model is not in it either, nor its resolution and its way of making pictures square: two models are
+compared by one protocol, each with its own preprocessing.
+"""
+
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harvest_jax.evaluate.embeddings import VideoTextModel
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.settings import TaskSettings
-
-RESIZES = {  # what the protocol says of `Preprocessing.resize`
-    "crop": "shorter side to image_size, bicubic with antialias, centre crop",
-    "squash": "both sides to image_size, bicubic with antialias",
-}
 
 
 def digest(value: Any) -> str:
     """sha256 (hex) of the value's canonical JSON: sorted keys, no spaces, UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def content_digest(data: EvaluationSet) -> str:
-    """sha256 of the rows: ids, clips, captions and all other columns, but no folder names."""
-    return digest(
-        [[row.id, dataclasses.astuple(data.clips[row.clip]), row.captions, row.extra] for row in data.samples]
-    )
+def content_digest(items: Sequence[Any]) -> str:
+    """sha256 (hex) of JSON values whose order does not matter."""
+    return digest(sorted(map(_canonical, items)))
 
 
 def protocol(
-    settings: TaskSettings, model: VideoTextModel, data: EvaluationSet, of_task: Mapping[str, Any]
+    settings: TaskSettings, data: EvaluationSet, content: Sequence[Any], of_task: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The common choices, followed by the task's own (`of_task`); `settings.frames` is not 0 here."""
+    """The common choices, followed by the task's own.
+
+    Args:
+      settings: `settings.frames` is not 0 here.
+      data: the set, after its frames were read.
+      content: what decides of each clip or row, see `results.TaskOutput`.
+      of_task: the task's own choices.
+    """
     return {
         "task": settings.task,
-        "data": {
-            "name": data.name,
-            "kind": data.kind,
-            "split": data.split,
-            "rows": len(data.samples),
-            "sha256": content_digest(data),
-        },
+        "data": {"rows": len(data.samples), "clips": len(data.clips), "sha256": content_digest(content)},
         "frames": settings.frames,
-        "model_frames": model.num_frames,
-        "sampling": "segment_middle",
-        "resize": RESIZES[model.config.preprocessing.resize],
-        "image_size": model.config.video.image_size,
+        "frame_source": data.reader.described(),
         "scores_dtype": "float32",
         "ties": "expectation",
         "missing": "wrong",
         **of_task,
     }
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,8 +1,8 @@
-"""What a task returns, and the result of an evaluation as a JSON object."""
+"""What a task returns, and the result of an evaluation as a JSON object with a table of its queries beside it."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,17 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from harvest_jax.evaluate.protocol import digest
+from harvest_jax.evaluate.queries import Queries
 from harvest_jax.files import write_atomically
-from harvest_jax.version import __version__
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFacts:
+    """How many texts the model read, how many tokens it takes of one, and how many texts were longer and were cut."""
+
+    n: int
+    length: int
+    cut: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,16 +29,25 @@ class TaskOutput:
 
     Attributes:
       protocol: the task's own choices that decide its numbers.
+      content: JSON values, one for each clip or row, of all that decides about it: which clip it is
+        (`VideoSpan.key`), its texts, its answer. Their order does not matter.
       missing: for each item that is scored (a video, a labelled row, a question): its video could not be read, so it
         counts as wrong.
       reasons: why, by clip number.
       metrics: the scores.
+      queries: the ranks that the scores come from.
+      texts: of what the model read.
+      files: what the task read besides the set, by purpose: "classes", "answers".
     """
 
     protocol: dict[str, Any]
+    content: Sequence[Any]
     missing: Bool[np.ndarray, " items"]
     reasons: dict[int, str]
     metrics: dict[str, Any]
+    queries: Sequence[Queries]
+    texts: TextFacts
+    files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,30 +56,46 @@ class EvaluationResult:
 
     Attributes:
       task: name of the task.
-      protocol: every choice that decides the numbers; results with equal `protocol_hash` can be compared.
+      protocol: every choice that decides the numbers, except the model; results with equal `protocol_hash` can be
+        compared.
+      model: `provenance.model_facts`.
+      data: name, kind and split of the set.
+      inputs: `provenance.file_facts` of the files that were read, and the frames: "distinct_frames" of a clip.
+      texts: see `TextFacts`.
       n_expected: items (videos of the gallery, labelled rows, questions) that the evaluation set has.
       n_missing: items that count as wrong because their video could not be read.
       missing: {"video", "reason"} of each video that could not be read.
       metrics: the scores.
-      warnings: what a reader of the numbers must know.
-      model: the model's name.
-      seed: the config's.
+      faults: what makes the score unfit for a comparison: missing videos, open ties. `strict` refuses them.
+      notes: what else a reader of the numbers must know.
+      run: `provenance.run_facts`.
+      queries: the ranks, written to a file of their own.
     """
 
     task: str
     protocol: dict[str, Any]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    inputs: dict[str, Any]
+    texts: TextFacts
     n_expected: int
     n_missing: int
     missing: list[dict[str, str]]
     metrics: dict[str, Any]
-    warnings: list[str]
-    model: str
-    seed: int
+    faults: list[str]
+    notes: list[str]
+    run: dict[str, Any]
+    queries: Sequence[Queries]
 
     @property
     def protocol_hash(self) -> str:
         """sha256 (hex) of the protocol."""
         return digest(self.protocol)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Faults and notes."""
+        return [*self.faults, *self.notes]
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object."""
@@ -69,25 +103,39 @@ class EvaluationResult:
             "task": self.task,
             "protocol": self.protocol,
             "protocol_hash": self.protocol_hash,
+            "model": self.model,
+            "data": self.data,
             "n_expected": self.n_expected,
             "n_missing": self.n_missing,
             "missing": self.missing,
             "metrics": self.metrics,
             "warnings": self.warnings,
-            "model": self.model,
-            "seed": self.seed,
-            "version": __version__,
+            "texts": dataclasses.asdict(self.texts),
+            "inputs": self.inputs,
+            "run": self.run,
         }
 
     def write(self, path: Path) -> None:
-        """Write the JSON object, indented. The file is replaced as a whole or not at all.
+        """Write the JSON object, indented, after the table of the queries (`queries_path`).
+
+        Each file is replaced as a whole or not at all. The JSON object has the table's name and SHA-256, so that the
+        two cannot be mixed up.
 
         Raises:
           OSError: no such folder, no permission, disk full; an older file is left as it was.
         """
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        content = self.to_dict()
+        json.dumps(content, allow_nan=False)  # a fault is found before the first file is replaced
+        table = queries_path(path)
+        content["queries"] = {"name": table.name, "sha256": Queries.write(self.queries, table)}
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         # A file name that is not UTF-8 becomes "\udce9", as JSON spells it.
         write_atomically(path, text.encode("utf-8", "backslashreplace"))
+
+
+def queries_path(path: Path) -> Path:
+    """The table of the queries beside a result: r.json -> r.queries.parquet."""
+    return path.with_name(f"{path.stem}.queries.parquet")
 
 
 def tie_spread(metrics: dict[str, Any]) -> float:

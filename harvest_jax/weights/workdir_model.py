@@ -21,7 +21,7 @@ from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
 from harvest_jax.errors import CheckpointError, DataError
 from harvest_jax.model.config import HarvestConfig, harvest_config
 from harvest_jax.model.harvest import Params, parameter_shapes
-from harvest_jax.weights.files.open_checkpoint import read_json
+from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.folder import check_parameters, load_config, load_model
 
@@ -37,7 +37,8 @@ class LoadedModel:
     name: str  # the model folder, or WORKDIR@STEP
     config: HarvestConfig
     params: Params  # float32 numpy arrays, nested dict
-    origin: dict[str, Any]  # JSON; of a checkpoint: "workdir", "workdir_step", "digest" and "config" (of the run)
+    # JSON; of a checkpoint: "workdir", "workdir_step", "digest" and "config" (of the run); of a folder: what it says
+    origin: dict[str, Any]
 
 
 def load_any_model(path: str | os.PathLike[str]) -> LoadedModel:
@@ -52,7 +53,8 @@ def load_any_model(path: str | os.PathLike[str]) -> LoadedModel:
         return load_checkpoint(*found)
     folder = Path(path)
     config, params = load_model(folder)
-    return LoadedModel(os.fspath(path), config, params, {})
+    origin = read_json(folder / CONFIG).get("origin")
+    return LoadedModel(os.fspath(path), config, params, origin if isinstance(origin, dict) else {})
 
 
 def checkpoint_of(path: str | os.PathLike[str]) -> tuple[Workdir, int | None] | None:

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate import ranking, tables
-from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos
+from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos, text_facts
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.queries import Queries
 from harvest_jax.evaluate.results import TaskOutput, mean_by_type
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
@@ -49,7 +50,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         for question, (options, _) in zip(questions, rows, strict=True)
     ]
     video = embed_videos(model, data, settings, progress)
-    text = embed_texts(model, list(itertools.chain.from_iterable(texts)), settings.batch_size)
+    flat = list(itertools.chain.from_iterable(texts))
+    text = embed_texts(model, flat, settings.batch_size)
     clip = np.array([sample.clip for sample in data.samples])
     missing = video.missing[clip]
     ends = np.cumsum([len(options) for options in texts])
@@ -58,9 +60,25 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         for number, lost, own in zip(clip, missing, np.split(text, ends[:-1]), strict=True)
     ]
     answer = np.array([number for _, number in rows])
-    metrics = score(scores, answer, missing, data.column_if_complete("type"))
-    protocol = {"prompt": settings.prompt, "text_length": model.config.text.context_length}
-    return TaskOutput(protocol, missing, video.reasons, metrics)
+    types = data.column_if_complete("type")
+    ranks = rank(scores, answer, missing)
+    clips = [data.clips[number] for number in clip]
+    return TaskOutput(
+        protocol={"prompt": settings.prompt, "text_length": model.config.text.context_length},
+        content=[
+            [one.key, *own, int(number), kind]
+            for one, own, number, kind in zip(clips, texts, answer, types or itertools.repeat(None))
+        ],
+        missing=missing,
+        reasons=video.reasons,
+        metrics=score(ranks, np.array([len(options) for options in texts]), missing, types),
+        queries=[
+            Queries(
+                "choice", clips, [own[number] for own, number in zip(texts, answer, strict=True)], ranks, missing, types
+            )
+        ],
+        texts=text_facts(model, flat),
+    )
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
@@ -111,17 +129,38 @@ def read_options(row_id: str, extra: Mapping[str, Any]) -> tuple[list[str], int]
     return options, number
 
 
-def score(
+def rank(
     scores: Sequence[Float[np.ndarray, " _"]],
     answer: Int[np.ndarray, " questions"],
+    missing: Bool[np.ndarray, " questions"],
+) -> ranking.Ranks:
+    """Ranks of the right options; questions may have different numbers of options.
+
+    Args:
+      scores: one array a question, higher is likelier; those of missing questions are ignored.
+      answer: the right option.
+      missing: questions whose video could not be read; they have the last rank.
+    """
+    sizes = np.array([len(options) for options in scores])
+    greater, tied = sizes - 1, np.zeros(len(scores), np.int64)
+    for size in np.unique(sizes[~missing]):
+        rows = np.flatnonzero((sizes == size) & ~missing)
+        ranks = ranking.choice(np.stack([scores[int(row)] for row in rows]), answer[rows])
+        greater[rows], tied[rows] = ranks.greater, ranks.tied
+    return ranking.Ranks(greater, tied, np.ones(len(scores), np.int64))
+
+
+def score(
+    ranks: ranking.Ranks,
+    sizes: Int[np.ndarray, " questions"],
     missing: Bool[np.ndarray, " questions"],
     types: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Accuracy in percent; where options tie for the first place, the expectation of a random choice among them.
 
     Args:
-      scores: one array a question, higher is likelier; those of missing questions are ignored.
-      answer: the right option.
+      ranks: of the right options.
+      sizes: number of options of each question.
       missing: questions whose video could not be read; they count as wrong.
       types: type of each question, if there are any.
 
@@ -129,23 +168,18 @@ def score(
       "accuracy", "chance" (mean of 1 / options), "n", "n_tied_queries", "optimistic", "pessimistic", and with types
       "per_type" {type: {"n", "accuracy"}}.
     """
-    sizes = np.array([len(options) for options in scores])
-    credit, best, worst = np.zeros(len(scores)), np.zeros(len(scores)), np.zeros(len(scores))
-    tied = 0
-    for size in np.unique(sizes[~missing]):
-        rows = np.flatnonzero((sizes == size) & ~missing)
-        ranks = ranking.choice(np.stack([scores[int(row)] for row in rows]), answer[rows])
-        for target, which in ((credit, ranks), (best, ranks.optimistic), (worst, ranks.pessimistic)):
-            target[rows] = 100 * ranking.probability_within(which, 1)
-        tied += int(np.sum(ranks.tied > 0))
+
+    def credit(which: ranking.Ranks) -> Float[np.ndarray, " questions"]:
+        return np.where(missing, 0.0, 100 * ranking.probability_within(which, 1))
+
     result: dict[str, Any] = {
-        "accuracy": float(credit.mean()),
+        "accuracy": float(credit(ranks).mean()),
         "chance": float(np.mean(100 / sizes)),
-        "n": len(scores),
-        "n_tied_queries": tied,
-        "optimistic": {"accuracy": float(best.mean())},
-        "pessimistic": {"accuracy": float(worst.mean())},
+        "n": len(sizes),
+        "n_tied_queries": int(np.sum(ranks.tied[~missing] > 0)),
+        "optimistic": {"accuracy": float(credit(ranks.optimistic).mean())},
+        "pessimistic": {"accuracy": float(credit(ranks.pessimistic).mean())},
     }
     if types is not None:
-        result["per_type"] = mean_by_type(types, credit, "accuracy")
+        result["per_type"] = mean_by_type(types, credit(ranks), "accuracy")
     return result

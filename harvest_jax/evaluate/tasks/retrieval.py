@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float, Float32, Int
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate import ranking, tables
-from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos
+from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos, text_facts
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.queries import Queries
 from harvest_jax.evaluate.results import TaskOutput
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
@@ -35,7 +36,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     """
     without = [sample.id for sample in data.samples if not sample.captions]
     if without:
-        raise DataError(f"{data.name}: {len(without)} rows have no caption, the first: {without[0]}")
+        raise DataError(f"{data.name}: {len(without)} rows have no caption, the first: {without[0]}{_hint(data)}")
     captions = [caption for sample in data.samples for caption in sample.captions]
     owner = np.array([sample.clip for sample in data.samples for _ in sample.captions])
     video = embed_videos(model, data, settings, progress)
@@ -47,8 +48,32 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         "text_length": model.config.text.context_length,
         "dual_softmax_scale": settings.dual_softmax_scale,
     }
-    metrics = score(video.values, text, owner, video.missing, settings.dual_softmax_scale)
-    return TaskOutput(protocol, video.missing, video.reasons, metrics)
+    of_clip: dict[int, list[str]] = {}
+    for clip, caption in zip(owner.tolist(), captions, strict=True):
+        of_clip.setdefault(clip, []).append(caption)
+    scores = similarities(video.values, text, video.missing)
+    ranks = {"t2v": ranking.text_to_video(scores, owner, video.missing)}
+    ranks["v2t"] = ranking.video_to_text(scores, owner, video.missing)
+    clips = data.clips
+    return TaskOutput(
+        protocol=protocol,
+        content=[[clips[clip].key, sorted(own)] for clip, own in of_clip.items()],
+        missing=video.missing,
+        reasons=video.reasons,
+        metrics=score(video.values, text, owner, video.missing, settings.dual_softmax_scale),
+        queries=[
+            Queries("t2v", [clips[clip] for clip in owner], captions, ranks["t2v"], video.missing[owner]),
+            Queries("v2t", clips, [""] * len(clips), ranks["v2t"], video.missing),
+        ],
+        texts=text_facts(model, captions),
+    )
+
+
+def _hint(data: EvaluationSet) -> str:
+    """Which evaluation the rows seem to be made for."""
+    columns = {"question": "videoqa", "options": "multiple_choice", "option_0": "multiple_choice", "label": "zero_shot"}
+    fitting = [task for column, task in columns.items() if data.column_if_complete(column) is not None]
+    return f"; the rows fit --config eval/{fitting[0]}" if fitting else ""
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
@@ -86,8 +111,7 @@ def score(
       DataError: a video has no caption.
     """
     present = ~missing
-    scores = np.zeros((len(video), len(text)), np.float32)
-    scores[present] = ranking.similarity(video[present], text)
+    scores = similarities(video, text, missing)
     result: dict[str, Any] = {
         "t2v": ranking.summary(ranking.text_to_video(scores, owner, missing)),
         "v2t": ranking.summary(ranking.video_to_text(scores, owner, missing)),
@@ -102,6 +126,17 @@ def score(
             "v2t": ranking.summary(ranking.video_to_text(over_videos, owner, missing)),
         }
     return result
+
+
+def similarities(
+    video: Float[np.ndarray, "videos width"],
+    text: Float[np.ndarray, "captions width"],
+    missing: Bool[np.ndarray, " videos"],
+) -> Float32[np.ndarray, "videos captions"]:
+    """`ranking.similarity`; rows of missing videos are zero."""
+    scores = np.zeros((len(video), len(text)), np.float32)
+    scores[~missing] = ranking.similarity(video[~missing], text)
+    return scores
 
 
 def dual_softmax(

@@ -22,7 +22,8 @@ from harvest_jax.evaluate.answers import Candidates, candidates, normal, read_an
 from harvest_jax.evaluate.embeddings import VideoTextModel, frame_batches
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.protocol import digest
-from harvest_jax.evaluate.results import TaskOutput, mean_by_type
+from harvest_jax.evaluate.queries import Queries
+from harvest_jax.evaluate.results import TaskOutput, TextFacts, mean_by_type
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
@@ -88,6 +89,10 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     types = data.column_if_complete("type") or question_types(questions)
     metrics = score(ranks, ~missing, right >= 0, types, allowed)
     metrics["n_cut_questions"] = sum(cut for _, _, cut in texts)
+    clips_of = [data.clips[sample.clip] for sample in data.samples]
+    # An answer that is no candidate counts as wrong, as a missing video does.
+    last = np.where(missing | (right < 0), len(allowed.answers), ranks.greater)
+    of_query = ranking.Ranks(last, np.where(missing | (right < 0), 0, ranks.tied), ranks.right)
     protocol = {
         "prompt": settings.prompt,
         "answers": len(allowed.answers),
@@ -96,7 +101,16 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         "answer_score": "logit of the first token",
         "text_length": length,
     }
-    return TaskOutput(protocol, missing, unreadable, metrics)
+    return TaskOutput(
+        protocol=protocol,
+        content=[[clip.key, *row] for clip, *row in zip(clips_of, questions, answers, types, strict=True)],
+        missing=missing,
+        reasons=unreadable,
+        metrics=metrics,
+        queries=[Queries("answer", clips_of, questions, of_query, missing, types)],
+        texts=TextFacts(len(questions), length, metrics["n_cut_questions"]),
+        files={"answers": Path(settings.answers)} if settings.answers else {},
+    )
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:

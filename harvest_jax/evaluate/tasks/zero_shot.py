@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Float32, Int
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate import prompts, ranking, tables
 from harvest_jax.evaluate.class_names import class_text, label_numbers, read_classes
-from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos
+from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos, text_facts
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.protocol import digest
+from harvest_jax.evaluate.queries import Queries
 from harvest_jax.evaluate.results import TaskOutput
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
@@ -56,7 +57,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     label = label_numbers(labels, [sample.id for sample in data.samples], classes)
     templates = prompts.templates(settings.prompts)
     video = embed_videos(model, data, settings, progress)
-    text = embed_texts(model, prompts.fill(templates, classes), settings.batch_size)
+    sentences = prompts.fill(templates, classes)
+    text = embed_texts(model, sentences, settings.batch_size)
     present = ~video.missing
     scores = np.zeros((len(data.clips), len(classes)), np.float32)
     scores[present] = class_scores(
@@ -72,7 +74,19 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         "classes_from": "file" if settings.classes else "labels found",
         "text_length": model.config.text.context_length,
     }
-    return TaskOutput(protocol, missing, video.reasons, score(scores[clip], label, missing, classes))
+    ranks = ranking.choice(scores[clip], label, missing)
+    clips = [data.clips[number] for number in clip]
+    of_row = [classes[number] for number in label]
+    return TaskOutput(
+        protocol=protocol,
+        content=[[one.key, name] for one, name in zip(clips, of_row, strict=True)],
+        missing=missing,
+        reasons=video.reasons,
+        metrics=score(ranks, label, missing, classes),
+        queries=[Queries("class", clips, [""] * len(clips), ranks, missing, of_row)],
+        texts=text_facts(model, sentences),
+        files={"classes": Path(settings.classes)} if settings.classes else {},
+    )
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
@@ -113,7 +127,7 @@ def class_scores(
 
 
 def score(
-    scores: Float[np.ndarray, "videos classes"],
+    ranks: ranking.Ranks,
     label: Int[np.ndarray, " videos"],
     missing: Bool[np.ndarray, " videos"],
     classes: Sequence[str],
@@ -121,16 +135,15 @@ def score(
     """Top-1, top-5 and their mean AVG (percent, expectation under ties), and top-1 of each class.
 
     Args:
-      scores: rows of missing videos are ignored.
-      label: the right class's column.
+      ranks: of the right classes.
+      label: number of the right class.
       missing: videos that could not be read; they count as wrong.
-      classes: names of the columns.
+      classes: names of all classes.
 
     Returns:
       "top1", "top5", "AVG", "mean_class_top1" (mean over the classes that have videos), "chance" of top-1, "n",
       "n_tied_queries", "optimistic" and "pessimistic" {"top1", "top5"}, "per_class" {name: {"n", "top1"}}.
     """
-    ranks = ranking.choice(scores, label, missing)
 
     def share(which: ranking.Ranks, k: int) -> Float[np.ndarray, " videos"]:
         # Missing videos are wrong even if there are only k classes.
