@@ -20,7 +20,10 @@ class VideoTextModel(Protocol):
 
     config: Any
     name: str
-    origin: Mapping[str, Any]
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Where the parameters come from, as JSON."""
 
     @property
     def digest(self) -> str:

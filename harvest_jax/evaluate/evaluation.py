@@ -118,9 +118,7 @@ def _notes(output: TaskOutput, data: EvaluationSet, frames: int) -> list[str]:
         )
     fewer = sum(count for distinct, count in data.distinct.items() if distinct < frames)
     if fewer:
-        notes.append(
-            f"{fewer:,} of {len(data.clips):,} clips have fewer than {frames} different frames; some are repeated"
-        )
+        notes.append(f"{fewer:,} of {len(data.clips):,} clips have fewer than {frames} different frames: some repeat")
     return notes
 
 

@@ -80,7 +80,7 @@ class EvaluationSet:
         if not seen.all():
             raise DataError(f"{self.name}: {int(np.sum(~seen))} of {len(seen)} clips were not read")
 
-    def distinct_frames(self) -> dict[str, float]:
+    def distinct_frames(self) -> dict[str, int | float]:
         """Least, mean and most different frames of a clip, of those that were read."""
         total = self.distinct.total()
         if not total:

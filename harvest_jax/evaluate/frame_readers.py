@@ -5,7 +5,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -42,6 +42,7 @@ class ClipFrames:
     distinct: int
 
 
+@runtime_checkable
 class FrameReader(Protocol):
     """The frames of all clips of a set."""
 

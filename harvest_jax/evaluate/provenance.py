@@ -1,4 +1,4 @@
-"""Where a result comes from, besides its protocol: the model's weights, the files that were read, program and machine."""
+"""Where a result comes from, besides its protocol: model, files that were read, program and machine."""
 
 import datetime
 import hashlib

@@ -13,6 +13,8 @@ from harvest_jax.evaluate.protocol import digest
 from harvest_jax.evaluate.queries import Queries
 from harvest_jax.files import write_atomically
 
+FORMAT = 2  # of the JSON object; versions up to 0.1.0 wrote none
+
 
 @dataclasses.dataclass(frozen=True)
 class TextFacts:
@@ -100,6 +102,7 @@ class EvaluationResult:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object."""
         return {
+            "format": FORMAT,
             "task": self.task,
             "protocol": self.protocol,
             "protocol_hash": self.protocol_hash,

@@ -14,8 +14,8 @@ def test_equal_texts_are_embedded_once_and_alike():
         calls.append(texts)
         return np.array([[len(text), len(calls)] for text in texts], np.float32)  # depends on the batch it comes in
 
-    names = ("config", "name", "tokenizer", "num_frames", "logit_scale", "encode_video", "answer_logits")
-    model = SimpleNamespace(encode_text=encode_text, **dict.fromkeys(names, len))
+    others = "config name digest origin tokenizer num_frames logit_scale encode_video answer_logits"
+    model = SimpleNamespace(encode_text=encode_text, **dict.fromkeys(others.split(), len))
     values = embed_texts(model, ["red", "blue", "red", "green", "blue"], 2)
     assert calls == [["red", "blue"], ["green"]]
     np.testing.assert_array_equal(values[0], values[2])

@@ -24,7 +24,7 @@ def test_shards_are_scored_like_videos(videos, model, tmp_path):
     result = evaluate("retrieval", words, tmp_path)
     assert (result["n_expected"], result["n_missing"], result["protocol"]["captions"]) == (4, 0, 8)
     assert result["metrics"]["t2v"]["R@1"] == result["metrics"]["v2t"]["R@1"] == 100
-    assert result["protocol"]["data"]["kind"] == "shards"
+    assert result["data"]["kind"] == "shards"
 
 
 def test_other_columns_come_out_of_shards(videos, model, tmp_path, capsys):
@@ -36,12 +36,15 @@ def test_other_columns_come_out_of_shards(videos, model, tmp_path, capsys):
     assert "2 rows have no caption, the first: green" in capsys.readouterr().err
 
 
-def test_a_manifest_over_shards_says_which_clips_are_missing_there(videos, model, tmp_path):
+def test_a_manifest_over_shards_says_which_clips_are_missing_there(videos, model, tmp_path, capsys):
     rows = captioned(*COLOURS)
     shards = write_shards(tmp_path / "shards", videos, [(n, n, (n,), {}) for n in ("red", "blue")])
     (tmp_path / "shards" / "rejects-test.tsv").write_text("id\tvideo\treason\nyellow\tyellow.mp4\tdamaged: cut\n")
     (tmp_path / "empty").mkdir()
-    result = evaluate("retrieval", [*manifest(tmp_path / "empty", tmp_path, rows), *shards], tmp_path)
+    words = [*manifest(tmp_path / "empty", tmp_path, rows), *shards]
+    evaluate("retrieval", words, tmp_path, code=DataError.exit_code)
+    assert "2 of the 4 videos of set.jsonl are not there, the first: green.mp4" in capsys.readouterr().err
+    result = evaluate("retrieval", [*words, "--allow_missing"], tmp_path)
     assert (result["n_expected"], result["n_missing"]) == (4, 2)
     assert {entry["video"]: entry["reason"] for entry in result["missing"]} == {
         "green.mp4": "not in split test of the shards",
@@ -84,10 +87,26 @@ def test_spans_of_one_file_are_different_clips(videos, model, tmp_path):
     assert result["metrics"]["t2v"]["R@1"] == 100
 
 
+class Reader:
+    """Gives no frames but reasons, for the clips of these numbers."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def read(self, num_frames, image_size, resize):
+        return ((number, "reason") for number in self.numbers)
+
+    def absent(self):
+        return {}
+
+    def described(self):
+        return {}
+
+
 def test_a_reader_that_loses_or_doubles_a_clip_is_caught():
     def of(numbers):
         pair = (VideoSpan("a"), VideoSpan("b"))
-        return EvaluationSet("x", "manifest", "", (), pair, lambda t, s, r: iter([(n, "reason") for n in numbers]))
+        return EvaluationSet("x", "manifest", "", (), pair, Reader(numbers))
 
     assert len(list(of([1, 0]).frames(1, 1, "crop"))) == 2
     with pytest.raises(DataError, match="1 of 2 clips were not read"):
@@ -138,6 +157,7 @@ def test_spans_of_one_video_are_decoded_by_all_workers(tmp_path, monkeypatch):
     clips = dict(evaluation.frames(num_frames=2, image_size=48, resize="crop"))
     assert [sample.clip for sample in evaluation.samples] == [0, 1, 2, 3, 0]
     assert str(clips.pop(2)).startswith("bad span: it starts at 90 s")
-    numbers = {clip: [read_number(frame) for frame in frames] for clip, frames in clips.items()}
+    numbers = {clip: [read_number(frame) for frame in read.frames] for clip, read in clips.items()}
     assert numbers == {0: [2, 7], 1: [32, 37], 3: [12, 37]}
-    assert all(frames.dtype == np.uint8 for frames in clips.values())
+    assert all(read.frames.dtype == np.uint8 for read in clips.values())
+    assert {clip: read.distinct for clip, read in clips.items()} == {0: 2, 1: 2, 3: 2}

@@ -26,7 +26,7 @@ def test_the_tasks_are_the_files_of_their_folder():
 NEW_TASK = """
 import dataclasses
 from harvest_jax.evaluate.results import TaskOutput
-from harvest_jax.evaluate.embeddings import embed_videos
+from harvest_jax.evaluate.embeddings import embed_videos, text_facts
 from harvest_jax.evaluate.settings import TaskSettings
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Settings(TaskSettings):
 def run(model, data, settings, progress):
     video = embed_videos(model, data, settings, progress)
     protocol = {"factor": settings.factor}
-    return TaskOutput(protocol, video.missing, video.reasons, {"width": settings.factor * video.values.shape[1]})
+    width = settings.factor * video.values.shape[1]
+    return TaskOutput(protocol, [], video.missing, video.reasons, {"width": width}, [], text_facts(model, []))
 
 def table(metrics):
     return [f"the width is {metrics['width']}"]

@@ -1,4 +1,4 @@
-"""Each task's result is what version 0.1.0 wrote for the same model, videos and settings (tests/data/evaluation)."""
+"""Each task's scores are what version 0.1.0 wrote for the same model, videos and settings (tests/data/evaluation)."""
 
 import json
 
@@ -24,14 +24,24 @@ RUNS = {  # name of the expected result: task, fields
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_result_is_the_same(name, tmp_path, monkeypatch):
+def test_the_scores_are_the_same(name, tmp_path, monkeypatch):
     monkeypatch.chdir(OLD)
     task, fields = RUNS[name]
     out = tmp_path / "result.json"
     words = [f"--config.{field}={value}" for field, value in fields.items()]
     config = str(CONFIGS / f"{task}.py")
-    assert cli.main(["eval", "--config", config, "--model", "workdir/export", "--out", str(out), *words]) == 0
+    assert (
+        cli.main(
+            ["eval", "--config", config, "--model", "workdir/export", "--out", str(out), "--allow_missing", *words]
+        )
+        == 0
+    )
     found, expected = json.loads(out.read_text()), json.loads((DATA / "expected" / f"{name}.json").read_text())
-    assert list(found) == list(expected)
-    assert list(found["protocol"]) == list(expected["protocol"])
-    assert found | {"version": expected["version"]} == expected
+    for key in ("task", "n_expected", "n_missing", "missing"):
+        assert found[key] == expected[key]
+    assert found["metrics"] == expected["metrics"]
+    # What the protocol said of the model is said beside it now; the rest is still there.
+    moved = {"data", "model_frames", "resize", "image_size", "sampling"}
+    assert {key: found["protocol"].get(key) for key in expected["protocol"].keys() - moved} == {
+        key: value for key, value in expected["protocol"].items() if key not in moved
+    }

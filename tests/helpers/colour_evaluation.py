@@ -45,9 +45,12 @@ class ColourModel:
     name = "colours"
     num_frames = 4
     logit_scale = 20.0
+    digest = "colours"
 
     def __init__(self):
+        self.origin = {"made_by": "a test"}
         self.config = SimpleNamespace(
+            to_dict=lambda: {"name": "colours"},
             video=SimpleNamespace(image_size=16),
             text=SimpleNamespace(context_length=24),
             decoder=SimpleNamespace(),
@@ -104,11 +107,11 @@ def captioned(*names):
     return [{"video": f"{name}.mp4", "caption": f"a {name} square"} for name in names]
 
 
-def write_shards(folder, videos, rows):
+def write_shards(folder, videos, rows, num_frames=8, short_side=32):
     """Real shards of the split "test": (id, video, captions, extra)."""
     raws = []
     for name, video, captions, extra in rows:
-        clip = decode_clip(videos / f"{video}.mp4", DecodeSpec(num_frames=8, short_side=32))
+        clip = decode_clip(videos / f"{video}.mp4", DecodeSpec(num_frames=num_frames, short_side=short_side))
         jpegs = tuple(shard_format.encode_jpeg(frame) for frame in clip.frames)
         seconds = tuple(clip.seconds.tolist())
         record = shard_format.Record(name, captions, jpegs, seconds, clip.width, clip.height, extra)

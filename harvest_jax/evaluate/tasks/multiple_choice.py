@@ -63,20 +63,18 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     types = data.column_if_complete("type")
     ranks = rank(scores, answer, missing)
     clips = [data.clips[number] for number in clip]
+    right = [own[number] for own, number in zip(texts, answer, strict=True)]
+    kinds: Sequence[str | None] = types or [None] * len(rows)
     return TaskOutput(
         protocol={"prompt": settings.prompt, "text_length": model.config.text.context_length},
         content=[
             [one.key, *own, int(number), kind]
-            for one, own, number, kind in zip(clips, texts, answer, types or itertools.repeat(None))
+            for one, own, number, kind in zip(clips, texts, answer, kinds, strict=True)
         ],
         missing=missing,
         reasons=video.reasons,
         metrics=score(ranks, np.array([len(options) for options in texts]), missing, types),
-        queries=[
-            Queries(
-                "choice", clips, [own[number] for own, number in zip(texts, answer, strict=True)], ranks, missing, types
-            )
-        ],
+        queries=[Queries("choice", clips, right, ranks, missing, types)],
         texts=text_facts(model, flat),
     )
 

@@ -91,9 +91,14 @@ def rows(*values):
     return [np.array(row, np.float32) for row in values]
 
 
+def scored(scores, answer, missing, types=None):
+    sizes = np.array([len(options) for options in scores])
+    return multiple_choice.score(multiple_choice.rank(scores, answer, missing), sizes, missing, types)
+
+
 def test_accuracy_chance_and_ties():
     scores = rows([3, 1, 2, 0, 0], [1, 3, 2, 0, 0], [5, 5, 5, 0, 0], [1, 2])
-    found = multiple_choice.score(scores, np.array([0, 0, 1, 1]), np.zeros(4, bool))
+    found = scored(scores, np.array([0, 0, 1, 1]), np.zeros(4, bool))
     assert found["accuracy"] == pytest.approx(100 * (1 + 0 + 1 / 3 + 1) / 4)
     assert found["chance"] == pytest.approx((3 * 20 + 50) / 4)
     assert (found["n"], found["n_tied_queries"]) == (4, 1)
@@ -102,17 +107,17 @@ def test_accuracy_chance_and_ties():
 
 def test_a_missing_video_is_wrong():
     scores = rows([1, 0], [np.nan, np.nan])
-    found = multiple_choice.score(scores, np.array([0, 0]), np.array([False, True]))
+    found = scored(scores, np.array([0, 0]), np.array([False, True]))
     assert (found["accuracy"], found["optimistic"]["accuracy"], found["n"]) == (50, 50, 2)
-    alone = multiple_choice.score(rows([1, 0], [0, 0, 0]), np.array([0, 0]), np.array([False, True]))
+    alone = scored(rows([1, 0], [0, 0, 0]), np.array([0, 0]), np.array([False, True]))
     assert alone["accuracy"] == 50  # the only question with three options is the missing one
     with pytest.raises(NonFiniteError):
-        multiple_choice.score(scores, np.array([0, 0]), np.zeros(2, bool))
+        scored(scores, np.array([0, 0]), np.zeros(2, bool))
 
 
 def test_types_are_counted_apart():
     scores = rows([1, 0], [1, 0], [0, 1])
-    found = multiple_choice.score(scores, np.zeros(3, np.int64), np.zeros(3, bool), ["move", "turn", "move"])
+    found = scored(scores, np.zeros(3, np.int64), np.zeros(3, bool), ["move", "turn", "move"])
     assert found["per_type"] == {"move": {"n": 2, "accuracy": 50}, "turn": {"n": 1, "accuracy": 100}}
 
 

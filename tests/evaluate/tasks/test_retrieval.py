@@ -9,8 +9,10 @@ from tests.helpers.colour_evaluation import COLOURS, captioned, evaluate, manife
 
 def test_retrieval_of_readable_videos(videos, model, tmp_path, capsys):
     result = evaluate("retrieval", manifest(videos, tmp_path, captioned(*COLOURS)), tmp_path)
-    fields = "task protocol protocol_hash n_expected n_missing missing metrics warnings model seed version"
-    assert list(result) == fields.split()
+    fields = (
+        "format task protocol protocol_hash model data n_expected n_missing missing metrics warnings texts inputs run"
+    )
+    assert list(result) == [*fields.split(), "queries"]
     assert (result["task"], result["n_expected"], result["n_missing"], result["missing"]) == ("retrieval", 4, 0, [])
     assert result["metrics"]["t2v"]["R@1"] == result["metrics"]["v2t"]["R@1"] == 100
     assert result["protocol_hash"] == digest(result["protocol"])

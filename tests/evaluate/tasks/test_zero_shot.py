@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from harvest_jax.errors import DataError
+from harvest_jax.evaluate import ranking
 from harvest_jax.evaluate.tasks import zero_shot
 from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest
 
@@ -90,6 +91,10 @@ def test_mean_cosine_and_mean_vector_rank_alike_only_if_the_class_means_are_equa
         assert zero_shot.class_scores(video, same_length, name, 1.0)[0].argmax() == 1
 
 
+def scored(scores, label, missing, classes):
+    return zero_shot.score(ranking.choice(scores, label, missing), label, missing, classes)
+
+
 def test_scores_of_a_hand_worked_table():
     classes = [f"c{i}" for i in range(8)]
     scores = np.zeros((4, 8), np.float32)
@@ -97,7 +102,7 @@ def test_scores_of_a_hand_worked_table():
     scores[1] = [9, 5, 8, 7, 6, 1, 2, 3]  # label 1: rank 5
     scores[2] = [9, 5, 8, 7, 6, 5.5, 2, 3]  # label 1: rank 6
     scores[3] = [1, 2, 3, 9, 0, 0, 0, 9]  # label 3: ties for rank 1
-    found = zero_shot.score(scores, np.array([0, 1, 1, 3]), np.zeros(4, bool), classes)
+    found = scored(scores, np.array([0, 1, 1, 3]), np.zeros(4, bool), classes)
     assert found["top1"] == pytest.approx(100 * 1.5 / 4)
     assert found["top5"] == pytest.approx(75)
     assert found["AVG"] == pytest.approx((37.5 + 75) / 2)
@@ -110,6 +115,6 @@ def test_scores_of_a_hand_worked_table():
 
 def test_a_missing_video_is_wrong_even_where_all_classes_are_within_five():
     scores = np.array([[1, 0], [np.nan, np.nan]], np.float32)
-    found = zero_shot.score(scores, np.array([0, 0]), np.array([False, True]), ["a", "b"])
+    found = scored(scores, np.array([0, 0]), np.array([False, True]), ["a", "b"])
     assert (found["top1"], found["top5"], found["n"]) == (50, 50, 2)
     assert found["optimistic"]["top1"] == 50
