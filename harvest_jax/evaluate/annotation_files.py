@@ -146,6 +146,15 @@ def read_text(path: Path) -> str:
     return text
 
 
+def holds_json(path: Path) -> bool:
+    """Whether the file's text begins like a JSON list or object, whatever its name is.
+
+    Raises:
+      DataError: as for `read_text`.
+    """
+    return read_text(path).lstrip()[:1] in ("[", "{")
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file without the spaces around them; empty lines are left out.
 
