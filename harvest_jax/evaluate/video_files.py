@@ -105,7 +105,7 @@ def list_videos(folder: Path) -> VideoFiles:
     Raises:
       DataError: there is no such folder, it cannot be listed, or it holds no video or picture.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"no folder {folder} of videos")
     root = str(folder)
     by_name: dict[str, list[str]] = {}

@@ -216,3 +216,9 @@ def test_tables_without_header_and_quotes(tmp_path):
     wrong = put(path, "a,b\n")
     message = fault(read_table, wrong, ("id", "text"), "\t", header=False, quotes=False)
     assert "line 1: 1 cells, but 2 columns (cells are separated by commas, in the official file by tabs)" in message
+
+
+def test_names_that_no_file_system_takes(tmp_path):
+    assert "no file or folder" in fault(locate, ONE, tmp_path / ("x" * 300))
+    assert "no file or folder" in fault(locate, ONE, tmp_path / "a\0b")
+    assert "no file" in fault(read_text, tmp_path / ("x" * 300))

@@ -97,6 +97,29 @@ def test_rows_without_captions_are_accepted_where_there_are_none(tmp_path):
     assert read(with_rows(rows, captions="none", expected={"rows": 1}), path) == rows
 
 
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_damaged_files_are_refused_or_read_but_never_crash(name, tmp_path):
+    """Each file cut at many places, and with one byte replaced at many places."""
+    folder = miniatures.RETRIEVAL[name](tmp_path)
+    refused = []
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        places = range(0, len(content), max(1, len(content) // 15))
+        for damaged in (
+            *(content[:at] for at in places),
+            *(content[:at] + bytes([byte]) + content[at + 1 :] for at in places for byte in (0, 34, 92, 255)),
+        ):
+            path.write_bytes(damaged)
+            try:
+                assert read(BENCHMARKS[name], folder, partial=True)
+            except DataError as error:
+                refused.append(str(error))
+        path.write_bytes(content)
+    assert len(refused) > 20
+    assert not any("\n" in message for message in refused)
+    assert read(BENCHMARKS[name], folder, partial=True)
+
+
 def test_files_of_several_benchmarks_below_one_folder(tmp_path):
     for name in ("msvd", "didemo", "vatex"):
         folder = tmp_path / name

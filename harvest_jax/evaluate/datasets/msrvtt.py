@@ -127,7 +127,6 @@ BENCHMARKS = (
                 "msrvtt_caption_test.json",
                 "test_videodatainfo.json",
                 "MSRVTT_data.json",
-                "annotation/MSR_VTT.json",
                 "MSR_VTT.json",
             )
         },
