@@ -129,7 +129,7 @@ def activitynet(folder: Path, videos: int = 3) -> Path:
     entries = {
         f"v_{n}kites-{n}_ab"[:13]: {
             "duration": 60.5 + n,
-            "timestamps": [[20, 60.5], [0.28, 20.1]] if n == 0 else [[0, 10], [0, 40.5]],
+            "timestamps": [[20, 60.5], [0.28, 20.1]] if n == 0 else [[0, 40.5], [0, 10]],
             "sentences": [f" {text} " for text in sentences(n, 2)],
         }
         for n in range(videos)
