@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"  # no playlists, no image sequences
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,asf,flv"  # no playlists, no image sequences
 CODECS = (
     "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,mpeg4,mpeg1video,mpeg2video,h263,msmpeg4v1,msmpeg4v2,msmpeg4,"
     "wmv1,wmv2,wmv3,vc1,flv,mjpeg,gif,prores,theora,vp6,vp6f,dvvideo,ffv1,huffyuv,ffvhuff,rawvideo,png,cinepak,svq3"
@@ -33,6 +33,9 @@ _SIGNATURES = (
     (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM file"),
     (0, b"RIFF", "an AVI file"),
     (0, b"GIF8", "a GIF file"),
+    (0, b"\x00\x00\x01\xba", "an MPEG file"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a WMV file"),
+    (0, b"FLV\x01", "an FLV file"),
 )
 
 
@@ -106,7 +109,7 @@ def _why_not_opened(file: BufferedIOBase) -> str:
     for offset, signature, name in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
             return f"damaged: begins like {name}, but its header is cut off or damaged"
-    return "not a video: not an MP4, MOV, MKV, WebM, AVI or GIF file, nor a JPEG, PNG or WebP picture"
+    return "not a video: not an MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV or GIF file, nor a JPEG, PNG or WebP picture"
 
 
 def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
@@ -134,6 +137,8 @@ def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
         end, exact = ((stream.start_time or 0) + stream.duration) * time_base - origin, True
     elif container.duration is not None and container.duration > 0:
         end = Fraction(container.duration, av.time_base)
+    if container.format.name == "mpeg":  # FFmpeg estimates it from the bit rate, wrong by up to a quarter
+        end, exact = None, False
     if end is not None and end > spec.max_seconds:
         raise VideoRejected(f"too long: {float(end):,.0f} s, more than {spec.max_seconds:,.0f} s")
     return OpenVideo(container, stream, time_base, origin, None if end is None else float(end), exact)

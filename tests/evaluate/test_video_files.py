@@ -134,16 +134,22 @@ def test_folders_that_cannot_be_used(tmp_path):
         list_videos(tmp_path)
 
 
-# mpeg ends: the header's time is an estimate
-CONTAINERS = [("a.mpg", "mpeg2video"), ("b.mpg", "mpeg1video"), ("a.wmv", "wmv2"), ("a.mts", "libx264")]
+CONTAINERS = [
+    ("a.mpg", "mpeg2video"),
+    ("b.mpg", "mpeg1video"),
+    ("a.wmv", "wmv2"),
+    ("a.mts", "libx264"),
+    ("a.flv", "flv"),
+]
 
 
-@pytest.mark.xfail(strict=True, raises=DataError, reason="the decoder's list of formats lacks mpeg, mpegts and asf")
 @pytest.mark.parametrize(("name", "codec"), CONTAINERS)
 def test_didemos_containers_open(tmp_path, name, codec):
     path = write_video(tmp_path / name, numbered_frames(50), rate=25, codec=codec)
     clip = decode_clip(path, DecodeSpec(num_frames=5, short_side=48))
     assert [read_number(frame) for frame in clip.frames] == [5, 15, 25, 35, 45]
+    part = decode_clip(path, DecodeSpec(num_frames=2, short_side=48), 1.0, 1.8)
+    assert [read_number(frame) for frame in part.frames] == [30, 40]
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.3gp", "mpeg4"), ("a.3g2", "mpeg4")])
