@@ -1,5 +1,7 @@
 """The fields that every evaluation has. The configs of the tasks import this one and add their own."""
 
+import importlib
+
 from ml_collections import ConfigDict
 
 
@@ -14,9 +16,24 @@ def get_config() -> ConfigDict:
     data.shards = ""  # folder written by `harvest shards`; with a manifest too: its rows, and the shards' frames, by id
     data.root = ""  # folder that the manifest's paths start from; empty: the manifest's own folder
     data.split = "test"  # of the shards, and of a manifest with a column `split`; empty: all rows of the manifest
+    data.benchmark = ""  # name of a benchmark; its own config sets it (harvest eval --list shows all)
+    data.annotations = ""  # of a benchmark: its annotation file, or a folder that holds its files
+    data.videos = ""  # of a benchmark: the folder of its videos, in any subfolders
+    data.partial = False  # accept annotations with fewer rows than the benchmark has: a result of its own
     data.workers = 0  # processes that decode videos; 0: one for each CPU core
 
     config.frames = 0  # different frames that the model sees of a clip; 0: as many as it takes
     config.batch_size = 16  # clips, texts or questions in one call of the model
     config.strict = False  # an error where a video is missing, or where ties leave a score open by over 0.1 points
+    return config
+
+
+def benchmark(name: str) -> ConfigDict:
+    """The config of a benchmark: that of its task, with the benchmark's own settings."""
+    from harvest_jax.evaluate.benchmarks import find_benchmark
+
+    found = find_benchmark(name)
+    config = importlib.import_module(f"configs.eval.{found.task}").get_config()
+    config.data.benchmark = name
+    config.update(dict(found.settings))
     return config

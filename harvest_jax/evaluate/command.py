@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   harvest eval --config eval/retrieval --model runs/demo/export --config.data.manifest=test.csv --out r.json
+  harvest eval --config eval/msrvtt_1ka --model runs/demo/export --config.data.videos=videos \\
+      --config.data.annotations=annotations --out r.json
   harvest eval --config eval/zero_shot --model runs/demo/export --config.data.manifest=val.csv \\
       --config.classes=classes.txt --config.prompts=kinetics_28
 
@@ -30,11 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "harvest eval --config FILE --model DIR [--out FILE] [--allow_missing] [--config.FIELD=VALUE ...]"
     parser.add_argument(
         "--config",
-        required=True,
         metavar="FILE",
-        help="config file, or a packaged one: eval/retrieval, eval/multiple_choice, eval/zero_shot, eval/videoqa",
+        help="config file, or a packaged one: a task (eval/retrieval, eval/multiple_choice, eval/zero_shot, "
+        "eval/videoqa) or a benchmark (eval/msrvtt_1ka)",
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
+    parser.add_argument("--model", metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
+    parser.add_argument(
+        "--list", action="store_true", help="show all benchmarks, what they need and where it comes from"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="file for the result; without it the last line printed"
     )
@@ -46,6 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command; see `add_arguments`."""
+    if args.list:
+        from harvest_jax.evaluate.benchmarks import listing
+
+        print("\n".join(listing()))
+        return 0
+    needed = [f"--{name}" for name in ("config", "model") if getattr(args, name) is None]
+    if needed:
+        raise ConfigError(f"give {' and '.join(needed)} (harvest eval --help), or --list for the benchmarks")
+
     from harvest_jax.config.files import load_dict
     from harvest_jax.evaluate import evaluation
     from harvest_jax.evaluate.evaluation_set import open_set

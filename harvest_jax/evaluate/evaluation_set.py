@@ -1,4 +1,6 @@
-"""The rows and clips that a model is evaluated on: from a manifest, from shards, or a manifest with frames from shards.
+"""The rows and clips that a model is evaluated on: from a manifest, from shards, from a benchmark's annotations.
+
+Rows of a manifest or of annotations can take their frames from shards.
 
 The set is fixed before any frame is read. A clip that cannot be read stays in the set and is reported with its reason:
 without it the gallery would be smaller and the scores higher.
@@ -6,6 +8,7 @@ without it the gallery would be smaller and the scores higher.
 
 import collections
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,13 @@ from typing import Any
 import numpy as np
 
 from harvest_jax.errors import DataError
+from harvest_jax.evaluate.annotation_files import locate
+from harvest_jax.evaluate.benchmark import counts
+from harvest_jax.evaluate.benchmarks import find_benchmark
 from harvest_jax.evaluate.frame_readers import ClipFrames, FrameReader, ShardReader, VideoReader, VideoSpan
+from harvest_jax.evaluate.read_benchmark import read as read_benchmark
 from harvest_jax.evaluate.settings import DataSettings
+from harvest_jax.evaluate.video_files import list_videos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +48,14 @@ class EvaluationSet:
 
     Attributes:
       name: file or folder name.
-      kind: "manifest", "shards", or "manifest over shards".
+      kind: "manifest", "shards", "benchmark", or one of the others "over shards".
       split: the one whose rows are used; "" if all are, or the rows name no split.
       samples: in the order of the file.
       clips: each once, in order of first mention.
       reader: of the clips' frames.
       files: what was read, by purpose: "manifest", "shards".
       distinct: how many clips have so many different frames, among those that `frames` gave.
+      benchmark: what the protocol says of the benchmark: name, version, and whether its counts differ; may be empty.
       unstored: rows that were rejected when the shards were made and that no manifest here names: the set lacks them.
     """
 
@@ -57,6 +66,7 @@ class EvaluationSet:
     clips: tuple[VideoSpan, ...]
     reader: FrameReader
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    benchmark: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     unstored: int = 0
     distinct: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
 
@@ -117,6 +127,8 @@ def open_set(data: DataSettings) -> EvaluationSet:
       DataError: the manifest or the shards cannot be used, or a row of the manifest is broken (a score over the other
         rows would not be a score of this set).
     """
+    if data.benchmark:
+        return _from_benchmark(data)
     return _from_manifest(data) if data.manifest else _from_shards(data)
 
 
@@ -148,9 +160,41 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
         kind, reader = "manifest over shards", ShardReader(data.shards, data.split, ids, len(clips))
         files["shards"] = Path(data.shards)
     else:
-        kind, reader = "manifest", VideoReader(manifest.root, clips, data.workers)
+        kind, reader = "manifest", VideoReader(manifest.root, [clip.video for clip in clips], clips, data.workers)
     split = data.split if names_splits(path) else ""
     return EvaluationSet(path.name, kind, split, tuple(samples), clips, reader, files)
+
+
+def _from_benchmark(data: DataSettings) -> EvaluationSet:
+    benchmark = find_benchmark(data.benchmark)
+    annotations = Path(data.annotations)
+    rows = read_benchmark(benchmark, annotations, data.partial)
+    numbers: dict[VideoSpan, int] = {}
+    samples = [
+        Sample(
+            row.id, numbers.setdefault(VideoSpan(row.video, row.start, row.end), len(numbers)), row.captions, row.extra
+        )
+        for row in rows
+    ]
+    clips = tuple(numbers)
+    files = dict(locate(benchmark, annotations))
+    reader: FrameReader
+    if data.shards:
+        # `harvest shards` names a clip by its file, and by its span where it is a part of the file.
+        ids = {clip.shard_id: number for number, clip in enumerate(clips)}
+        ids |= {sample.id: sample.clip for sample in samples}
+        kind, reader = "benchmark over shards", ShardReader(data.shards, data.split, ids, len(clips))
+        files["shards"] = Path(data.shards)
+    else:
+        folder = list_videos(Path(data.videos))
+        paths = [folder.find(clip.video) for clip in clips]
+        kind, reader = "benchmark", VideoReader(Path(os.path.realpath(data.videos)), paths, clips, data.workers)
+    described = {
+        "name": benchmark.name,
+        "version": benchmark.version,
+        "partial": counts(rows) != counts(rows) | benchmark.expected,
+    }
+    return EvaluationSet(benchmark.title, kind, benchmark.split, tuple(samples), clips, reader, files, described)
 
 
 def _from_shards(data: DataSettings) -> EvaluationSet:
@@ -171,4 +215,4 @@ def _from_shards(data: DataSettings) -> EvaluationSet:
     reader = ShardReader(data.shards, data.split, ids, len(clips))
     unstored = len({row_id for row_id, _, _ in read_rejects(Path(data.shards), data.split)} - ids.keys())
     files = {"shards": Path(data.shards)}
-    return EvaluationSet(Path(data.shards).name, "shards", data.split, samples, clips, reader, files, unstored)
+    return EvaluationSet(Path(data.shards).name, "shards", data.split, samples, clips, reader, files, unstored=unstored)

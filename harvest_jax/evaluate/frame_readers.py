@@ -3,13 +3,14 @@
 import collections
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
+from harvest_jax.evaluate.video_files import stem
 from harvest_jax.machine import available_cores
 
 Frames = UInt8[np.ndarray, "t s s 3"]
@@ -26,7 +27,13 @@ class VideoSpan:
     @property
     def key(self) -> list[Any]:
         """What the clip is known by, wherever its file lies and in whatever format: the file's stem, start and end."""
-        return [Path(self.video).stem if Path(self.video).suffix else self.video, self.start, self.end]
+        return [stem(self.video), self.start, self.end]
+
+    @property
+    def shard_id(self) -> str:
+        """The id that `harvest shards` gives the clip if the manifest has none."""
+        span = "".join(f"_{time:.10g}" for time in (self.start, self.end) if time is not None)
+        return f"{stem(self.video)}{span}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,15 +137,16 @@ class ShardReader:
 class VideoReader:
     """Frames from video files, decoded by worker processes; a damaged file can cost one clip but not the evaluation."""
 
-    def __init__(self, root: Path, clips: tuple[VideoSpan, ...], workers: int):
+    def __init__(self, root: Path, paths: Sequence[str | None], clips: Sequence[VideoSpan], workers: int):
         """A reader.
 
         Args:
-          root: folder that the videos' paths start from, a real path.
-          clips: what to decode.
+          root: folder that the paths start from, a real path.
+          paths: the file of each clip; None if there is none.
+          clips: their spans.
           workers: processes; 0: one for each CPU core.
         """
-        self._root, self._clips, self._workers = root, clips, workers
+        self._root, self._paths, self._clips, self._workers = root, paths, clips, workers
 
     def read(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
         """See `FrameReader`."""
@@ -148,7 +156,7 @@ class VideoReader:
 
         spans: dict[int, Span] = {}
         for number, clip in enumerate(self._clips):
-            path, reason = self._resolved(clip)
+            path, reason = self._resolved(number)
             if reason:
                 yield number, reason
             else:
@@ -164,8 +172,8 @@ class VideoReader:
     def absent(self) -> dict[int, str]:
         """See `FrameReader`; the files are looked for and not opened."""
         found = {}
-        for number, clip in enumerate(self._clips):
-            path, reason = self._resolved(clip)
+        for number in range(len(self._clips)):
+            path, reason = self._resolved(number)
             if reason or not os.path.exists(path):
                 found[number] = reason or "not found: No such file or directory"
         return found
@@ -174,11 +182,14 @@ class VideoReader:
         """See `FrameReader`."""
         return {"from": "video files", "sampling": "segment_middle", "decoder": "FFmpeg"}
 
-    def _resolved(self, clip: VideoSpan) -> tuple[str, str]:
-        """The file's path, and the reason if its name cannot be used."""
+    def _resolved(self, number: int) -> tuple[str, str]:
+        """The path of a clip's file, and the reason if there is none or its name cannot be used."""
         from data_pipeline.media_paths import VideoRejected, resolve_below
 
+        path = self._paths[number]
+        if path is None:
+            return "", f"not found: no video of this name below {self._root}"
         try:
-            return resolve_below(str(self._root), clip.video), ""
+            return resolve_below(str(self._root), path), ""
         except VideoRejected as fault:
             return "", fault.reason

@@ -37,7 +37,12 @@ def protocol(
     """
     return {
         "task": settings.task,
-        "data": {"rows": len(data.samples), "clips": len(data.clips), "sha256": content_digest(content)},
+        "data": {
+            **data.benchmark,
+            "rows": len(data.samples),
+            "clips": len(data.clips),
+            "sha256": content_digest(content),
+        },
         "frames": settings.frames,
         "frame_source": data.reader.described(),
         "scores_dtype": "float32",
