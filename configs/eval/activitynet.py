@@ -1,6 +1,6 @@
 """ActivityNet Captions: val_1.
 
-    harvest eval --config eval/activitynet --model runs/demo/export \\
+    harvest eval --config eval/activitynet --model runs/demo/export \
         --config.data.annotations=DIR --config.data.videos=DIR --out activitynet.json
 
 What it needs, where that comes from and its terms: `harvest eval --list`.

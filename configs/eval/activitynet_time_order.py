@@ -1,6 +1,6 @@
 """ActivityNet Captions, sentences in order of time: val_1.
 
-    harvest eval --config eval/activitynet_time_order --model runs/demo/export \\
+    harvest eval --config eval/activitynet_time_order --model runs/demo/export \
         --config.data.annotations=DIR --config.data.videos=DIR --out activitynet_time_order.json
 
 What it needs, where that comes from and its terms: `harvest eval --list`.

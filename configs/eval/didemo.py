@@ -1,6 +1,6 @@
 """DiDeMo: test.
 
-    harvest eval --config eval/didemo --model runs/demo/export \\
+    harvest eval --config eval/didemo --model runs/demo/export \
         --config.data.annotations=DIR --config.data.videos=DIR --out didemo.json
 
 What it needs, where that comes from and its terms: `harvest eval --list`.

@@ -1,6 +1,6 @@
 """DiDeMo, first 31 s: test.
 
-    harvest eval --config eval/didemo_31s --model runs/demo/export \\
+    harvest eval --config eval/didemo_31s --model runs/demo/export \
         --config.data.annotations=DIR --config.data.videos=DIR --out didemo_31s.json
 
 What it needs, where that comes from and its terms: `harvest eval --list`.

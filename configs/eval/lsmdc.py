@@ -1,6 +1,6 @@
 """LSMDC: test (1,000 clips of the 2016 retrieval challenge).
 
-    harvest eval --config eval/lsmdc --model runs/demo/export \\
+    harvest eval --config eval/lsmdc --model runs/demo/export \
         --config.data.annotations=DIR --config.data.videos=DIR --out lsmdc.json
 
 What it needs, where that comes from and its terms: `harvest eval --list`.

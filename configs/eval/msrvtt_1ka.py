@@ -1,6 +1,6 @@
 """MSR-VTT 1k-A: test of 1k-A (JSFusion).
 
-    harvest eval --config eval/msrvtt_1ka --model runs/demo/export \\
+    harvest eval --config eval/msrvtt_1ka --model runs/demo/export \
         --config.data.annotations=DIR --config.data.videos=DIR --out msrvtt_1ka.json
 
 What it needs, where that comes from and its terms: `harvest eval --list`.

@@ -1,6 +1,6 @@
 """MSR-VTT full test: test (official).
 
-    harvest eval --config eval/msrvtt_full --model runs/demo/export \\
+    harvest eval --config eval/msrvtt_full --model runs/demo/export \
         --config.data.annotations=DIR --config.data.videos=DIR --out msrvtt_full.json
 
 What it needs, where that comes from and its terms: `harvest eval --list`.

@@ -1,6 +1,6 @@
 """MSVD: test.
 
-    harvest eval --config eval/msvd --model runs/demo/export \\
+    harvest eval --config eval/msvd --model runs/demo/export \
         --config.data.annotations=DIR --config.data.videos=DIR --out msvd.json
 
 What it needs, where that comes from and its terms: `harvest eval --list`.

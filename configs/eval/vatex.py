@@ -1,6 +1,6 @@
 """VATEX: test of HGR (1,500 of the 3,000 validation videos).
 
-    harvest eval --config eval/vatex --model runs/demo/export \\
+    harvest eval --config eval/vatex --model runs/demo/export \
         --config.data.annotations=DIR --config.data.videos=DIR --out vatex.json
 
 What it needs, where that comes from and its terms: `harvest eval --list`.

@@ -3,6 +3,8 @@
 import functools
 import importlib
 import pkgutil
+import shutil
+import textwrap
 from collections.abc import Mapping
 
 from harvest_jax.errors import ConfigError
@@ -43,17 +45,19 @@ def find_benchmark(name: str) -> Benchmark:
 
 def listing() -> list[str]:
     """What each benchmark is and needs, as lines for a terminal."""
-    lines = []
+    width = max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
+    lines: list[str] = []
     for benchmark in all_benchmarks().values():
         counts = ", ".join(f"{count:,} {what}" for what, count in benchmark.expected.items())
         files = "; ".join(f"{purpose}: {' or '.join(names)}" for purpose, names in benchmark.files.items())
-        lines += [
-            f"eval/{benchmark.name}",
-            f"    {benchmark.title}, {benchmark.split}: {benchmark.task}, {counts}",
-            f"    needs {files}",
-            f"    from {benchmark.source}",
-            f"    licence: {benchmark.licence}",
+        facts = [
+            f"{benchmark.title}, {benchmark.split}: {benchmark.task}, {counts}",
+            f"needs {files}",
+            f"from {benchmark.source}",
+            f"licence: {benchmark.licence}",
+            benchmark.notes and f"note: {benchmark.notes}",
         ]
-        if benchmark.notes:
-            lines.append(f"    note: {benchmark.notes}")
+        lines.append(f"eval/{benchmark.name}")
+        for fact in filter(None, facts):
+            lines += textwrap.wrap(fact, width, initial_indent="    ", subsequent_indent="      ")
     return lines

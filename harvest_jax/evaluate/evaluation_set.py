@@ -192,7 +192,7 @@ def _from_benchmark(data: DataSettings) -> EvaluationSet:
     described = {
         "name": benchmark.name,
         "version": benchmark.version,
-        "partial": counts(rows) != counts(rows) | benchmark.expected,
+        "partial": counts(rows) != counts(rows) | dict(benchmark.expected),
     }
     return EvaluationSet(benchmark.title, kind, benchmark.split, tuple(samples), clips, reader, files, described)
 

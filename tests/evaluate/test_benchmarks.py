@@ -1,0 +1,155 @@
+"""Benchmarks by name, end to end: official file forms, videos as they are named there, the command that users give."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import harvest_jax
+from harvest_jax import cli
+from harvest_jax.config.files import load_dict
+from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.evaluate import evaluation
+from harvest_jax.evaluate.benchmarks import all_benchmarks
+from harvest_jax.evaluate.read_benchmark import read
+from harvest_jax.evaluate.video_files import SUFFIXES
+from tests.helpers.annotations import ANNOTATIONS
+from tests.helpers.benchmark_miniatures import RETRIEVAL
+from tests.helpers.colour_evaluation import COLOURS, CONFIGS, evaluate, write_shards
+
+MINIATURES = {**RETRIEVAL}
+
+
+@pytest.fixture
+def benchmark_files(videos, tmp_path):
+    """A function that writes a miniature of a benchmark and a video for each name in it; gives the command's words."""
+
+    def write(name):
+        folder = tmp_path / "annotations"
+        folder.mkdir()
+        MINIATURES[name](folder)
+        rows = read(all_benchmarks()[name], folder, partial=True)
+        named = dict.fromkeys(row.video for row in rows)
+        for number, video in enumerate(named):
+            # The content decides how a file is read: an MP4 may be called clip.mpg.
+            has_suffix = Path(video).suffix.lower() in SUFFIXES
+            file = tmp_path / "videos" / (video if has_suffix else f"{video.removesuffix('.')}.mp4")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(videos / f"{list(COLOURS)[number % len(COLOURS)]}.mp4", file)
+        return [f"--config.data.annotations={folder}", f"--config.data.videos={tmp_path / 'videos'}"]
+
+    return write
+
+
+@pytest.mark.parametrize("name", all_benchmarks())
+def test_every_benchmark_has_a_config_that_shows_its_command(name):
+    path = CONFIGS / f"{name}.py"
+    settings = evaluation.check(load_dict(str(path), ["data.annotations=a", "data.videos=v"]))
+    assert settings.task == all_benchmarks()[name].task
+    assert settings.data.benchmark == name
+    assert f"harvest eval --config eval/{name} " in path.read_text("utf-8").split('"""')[1]
+
+
+def test_every_benchmark_has_a_miniature():
+    assert set(MINIATURES) == set(all_benchmarks())
+
+
+@pytest.mark.parametrize("name", all_benchmarks())
+def test_a_miniature_is_scored_by_the_benchmarks_name(name, benchmark_files, model, tmp_path):
+    words = benchmark_files(name)
+    result = evaluate(name, [*words, "--config.data.partial=True"], tmp_path)
+    assert result["n_missing"] == 0
+    assert result["task"] == all_benchmarks()[name].task
+    assert result["protocol"]["data"]["name"] == name
+    assert result["protocol"]["data"]["partial"] is True
+    assert all(len(result["inputs"][purpose]["sha256"]) == 64 for purpose in all_benchmarks()[name].files)
+
+
+def test_other_counts_are_refused_before_the_model_is_loaded(benchmark_files, model, tmp_path, capsys, monkeypatch):
+    words = benchmark_files("msrvtt_1ka")
+    monkeypatch.setitem(harvest_jax.__dict__, "load", None)
+    evaluate("msrvtt_1ka", words, tmp_path, code=DataError.exit_code)
+    error = capsys.readouterr().err
+    assert "MSR-VTT 1k-A: expected 1,000 videos, found 4" in error
+    assert "data.partial" in error
+    assert error.count("\n") == 1
+
+
+def test_a_missing_video_is_refused_unless_allowed(benchmark_files, model, tmp_path, capsys):
+    words = [*benchmark_files("msrvtt_1ka"), "--config.data.partial=True"]
+    (tmp_path / "videos" / "video9771.mp4").unlink()
+    evaluate("msrvtt_1ka", words, tmp_path, code=DataError.exit_code)
+    error = capsys.readouterr().err
+    assert "1 of the 4 videos of MSR-VTT 1k-A are not there, the first: video9771 (not found" in error
+    result = evaluate("msrvtt_1ka", [*words, "--allow_missing"], tmp_path)
+    assert (result["n_expected"], result["n_missing"]) == (4, 1)
+
+
+def test_the_same_benchmark_from_shards_differs_in_the_frames_alone(benchmark_files, videos, model, tmp_path):
+    words = [*benchmark_files("msrvtt_1ka"), "--config.data.partial=True"]
+    files = evaluate("msrvtt_1ka", words, tmp_path)
+    rows = [(f"video{9770 + n}", list(COLOURS)[n], ("another caption",), {}) for n in range(4)]
+    shards = write_shards(tmp_path / "shards", videos, rows)
+    stored = evaluate("msrvtt_1ka", [words[0], words[2], *shards], tmp_path)
+    assert stored["n_missing"] == 0
+    different = {name for name in files["protocol"] if files["protocol"][name] != stored["protocol"][name]}
+    assert different == {"frame_source"}
+    assert files["protocol_hash"] != stored["protocol_hash"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "set data.annotations"),
+        (["--config.data.annotations=a"], "set data.videos"),
+        (["--config.data.annotations=a", "--config.data.videos=v", "--config.data.shards=s"], "not both"),
+        (["--config.data.annotations=a", "--config.data.videos=v", "--config.data.manifest=m.csv"], "have no use"),
+        (["--config.data.annotations=a", "--config.data.videos=v", "--config.data.benchmark=msrvt"], "no benchmark"),
+    ],
+)
+def test_a_wrong_use_is_one_line(words, message, tmp_path, capsys):
+    evaluate("msrvtt_1ka", words, tmp_path, code=ConfigError.exit_code)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_fields_of_benchmarks_are_refused_without_one(tmp_path, capsys):
+    words = ["--config.data.manifest=x.csv", "--config.data.videos=v"]
+    evaluate("retrieval", words, tmp_path, code=ConfigError.exit_code)
+    assert "belong to benchmarks (harvest eval --list)" in capsys.readouterr().err
+
+
+def test_the_list_names_every_benchmark_and_what_it_needs(capsys):
+    assert cli.main(["eval", "--list"]) == 0
+    shown = capsys.readouterr().out
+    words = " ".join(shown.split())
+    for benchmark in all_benchmarks().values():
+        assert f"eval/{benchmark.name}\n" in shown
+        assert " ".join(benchmark.source.split()) in words
+        for names in benchmark.files.values():
+            assert names[0] in words
+
+
+def test_config_and_model_are_asked_for(capsys):
+    assert cli.main(["eval"]) == ConfigError.exit_code
+    assert "give --config and --model" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (ANNOTATIONS / "msrvtt").is_dir(), reason="no annotation files here")
+def test_thirty_of_the_thousand_videos(videos, model, tmp_path, capsys):
+    """The official file as it is, of whose videos only 30 are there."""
+    rows = read(all_benchmarks()["msrvtt_1ka"], ANNOTATIONS / "msrvtt")
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number, row in enumerate(rows[:30]):
+        shutil.copy(videos / f"{list(COLOURS)[number % 4]}.mp4", folder / f"{row.video}.mp4")
+    words = [f"--config.data.annotations={ANNOTATIONS / 'msrvtt'}", f"--config.data.videos={folder}"]
+    evaluate("msrvtt_1ka", words, tmp_path, code=DataError.exit_code)
+    assert "970 of the 1,000 videos of MSR-VTT 1k-A are not there" in capsys.readouterr().err
+    result = evaluate("msrvtt_1ka", [*words, "--allow_missing"], tmp_path)
+    assert (result["n_expected"], result["n_missing"]) == (1000, 970)
+    assert result["metrics"]["t2v"]["n_queries"] == 1000
+    assert result["protocol"]["data"]["partial"] is False
+    assert json.loads(json.dumps(result["inputs"]["captions"]))["name"] == "MSRVTT_JSFUSION_test.csv"
