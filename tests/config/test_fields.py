@@ -34,6 +34,18 @@ def test_values_come_out_in_the_types_of_the_annotations():
     assert build(Outer, VALUES) == Outer(3, "far", "a", ("x", 1.0), Inner(1.0))
 
 
+@dataclasses.dataclass(frozen=True)
+class Newer(Inner):
+    times: Annotated[int, Range(1, 9)] = 2
+
+
+def test_a_field_with_a_default_may_be_left_out():
+    assert build(Newer, {"share": 1}) == Newer(1.0, 2)
+    assert build(Newer, {"share": 1, "times": 3}).times == 3
+    with pytest.raises(ConfigError, match=r"times=0 is outside 1\.\.9"):
+        build(Newer, {"share": 1, "times": 0})
+
+
 @pytest.mark.parametrize(
     ("given", "built"),
     [
