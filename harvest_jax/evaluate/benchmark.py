@@ -48,7 +48,8 @@ class Benchmark:
       files: annotation files that are needed: purpose -> names by which the file is known, the official one first.
         A name may hold a folder ("annotation/MSR_VTT.json").
       read: from the files (purpose -> path) to the rows, in the order of the file.
-      expected: counts that the rows must have: "rows", "videos", and where there are captions "captions".
+      expected: counts that the rows must have: "rows", "videos", where there are captions "captions", and where there
+        are labels "classes".
       captions: the caption policy.
       settings: fields of the task's config that differ from its defaults, for example {"frames": 12}.
       source: where the files and videos come from, in one sentence.
@@ -77,4 +78,5 @@ def counts(rows: list[Row]) -> dict[str, int]:
         "rows": len(rows),
         "videos": len({(row.video, row.start, row.end) for row in rows}),
         "captions": sum(len(row.captions) for row in rows),
+        "classes": len({row.extra["label"] for row in rows if "label" in row.extra}),
     }

@@ -20,13 +20,15 @@ _LONGEST = 200  # characters of a line above which a file is prose
 
 
 def class_text(name: str) -> str:
-    """A class name as words: quotes around it are removed; underscores (`brush_hair`) and runs of spaces become one
-    space.
+    """A class name as words.
+
+    Quotes around it are removed; underscores (`brush_hair`), plus signs (`adult+male+singing`) and runs of spaces
+    become one space.
     """
     name = name.strip()
     while len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
         name = name[1:-1].strip()
-    return " ".join(name.replace("_", " ").split())
+    return " ".join(name.replace("_", " ").replace("+", " ").split())
 
 
 def read_classes(path: Path) -> list[str]:

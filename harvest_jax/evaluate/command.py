@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         metavar="FILE",
-        help="config file, or a packaged one: eval/retrieval, eval/multiple_choice, eval/zero_shot, eval/videoqa",
+        help="config file, or a packaged one: eval/retrieval, eval/multiple_choice, eval/clip_choice, eval/zero_shot, "
+        "eval/videoqa, eval/counting",
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
     parser.add_argument(

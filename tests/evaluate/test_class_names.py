@@ -13,6 +13,9 @@ CLASS_NAMES = ANNOTATIONS / "classnames"
 
 def test_class_names_are_words():
     assert class_text(" brush_hair  now ") == "brush hair now"
+    assert class_text(" ''\"air drumming\"'' ") == "air drumming"
+    assert class_text("adult+male+singing") == "adult male singing"
+    assert class_text('"') == '"'
 
 
 def written(tmp_path, name, content):
