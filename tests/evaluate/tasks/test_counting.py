@@ -5,10 +5,14 @@ import csv
 import numpy as np
 import pytest
 
+import harvest_jax
+from data_pipeline.decode import pool
 from harvest_jax.errors import DataError, NonFiniteError
 from harvest_jax.evaluate.tasks import counting
+from harvest_jax.input.tokenizer import VOCAB_SIZE
+from harvest_jax.model.config import DecoderConfig, HarvestConfig, TextConfig, VideoConfig
 from tests.helpers.annotations import ANNOTATIONS
-from tests.helpers.colour_evaluation import COLOURS, ColourModel, evaluate, manifest, question
+from tests.helpers.colour_evaluation import COLOURS, ColourModel, DecoderInThisProcess, evaluate, manifest, question
 
 NUMBER_OF = dict(zip(COLOURS, ("three", "two", "ten", "zero"), strict=True))
 
@@ -61,6 +65,49 @@ def test_an_answer_must_be_a_number_from_0_to_10(videos, counter, tmp_path, caps
     error = capsys.readouterr().err
     assert "row blue how often?: `answer` must be a whole number from 0 to 10" in error
     assert error.count("\n") == 1
+
+
+def test_a_real_model_folder_is_scored_as_its_own_api_says(videos, tmp_path, monkeypatch, capsys):
+    import jax
+
+    from harvest_jax.evaluate.prompts import prompt_ids
+    from harvest_jax.model.harvest import Harvest
+    from harvest_jax.weights.folder import save_model
+
+    monkeypatch.setattr(pool, "VideoDecoder", DecoderInThisProcess)
+    rng = np.random.default_rng(0)
+    models = {}
+    for vocab in (600, VOCAB_SIZE):
+        config = HarvestConfig(
+            "tiny",
+            VideoConfig(16, 8, 2, 8, 1, 2, 8),
+            TextConfig(vocab, 24, 8, 1, 2, 8),
+            DecoderConfig(1, 8, 2, 8, vocab),
+        )
+        shapes = jax.eval_shape(Harvest(config).init, jax.random.key(0))
+        params = jax.tree.map(lambda leaf: np.asarray(rng.normal(size=leaf.shape), np.float32), shapes)
+        save_model(tmp_path / str(vocab), config, params, {})
+        models[vocab] = harvest_jax.load(tmp_path / str(vocab))
+    answers = dict(zip(COLOURS, (0, 2, 5, 10), strict=True))
+    words = manifest(videos, tmp_path, [question(name, f"how often {name}?", n) for name, n in answers.items()])
+
+    monkeypatch.setitem(harvest_jax.__dict__, "load", lambda folder: models[600])
+    evaluate("counting", words, tmp_path, code=DataError.exit_code)
+    assert "tokenizer gives several of zero, one, two" in capsys.readouterr().err
+
+    model = models[VOCAB_SIZE]
+    monkeypatch.setitem(harvest_jax.__dict__, "load", lambda folder: model)
+    found = evaluate("counting", words, tmp_path)["metrics"]
+    prompt = "Question: {question} Answer: {mask}"
+    asked = [prompt_ids(model.tokenizer, prompt, f"how often {name}?", 24) for name in answers]
+    clips = model.prepare([videos / f"{name}.mp4" for name in answers])
+    logits = model.answer_logits(
+        clips, np.stack([ids for ids, _, _ in asked]), np.array([slot for _, slot, _ in asked])
+    )
+    numbers = logits[:, [model.tokenizer.encode(word)[0] for word in counting.WORDS[1:]]]
+    said = 1 + np.argmax(numbers, axis=1)
+    assert found["MSE"] == np.mean((said - [1, 2, 5, 10]) ** 2)
+    assert (found["n"], found["n_tied_queries"]) == (4, 0)
 
 
 def scored(logits, answers, missing=None, rule="tgif_qa"):
