@@ -39,12 +39,12 @@ def locate(benchmark: Benchmark, path: Path) -> dict[str, Path]:
       DataError: a file is missing, or there are several with different content.
     """
     needed = dict(benchmark.files)
-    if path.is_file():
+    if os.path.isfile(path):
         if len(needed) == 1:
             return dict.fromkeys(needed, path)
         names = ", ".join(known[0] for known in needed.values())
         raise DataError(f"{path} is one file, but {benchmark.title} needs {len(needed)}: give the folder with {names}")
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise DataError(f"no file or folder {path} for the annotations of {benchmark.title}: {benchmark.source}")
     below, outside = _find(path, {PurePosixPath(name).name.casefold() for known in needed.values() for name in known})
     return {purpose: _choose(benchmark, path, purpose, below, outside) for purpose in needed}
@@ -102,7 +102,7 @@ def _find(folder: Path, names: set[str]) -> tuple[list[Path], list[Path]]:
             if name.casefold() in names:
                 path = Path(parent, name)
                 leads_out = os.path.commonpath((real, os.path.realpath(path))) != real
-                if path.is_file():
+                if os.path.isfile(path):
                     (outside if leads_out else inside).append(path)
     return sorted(inside), sorted(outside)
 
@@ -118,8 +118,8 @@ def read_bytes(path: Path) -> bytes:
       DataError: it cannot be read, or has more than `MAX_BYTES` bytes.
     """
     try:
-        if not path.is_file():
-            raise DataError(f"no file {path}" + (": it is a folder" if path.is_dir() else ""))
+        if not os.path.isfile(path):
+            raise DataError(f"no file {path}" + (": it is a folder" if os.path.isdir(path) else ""))
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             if size > MAX_BYTES:
@@ -144,6 +144,15 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise DataError(f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: byte 0x00 is not text")
     return text
+
+
+def holds_json(path: Path) -> bool:
+    """Whether the file's text begins like a JSON list or object, whatever its name is.
+
+    Raises:
+      DataError: as for `read_text`.
+    """
+    return read_text(path).lstrip()[:1] in ("[", "{")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -73,10 +73,11 @@ class Benchmark:
 
 
 def counts(rows: list[Row]) -> dict[str, int]:
-    """The counts that `Benchmark.expected` names; a video counts once for each span of it."""
-    return {
+    """The counts that `Benchmark.expected` names; a video counts once for each span of it. "classes" only with labels."""
+    found = {
         "rows": len(rows),
         "videos": len({(row.video, row.start, row.end) for row in rows}),
         "captions": sum(len(row.captions) for row in rows),
-        "classes": len({row.extra["label"] for row in rows if "label" in row.extra}),
     }
+    labels = {row.extra["label"] for row in rows if "label" in row.extra}
+    return found | ({"classes": len(labels)} if labels else {})

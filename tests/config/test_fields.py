@@ -34,18 +34,6 @@ def test_values_come_out_in_the_types_of_the_annotations():
     assert build(Outer, VALUES) == Outer(3, "far", "a", ("x", 1.0), Inner(1.0))
 
 
-@dataclasses.dataclass(frozen=True)
-class Newer(Inner):
-    times: Annotated[int, Range(1, 9)] = 2
-
-
-def test_a_field_with_a_default_may_be_left_out():
-    assert build(Newer, {"share": 1}) == Newer(1.0, 2)
-    assert build(Newer, {"share": 1, "times": 3}).times == 3
-    with pytest.raises(ConfigError, match=r"times=0 is outside 1\.\.9"):
-        build(Newer, {"share": 1, "times": 0})
-
-
 @pytest.mark.parametrize(
     ("given", "built"),
     [
@@ -108,3 +96,15 @@ def test_the_comments_of_base_list_exactly_the_choices_that_are_checked():
             assert re.search(rf"(?<![\w/]){re.escape(name)}(?![\w@/])", comment), (
                 f"{path}: {name!r} is not in {comment!r}"
             )
+
+
+def test_a_field_with_a_default_may_be_missing():
+    @dataclasses.dataclass(frozen=True)
+    class Later:
+        first: int
+        later: bool = False
+
+    assert build(Later, {"first": 1}) == Later(1, False)
+    assert build(Later, {"first": 1, "later": True}) == Later(1, True)
+    with pytest.raises(ConfigError, match=r"^missing field first$"):
+        build(Later, {"later": True})

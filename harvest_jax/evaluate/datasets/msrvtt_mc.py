@@ -18,8 +18,7 @@ def _row(record: Record) -> Row:
 def _read(files: Mapping[str, Path]) -> list[Row]:
     """Both forms: JSON lines of ClipBERT and InternVideo1, and the JSON list of VindLU, UMT and their successors."""
     path = only(files)
-    listed = read_text(path).lstrip().startswith("[")
-    records = read_records(path) if listed else read_json_lines(path)
+    records = read_records(path) if read_text(path).lstrip().startswith("[") else read_json_lines(path)
     return checked((record, _row(record)) for record in records)
 
 
