@@ -73,7 +73,10 @@ class Benchmark:
 
 
 def counts(rows: list[Row]) -> dict[str, int]:
-    """The counts that `Benchmark.expected` names; a video counts once for each span of it. "classes" only with labels."""
+    """The counts that `Benchmark.expected` names; a video counts once for each span of it.
+
+    "classes" is there only if rows have labels.
+    """
     found = {
         "rows": len(rows),
         "videos": len({(row.video, row.start, row.end) for row in rows}),
