@@ -18,8 +18,9 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.task = "videoqa"
     config.prompt = "Question: {question} Answer: {mask}"  # the text; the answer is read at {mask}
-    config.answers = (
-        ""  # file of candidate answers (one in each line, or JSON); empty: all answers of the test set itself
-    )
+    # File of candidate answers (one in each line, JSON, or a file of training questions); must be set. test_set: all
+    # answers of the test set itself, which makes the task easier.
+    config.answers = ""
+    config.max_answers = 0  # only the first so many of the file, of training questions the most frequent ones; 0: all
     config.text_length = 0  # tokens of the text; 0: as many as the model's text tower takes
     return config

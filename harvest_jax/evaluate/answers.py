@@ -1,9 +1,12 @@
 """Candidate answers to open-ended questions, and the token that represents each."""
 
+import csv
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
@@ -51,20 +54,47 @@ def candidates(answers: Sequence[str], tokenizer: Tokenizer) -> Candidates:
     return Candidates(distinct, first, sum(len(ids) > 1 for ids in tokens), int(np.sum(count[place] > 1)))
 
 
-def read_answers(path: Path) -> list[str]:
-    """Candidate answers: a text file with one in each line, or JSON (a list, or an object whose keys are the answers).
+def read_answers(path: Path, most: int = 0) -> list[str]:
+    """Candidate answers, from a list of answers or from the questions of a training set.
+
+    A list: a text file with one answer in each line, or JSON (a list of texts, or an object whose keys are the
+    answers). Questions: a JSON list of objects with `answer` (MSRVTT-QA's and MSVD-QA's train_qa.json) or a table with
+    a column `answer` (TGIF-QA's, separated by tabs although its name ends in .csv); their answers come in falling
+    frequency, equal ones in alphabetical order.
+
+    Args:
+      path: the file.
+      most: only the first so many; 0: all.
 
     Raises:
       DataError: the file cannot be read or holds none.
     """
     try:
         text = path.read_text("utf-8-sig")
-        value = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
-    except (OSError, ValueError, RecursionError) as error:
+        value: Any = json.loads(text) if path.suffix.lower() == ".json" else _table_answers(text) or text.splitlines()
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise DataError(f"answers {path}: {error}") from error
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        counts = Counter(normal(row["answer"]) for row in value if isinstance(row.get("answer"), str))
+        value = sorted(counts, key=lambda answer: (-counts[answer], answer))
     if not isinstance(value, list | dict) or not all(isinstance(answer, str) for answer in value):
-        raise DataError(f"answers {path}: must be a list of texts, or an object whose keys are texts")
+        raise DataError(
+            f"answers {path}: must be a list of texts, an object whose keys are texts, or questions with `answer`"
+        )
     answers = [answer for answer in value if answer.strip()]
     if not answers:
         raise DataError(f"answers {path}: the file has no answers")
-    return answers
+    return answers[:most] if most else answers
+
+
+def _table_answers(text: str) -> list[dict[str, str]]:
+    """The rows of a table of questions; none if the text is not one."""
+    lines = text.splitlines()
+    for delimiter in "\t,":
+        header = lines[0].split(delimiter) if lines else []
+        if {"question", "answer"} <= {cell.strip() for cell in header}:
+            quotes = delimiter == ","
+            rows = csv.reader(lines[1:], delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
+            place = [cell.strip() for cell in header].index("answer")
+            return [{"answer": row[place]} for row in rows if len(row) > place]
+    return []

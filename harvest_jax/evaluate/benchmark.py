@@ -48,7 +48,8 @@ class Benchmark:
       files: annotation files that are needed: purpose -> names by which the file is known, the official one first.
         A name may hold a folder ("annotation/MSR_VTT.json").
       read: from the files (purpose -> path) to the rows, in the order of the file.
-      expected: counts that the rows must have: "rows", "videos", and where there are captions "captions".
+      expected: counts that the rows must have: "rows", "videos", where there are captions "captions", and where there
+        are labels "classes".
       captions: the caption policy.
       settings: fields of the task's config that differ from its defaults, for example {"frames": 12}.
       source: where the files and videos come from, in one sentence.
@@ -72,9 +73,14 @@ class Benchmark:
 
 
 def counts(rows: list[Row]) -> dict[str, int]:
-    """The counts that `Benchmark.expected` names; a video counts once for each span of it."""
-    return {
+    """The counts that `Benchmark.expected` names; a video counts once for each span of it.
+
+    "classes" is there only if rows have labels.
+    """
+    found = {
         "rows": len(rows),
         "videos": len({(row.video, row.start, row.end) for row in rows}),
         "captions": sum(len(row.captions) for row in rows),
     }
+    labels = {row.extra["label"] for row in rows if "label" in row.extra}
+    return found | ({"classes": len(labels)} if labels else {})

@@ -46,6 +46,10 @@ def find_benchmark(name: str) -> Benchmark:
 def listing() -> list[str]:
     """What each benchmark is and needs, as lines for a terminal."""
     width = max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
+    # Addresses and file names stay whole, so that they can be copied.
+    wrapper = textwrap.TextWrapper(
+        width, initial_indent="    ", subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
+    )
     lines: list[str] = []
     for benchmark in all_benchmarks().values():
         counts = ", ".join(f"{count:,} {what}" for what, count in benchmark.expected.items())
@@ -59,5 +63,5 @@ def listing() -> list[str]:
         ]
         lines.append(f"eval/{benchmark.name}")
         for fact in filter(None, facts):
-            lines += textwrap.wrap(fact, width, initial_indent="    ", subsequent_indent="      ")
+            lines += wrapper.wrap(fact)
     return lines

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="config file, or a packaged one: a task (eval/retrieval, eval/multiple_choice, eval/zero_shot, "
-        "eval/videoqa) or a benchmark (eval/msrvtt_1ka)",
+        help="config file, or a packaged one: a task (eval/retrieval, eval/multiple_choice, eval/clip_choice, "
+        "eval/zero_shot, eval/videoqa, eval/counting) or a benchmark (eval/msrvtt_1ka)",
     )
     parser.add_argument("--model", metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
     parser.add_argument(

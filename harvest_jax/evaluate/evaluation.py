@@ -86,7 +86,11 @@ def evaluate(
     begun = time.monotonic()
     if settings.frames > model.num_frames:
         raise ConfigError(f"frames={settings.frames}, but this model takes {model.num_frames} frames a clip")
-    settings = dataclasses.replace(settings, frames=settings.frames or model.num_frames)
+    # A benchmark's annotations may hold what the task reads from a file of its own, such as class names.
+    given: dict[str, Any] = {
+        purpose: str(path) for purpose, path in data.files.items() if getattr(settings, purpose, None) == ""
+    }
+    settings = dataclasses.replace(settings, frames=settings.frames or model.num_frames, **given)
     output = load_task(settings.task).run(model, data, settings, progress)
     missing = [
         {"video": data.clips[number].video, "reason": reason} for number, reason in sorted(output.reasons.items())

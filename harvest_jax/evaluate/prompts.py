@@ -37,9 +37,17 @@ _ACTORS = ("", "a person ", *(f"a person {verb} " for verb in ("using", "doing",
 # CLIP's sentences for Kinetics-700 (github.com/openai/CLIP, data/prompts.md), "a example" included.
 KINETICS_28 = tuple(f"a {medium} of {actor}{{}}." for medium in _MEDIA for actor in _ACTORS)
 
+_DOINGS = ("", *(f"{verb} " for verb in ("using", "doing", "during", "performing", "practicing")))
+
+# CLIP's sentences for UCF101, from the same file: as Kinetics' without the bare name, and each also with "the person".
+UCF_48 = tuple(
+    f"a {medium} of {who} person {doing}{{}}." for doing in _DOINGS for who in ("a", "the") for medium in _MEDIA
+)
+
 SETS = {
     "action_16": ACTION_16,
     "kinetics_28": KINETICS_28,
+    "ucf_48": UCF_48,
     "video_of": ("a video of {}.",),
     "name": ("{}",),
 }

@@ -7,11 +7,12 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from harvest_jax.evaluate.frame_readers import VideoSpan
 from harvest_jax.evaluate.ranking import Ranks
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
         ("greater", pa.int64()),
         ("tied", pa.int64()),
         ("right", pa.int64()),
+        ("value", pa.float64()),
     ]
 )
 
@@ -38,26 +40,28 @@ class Queries:
     """The queries of one part of a task.
 
     Attributes:
-      part: "t2v", "v2t", "choice", "class", "answer".
+      part: what is asked: "t2v", "v2t", "choice" (of options), "clip" (of several), "class", "answer", "count".
       clips: the clip that each query belongs to.
       texts: what was asked: a caption, a question; empty where the clip alone is the query.
-      ranks: of the right answer.
+      ranks: of the right answer; None where answers have no ranks.
       missing: the query's video could not be read; its rank is the last and it counts as wrong.
       types: of each query; None if there are none.
+      value: what is averaged over the queries where that is not made of ranks, such as a squared error.
     """
 
     part: str
     clips: Sequence[VideoSpan]
     texts: Sequence[str]
-    ranks: Ranks
+    ranks: Ranks | None
     missing: Bool[np.ndarray, " queries"]
     types: Sequence[str] | None = None
+    value: Float[np.ndarray, " queries"] | None = None
 
     def table(self) -> pa.Table:
         """One row a query, with the columns of `SCHEMA`."""
         keys = [clip.key for clip in self.clips]
         # A name or text that is not UTF-8 is replaced: it is needed only to join results.
-        columns = {
+        columns: dict[str, list[Any]] = {
             "part": [self.part] * len(keys),
             "video": [_text(key[0]) for key in keys],
             "start": [key[1] for key in keys],
@@ -65,10 +69,10 @@ class Queries:
             "text": [_text(text) for text in self.texts],
             "type": list(map(_text, self.types)) if self.types is not None else [None] * len(keys),
             "missing": self.missing.tolist(),
-            "greater": self.ranks.greater.tolist(),
-            "tied": self.ranks.tied.tolist(),
-            "right": self.ranks.right.tolist(),
+            "value": [None] * len(keys) if self.value is None else self.value.tolist(),
         }
+        for name in ("greater", "tied", "right"):
+            columns[name] = [None] * len(keys) if self.ranks is None else getattr(self.ranks, name).tolist()
         return pa.table(columns, schema=SCHEMA)
 
     @staticmethod

@@ -39,12 +39,27 @@ def test_answer_files(tmp_path):
             read_answers(tmp_path / name)
 
 
+def test_training_questions_name_their_most_frequent_answers(tmp_path):
+    rows = [("dog",), ("Cat",), ("dog",), ("ice  cream",), ("cat",), ("ant",)]
+    questions = [{"id": i, "question": "what?", "answer": answer, "video_id": 1} for i, (answer,) in enumerate(rows)]
+    (tmp_path / "train_qa.json").write_text(json.dumps(questions), encoding="utf-8")
+    table = "gif_name\tquestion\tanswer\ttype\r\n" + "".join(f'g\twhat is "it?\t{a}\t0\r\n' for (a,) in rows)
+    (tmp_path / "Train_frameqa_question.csv").write_text(table, encoding="utf-8", newline="")
+    for name in ("train_qa.json", "Train_frameqa_question.csv"):
+        assert read_answers(tmp_path / name) == ["cat", "dog", "ant", "ice cream"]
+        assert read_answers(tmp_path / name, most=2) == ["cat", "dog"]
+    (tmp_path / "none.json").write_text(json.dumps([{"question": "what?"}]), encoding="utf-8")
+    with pytest.raises(DataError, match="has no answers"):
+        read_answers(tmp_path / "none.json")
+
+
 @pytest.mark.skipif(not (ANNOTATIONS / "tgif_qa").is_dir(), reason="no annotation files here")
 def test_tgif_frame_answers_are_nearly_all_one_token(tokenizer):
     with (ANNOTATIONS / "tgif_qa" / "Test_frameqa_question.csv").open(encoding="utf-8") as stream:
         table = list(csv.DictReader(stream, delimiter="\t"))
     assert len(table) == 13691
     found = candidates([row["answer"] for row in table], tokenizer)
+    assert (len(found.answers), found.n_multi_token) == (933, 107)
+    assert sorted(read_answers(ANNOTATIONS / "tgif_qa" / "Test_frameqa_question.csv")) == sorted(found.answers)
     single = sum(len(tokenizer.encode(row["answer"])) == 1 for row in table)
     assert single > 0.97 * len(table)
-    assert found.n_multi_token < 0.2 * len(found.answers)

@@ -27,6 +27,8 @@ from tests.helpers.colour_evaluation import (
     question,
 )
 
+FIELDS = {"videoqa": ["--config.answers=test_set"]}  # that a task needs besides the data
+
 
 def test_missing_videos_count_as_wrong_and_are_reported(videos, model, tmp_path, capsys):
     rows = [*captioned(*COLOURS), *captioned("broken", "gone")]
@@ -75,7 +77,7 @@ def test_no_readable_video_is_an_error_not_a_zero(videos, model, tmp_path, capsy
         rows = [
             {"video": f"{name}.mp4", "caption": "c", "label": "l", "question": "q", "answer": "red"} for name in "ab"
         ]
-        words = manifest(videos, tmp_path, rows)
+        words = [*manifest(videos, tmp_path, rows), *FIELDS.get(task, ())]
         evaluate(task, [*words, "--allow_missing"], tmp_path, code=DataError.exit_code)
         assert "none of the 2 videos of set.jsonl could be read; the first, a.mp4" in capsys.readouterr().err
 
@@ -89,7 +91,8 @@ def test_a_model_gone_wrong_is_an_error_not_a_hundred_percent(videos, model, tmp
         question("red", "what?", "red", caption="c", label="red"),
         question("blue", "what?", "blue", caption="c", label="b"),
     ]
-    evaluate(task, manifest(videos, tmp_path, rows), tmp_path, code=NonFiniteError.exit_code)
+    words = [*manifest(videos, tmp_path, rows), *FIELDS.get(task, ())]
+    evaluate(task, words, tmp_path, code=NonFiniteError.exit_code)
     error = capsys.readouterr().err
     assert "not finite" in error
     assert error.count("\n") == 1
@@ -231,7 +234,7 @@ def test_a_real_model_folder_is_scored_as_its_own_api_says(videos, tmp_path, mon
     assert evaluate("retrieval", words, tmp_path)["metrics"]["t2v"] == by_hand
     assert evaluate("zero_shot", words, tmp_path)["metrics"]["n"] == 5
     assert evaluate("multiple_choice", words, tmp_path)["metrics"]["chance"] == 50
-    questions = evaluate("videoqa", answers, tmp_path)["metrics"]
+    questions = evaluate("videoqa", [*answers, *FIELDS["videoqa"]], tmp_path)["metrics"]
     assert (questions["n"], questions["n_answers"], questions["coverage"]) == (5, 5, 100)
 
 

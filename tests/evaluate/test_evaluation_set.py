@@ -31,9 +31,20 @@ def test_other_columns_come_out_of_shards(videos, model, tmp_path, capsys):
     rows = [(n, n, (), {"label": n, "question": "what is it?", "answer": n}) for n in ("green", "red")]
     words = write_shards(tmp_path / "shards", videos, rows)
     assert evaluate("zero_shot", words, tmp_path)["metrics"]["top1"] == 100
-    assert evaluate("videoqa", words, tmp_path)["metrics"]["acc_all"] == 100
+    assert evaluate("videoqa", [*words, "--config.answers=test_set"], tmp_path)["metrics"]["acc_all"] == 100
     evaluate("retrieval", words, tmp_path, code=DataError.exit_code)
     assert "2 rows have no caption, the first: green" in capsys.readouterr().err
+
+
+def test_zero_is_a_value_of_a_column(videos, model, tmp_path):
+    """In shards and manifests, as a number and as text."""
+    columns = {"label": 0, "type": 0, "question": "which?", "options": ["red", "blue"], "answer": 0}
+    shards = write_shards(tmp_path / "shards", videos, [("red", "red", (), columns)])
+    for words in (shards, manifest(videos, tmp_path, [{"video": "red.mp4", **columns}])):
+        assert evaluate("zero_shot", words, tmp_path)["metrics"]["per_class"] == {"0": {"n": 1, "top1": 100}}
+        assert evaluate("multiple_choice", words, tmp_path)["metrics"]["per_type"] == {"0": {"n": 1, "accuracy": 100}}
+        asked = evaluate("videoqa", [*words, "--config.answers=test_set"], tmp_path)["metrics"]
+        assert (asked["acc_all"], asked["per_type"]) == (100, {"0": {"n": 1, "acc_all": 100}})
 
 
 def test_a_manifest_over_shards_says_which_clips_are_missing_there(videos, model, tmp_path, capsys):

@@ -16,14 +16,17 @@ PROMPT = "Question: {question} Answer: {mask}"
 def test_prompt_sets_have_the_sizes_that_papers_state():
     assert len(set(prompts.ACTION_16)) == 16
     assert len(set(prompts.KINETICS_28)) == 28
+    assert len(set(prompts.UCF_48)) == 48
     for name in prompts.SETS:
         assert all(sentence.count("{}") == 1 for sentence in prompts.templates(name))
 
 
 @pytest.mark.skipif(not (CLASS_NAMES / "clip_prompts.md").is_file(), reason="no annotation files here")
-def test_the_28_are_clips_own():
-    text = (CLASS_NAMES / "clip_prompts.md").read_text("utf-8").partition("## Kinetics700")[2].partition("templates")[2]
-    assert tuple(re.findall(r"^ +'(.*)',$", text.partition("]")[0], re.MULTILINE)) == prompts.KINETICS_28
+@pytest.mark.parametrize(("dataset", "name"), [("Kinetics700", "kinetics_28"), ("UCF101", "ucf_48")])
+def test_the_28_and_the_48_are_clips_own(dataset, name):
+    text = (CLASS_NAMES / "clip_prompts.md").read_text("utf-8").partition(f"## {dataset}\n")[2]
+    sentences = text.partition("templates")[2].partition("]")[0]
+    assert tuple(re.findall(r"^ +'(.*)',$", sentences, re.MULTILINE)) == prompts.SETS[name]
 
 
 def test_prompts_are_named_or_given():

@@ -57,8 +57,8 @@ def test_the_table_of_queries_holds_their_ranks_and_is_named_in_the_result(tmp_p
     first = {"part": "t2v", "video": "a", "start": 1.0, "end": 2.5, "text": "x", "type": None, "missing": False}
     second = {"part": "t2v", "video": "\\udce9", "start": None, "end": None, "text": "y", "type": None, "missing": True}
     assert pq.read_table(table).to_pylist() == [
-        first | {"greater": 0, "tied": 1, "right": 1},
-        second | {"greater": 3, "tied": 0, "right": 1},
+        first | {"greater": 0, "tied": 1, "right": 1, "value": None},
+        second | {"greater": 3, "tied": 0, "right": 1, "value": None},
     ]
 
 

@@ -5,11 +5,12 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from harvest_jax.config.fields import Range
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate import ranking, tables
 from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos, text_facts
@@ -19,6 +20,8 @@ from harvest_jax.evaluate.results import TaskOutput, mean_by_type
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
+UNLIKELY = 0.001  # probability that no answer is 0, if they are counted from 0, below which the base must be stated
+_FROM_ONE = " (are they counted from 1? set --config.answer_base=1)"
 _OPTION_COLUMN = re.compile(r"(?:option_?|a)(\d+)")  # option_0.., option0.., a1.. (TGIF-QA), a0.. (NExT-QA)
 
 
@@ -27,6 +30,7 @@ class Settings(TaskSettings):
     """`configs/eval/multiple_choice.py`."""
 
     prompt: str
+    answer_base: Annotated[int, Range(-1, 1)] = -1
 
     def contradictions(self) -> list[str]:
         """Also checks the prompt."""
@@ -43,7 +47,10 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
       DataError: a row has no usable options or answer, or no video could be read.
       NonFiniteError: an embedding is zero or not finite.
     """
-    rows = [read_options(sample.id, sample.extra) for sample in data.samples]
+    base = max(settings.answer_base, 0)
+    rows = [read_options(sample.id, sample.extra, base) for sample in data.samples]
+    if settings.answer_base < 0:
+        _check_base(rows)
     questions = data.column("question") if "{question}" in settings.prompt else [""] * len(rows)
     texts = [
         [settings.prompt.replace("{question}", question).replace("{option}", option) for option in options]
@@ -60,20 +67,20 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         for number, lost, own in zip(clip, missing, np.split(text, ends[:-1]), strict=True)
     ]
     answer = np.array([number for _, number in rows])
-    types = data.column_if_complete("type")
+    types, groups = data.column_if_complete("type"), data.column_if_complete("group")
     ranks = rank(scores, answer, missing)
     clips = [data.clips[number] for number in clip]
     right = [own[number] for own, number in zip(texts, answer, strict=True)]
-    kinds: Sequence[str | None] = types or [None] * len(rows)
+    kinds = zip(types or [""] * len(rows), groups or [""] * len(rows), strict=True)
     return TaskOutput(
         protocol={"prompt": settings.prompt, "text_length": model.config.text.context_length},
         content=[
-            [one.key, *own, int(number), kind]
+            [one.key, *own, int(number), *kind]
             for one, own, number, kind in zip(clips, texts, answer, kinds, strict=True)
         ],
         missing=missing,
         reasons=video.reasons,
-        metrics=score(ranks, np.array([len(options) for options in texts]), missing, types),
+        metrics=score(ranks, np.array([len(options) for options in texts]), missing, types, groups),
         queries=[Queries("choice", clips, right, ranks, missing, types)],
         texts=text_facts(model, flat),
     )
@@ -82,18 +89,35 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
 def table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores, and the accuracy of each type."""
     lines = tables.number_lines(metrics)
-    if "per_type" in metrics:
-        lines += ["", *tables.columns(("n", "accuracy"), metrics["per_type"])]
+    for name in ("per_type", "per_group"):
+        if name in metrics:
+            lines += ["", *tables.columns(("n", "accuracy"), metrics[name])]
     return lines
 
 
-def read_options(row_id: str, extra: Mapping[str, Any]) -> tuple[list[str], int]:
+def _check_base(rows: Sequence[tuple[list[str], int]]) -> None:
+    """Refuse answers that were counted from 1 and fit all the same, because the last option is never right.
+
+    Raises:
+      DataError: no answer is 0 in a set so large that this is no chance.
+    """
+    by_chance = float(np.prod([1 - 1 / len(options) for options, _ in rows]))
+    if by_chance < UNLIKELY and all(answer > 0 for _, answer in rows):
+        raise DataError(
+            f"none of the {len(rows)} rows has the `answer` 0: are they counted from 1? Set "
+            "--config.answer_base=1 if they are, and --config.answer_base=0 if not"
+        )
+
+
+def read_options(row_id: str, extra: Mapping[str, Any], base: int = 0) -> tuple[list[str], int]:
     """The options of one row and the number of the right one, counted from 0.
 
     Args:
       row_id: for messages.
       extra: the row's columns: `options` (a JSON list or a list) or columns `option_0`.. or `a1`.. in the order of
-        their numbers; `answer`: the right option's number counted from 0, whatever the columns are called.
+        their numbers; `answer`: the right option's number, whatever the columns are called. An option that is a
+        number is read as its text.
+      base: the number that `answer` has for the first option, 0 or 1.
 
     Raises:
       DataError: fewer than two options, an empty one, or an answer that is the number of none of them.
@@ -113,6 +137,7 @@ def read_options(row_id: str, extra: Mapping[str, Any]) -> tuple[list[str], int]
             options.pop()
     if len(options) < 2:
         raise DataError(f"row {row_id}: needs `options` (a JSON list) or option_0, option_1, ...: two or more")
+    options = [str(option) if type(option) in (int, float) else option for option in options]
     filled = [isinstance(option, str) and bool(option.strip()) for option in options]
     if not all(filled):
         raise DataError(f"row {row_id}: option {filled.index(False)} is empty or not text")
@@ -120,11 +145,13 @@ def read_options(row_id: str, extra: Mapping[str, Any]) -> tuple[list[str], int]
     try:
         number = int(str(answer))
     except ValueError:
-        number = -1
-    if not 0 <= number < len(options):
-        last = len(options) - 1
-        raise DataError(f"row {row_id}: `answer` must be 0..{last}, the right option's number, not {answer!r}")
-    return options, number
+        number = base - 1
+    if not base <= number < base + len(options):
+        raise DataError(
+            f"row {row_id}: `answer` must be {base}..{base + len(options) - 1}, the right option's number, not "
+            f"{answer!r:.40}" + (_FROM_ONE if base == 0 and number == len(options) else "")
+        )
+    return options, number - base
 
 
 def rank(
@@ -153,6 +180,7 @@ def score(
     sizes: Int[np.ndarray, " questions"],
     missing: Bool[np.ndarray, " questions"],
     types: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Accuracy in percent; where options tie for the first place, the expectation of a random choice among them.
 
@@ -161,10 +189,11 @@ def score(
       sizes: number of options of each question.
       missing: questions whose video could not be read; they count as wrong.
       types: type of each question, if there are any.
+      groups: what each question's type belongs to, if there are any.
 
     Returns:
       "accuracy", "chance" (mean of 1 / options), "n", "n_tied_queries", "optimistic", "pessimistic", and with types
-      "per_type" {type: {"n", "accuracy"}}.
+      "per_type" {type: {"n", "accuracy"}}, with groups "per_group" likewise.
     """
 
     def credit(which: ranking.Ranks) -> Float[np.ndarray, " questions"]:
@@ -178,6 +207,7 @@ def score(
         "optimistic": {"accuracy": float(credit(ranks.optimistic).mean())},
         "pessimistic": {"accuracy": float(credit(ranks.pessimistic).mean())},
     }
-    if types is not None:
-        result["per_type"] = mean_by_type(types, credit(ranks), "accuracy")
+    for name, kinds in (("per_type", types), ("per_group", groups)):
+        if kinds is not None:
+            result[name] = mean_by_type(kinds, credit(ranks), "accuracy")
     return result

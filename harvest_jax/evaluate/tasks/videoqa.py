@@ -16,36 +16,44 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from harvest_jax.config.fields import Range
-from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate import prompts, ranking, tables
+from harvest_jax.evaluate import ranking, tables
 from harvest_jax.evaluate.answers import Candidates, candidates, normal, read_answers
-from harvest_jax.evaluate.embeddings import VideoTextModel, frame_batches
+from harvest_jax.evaluate.benchmarks import find_benchmark
+from harvest_jax.evaluate.embeddings import VideoTextModel
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.masked_questions import MaskedSettings, logit_batches, prompted
 from harvest_jax.evaluate.protocol import digest
 from harvest_jax.evaluate.queries import Queries
 from harvest_jax.evaluate.results import TaskOutput, TextFacts, mean_by_type
-from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
 QUESTION_WORDS = ("what", "who", "how", "where", "when")
 
 
+TEST_SET = "test_set"  # the value of `answers` that means all answers of the set itself
+
+
 @dataclasses.dataclass(frozen=True)
-class Settings(TaskSettings):
+class Settings(MaskedSettings):
     """`configs/eval/videoqa.py`."""
 
-    prompt: str
     answers: str
-    text_length: Annotated[int, Range(0, 77)]
+    max_answers: Annotated[int, Range(0, 1_000_000)] = 0
 
     def contradictions(self) -> list[str]:
-        """Also checks the prompt."""
+        """Also checks that the candidates are named."""
         faults = super().contradictions()
-        try:
-            prompts.split_prompt(self.prompt)
-        except ConfigError as error:
-            faults.append(str(error))
+        if not self.answers and not self._answers_come_with_the_benchmark():
+            faults.append(
+                "answers is empty: name a file of candidate answers, usually those of the training set, or set "
+                f"answers={TEST_SET} to choose among the test set's own answers (scores are higher and not comparable)"
+            )
+        elif self.answers == TEST_SET and self.max_answers:
+            faults.append(f"max_answers={self.max_answers} is for a file of answers, not for answers={TEST_SET}")
         return faults
+
+    def _answers_come_with_the_benchmark(self) -> bool:
+        return bool(self.data.benchmark) and "answers" in find_benchmark(self.data.benchmark).files
 
 
 def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress: Progress) -> TaskOutput:
@@ -57,59 +65,45 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         could be read.
       NonFiniteError: a candidate's logit is not finite.
     """
-    if model.config.decoder is None:
-        raise DataError(f"{model.name} has no decoder for masked words: it can embed but not answer")
     questions = data.column("question")
+    asked = prompted(model, settings, questions)
     answers = [normal(answer) for answer in data.column("answer")]
-    listed = read_answers(Path(settings.answers)) if settings.answers else sorted(set(answers))
+    own = settings.answers == TEST_SET
+    listed = sorted(set(answers)) if own else read_answers(Path(settings.answers), settings.max_answers)
     allowed = candidates(listed, model.tokenizer)
     number = {answer: i for i, answer in enumerate(allowed.answers)}
     right = np.array([number.get(answer, -1) for answer in answers])
-    length = settings.text_length or model.config.text.context_length
-    if length > model.config.text.context_length:
-        raise ConfigError(f"text_length={length}, but this model takes {model.config.text.context_length} tokens")
-    texts = [prompts.prompt_ids(model.tokenizer, settings.prompt, question, length) for question in questions]
-    ids = np.stack([row for row, _, _ in texts])
-    slot = np.array([mask for _, mask, _ in texts], np.int32)
-
-    rows_of: dict[int, list[int]] = {}
-    for row, sample in enumerate(data.samples):
-        rows_of.setdefault(sample.clip, []).append(row)
     greater, tied = np.zeros(len(questions), np.int64), np.zeros(len(questions), np.int64)
     unreadable: dict[int, str] = {}
-    for clips, frames in frame_batches(model, data, settings, unreadable, progress):
-        pairs = [(position, row) for position, clip in enumerate(clips) for row in rows_of[clip]]
-        for start in range(0, len(pairs), settings.batch_size):
-            positions, rows = map(np.array, zip(*pairs[start : start + settings.batch_size], strict=True))
-            logits = np.asarray(model.answer_logits(frames[positions], ids[rows], slot[rows]), np.float32)
-            ranks = ranking.choice(logits[:, allowed.first_token], np.maximum(right[rows], 0))
-            greater[rows], tied[rows] = ranks.greater, ranks.tied
+    for rows, logits in logit_batches(model, data, settings, asked, unreadable, progress):
+        ranks = ranking.choice(logits[:, allowed.first_token], np.maximum(right[rows], 0))
+        greater[rows], tied[rows] = ranks.greater, ranks.tied
     missing = np.array([sample.clip in unreadable for sample in data.samples])
     ranks = ranking.Ranks(greater, tied, np.ones(len(questions), np.int64))
     types = data.column_if_complete("type") or question_types(questions)
     metrics = score(ranks, ~missing, right >= 0, types, allowed)
-    metrics["n_cut_questions"] = sum(cut for _, _, cut in texts)
-    clips_of = [data.clips[sample.clip] for sample in data.samples]
+    metrics["n_cut_questions"] = asked.n_cut
+    clips = [data.clips[sample.clip] for sample in data.samples]
     # An answer that is no candidate counts as wrong, as a missing video does.
-    last = np.where(missing | (right < 0), len(allowed.answers), ranks.greater)
-    of_query = ranking.Ranks(last, np.where(missing | (right < 0), 0, ranks.tied), ranks.right)
+    lost = missing | (right < 0)
+    of_query = ranking.Ranks(np.where(lost, len(allowed.answers), greater), np.where(lost, 0, tied), ranks.right)
     protocol = {
         "prompt": settings.prompt,
         "answers": len(allowed.answers),
         "answers_sha256": digest(allowed.answers),
-        "answers_from": "file" if settings.answers else "answers of the set itself",
+        "answers_from": "answers of the set itself" if own else "file",
         "answer_score": "logit of the first token",
-        "text_length": length,
+        "text_length": asked.length,
     }
     return TaskOutput(
         protocol=protocol,
-        content=[[clip.key, *row] for clip, *row in zip(clips_of, questions, answers, types, strict=True)],
+        content=[[clip.key, *row] for clip, *row in zip(clips, questions, answers, types, strict=True)],
         missing=missing,
         reasons=unreadable,
         metrics=metrics,
-        queries=[Queries("answer", clips_of, questions, of_query, missing, types)],
-        texts=TextFacts(len(questions), length, metrics["n_cut_questions"]),
-        files={"answers": Path(settings.answers)} if settings.answers else {},
+        queries=[Queries("answer", clips, questions, of_query, missing, types)],
+        texts=TextFacts(len(questions), asked.length, asked.n_cut),
+        files={} if own else {"answers": Path(settings.answers)},
     )
 
 

@@ -63,6 +63,38 @@ def test_option_columns_are_taken_by_number_and_may_be_fewer_in_a_row():
     assert multiple_choice.read_options("r", {"a1": "x", "a2": "y", "a3": "", "answer": "1"}) == (["x", "y"], 1)
 
 
+def test_an_option_or_answer_may_be_the_number_zero():
+    assert multiple_choice.read_options("r", {"options": [0, 1.5], "answer": 0}) == (["0", "1.5"], 0)
+    assert multiple_choice.read_options("r", {"a1": 1, "a2": 0, "answer": 1}) == (["1", "0"], 1)
+
+
+def test_answers_may_be_counted_from_one_if_that_is_said():
+    two = {"options": ["a", "b"]}
+    assert multiple_choice.read_options("r", two | {"answer": "2"}, base=1) == (["a", "b"], 1)
+    for answer in (0, 3, "x"):
+        with pytest.raises(DataError, match=r"must be 1\.\.2"):
+            multiple_choice.read_options("r", two | {"answer": answer}, base=1)
+
+
+def test_answers_from_one_are_noticed_even_if_the_last_option_is_never_right(videos, model, tmp_path, capsys):
+    five = [f"{colour} thing" for colour in ("red", "green", "blue", "yellow", "grey")]
+    rows = [
+        {"id": f"{name} {n}", "video": f"{name}.mp4", "options": five, "answer": number}
+        for n in range(8)
+        for number, name in enumerate(COLOURS, 1)
+    ]
+    words = manifest(videos, tmp_path, rows)
+    evaluate("multiple_choice", words, tmp_path, code=DataError.exit_code)
+    error = capsys.readouterr().err
+    assert "none of the 32 rows has the `answer` 0: are they counted from 1?" in error
+    assert error.count("\n") == 1
+    assert model.batches == []
+    assert evaluate("multiple_choice", [*words, "--config.answer_base=1"], tmp_path)["metrics"]["accuracy"] == 100
+    assert evaluate("multiple_choice", [*words, "--config.answer_base=0"], tmp_path)["metrics"]["accuracy"] == 0
+    few = manifest(videos, tmp_path, rows[:28])  # 0.8 to the power of 28 is 0.0019: it may be chance
+    assert evaluate("multiple_choice", few, tmp_path)["metrics"]["accuracy"] == 0
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -72,9 +104,11 @@ def test_option_columns_are_taken_by_number_and_may_be_fewer_in_a_row():
         ({"options": '{"a": 1}', "answer": "0"}, "must be a JSON list"),
         ({"options": 7, "answer": "0"}, "must be a JSON list"),
         ({"options": '["a", " "]', "answer": "0"}, "option 1 is empty"),
-        ({"options": '["a", 3]', "answer": "0"}, "option 1 is empty"),
+        ({"options": '["a", null]', "answer": "0"}, "option 1 is empty"),
+        ({"options": '["a", true]', "answer": "0"}, "option 1 is empty"),
         ({"a1": "x", "a2": "", "a3": "z", "answer": "0"}, "option 1 is empty"),
-        ({"options": '["a", "b"]', "answer": "2"}, r"0\.\.1"),
+        ({"options": '["a", "b"]', "answer": "2"}, r"0\.\.1.*counted from 1\? set --config.answer_base=1"),
+        ({"options": '["a", "b"]', "answer": "3"}, r"0\.\.1, the right option's number, not '3'$"),
         ({"options": '["a", "b"]', "answer": "-1"}, r"0\.\.1"),
         ({"options": '["a", "b"]', "answer": "a"}, "the right option's number, not 'a'"),
         ({"options": '["a", "b"]'}, "not None"),
@@ -119,6 +153,18 @@ def test_types_are_counted_apart():
     scores = rows([1, 0], [1, 0], [0, 1])
     found = scored(scores, np.zeros(3, np.int64), np.zeros(3, bool), ["move", "turn", "move"])
     assert found["per_type"] == {"move": {"n": 2, "accuracy": 50}, "turn": {"n": 1, "accuracy": 100}}
+    assert "per_group" not in found
+
+
+def test_groups_of_types_are_counted_apart(videos, model, tmp_path, capsys):
+    rows = [
+        {"video": f"{name}.mp4", "options": [name, "grey"], "answer": 0, "type": name[0], "group": group}
+        for name, group in zip(COLOURS, "xxyy", strict=True)
+    ]
+    rows[0]["answer"] = 1
+    found = evaluate("multiple_choice", manifest(videos, tmp_path, rows), tmp_path)["metrics"]
+    assert found["per_group"] == {"x": {"n": 2, "accuracy": 50}, "y": {"n": 2, "accuracy": 100}}
+    assert len(found["per_type"]) == 4
 
 
 @pytest.mark.skipif(not (ANNOTATIONS / "tgif_qa").is_dir(), reason="no annotation files here")

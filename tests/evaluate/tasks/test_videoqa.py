@@ -9,6 +9,8 @@ from harvest_jax.evaluate.answers import candidates
 from harvest_jax.evaluate.tasks import videoqa
 from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest, question
 
+OWN = "--config.answers=test_set"
+
 
 def test_videoqa(videos, model, tmp_path):
     rows = [question(name, "what colour is it?", name) for name in COLOURS]
@@ -30,7 +32,7 @@ def test_videoqa_batches_and_types_of_the_manifest(videos, model, tmp_path):
     rows = [
         question(name, f"what {n}?", name, type="even" if n % 2 == 0 else "odd") for name in COLOURS for n in range(5)
     ]
-    result = evaluate("videoqa", [*manifest(videos, tmp_path, rows), "--config.batch_size=3"], tmp_path)
+    result = evaluate("videoqa", [*manifest(videos, tmp_path, rows), OWN, "--config.batch_size=3"], tmp_path)
     assert result["metrics"]["acc_all"] == 100
     assert result["metrics"]["per_type"] == {"even": {"n": 12, "acc_all": 100}, "odd": {"n": 8, "acc_all": 100}}
     assert result["protocol"]["answers_from"] == "answers of the set itself"
@@ -41,13 +43,23 @@ def test_videoqa_batches_and_types_of_the_manifest(videos, model, tmp_path):
 def test_a_model_without_decoder_cannot_answer(videos, model, tmp_path, capsys):
     model.config.decoder = None
     words = manifest(videos, tmp_path, [question("red", "what?", "red")])
-    evaluate("videoqa", words, tmp_path, code=DataError.exit_code)
+    evaluate("videoqa", [*words, OWN], tmp_path, code=DataError.exit_code)
     assert "has no decoder" in capsys.readouterr().err
+
+
+def test_the_test_sets_own_answers_are_candidates_only_if_asked_for(videos, model, tmp_path, capsys):
+    words = manifest(videos, tmp_path, [question("red", "what?", "red")])
+    evaluate("videoqa", words, tmp_path, code=ConfigError.exit_code)
+    error = capsys.readouterr().err
+    assert "answers is empty: name a file of candidate answers" in error
+    assert "answers=test_set" in error
+    assert error.count("\n") == 1
+    assert model.batches == []
 
 
 def test_a_text_longer_than_the_model_takes_is_an_error(videos, model, tmp_path, capsys):
     words = manifest(videos, tmp_path, [question("red", "what?", "red")])
-    evaluate("videoqa", [*words, "--config.text_length=77"], tmp_path, code=ConfigError.exit_code)
+    evaluate("videoqa", [*words, OWN, "--config.text_length=77"], tmp_path, code=ConfigError.exit_code)
     assert "text_length=77, but this model takes 24" in capsys.readouterr().err
 
 

@@ -1,0 +1,16 @@
+"""EgoMCQ: all questions.
+
+    harvest eval --config eval/egomcq --model runs/demo/export \
+        --config.data.annotations=DIR --config.data.videos=DIR --out egomcq.json
+
+What it needs, where that comes from and its terms: `harvest eval --list`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.eval import base
+
+
+def get_config() -> ConfigDict:
+    """The config of the benchmark's task with the benchmark's settings."""
+    return base.benchmark("egomcq")

@@ -1,0 +1,16 @@
+"""MSRVTT-QA: test.
+
+    harvest eval --config eval/msrvtt_qa --model runs/demo/export \
+        --config.data.annotations=DIR --config.data.videos=DIR --out msrvtt_qa.json
+
+What it needs, where that comes from and its terms: `harvest eval --list`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.eval import base
+
+
+def get_config() -> ConfigDict:
+    """The config of the benchmark's task with the benchmark's settings."""
+    return base.benchmark("msrvtt_qa")

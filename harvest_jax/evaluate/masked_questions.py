@@ -1,0 +1,103 @@
+"""Questions answered at a masked word: their prompts, and the decoder's logits at the mask, in batches."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32
+
+from harvest_jax.config.fields import Range
+from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.evaluate import prompts
+from harvest_jax.evaluate.embeddings import VideoTextModel, frame_batches
+from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.settings import TaskSettings
+from harvest_jax.terminal import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedSettings(TaskSettings):
+    """The fields of tasks that read an answer at a masked word."""
+
+    prompt: str
+    text_length: Annotated[int, Range(0, 77)]
+
+    def contradictions(self) -> list[str]:
+        """Also checks the prompt."""
+        faults = super().contradictions()
+        try:
+            prompts.split_prompt(self.prompt)
+        except ConfigError as error:
+            faults.append(str(error))
+        return faults
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompted:
+    """The questions of a set in the prompt.
+
+    Attributes:
+      ids: token ids, zero padded.
+      slot: where each mask is.
+      n_cut: questions that lost words because they are too long.
+    """
+
+    ids: Int32[np.ndarray, "questions length"]
+    slot: Int32[np.ndarray, " questions"]
+    n_cut: int
+
+    @property
+    def length(self) -> int:
+        """Tokens of each text."""
+        return self.ids.shape[1]
+
+
+def prompted(model: VideoTextModel, settings: MaskedSettings, questions: Sequence[str]) -> Prompted:
+    """The questions in the settings' prompt.
+
+    Raises:
+      ConfigError: the text is longer than the model takes, or the prompt leaves no room for a question.
+      DataError: the model has no decoder.
+    """
+    if model.config.decoder is None:
+        raise DataError(f"{model.name} has no decoder for masked words: it can embed but not answer")
+    most = model.config.text.context_length
+    length = settings.text_length or most
+    if length > most:
+        raise ConfigError(f"text_length={length}, but this model takes {most} tokens")
+    texts = [prompts.prompt_ids(model.tokenizer, settings.prompt, question, length) for question in questions]
+    return Prompted(
+        np.stack([row for row, _, _ in texts]),
+        np.array([mask for _, mask, _ in texts], np.int32),
+        sum(cut for _, _, cut in texts),
+    )
+
+
+def logit_batches(
+    model: VideoTextModel,
+    data: EvaluationSet,
+    settings: TaskSettings,
+    asked: Prompted,
+    unreadable: dict[int, str],
+    progress: Progress,
+) -> Iterator[tuple[Int[np.ndarray, " rows"], Float32[np.ndarray, "rows vocab"]]]:
+    """Row numbers and the logits at their masks, at most `settings.batch_size` rows at a time.
+
+    Each clip is read once, however many questions it has. Rows whose clip cannot be read are left out, and the clip is
+    added to `unreadable`: clip number -> reason.
+
+    Raises:
+      DataError: no clip could be read.
+    """
+    rows_of: dict[int, list[int]] = {}
+    for row, sample in enumerate(data.samples):
+        rows_of.setdefault(sample.clip, []).append(row)
+    for clips, frames in frame_batches(model, data, settings, unreadable, progress):
+        pairs = [(position, row) for position, clip in enumerate(clips) for row in rows_of[clip]]
+        for start in range(0, len(pairs), settings.batch_size):
+            positions, rows = map(np.array, zip(*pairs[start : start + settings.batch_size], strict=True))
+            yield (
+                rows,
+                np.asarray(model.answer_logits(frames[positions], asked.ids[rows], asked.slot[rows]), np.float32),
+            )
