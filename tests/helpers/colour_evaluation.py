@@ -48,7 +48,7 @@ class ColourModel:
 
     def __init__(self):
         self.config = SimpleNamespace(
-            video=SimpleNamespace(image_size=16),
+            video=SimpleNamespace(image_size=16, num_frames=4),
             text=SimpleNamespace(context_length=24),
             decoder=SimpleNamespace(),
             preprocessing=SimpleNamespace(resize="crop"),
