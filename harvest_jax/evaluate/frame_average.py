@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from harvest_jax.evaluate.embeddings import VideoEmbeddings, VideoTextModel, embed_in_ways
+from harvest_jax.evaluate.embeddings import VideoEmbeddings, VideoTextModel, embed_in_ways, embed_videos
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
@@ -42,19 +42,24 @@ def average_of_frames(
     return (total / clips.shape[1]).astype(np.float32)
 
 
-def scored_beside_average(
+def embed_and_score(
     model: VideoTextModel,
     data: EvaluationSet,
     settings: TaskSettings,
     progress: Progress,
     score: Callable[[VideoEmbeddings], dict[str, Any]],
+    beside_average: bool = True,
 ) -> tuple[VideoEmbeddings, dict[str, Any]]:
     """The model's embeddings and scores; under "frame_average" the scores of the averaged frames.
 
     Args:
       model, data, settings, progress: as `embeddings.embed_videos`, whose errors it has.
       score: the task's metrics from embeddings of all clips.
+      beside_average: False leaves the average out.
     """
+    if not beside_average:
+        own = embed_videos(model, data, settings, progress)
+        return own, score(own)
     own, averaged = embed_in_ways(
         model, data, settings, progress, [model.encode_video, lambda clips: average_of_frames(model, clips)]
     )

@@ -48,7 +48,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         lost = video.missing[clip].any(axis=1)
         return score(similarities(video.values[clip], text, lost), lost, types)
 
-    video, metrics = frame_average.scored_beside_average(model, data, settings, progress, scores)
+    video, metrics = frame_average.embed_and_score(model, data, settings, progress, scores)
     protocol = {
         "groups": len(rows),
         "group_ties": "wrong",
@@ -122,6 +122,27 @@ def similarities(
     return result
 
 
+def choose(
+    scores: Float[np.ndarray, "groups 2 2"], missing: Bool[np.ndarray, " groups"], tolerance: float = 0.0
+) -> ranking.Ranks:
+    """The four choices of each group, one after the other: of video 0, video 1, caption 0, caption 1; as `score`."""
+    right = scores[:, [0, 1, 0, 1], [0, 1, 0, 1]].reshape(-1)
+    wrong = scores[:, [0, 1, 1, 0], [1, 0, 0, 1]].reshape(-1)
+    return two_way(right, wrong, np.repeat(missing, 4), tolerance)
+
+
+def two_way(
+    right: Float[np.ndarray, " choices"],
+    wrong: Float[np.ndarray, " choices"],
+    missing: Bool[np.ndarray, " choices"],
+    tolerance: float = 0.0,
+) -> ranking.Ranks:
+    """Ranks of choices between one right and one wrong answer; scores no further apart than `tolerance` are equal."""
+    near = np.abs(right - wrong) <= tolerance
+    options = np.stack([right, np.where(near, right, wrong)], axis=1)
+    return ranking.choice(options, np.zeros(len(options), np.int64), missing)
+
+
 def score(
     scores: Float[np.ndarray, "groups 2 2"],
     missing: Bool[np.ndarray, " groups"],
@@ -149,12 +170,7 @@ def score(
     Raises:
       NonFiniteError: a score of a group that is not missing is not finite.
     """
-    # The four choices: (right score, wrong score) for video 0, video 1, caption 0, caption 1.
-    right = scores[:, [0, 1, 0, 1], [0, 1, 0, 1]]
-    wrong = scores[:, [0, 1, 1, 0], [1, 0, 0, 1]]
-    near = np.abs(right - wrong) <= tolerance
-    choices = np.stack([right, np.where(near, right, wrong)], axis=-1).reshape(-1, 2)
-    ranks = ranking.choice(choices, np.zeros(len(choices), np.int64), np.repeat(missing, 4))
+    ranks = choose(scores, missing, tolerance)
     chosen = ranking.probability_within(ranks, 1).reshape(-1, 4)
     best = _both_and_all(ranking.probability_within(ranks.optimistic, 1).reshape(-1, 4))
     strict = _both_and_all(ranking.probability_within(ranks.pessimistic, 1).reshape(-1, 4))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate import frame_average, ranking, tables
@@ -149,25 +149,34 @@ def score(
     Raises:
       NonFiniteError: an embedding is zero or not finite.
     """
-    held = np.flatnonzero(~missing[owner])
-    present = np.flatnonzero(~missing)
-    right, wrong = (ranking.row_similarity(way[owner[held]], text[held]) for way in (forward, backward))
-    choices = np.zeros((len(owner), 2), np.float32)
-    choices[held] = np.stack([right, np.where(np.abs(right - wrong) <= TOLERANCE, right, wrong)], axis=1)
-    ranks = ranking.choice(choices, np.zeros(len(owner), np.int64), missing[owner])
+    right, wrong = (own_similarity(way, text, owner, missing) for way in (forward, backward))
+    ranks = pairs.two_way(right, wrong, missing[owner], TOLERANCE)
     credit = 100 * ranking.probability_within(ranks, 1)
     result: dict[str, Any] = {
         "accuracy": float(credit.mean()),
         "chance": 50.0,
         "n": len(owner),
         "n_tied_queries": int(np.sum(ranks.tied > 0)),
-        "difference": float(np.mean(right.astype(np.float64) - wrong)),
-        "moved": float(np.mean(1 - ranking.row_similarity(forward[present], backward[present]).astype(np.float64))),
+        "difference": float(np.mean((right.astype(np.float64) - wrong)[~missing[owner]])),
+        "moved": float(np.mean(1 - ranking.row_similarity(forward[~missing], backward[~missing]).astype(np.float64))),
         "optimistic": {"accuracy": ranking.recall(ranks.optimistic, 1)},
         "pessimistic": {"accuracy": ranking.recall(ranks.pessimistic, 1)},
     }
     if types is not None:
         result["per_type"] = mean_by_type(types, credit, "accuracy")
+    return result
+
+
+def own_similarity(
+    video: Float[np.ndarray, "clips width"],
+    text: Float[np.ndarray, "captions width"],
+    owner: Int[np.ndarray, " captions"],
+    missing: Bool[np.ndarray, " clips"],
+) -> Float32[np.ndarray, " captions"]:
+    """Cosine of each caption and its clip; zero where the clip is missing."""
+    held = ~missing[owner]
+    result = np.zeros(len(owner), np.float32)
+    result[held] = ranking.row_similarity(video[owner[held]], text[held])
     return result
 
 
