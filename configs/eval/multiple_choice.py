@@ -17,4 +17,5 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.task = "multiple_choice"
     config.prompt = "{option}"  # text of an option; {question} is replaced by the column `question`
+    config.frame_average = False  # also the scores of the average of single frames; as many embeddings more as frames
     return config

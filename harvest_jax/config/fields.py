@@ -48,7 +48,8 @@ def build(cls: type[Fields], values: Mapping[str, Any] | ConfigDict) -> Fields:
 
     Known annotations: bool, int, float (whole numbers are taken too), str, Literal of texts,
     `Annotated[number, Range]`, `tuple[X, ...]`, `tuple[X, Y]`, `str | tuple[str, ...]` (a text that is a Python list of
-    texts means that list, so that the command line can give one), and dataclasses for groups.
+    texts means that list, so that the command line can give one), and dataclasses for groups. A field with a default
+    (one that users' older configs do not have) may be missing.
 
     Raises:
       ConfigError: one message that names every unknown, missing or unusable field.
@@ -85,14 +86,17 @@ def _build(cls: type, values: Any, prefix: str, faults: list[str]) -> Any:
         faults.append(f"{prefix.removesuffix('.') or 'the config'} is a group of fields, not {_shown(values)}")
         return None
     hints = typing.get_type_hints(cls, include_extras=True)
-    names = [field.name for field in dataclasses.fields(cls)]
+    fields = dataclasses.fields(cls)
+    names = [field.name for field in fields]
+    optional = {field.name for field in fields if field.default is not dataclasses.MISSING}
     faults += [_unknown_field(str(key), names, prefix) for key in values if key not in names]
     kwargs: dict[str, Any] = {}
     for name in names:
         if dataclasses.is_dataclass(hints[name]):
             kwargs[name] = _build(hints[name], values.get(name, {}), f"{prefix}{name}.", faults)
         elif name not in values:
-            faults.append(f"missing field {prefix}{name}")
+            if name not in optional:
+                faults.append(f"missing field {prefix}{name}")
         else:
             try:
                 kwargs[name] = _checked(hints[name], values[name])

@@ -96,3 +96,15 @@ def test_the_comments_of_base_list_exactly_the_choices_that_are_checked():
             assert re.search(rf"(?<![\w/]){re.escape(name)}(?![\w@/])", comment), (
                 f"{path}: {name!r} is not in {comment!r}"
             )
+
+
+def test_a_field_with_a_default_may_be_missing():
+    @dataclasses.dataclass(frozen=True)
+    class Later:
+        first: int
+        later: bool = False
+
+    assert build(Later, {"first": 1}) == Later(1, False)
+    assert build(Later, {"first": 1, "later": True}) == Later(1, True)
+    with pytest.raises(ConfigError, match=r"^missing field first$"):
+        build(Later, {"later": True})

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate import ranking, tables
-from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos
+from harvest_jax.evaluate import frame_average, ranking, tables
+from harvest_jax.evaluate.embeddings import VideoEmbeddings, VideoTextModel, embed_texts
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.results import TaskOutput, mean_by_type
 from harvest_jax.evaluate.settings import TaskSettings
@@ -26,6 +26,7 @@ class Settings(TaskSettings):
     """`configs/eval/multiple_choice.py`."""
 
     prompt: str
+    frame_average: bool = False  # configs of version 0.1.0 do not have it
 
     def contradictions(self) -> list[str]:
         """Also checks the prompt."""
@@ -48,24 +49,32 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         [settings.prompt.replace("{question}", question).replace("{option}", option) for option in options]
         for question, (options, _) in zip(questions, rows, strict=True)
     ]
-    video = embed_videos(model, data, settings, progress)
     text = embed_texts(model, list(itertools.chain.from_iterable(texts)), settings.batch_size)
     clip = np.array([sample.clip for sample in data.samples])
-    missing = video.missing[clip]
     ends = np.cumsum([len(options) for options in texts])
-    scores = [
-        np.zeros(len(own), np.float32) if lost else ranking.similarity(video.values[[number]], own)[0]
-        for number, lost, own in zip(clip, missing, np.split(text, ends[:-1]), strict=True)
-    ]
     answer = np.array([number for _, number in rows])
-    metrics = score(scores, answer, missing, data.column_if_complete("type"))
+    types = data.column_if_complete("type")
+
+    def chosen(video: VideoEmbeddings) -> dict[str, Any]:
+        missing = video.missing[clip]
+        scores = [
+            np.zeros(len(own), np.float32) if lost else ranking.similarity(video.values[[number]], own)[0]
+            for number, lost, own in zip(clip, missing, np.split(text, ends[:-1]), strict=True)
+        ]
+        return score(scores, answer, missing, types)
+
+    video, metrics = frame_average.embed_and_score(model, data, settings, progress, chosen, settings.frame_average)
     protocol = {"prompt": settings.prompt, "text_length": model.config.text.context_length}
-    return TaskOutput(protocol, missing, video.reasons, metrics)
+    if settings.frame_average:
+        protocol["frame_average"] = frame_average.IN_WORDS
+    return TaskOutput(protocol, video.missing[clip], video.reasons, metrics)
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores, and the accuracy of each type."""
     lines = tables.number_lines(metrics)
+    if "frame_average" in metrics:
+        lines += ["", "average of frames:", *tables.number_lines(metrics["frame_average"])]
     if "per_type" in metrics:
         lines += ["", *tables.columns(("n", "accuracy"), metrics["per_type"])]
     return lines

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from harvest_jax.config.files import load_dict
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.annotation_files import locate
 from harvest_jax.evaluate.benchmark import counts
@@ -11,6 +12,7 @@ from harvest_jax.evaluate.datasets import chirality, negbench, rtime, ssv2_retri
 from harvest_jax.evaluate.evaluation import load_task, task_names
 from harvest_jax.evaluate.tasks.multiple_choice import read_options
 from tests.helpers import time_annotations as files
+from tests.helpers.colour_evaluation import CONFIGS
 
 MODULES = (chirality, negbench, rtime, ssv2_retrieval, velociti, vinoground, vitatecs)
 BENCHMARKS = {benchmark.name: benchmark for module in MODULES for benchmark in module.BENCHMARKS}
@@ -32,6 +34,8 @@ def test_every_benchmark_has_a_task_and_settings_that_its_config_has():
     assert len(BENCHMARKS) == sum(len(module.BENCHMARKS) for module in MODULES) == 10
     for benchmark in BENCHMARKS.values():
         assert benchmark.task in task_names()
+        config = load_dict(str(CONFIGS / f"{benchmark.task}.py"), [], "evaluation")
+        assert set(benchmark.settings) <= set(config)
         if benchmark.task in ("multiple_choice", "retrieval"):
             assert benchmark.settings["frame_average"] is True
         else:
