@@ -19,4 +19,5 @@ def get_config() -> ConfigDict:
     config.task = "multiple_choice"
     config.prompt = "{option}"  # text of an option; {question} is replaced by the column `question`
     config.answer_base = -1  # the first option's number in `answer`, 0 or 1; -1: 0, and an error if no answer is 0
+    config.frame_average = False  # also the scores of the average of single frames; as many embeddings more as frames
     return config

@@ -18,4 +18,5 @@ def get_config() -> ConfigDict:
     config.dual_softmax_scale = (
         0.0  # above 0: adds a block "dual_softmax" (it uses all queries at once); CLIP's scale is 100
     )
+    config.frame_average = False  # also the scores of the average of single frames; as many embeddings more as frames
     return config

@@ -1,7 +1,7 @@
 """Embeddings of the clips and texts of an evaluation set."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +12,9 @@ from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.results import TextFacts
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
+
+# Prepared clips to embeddings, one row for each: `VideoTextModel.encode_video`, or another way to look at a clip.
+VideoEncoder = Callable[[UInt8[np.ndarray, "b t h w 3"]], Float[np.ndarray, "b d"]]
 
 
 @runtime_checkable
@@ -105,12 +108,28 @@ def embed_videos(
     model: VideoTextModel, data: EvaluationSet, settings: TaskSettings, progress: Progress
 ) -> VideoEmbeddings:
     """Embed every clip of the set, `settings.batch_size` clips a call; errors as `frame_batches`."""
+    return embed_in_ways(model, data, settings, progress, [model.encode_video])[0]
+
+
+def embed_in_ways(
+    model: VideoTextModel,
+    data: EvaluationSet,
+    settings: TaskSettings,
+    progress: Progress,
+    encoders: Sequence[VideoEncoder],
+) -> list[VideoEmbeddings]:
+    """Embed every clip once by each of several encoders; each clip is read once. Errors as `frame_batches`."""
     unreadable: dict[int, str] = {}
-    rows: dict[int, Float[np.ndarray, " width"]] = {}
+    rows: list[dict[int, Float[np.ndarray, " width"]]] = [{} for _ in encoders]
     for numbers, frames in frame_batches(model, data, settings, unreadable, progress):
-        rows.update(zip(numbers, np.asarray(model.encode_video(frames), np.float32), strict=True))
-    missing = np.array([number not in rows for number in range(len(data.clips))])
-    values = np.zeros((len(data.clips), len(next(iter(rows.values())))), np.float32)
+        for encode, own in zip(encoders, rows, strict=True):
+            own.update(zip(numbers, np.asarray(encode(frames), np.float32), strict=True))
+    return [_in_order(own, len(data.clips), unreadable) for own in rows]
+
+
+def _in_order(rows: dict[int, Float[np.ndarray, " width"]], count: int, unreadable: dict[int, str]) -> VideoEmbeddings:
+    missing = np.array([number not in rows for number in range(count)])
+    values = np.zeros((count, len(next(iter(rows.values())))), np.float32)
     for number, row in rows.items():
         values[number] = row
     return VideoEmbeddings(values, missing, unreadable)

@@ -40,7 +40,8 @@ class Queries:
     """The queries of one part of a task.
 
     Attributes:
-      part: what is asked: "t2v", "v2t", "choice" (of options), "clip" (of several), "class", "answer", "count".
+      part: what is asked: "t2v", "v2t", "choice" (of options), "clip" (of several), "class", "answer", "count",
+        "pair" (four choices of each group), "direction" (a clip or itself backwards).
       clips: the clip that each query belongs to.
       texts: what was asked: a caption, a question; empty where the clip alone is the query.
       ranks: of the right answer; None where answers have no ranks.

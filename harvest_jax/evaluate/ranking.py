@@ -62,6 +62,13 @@ def similarity(
     return result
 
 
+def row_similarity(
+    one: Float[np.ndarray, "rows width"], other: Float[np.ndarray, "rows width"]
+) -> Float32[np.ndarray, " rows"]:
+    """Cosine of each row with the row of the same number; see `similarity`."""
+    return np.einsum("rw,rw->r", _unit(one, "video"), _unit(other, "text")).astype(np.float32)
+
+
 def _unit(embeddings: Float[np.ndarray, "n width"], name: str) -> Float[np.ndarray, "n width"]:
     embeddings = embeddings.astype(np.float32).astype(np.float64)
     norm = np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -20,9 +20,10 @@ from tests.helpers.benchmark_miniatures import RETRIEVAL
 from tests.helpers.class_miniatures import CLASS_MINIATURES
 from tests.helpers.colour_evaluation import COLOURS, CONFIGS, evaluate, write_shards
 from tests.helpers.question_miniatures import QUESTION_MINIATURES
+from tests.helpers.time_annotations import TIME_MINIATURES
 from tests.helpers.video_files import write_video
 
-MINIATURES = {**RETRIEVAL, **QUESTION_MINIATURES, **CLASS_MINIATURES}
+MINIATURES = {**RETRIEVAL, **QUESTION_MINIATURES, **CLASS_MINIATURES, **TIME_MINIATURES}
 
 
 @pytest.fixture
@@ -39,7 +40,8 @@ def benchmark_files(tmp_path):
         for number, video in enumerate(named):
             # The content decides how a file is read: an MP4 may be called clip.mpg.
             has_suffix = Path(video).suffix.lower() in SUFFIXES
-            file = tmp_path / "videos" / (video if has_suffix else f"{video.removesuffix('.')}.mp4")
+            name = video.lstrip("/") if has_suffix else f"{video.removesuffix('.')}.mp4"
+            file = tmp_path / "videos" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             colour = COLOURS[list(COLOURS)[number % len(COLOURS)]]
             made = write_video(tmp_path / "made.mp4", np.full((seconds, 32, 32, 3), colour, np.uint8), rate=1)

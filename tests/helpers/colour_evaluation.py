@@ -51,7 +51,7 @@ class ColourModel:
         self.origin = {"made_by": "a test"}
         self.config = SimpleNamespace(
             to_dict=lambda: {"name": "colours"},
-            video=SimpleNamespace(image_size=16),
+            video=SimpleNamespace(image_size=16, num_frames=4),
             text=SimpleNamespace(context_length=24),
             decoder=SimpleNamespace(),
             preprocessing=SimpleNamespace(resize="crop"),

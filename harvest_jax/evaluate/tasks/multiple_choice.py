@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate import ranking, tables
-from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos, text_facts
+from harvest_jax.evaluate import frame_average, ranking, tables
+from harvest_jax.evaluate.embeddings import VideoEmbeddings, VideoTextModel, embed_texts, text_facts
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.queries import Queries
 from harvest_jax.evaluate.results import TaskOutput, mean_by_type
@@ -31,6 +31,7 @@ class Settings(TaskSettings):
 
     prompt: str
     answer_base: Annotated[int, Range(-1, 1)] = -1
+    frame_average: bool = False  # configs of version 0.1.0 have neither
 
     def contradictions(self) -> list[str]:
         """Also checks the prompt."""
@@ -56,32 +57,43 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         [settings.prompt.replace("{question}", question).replace("{option}", option) for option in options]
         for question, (options, _) in zip(questions, rows, strict=True)
     ]
-    video = embed_videos(model, data, settings, progress)
     flat = list(itertools.chain.from_iterable(texts))
     text = embed_texts(model, flat, settings.batch_size)
     clip = np.array([sample.clip for sample in data.samples])
-    missing = video.missing[clip]
     ends = np.cumsum([len(options) for options in texts])
-    scores = [
-        np.zeros(len(own), np.float32) if lost else ranking.similarity(video.values[[number]], own)[0]
-        for number, lost, own in zip(clip, missing, np.split(text, ends[:-1]), strict=True)
-    ]
     answer = np.array([number for _, number in rows])
+    sizes = np.array([len(options) for options in texts])
     types, groups = data.column_if_complete("type"), data.column_if_complete("group")
-    ranks = rank(scores, answer, missing)
+
+    def ranked(video: VideoEmbeddings) -> ranking.Ranks:
+        missing = video.missing[clip]
+        scores = [
+            np.zeros(len(own), np.float32) if lost else ranking.similarity(video.values[[number]], own)[0]
+            for number, lost, own in zip(clip, missing, np.split(text, ends[:-1]), strict=True)
+        ]
+        return rank(scores, answer, missing)
+
+    def chosen(video: VideoEmbeddings) -> dict[str, Any]:
+        return score(ranked(video), sizes, video.missing[clip], types, groups)
+
+    video, metrics = frame_average.embed_and_score(model, data, settings, progress, chosen, settings.frame_average)
+    missing = video.missing[clip]
     clips = [data.clips[number] for number in clip]
     right = [own[number] for own, number in zip(texts, answer, strict=True)]
     kinds = zip(types or [""] * len(rows), groups or [""] * len(rows), strict=True)
+    protocol = {"prompt": settings.prompt, "text_length": model.config.text.context_length}
+    if settings.frame_average:
+        protocol["frame_average"] = frame_average.IN_WORDS
     return TaskOutput(
-        protocol={"prompt": settings.prompt, "text_length": model.config.text.context_length},
+        protocol=protocol,
         content=[
             [one.key, *own, int(number), *kind]
             for one, own, number, kind in zip(clips, texts, answer, kinds, strict=True)
         ],
         missing=missing,
         reasons=video.reasons,
-        metrics=score(ranks, np.array([len(options) for options in texts]), missing, types, groups),
-        queries=[Queries("choice", clips, right, ranks, missing, types)],
+        metrics=metrics,
+        queries=[Queries("choice", clips, right, ranked(video), missing, types)],
         texts=text_facts(model, flat),
     )
 
@@ -89,6 +101,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
 def table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores, and the accuracy of each type."""
     lines = tables.number_lines(metrics)
+    if "frame_average" in metrics:
+        lines += ["", "average of frames:", *tables.number_lines(metrics["frame_average"])]
     for name in ("per_type", "per_group"):
         if name in metrics:
             lines += ["", *tables.columns(("n", "accuracy"), metrics[name])]

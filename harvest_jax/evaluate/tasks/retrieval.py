@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate import ranking, tables
-from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos, text_facts
+from harvest_jax.evaluate import frame_average, ranking, tables
+from harvest_jax.evaluate.embeddings import VideoEmbeddings, VideoTextModel, embed_texts, text_facts
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.queries import Queries
 from harvest_jax.evaluate.results import TaskOutput
@@ -25,6 +25,7 @@ class Settings(TaskSettings):
     """`configs/eval/retrieval.py`."""
 
     dual_softmax_scale: Annotated[float, Range(0, 1e4)]
+    frame_average: bool = False  # configs of version 0.1.0 do not have it
 
 
 def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress: Progress) -> TaskOutput:
@@ -39,7 +40,6 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         raise DataError(f"{data.name}: {len(without)} rows have no caption, the first: {without[0]}{_hint(data)}")
     captions = [caption for sample in data.samples for caption in sample.captions]
     owner = np.array([sample.clip for sample in data.samples for _ in sample.captions])
-    video = embed_videos(model, data, settings, progress)
     text = embed_texts(model, captions, settings.batch_size)
     protocol = {
         "gallery": len(data.clips),
@@ -48,6 +48,13 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         "text_length": model.config.text.context_length,
         "dual_softmax_scale": settings.dual_softmax_scale,
     }
+    if settings.frame_average:
+        protocol["frame_average"] = frame_average.IN_WORDS
+
+    def ranked(video: VideoEmbeddings) -> dict[str, Any]:
+        return score(video.values, text, owner, video.missing, settings.dual_softmax_scale)
+
+    video, metrics = frame_average.embed_and_score(model, data, settings, progress, ranked, settings.frame_average)
     of_clip: dict[int, list[str]] = {}
     for clip, caption in zip(owner.tolist(), captions, strict=True):
         of_clip.setdefault(clip, []).append(caption)
@@ -60,7 +67,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         content=[[clips[clip].key, sorted(own)] for clip, own in of_clip.items()],
         missing=video.missing,
         reasons=video.reasons,
-        metrics=score(video.values, text, owner, video.missing, settings.dual_softmax_scale),
+        metrics=metrics,
         queries=[
             Queries("t2v", [clips[clip] for clip in owner], captions, ranks["t2v"], video.missing[owner]),
             Queries("v2t", clips, [""] * len(clips), ranks["v2t"], video.missing),
@@ -82,6 +89,12 @@ def table(metrics: Mapping[str, Any]) -> list[str]:
     if "dual_softmax" in metrics:
         name = f"dual softmax {metrics['dual_softmax']['scale']:g}"
         rows |= {f"{direction}, {name}": metrics["dual_softmax"][direction] for direction in ("t2v", "v2t")}
+    if "frame_average" in metrics:
+        average = metrics["frame_average"]
+        rows |= {
+            f"{words}, average of frames": average[way]
+            for words, way in (("text to video", "t2v"), ("video to text", "v2t"))
+        }
     return tables.columns(COLUMNS, rows)
 
 

@@ -29,6 +29,22 @@ def test_multiple_choice(videos, model, tmp_path):
     assert any("equal scores" in warning for warning in result["warnings"])
 
 
+def test_the_average_of_frames_stands_beside_where_asked_for(videos, model, tmp_path, capsys):
+    rows = [
+        {"video": f"{name}.mp4", "options": ["red", "blue"], "answer": answer, "type": name}
+        for name, answer in (("red", 0), ("blue", 1), ("broken", 0))
+    ]
+    words = manifest(videos, tmp_path, rows)
+    plain = evaluate("multiple_choice", words, tmp_path)
+    beside = evaluate("multiple_choice", [*words, "--config.frame_average=True"], tmp_path)
+    average = beside["metrics"].pop("frame_average")
+    assert beside["metrics"] == plain["metrics"]
+    assert average["accuracy"] == plain["metrics"]["accuracy"] == pytest.approx(200 / 3)  # this model averages frames
+    assert average["per_type"] == plain["metrics"]["per_type"]
+    assert beside["protocol_hash"] != plain["protocol_hash"]
+    assert (model.clips_seen, "average of frames" in capsys.readouterr().out) == (2 + 2 + 4 * 2, True)
+
+
 def test_options_may_be_asked_with_their_question(videos, model, tmp_path, capsys):
     rows = [
         {"id": "a", "video": "red.mp4", "question": "blue?", "a1": "no", "a2": "yes", "answer": 0},

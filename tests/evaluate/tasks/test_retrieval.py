@@ -35,6 +35,17 @@ def test_rows_of_one_video_are_one_clip_with_several_captions(videos, model, tmp
     assert result["metrics"]["v2t"]["R@1"] == 100
 
 
+def test_the_average_of_frames_stands_beside_where_asked_for(videos, model, tmp_path, capsys):
+    words = manifest(videos, tmp_path, captioned(*COLOURS))
+    plain = evaluate("retrieval", words, tmp_path)
+    beside = evaluate("retrieval", [*words, "--config.frame_average=True"], tmp_path)
+    average = beside["metrics"].pop("frame_average")
+    assert beside["metrics"] == plain["metrics"]
+    assert average["t2v"]["R@1"] == average["v2t"]["R@1"] == 100
+    assert beside["protocol_hash"] != plain["protocol_hash"]
+    assert "text to video, average of frames" in capsys.readouterr().out
+
+
 def test_dual_softmax_is_a_block_of_its_own(videos, model, tmp_path, capsys):
     words = manifest(videos, tmp_path, captioned(*COLOURS))
     plain = evaluate("retrieval", words, tmp_path)

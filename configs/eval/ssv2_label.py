@@ -1,0 +1,16 @@
+"""SSv2-label: part of the validation set chosen by Singularity.
+
+    harvest eval --config eval/ssv2_label --model runs/demo/export \
+        --config.data.annotations=DIR --config.data.videos=DIR --out ssv2_label.json
+
+What it needs, where that comes from and its terms: `harvest eval --list`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.eval import base
+
+
+def get_config() -> ConfigDict:
+    """The config of the benchmark's task with the benchmark's settings."""
+    return base.benchmark("ssv2_label")

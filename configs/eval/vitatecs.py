@@ -1,0 +1,16 @@
+"""VITATECS: all (there is no other).
+
+    harvest eval --config eval/vitatecs --model runs/demo/export \
+        --config.data.annotations=DIR --config.data.videos=DIR --out vitatecs.json
+
+What it needs, where that comes from and its terms: `harvest eval --list`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.eval import base
+
+
+def get_config() -> ConfigDict:
+    """The config of the benchmark's task with the benchmark's settings."""
+    return base.benchmark("vitatecs")
