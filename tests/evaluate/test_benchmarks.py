@@ -18,7 +18,7 @@ from harvest_jax.evaluate.video_files import SUFFIXES
 from tests.helpers.annotations import ANNOTATIONS
 from tests.helpers.benchmark_miniatures import RETRIEVAL
 from tests.helpers.class_miniatures import CLASS_MINIATURES
-from tests.helpers.colour_evaluation import COLOURS, CONFIGS, evaluate, write_shards
+from tests.helpers.colour_evaluation import COLOURS, CONFIGS, REPOSITORY, evaluate, write_shards
 from tests.helpers.question_miniatures import QUESTION_MINIATURES
 from tests.helpers.time_annotations import TIME_MINIATURES
 from tests.helpers.video_files import write_video
@@ -162,3 +162,12 @@ def test_thirty_of_the_thousand_videos(videos, model, tmp_path, capsys):
     assert result["metrics"]["t2v"]["n_queries"] == 1000
     assert result["protocol"]["data"]["partial"] is False
     assert json.loads(json.dumps(result["inputs"]["captions"]))["name"] == "MSRVTT_JSFUSION_test.csv"
+
+
+def test_the_page_names_every_benchmark_with_its_counts():
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text("utf-8")
+    lines = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `eval/")}
+    assert set(lines) == {f"eval/{name}" for name in all_benchmarks()}
+    for name, benchmark in all_benchmarks().items():
+        counted = ", ".join(f"{count:,} {what}" for what, count in benchmark.expected.items()) or "not checked"
+        assert f"| {benchmark.title}, {benchmark.split} | {benchmark.task} | {counted} |" in lines[f"eval/{name}"]
