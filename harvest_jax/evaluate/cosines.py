@@ -72,10 +72,15 @@ def unit_cosines(video: Float[np.ndarray, "videos width"], text: Float[np.ndarra
     Raises:
       NonFiniteError: an embedding is zero or not finite.
     """
-    return Cosines(_unit(video, "video"), _unit(text, "text"))
+    return Cosines(unit_vectors(video, "video"), unit_vectors(text, "text"))
 
 
-def _unit(embeddings: Float[np.ndarray, "n width"], name: str) -> Float64[np.ndarray, "n width"]:
+def unit_vectors(embeddings: Float[np.ndarray, "n width"], name: str) -> Float64[np.ndarray, "n width"]:
+    """The directions of embeddings; `name` is a word for an error message.
+
+    Raises:
+      NonFiniteError: an embedding is zero or not finite.
+    """
     embeddings = embeddings.astype(np.float32).astype(np.float64)
     norm = np.linalg.norm(embeddings, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))

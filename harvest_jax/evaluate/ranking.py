@@ -46,6 +46,10 @@ class Ranks:
         """The ranks if every tie is broken against the right answer."""
         return Ranks(self.greater + self.tied, np.zeros_like(self.tied), np.ones_like(self.right))
 
+    def with_lost(self, lost: Bool[np.ndarray, " queries"], before: Int[np.ndarray, " queries"] | int) -> "Ranks":
+        """The same with `before` answers, and no tie, before the first right answer of the `lost` queries."""
+        return Ranks(np.where(lost, before, self.greater), np.where(lost, 0, self.tied), np.where(lost, 1, self.right))
+
 
 class Counter:
     """Counts the answers that rank before the best right answer of each query, and those that tie with it.
@@ -76,13 +80,9 @@ class Counter:
         self.greater[queries] += np.sum(scores > best, axis=1)
         self.equal[queries] += np.sum(scores == best, axis=1)
 
-    def ranks(self, lost: Bool[np.ndarray, " queries"], last: Int[np.ndarray, " queries"] | int) -> Ranks:
-        """The ranks among all answers counted; `lost` queries have `last` answers before their first right one."""
-        return Ranks(
-            np.where(lost, last, self.greater),
-            np.where(lost, 0, self.equal - self.right),
-            np.where(lost, 1, self.right),
-        )
+    def ranks(self) -> Ranks:
+        """The ranks among all answers so far; those of a query without a right answer mean nothing."""
+        return Ranks(self.greater, self.equal - self.right, self.right)
 
 
 def similarity(
@@ -127,7 +127,7 @@ def text_to_video(
     counter = Counter(len(owner), np.arange(len(owner)), own)
     for rows in _present(missing):
         counter.add(scores[rows].T)
-    return counter.ranks(lost, len(scores) - 1)
+    return counter.ranks().with_lost(lost, len(scores) - 1)
 
 
 def video_to_text(
@@ -146,7 +146,7 @@ def video_to_text(
     counter = Counter(len(scores), owner, own)
     for rows in _present(missing):
         counter.add(scores[rows], rows)
-    return counter.ranks(missing, len(owner) - count)
+    return counter.ranks().with_lost(missing, len(owner) - count)
 
 
 def captions_of_each(owner: Int[np.ndarray, " captions"], videos: int) -> Int[np.ndarray, " videos"]:

@@ -34,4 +34,6 @@ def test_a_result_is_the_same(name, tmp_path, monkeypatch):
     found, expected = json.loads(out.read_text()), json.loads((DATA / "expected" / f"{name}.json").read_text())
     assert list(found) == list(expected)
     assert list(found["protocol"]) == list(expected["protocol"])
+    # later versions add figures to the metrics, and change none
+    found["metrics"] = {key: found["metrics"][key] for key in expected["metrics"]}
     assert found | {"version": expected["version"]} == expected

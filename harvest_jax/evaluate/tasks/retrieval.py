@@ -1,7 +1,8 @@
 """Text-to-video and video-to-text retrieval over a gallery; `ranking` explains the scores."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,55 +10,123 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate import ranking, tables
+from harvest_jax.evaluate import caption_policy, compat, ranking, tables
+from harvest_jax.evaluate.answers import read_answers
+from harvest_jax.evaluate.compat import Program
 from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.gallery import Positives, arrange
+from harvest_jax.evaluate.protocol import digest
+from harvest_jax.evaluate.rescoring import SoftmaxSums
 from harvest_jax.evaluate.results import TaskOutput
+from harvest_jax.evaluate.retrieval_scores import Extra, RetrievalScores, scores
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
 COLUMNS = ("R@1", "R@5", "R@10", "MedR", "MnR", "n_queries", "n_tied_queries")
+Scale = Annotated[float, Range(0, 1e4)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(TaskSettings):
     """`configs/eval/retrieval.py`."""
 
-    dual_softmax_scale: Annotated[float, Range(0, 1e4)]
+    dual_softmax_scale: Scale | tuple[Scale, ...]
+    captions: caption_policy.Wanted = ""
+    positives: Positives = "own"
+    querybank: str = ""
+    querybank_beta: Annotated[float, Range(0, 1e4)] = 20.0
+    compat: tuple[Program, ...] = ()
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The scales of dual softmax; 0 means none."""
+        scales = self.dual_softmax_scale
+        return tuple(scale for scale in (scales if isinstance(scales, tuple) else (scales,)) if scale)
+
+    def contradictions(self) -> list[str]:
+        """See `TaskSettings.contradictions`."""
+        faults = super().contradictions()
+        for name, values in (("dual_softmax_scale", self.scales), ("compat", self.compat)):
+            if len(set(values)) < len(values):
+                faults.append(f"{name}={values} names one twice")
+        if self.compat and self.positives == "distinct_text":
+            faults.append("compat programs take each caption as a query: not with positives=distinct_text")
+        return faults
 
 
 def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress: Progress) -> TaskOutput:
     """Rank every clip for every caption and the other way round.
 
     Raises:
-      DataError: a row has no caption, or no video could be read.
+      DataError: a row has no caption, the rows contradict `settings.captions` or a program of `settings.compat`, the
+        query bank cannot be read, or no video could be read.
       NonFiniteError: an embedding is zero or not finite.
     """
     without = [sample.id for sample in data.samples if not sample.captions]
     if without:
         raise DataError(f"{data.name}: {len(without)} rows have no caption, the first: {without[0]}")
-    captions = [caption for sample in data.samples for caption in sample.captions]
-    owner = np.array([sample.clip for sample in data.samples for _ in sample.captions])
+    captions, owner = caption_policy.queries(
+        settings.captions,
+        data.name,
+        [sample.clip for sample in data.samples],
+        [sample.captions for sample in data.samples],
+    )
+    compat.check(settings.compat, owner)
+    bank = read_answers(Path(settings.querybank), "captions of a query bank") if settings.querybank else []
     video = embed_videos(model, data, settings, progress)
     text = embed_texts(model, captions, settings.batch_size)
-    protocol = {
+    protocol: dict[str, Any] = {
         "gallery": len(data.clips),
         "captions": len(captions),
         "distinct_captions": len(set(captions)),
         "text_length": model.config.text.context_length,
         "dual_softmax_scale": settings.dual_softmax_scale,
     }
-    metrics = score(video.values, text, owner, video.missing, settings.dual_softmax_scale)
+    # What is as in version 0.1.0 is not named, so that results of it keep their protocol.
+    if settings.captions == "paragraph":
+        protocol["caption_policy"] = settings.captions
+    if settings.positives != "own":
+        protocol["positives"] = settings.positives
+    if bank:
+        protocol["querybank"] = {"sha256": digest(sorted(bank)), "captions": len(bank), "beta": settings.querybank_beta}
+    found = rank(
+        video.values,
+        text,
+        owner,
+        video.missing,
+        Extra(
+            settings.scales, embed_texts(model, bank, settings.batch_size) if bank else None, settings.querybank_beta
+        ),
+        settings.positives,
+        captions,
+    )
+    metrics = found.metrics
+    if settings.compat:
+        cosines = np.zeros((len(video.values), len(text)), np.float32)
+        cosines[~video.missing] = ranking.similarity(video.values[~video.missing], text)
+        metrics["compat"] = compat.figures(settings.compat, cosines, owner, captions, video.missing)
     return TaskOutput(protocol, video.missing, video.reasons, metrics)
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
-    """One line for each direction, with and without dual softmax."""
+    """A line for each direction and rule; extra columns of the result come last, and those of other programs."""
     rows = {"text to video": metrics["t2v"], "video to text": metrics["v2t"]}
-    if "dual_softmax" in metrics:
-        name = f"dual softmax {metrics['dual_softmax']['scale']:g}"
-        rows |= {f"{direction}, {name}": metrics["dual_softmax"][direction] for direction in ("t2v", "v2t")}
-    return tables.columns(COLUMNS, rows)
+    if "v2t_max_over_captions" in metrics:
+        rows["video to text, max over captions"] = metrics["v2t_max_over_captions"]
+    for name, block in metrics.items():
+        if name.startswith("dual_softmax"):
+            title = f"dual softmax {block['scale']:g}"
+            rows |= {"text to video, " + title: block["t2v"], "video to text, " + title: block["v2t"]}
+    if "querybank" in metrics:
+        rows[f"text to video, QB-Norm {metrics['querybank']['beta']:g}"] = metrics["querybank"]["t2v"]
+    lines = tables.columns(COLUMNS, rows)
+    if "mAP" in metrics["t2v"]:
+        means = {name: metrics[key] for name, key in (("text to video", "t2v"), ("video to text", "v2t"))}
+        lines += ["", *tables.columns(("mAP", "nDCG"), means)]
+    if "compat" in metrics:
+        lines += ["", "as other programs print it:", *compat.lines(metrics["compat"])]
+    return lines
 
 
 def score(
@@ -67,7 +136,20 @@ def score(
     missing: Bool[np.ndarray, " videos"],
     dual_softmax_scale: float = 0.0,
 ) -> dict[str, Any]:
-    """R@1/5/10 (percent), MedR and MnR in both directions.
+    """The metrics of `rank` with at most one scale of dual softmax."""
+    return rank(video, text, owner, missing, Extra((dual_softmax_scale,) if dual_softmax_scale else ())).metrics
+
+
+def rank(
+    video: Float[np.ndarray, "videos width"],
+    text: Float[np.ndarray, "captions width"],
+    owner: Int[np.ndarray, " captions"],
+    missing: Bool[np.ndarray, " videos"],
+    extra: Extra,
+    positives: Positives = "own",
+    texts: Sequence[str] = (),
+) -> RetrievalScores:
+    """R@1/5/10 (percent), MedR and MnR in both directions, and what `extra` asks for.
 
     Args:
       video: embeddings; rows of missing videos are ignored.
@@ -75,33 +157,18 @@ def score(
       owner: the video (row) of each caption; several captions a video are each a text-to-video query, and the
         best-ranked of them counts video-to-text.
       missing: videos that could not be read; they stay in the gallery and have the last rank.
-      dual_softmax_scale: other than 0 adds the block "dual_softmax". It uses all test queries at once and must not be
-        compared with plain scores.
+      extra: columns that use all test queries at once, or a query bank: not to be compared with plain scores.
+      positives: which videos are right for a caption.
+      texts: the captions; needed unless `positives` is "own".
 
     Returns:
-      {"t2v", "v2t"}: `ranking.summary` of each, and "dual_softmax": {"scale", "t2v", "v2t"} where asked for.
+      See `retrieval_scores.scores`. The matrix of cosines is never in memory as a whole: `tallies` gives the bound.
 
     Raises:
       NonFiniteError: an embedding is zero or not finite.
       DataError: a video has no caption.
     """
-    present = ~missing
-    scores = np.zeros((len(video), len(text)), np.float32)
-    scores[present] = ranking.similarity(video[present], text)
-    result: dict[str, Any] = {
-        "t2v": ranking.summary(ranking.text_to_video(scores, owner, missing)),
-        "v2t": ranking.summary(ranking.video_to_text(scores, owner, missing)),
-    }
-    if dual_softmax_scale:
-        over_captions, over_videos = np.zeros_like(scores, np.float64), np.zeros_like(scores, np.float64)
-        over_captions[present] = dual_softmax(scores[present], dual_softmax_scale, axis=1)
-        over_videos[present] = dual_softmax(scores[present], dual_softmax_scale, axis=0)
-        result["dual_softmax"] = {
-            "scale": dual_softmax_scale,
-            "t2v": ranking.summary(ranking.text_to_video(over_captions, owner, missing)),
-            "v2t": ranking.summary(ranking.video_to_text(over_videos, owner, missing)),
-        }
-    return result
+    return scores(arrange(video, text, owner, missing, positives, texts), extra)
 
 
 def dual_softmax(
@@ -112,8 +179,8 @@ def dual_softmax(
     In float64: at CLIP's scale of 100 the softmax over many queries underflows in float32, which would make unequal
     scores tie. InternVideo uses scale 100 (it acts on logits), ViCLIP 1 (nearly no effect).
     """
-    exact = scores.astype(np.float64)
-    if not exact.size:
-        return exact
-    weights = np.exp(scale * (exact - exact.max(axis=axis, keepdims=True)))
-    return exact * weights / weights.sum(axis=axis, keepdims=True)
+    sums = SoftmaxSums(scores.shape, scale)
+    if scores.size:
+        sums.add(scores, slice(0, len(scores)), slice(0, scores.shape[1]))
+    rows, columns = np.ogrid[: len(scores), : scores.shape[1]]
+    return (sums.over_captions if axis == 1 else sums.over_videos)(scores, rows, columns)
