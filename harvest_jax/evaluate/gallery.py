@@ -29,6 +29,7 @@ class Gallery:
       all_right: all right pairs, numbered as given.
       owner: of the queries of the source, numbered as given and sorted; None if queries have several right videos.
       place: of each query in the source.
+      caption: the number of a caption that has the text of the query.
       missing: videos that could not be read. They stay answers, behind all others.
     """
 
@@ -37,6 +38,7 @@ class Gallery:
     all_right: Relevance
     owner: Int[np.ndarray, " queries"] | None
     place: Int[np.ndarray, " queries"]
+    caption: Int[np.ndarray, " queries"]
     missing: Bool[np.ndarray, " videos"]
 
     @property
@@ -107,9 +109,9 @@ def arrange(
     elif positives == "distinct_text":
         right, number = relevance.distinct_texts(owner, texts)
         _, order = np.unique(number, return_index=True)
-    place = np.arange(len(order))
+    place, caption = np.arange(len(order)), order
     if positives != "distinct_text":
-        place[order] = np.arange(len(order))
+        place[order], caption = np.arange(len(order)), np.arange(len(order))
     readable = ~missing[right.video]
     found = Relevance((np.cumsum(~missing) - 1)[right.video[readable]], place[right.caption[readable]])
     return Gallery(
@@ -118,5 +120,6 @@ def arrange(
         right,
         owner[order] if positives == "own" else None,
         place,
+        caption,
         missing,
     )

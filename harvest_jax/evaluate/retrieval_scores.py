@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from harvest_jax.evaluate import ranking, relevance
 from harvest_jax.evaluate.cosines import Cosines, unit_vectors
@@ -37,9 +37,18 @@ class Extra:
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalScores:
-    """The figures, and the ranks of each caption query and each video that the headline comes from."""
+    """The figures, and the ranks that the headline comes from.
+
+    Attributes:
+      metrics: see `scores`.
+      caption: of each text-to-video query, the number of a caption that has its text (its own, unless equal captions
+        are one query).
+      t2v: of each text-to-video query.
+      v2t: of each video.
+    """
 
     metrics: dict[str, Any]
+    caption: Int[np.ndarray, " queries"]
     t2v: Ranks
     v2t: Ranks
 
@@ -69,7 +78,7 @@ def scores(gallery: Gallery, extra: Extra) -> RetrievalScores:
     if second:
         sweep(gallery.source, second, gallery.owner)
     metrics = {name: value for column in columns for name, value in column.metrics().items()}
-    return RetrievalScores(metrics, *plain.ranks())
+    return RetrievalScores(metrics, gallery.caption, *plain.ranks())
 
 
 @runtime_checkable

@@ -154,6 +154,7 @@ def test_a_text_whose_videos_cannot_be_read_is_last():
     missing = np.array([False, True, True, False])
     owner, texts = np.array([0, 1, 2, 3]), ["x", "y", "y", "x"]
     found = retrieval.rank(video, text, owner, missing, retrieval.Extra(), "distinct_text", texts)
+    assert found.caption.tolist() == [0, 1]
     assert found.t2v.greater.tolist() == [0, 2]  # "x" is first; of four videos the two of "y" are the last two
     assert found.v2t.greater.tolist() == [0, 1, 1, 0]
     assert found.metrics["t2v"]["mAP"] == pytest.approx(100 * (1 + (1 / 3 + 2 / 4) / 2) / 2)

@@ -96,7 +96,8 @@ def test_the_two_rules_of_video_to_text_differ():
     text = (direction[owner] + 0.9 * rng.normal(size=(480, 16))).astype(np.float32)
     video[6:] = video[0] + 0.7 * video[6:]  # half of the videos are drawn to the captions of the first
     metrics = retrieval.rank(video, text, owner, np.zeros(12, bool), Extra()).metrics
-    assert metrics["v2t"]["R@5"] < metrics["v2t_max_over_captions"]["R@5"] - 10
+    shares = [metrics[rule]["R@5"] for rule in ("v2t", "v2t_max_over_captions")]
+    assert shares == pytest.approx([100 * 8 / 12, 100 * 11 / 12])  # docs/evaluation.md names these two
     assert metrics["v2t"]["R@1"] == metrics["v2t_max_over_captions"]["R@1"]  # the first place is the same by both
     assert metrics["v2t"]["MnR"] > metrics["v2t_max_over_captions"]["MnR"]
 
