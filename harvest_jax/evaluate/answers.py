@@ -51,11 +51,8 @@ def candidates(answers: Sequence[str], tokenizer: Tokenizer) -> Candidates:
     return Candidates(distinct, first, sum(len(ids) > 1 for ids in tokens), int(np.sum(count[place] > 1)))
 
 
-def read_answers(path: Path, kind: str = "answers") -> list[str]:
+def read_answers(path: Path) -> list[str]:
     """Candidate answers: a text file with one in each line, or JSON (a list, or an object whose keys are the answers).
-
-    Args:
-      kind: what the texts are, for an error message.
 
     Raises:
       DataError: the file cannot be read or holds none.
@@ -64,10 +61,10 @@ def read_answers(path: Path, kind: str = "answers") -> list[str]:
         text = path.read_text("utf-8-sig")
         value = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{kind} {path}: {error}") from error
+        raise DataError(f"answers {path}: {error}") from error
     if not isinstance(value, list | dict) or not all(isinstance(answer, str) for answer in value):
-        raise DataError(f"{kind} {path}: must be a list of texts, or an object whose keys are texts")
+        raise DataError(f"answers {path}: must be a list of texts, or an object whose keys are texts")
     answers = [answer for answer in value if answer.strip()]
     if not answers:
-        raise DataError(f"{kind} {path}: the file has none")
+        raise DataError(f"answers {path}: the file has no answers")
     return answers

@@ -1,6 +1,7 @@
 """How captions belong to videos in retrieval: one each, several that are queries of their own, or one paragraph."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -34,6 +35,22 @@ def check(wanted: Wanted, benchmark: Captions, name: str) -> None:
             f"captions={wanted} ({_MEANING[wanted]}) is not how {name} is scored, which has {_MEANING[benchmark]}: "
             "the figures could not be compared with any other; leave captions empty"
         )
+
+
+def read_bank(path: Path) -> list[str]:
+    """The captions of a query bank: a UTF-8 text file with one in each line; empty lines are left out.
+
+    Raises:
+      DataError: the file cannot be read or holds none.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"captions of the query bank {path}: {error}") from error
+    captions = [line.strip() for line in lines if line.strip()]
+    if not captions:
+        raise DataError(f"captions of the query bank {path}: the file has none")
+    return captions
 
 
 def queries(

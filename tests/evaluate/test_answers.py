@@ -32,7 +32,7 @@ def test_answer_files(tmp_path):
     for name, content, message in (
         ("c.json", "[1, 2]", "list of texts"),
         ("d.json", "{", "d.json"),
-        ("e.txt", "\n", "the file has none"),
+        ("e.txt", "\n", "has no answers"),
     ):
         (tmp_path / name).write_text(content, encoding="utf-8")
         with pytest.raises(DataError, match=message):

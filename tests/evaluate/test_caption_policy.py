@@ -48,3 +48,21 @@ def test_only_the_policy_of_the_benchmark_passes(wanted, benchmark):
         with pytest.raises(ConfigError, match=rf"captions={wanted} \(.*\) is not how MSVD is scored") as error:
             caption_policy.check(wanted, benchmark, "MSVD")
         assert "\n" not in str(error.value)
+
+
+def test_a_query_bank_is_one_caption_in_a_line(tmp_path):
+    path = tmp_path / "bank.txt"
+    path.write_bytes("\ufeffa dog\r\n\r\n  ein Hund läuft \na dog\n".encode())
+    assert caption_policy.read_bank(path) == ["a dog", "ein Hund läuft", "a dog"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "No such file"), (b"\n \n", "the file has none"), (b"\xff\xfe\x00", "decode")]
+)
+def test_a_query_bank_that_cannot_be_read(content, message, tmp_path):
+    path = tmp_path / "bank.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"captions of the query bank .*bank\.txt.*{message}") as error:
+        caption_policy.read_bank(path)
+    assert "\n" not in str(error.value)

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Float32, Int
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate import caption_policy, compat, ranking, tables
-from harvest_jax.evaluate.answers import read_answers
 from harvest_jax.evaluate.compat import Program
 from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
@@ -73,7 +72,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         [sample.captions for sample in data.samples],
     )
     compat.check(settings.compat, owner)
-    bank = read_answers(Path(settings.querybank), "captions of a query bank") if settings.querybank else []
+    bank = caption_policy.read_bank(Path(settings.querybank)) if settings.querybank else []
     video = embed_videos(model, data, settings, progress)
     text = embed_texts(model, captions, settings.batch_size)
     protocol: dict[str, Any] = {
