@@ -8,6 +8,7 @@ class Fields:
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -48,8 +49,8 @@ def build(cls: type[Fields], values: Mapping[str, Any] | ConfigDict) -> Fields:
 
     Known annotations: bool, int, float (whole numbers are taken too), str, Literal of texts,
     `Annotated[number, Range]`, `tuple[X, ...]`, `tuple[X, Y]`, `str | tuple[str, ...]` (a text that is a Python list of
-    texts means that list, so that the command line can give one), and dataclasses for groups. A field with a default
-    (one that users' older configs do not have) may be missing.
+    texts means that list, so that the command line can give one), `X | tuple[X, ...]` for numbers (the same), and
+    dataclasses for groups. A field with a default may be missing.
 
     Raises:
       ConfigError: one message that names every unknown, missing or unusable field.
@@ -95,7 +96,7 @@ def _build(cls: type, values: Any, prefix: str, faults: list[str]) -> Any:
         if dataclasses.is_dataclass(hints[name]):
             kwargs[name] = _build(hints[name], values.get(name, {}), f"{prefix}{name}.", faults)
         elif name not in values:
-            if name not in optional:
+            if name not in optional:  # a config written before the field existed means its default
                 faults.append(f"missing field {prefix}{name}")
         else:
             try:
@@ -124,8 +125,8 @@ def _checked(hint: Any, value: Any) -> Any:
             hint_text = f" (did you mean {near[0]}?)" if near else ""
             raise _Fault(f"={_shown(value)} must be one of {', '.join(map(str, arguments))}{hint_text}")
         return value
-    if origin is types.UnionType:
-        return _checked_text_or_list(value)
+    if origin in (types.UnionType, typing.Union):
+        return _checked_text_or_list(value) if arguments[0] is str else _checked_number_or_list(arguments, value)
     if origin is tuple:
         return _checked_tuple(arguments, value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -150,6 +151,14 @@ def _checked_text_or_list(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
         return tuple(value)
     raise _Fault(f": expected a text or a list of texts, got {_shown(value)}")
+
+
+def _checked_number_or_list(arguments: tuple[Any, ...], value: Any) -> Any:
+    """`X | tuple[X, ...]` for a number X."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):  # a text that means no number is reported as it is
+            value = literal(value.strip())
+    return _checked(arguments[1] if isinstance(value, list | tuple) else arguments[0], value)
 
 
 def _checked_tuple(arguments: tuple[Any, ...], value: Any) -> tuple[Any, ...]:

@@ -19,6 +19,8 @@ from harvest_jax.evaluate.results import EvaluationResult, TaskOutput, tie_sprea
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
+# Fields of tasks that name a file: where one is empty, the file of this purpose in a benchmark's annotations is taken.
+OF_ANNOTATIONS = ("answers", "classes")
 MAX_TIE_SPREAD = 0.1  # points between the best and the worst order of ties above which a score needs a warning
 
 
@@ -86,9 +88,10 @@ def evaluate(
     begun = time.monotonic()
     if settings.frames > model.num_frames:
         raise ConfigError(f"frames={settings.frames}, but this model takes {model.num_frames} frames a clip")
-    # A benchmark's annotations may hold what the task reads from a file of its own, such as class names.
     given: dict[str, Any] = {
-        purpose: str(path) for purpose, path in data.files.items() if getattr(settings, purpose, None) == ""
+        purpose: str(data.files[purpose])
+        for purpose in OF_ANNOTATIONS
+        if purpose in data.files and getattr(settings, purpose, None) == ""
     }
     settings = dataclasses.replace(settings, frames=settings.frames or model.num_frames, **given)
     output = load_task(settings.task).run(model, data, settings, progress)

@@ -7,11 +7,14 @@ percentage (0 to 100) and is not rounded.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.errors import DataError, NonFiniteError
+from harvest_jax.evaluate import tied_median
+from harvest_jax.evaluate.cosines import TILE, spans, unit_cosines
 
 RECALLS = (1, 5, 10)
 
@@ -43,42 +46,70 @@ class Ranks:
         """The ranks if every tie is broken against the right answer."""
         return Ranks(self.greater + self.tied, np.zeros_like(self.tied), np.ones_like(self.right))
 
+    def with_lost(self, lost: Bool[np.ndarray, " queries"], before: Int[np.ndarray, " queries"] | int) -> "Ranks":
+        """The same with `before` answers, and no tie, before the first right answer of the `lost` queries."""
+        return Ranks(np.where(lost, before, self.greater), np.where(lost, 0, self.tied), np.where(lost, 1, self.right))
+
+
+class Counter:
+    """Counts the answers that rank before the best right answer of each query, and those that tie with it.
+
+    Scores come block by block, so that the whole matrix is never needed.
+    """
+
+    def __init__(self, queries: int, query: Int[np.ndarray, " pairs"], score: Float[np.ndarray, " pairs"]):
+        """Without answers yet.
+
+        Args:
+          queries: their number.
+          query: of each pair of a query and a right answer.
+          score: of each pair, exactly as it stands in the blocks.
+        """
+        self.best = np.full(queries, -np.inf, score.dtype)
+        np.maximum.at(self.best, query, score)
+        self.right = np.bincount(query, weights=score == self.best[query], minlength=queries).astype(np.int64)
+        self.greater, self.equal = np.zeros(queries, np.int64), np.zeros(queries, np.int64)
+
+    def add(
+        self,
+        scores: Float[np.ndarray, "some_queries some_answers"],
+        queries: slice | Int[np.ndarray, " some_queries"] = slice(None),
+    ) -> None:
+        """Scores of some answers, for some of the queries."""
+        best = self.best[queries, None]
+        self.greater[queries] += np.sum(scores > best, axis=1)
+        self.equal[queries] += np.sum(scores == best, axis=1)
+
+    def ranks(self) -> Ranks:
+        """The ranks among all answers so far; those of a query without a right answer mean nothing."""
+        return Ranks(self.greater, self.equal - self.right, self.right)
+
 
 def similarity(
     video: Float[np.ndarray, "videos width"], text: Float[np.ndarray, "texts width"]
 ) -> Float32[np.ndarray, "videos texts"]:
     """Cosine of every pair; embeddings may have any norm except zero.
 
-    Products are summed in float64 and rounded once, so equal embeddings give equal cosines in every row and column. A
-    float32 matrix product rounds the same pair differently at the edge of a block, which would break ties by position.
+    Products are summed in float64 and rounded once, so equal embeddings give equal cosines in every row and column:
+    `cosines` says how.
 
     Raises:
       NonFiniteError: an embedding is zero or not finite.
     """
-    rows, columns = _unit(video, "video"), _unit(text, "text")
-    result = np.empty((len(rows), len(columns)), np.float32)
-    for start in range(0, len(rows), 1024):  # bounds the float64 block
-        result[start : start + 1024] = rows[start : start + 1024] @ columns.T
+    source = unit_cosines(video, text)
+    result = np.empty(source.shape, np.float32)
+    for rows in spans(len(video), TILE[0]):
+        for columns in spans(len(text), TILE[1]):
+            result[rows, columns] = source.block(rows, columns)
     return result
 
 
 def row_similarity(
     one: Float[np.ndarray, "rows width"], other: Float[np.ndarray, "rows width"]
 ) -> Float32[np.ndarray, " rows"]:
-    """Cosine of each row with the row of the same number; see `similarity`."""
-    return np.einsum("rw,rw->r", _unit(one, "video"), _unit(other, "text")).astype(np.float32)
-
-
-def _unit(embeddings: Float[np.ndarray, "n width"], name: str) -> Float[np.ndarray, "n width"]:
-    embeddings = embeddings.astype(np.float32).astype(np.float64)
-    norm = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
-    if len(bad):
-        raise NonFiniteError(
-            f"{len(bad)} of {len(norm)} {name} embeddings are zero or not finite (the first: number {bad[0]}): "
-            "the model's weights are damaged or its training diverged"
-        )
-    return embeddings / norm
+    """Cosine of each row with the row of the same number, equal to that of `similarity`."""
+    numbers = np.arange(len(one))
+    return unit_cosines(one, other).pairs(numbers, numbers)
 
 
 def text_to_video(
@@ -98,12 +129,13 @@ def text_to_video(
       DataError: a number in `owner` is not a row of `scores`, or there is no caption.
       NonFiniteError: a score is not finite.
     """
-    scores, missing = _checked(scores, owner, missing)
-    right = scores[owner, np.arange(len(owner))]
-    greater = np.sum(scores > right, axis=0)
-    tied = np.sum(scores == right, axis=0) - 1
+    missing = _checked(scores, owner, missing)
     lost = missing[owner]
-    return Ranks(np.where(lost, len(scores) - 1, greater), np.where(lost, 0, tied), np.ones(len(owner), np.int64))
+    own = np.where(lost, -np.inf, scores[owner, np.arange(len(owner))]).astype(scores.dtype)
+    counter = Counter(len(owner), np.arange(len(owner)), own)
+    for rows in _present(missing):
+        counter.add(scores[rows].T)
+    return counter.ranks().with_lost(lost, len(scores) - 1)
 
 
 def video_to_text(
@@ -116,19 +148,25 @@ def video_to_text(
     Arguments and errors as in `text_to_video`; a video without captions is an error too. A missing video has the last
     possible rank; its captions stay in the gallery.
     """
-    scores, missing = _checked(scores, owner, missing)
-    count = np.bincount(owner, minlength=len(scores))
+    missing = _checked(scores, owner, missing)
+    count = captions_of_each(owner, len(scores))
+    own = np.where(missing[owner], -np.inf, scores[owner, np.arange(len(owner))]).astype(scores.dtype)
+    counter = Counter(len(scores), owner, own)
+    for rows in _present(missing):
+        counter.add(scores[rows], rows)
+    return counter.ranks().with_lost(missing, len(owner) - count)
+
+
+def captions_of_each(owner: Int[np.ndarray, " captions"], videos: int) -> Int[np.ndarray, " videos"]:
+    """The number of captions of each video.
+
+    Raises:
+      DataError: a video has none.
+    """
+    count = np.bincount(owner, minlength=videos)
     if not count.all():
         raise DataError(f"video number {int(np.argmin(count))} has no caption: retrieval needs one for each video")
-    right = scores[owner, np.arange(len(owner))]
-    best = np.full(len(scores), -np.inf, scores.dtype)
-    np.maximum.at(best, owner, right)
-    greater = np.sum(scores > best[:, None], axis=1)
-    right_tied = np.bincount(owner, weights=right == best[owner], minlength=len(scores)).astype(np.int64)
-    tied = np.sum(scores == best[:, None], axis=1) - right_tied
-    return Ranks(
-        np.where(missing, len(owner) - count, greater), np.where(missing, 0, tied), np.where(missing, 1, right_tied)
-    )
+    return count
 
 
 def choice(
@@ -161,15 +199,27 @@ def _checked(
     scores: Float[np.ndarray, "videos captions"],
     owner: Int[np.ndarray, " captions"],
     missing: Bool[np.ndarray, " videos"] | None,
-) -> tuple[Float[np.ndarray, "videos captions"], Bool[np.ndarray, " videos"]]:
-    """The scores with missing videos ranked last, and the mask of those videos."""
+) -> Bool[np.ndarray, " videos"]:
+    """The mask of the missing videos."""
+    check_owner(owner, len(scores))
+    missing = np.zeros(len(scores), bool) if missing is None else missing
+    _require_finite(scores[~missing] if missing.any() else scores)
+    return missing
+
+
+def check_owner(owner: Int[np.ndarray, " captions"], videos: int) -> None:
+    """Raises DataError: there is no caption, or one belongs to a video that does not exist."""
     if not len(owner):
         raise DataError("no captions: there is nothing to retrieve with")
-    if not 0 <= owner.min() <= owner.max() < len(scores):
-        raise DataError(f"captions belong to video numbers {owner.min()}..{owner.max()}, of {len(scores)} videos")
-    missing = np.zeros(len(scores), bool) if missing is None else missing
-    _require_finite(scores[~missing])
-    return np.where(missing[:, None], scores.dtype.type(-np.inf), scores), missing
+    if not 0 <= owner.min() <= owner.max() < videos:
+        raise DataError(f"captions belong to video numbers {owner.min()}..{owner.max()}, of {videos} videos")
+
+
+def _present(missing: Bool[np.ndarray, " videos"]) -> Iterator[Int[np.ndarray, " some_videos"]]:
+    """The numbers of the videos that are not missing, as many as a tile has."""
+    present = np.flatnonzero(~missing)
+    for part in spans(len(present), TILE[0]):
+        yield present[part]
 
 
 def _require_finite(scores: Float[np.ndarray, "rows columns"]) -> None:
@@ -204,36 +254,16 @@ def expected_rank(ranks: Ranks) -> Float[np.ndarray, " queries"]:
 def expected_median(ranks: Ranks) -> float:
     """Expectation of the median rank over the queries (for an even number of queries: the mean of the middle two).
 
-    Ties of different queries are broken independently. The expectation of the m-th smallest rank is then the sum over
-    r >= 0 of P(fewer than m queries have a rank within r).
+    Ties of different queries are broken independently.
     """
-    best, worst = np.sort(ranks.greater + 1), np.sort(ranks.greater + ranks.tied + 1)
-    middle = ((len(ranks) + 1) // 2, len(ranks) // 2 + 1)  # the same one twice if the number of queries is odd
-    expected = [float(best[m - 1]) for m in middle]
-    for r in range(int(best[middle[0] - 1]), int(worst[middle[1] - 1])):
-        within = probability_within(ranks, r)
-        for i, m in enumerate(middle):
-            if best[m - 1] <= r < worst[m - 1]:
-                expected[i] += 1 - _at_least(within, m)
-    return sum(expected) / 2
-
-
-def _at_least(probability: Float[np.ndarray, " n"], m: int) -> float:
-    """Probability that at least `m` of these independent events happen (Poisson binomial distribution)."""
-    m -= int(np.sum(probability == 1))
-    open_ones = probability[(probability > 0) & (probability < 1)]
-    n = len(open_ones)
-    if m <= 0 or m > n:
-        return float(m <= 0)
-    if abs(open_ones.sum() - (m - 0.5)) > np.sqrt(18 * n) + 0.5:  # Hoeffding: the error is below exp(-36)
-        return float(open_ones.sum() > m)
-    count = np.zeros(n + 1)  # probability that 0..n of the events so far happen
-    count[0] = 1
-    for i, p in enumerate(open_ones):
-        happens = count[: i + 1] * p
-        count[: i + 1] -= happens
-        count[1 : i + 2] += happens
-    return float(count[m:].sum())
+    kinds, weight = np.unique([ranks.greater, ranks.tied, ranks.right], axis=1, return_counts=True)
+    kind = Ranks(*kinds)
+    return tied_median.expected_median(
+        np.sort(ranks.greater + 1),
+        np.sort(ranks.greater + ranks.tied + 1),
+        lambda r: probability_within(kind, r),
+        weight,
+    )
 
 
 def recall(ranks: Ranks, k: int) -> float:

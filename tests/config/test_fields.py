@@ -98,13 +98,39 @@ def test_the_comments_of_base_list_exactly_the_choices_that_are_checked():
             )
 
 
-def test_a_field_with_a_default_may_be_missing():
-    @dataclasses.dataclass(frozen=True)
-    class Later:
-        first: int
-        later: bool = False
+Scale = Annotated[float, Range(0, 10)]
 
-    assert build(Later, {"first": 1}) == Later(1, False)
-    assert build(Later, {"first": 1, "later": True}) == Later(1, True)
-    with pytest.raises(ConfigError, match=r"^missing field first$"):
-        build(Later, {"later": True})
+
+@dataclasses.dataclass(frozen=True)
+class Later:
+    scale: Scale | tuple[Scale, ...]
+    newer: int = 7
+
+
+@pytest.mark.parametrize(
+    ("given", "built"),
+    [(2, 2.0), ((1, 2.5), (1.0, 2.5)), ([], ()), ("[3]", (3.0,)), ("(1, 2)", (1.0, 2.0)), ("4", 4.0)],
+)
+def test_a_number_or_a_list_of_numbers(given, built):
+    assert build(Later, {"scale": given}).scale == built
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("x", "scale: expected a number, got 'x'"),
+        ([1, "x"], "scale: expected a number, got 'x'"),
+        (11, r"scale=11.0 is outside 0\.\.10"),
+        ([1, 11], r"scale=11.0 is outside 0\.\.10"),
+        (True, "scale: expected a number, got True"),
+    ],
+)
+def test_faults_of_a_number_or_a_list(given, message):
+    with pytest.raises(ConfigError, match=message):
+        build(Later, {"scale": given})
+
+
+def test_a_field_with_a_default_may_be_missing():
+    assert build(Later, {"scale": 1}) == Later(1.0, 7)
+    with pytest.raises(ConfigError, match="missing field scale"):
+        build(Later, {"newer": 1})

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harvest_jax.errors import DataError, NonFiniteError
 from harvest_jax.evaluate import ranking
+from tests.helpers.tie_orders import orders
 
 FIVE = ("R@1", "R@5", "R@10", "MedR", "MnR")
 
@@ -170,13 +171,6 @@ def test_a_missing_video_with_several_captions_is_behind_all_others():
 
 
 # --- every order of the ties, one by one ------------------------------------------------------------------------
-
-
-def orders(scores):
-    """All rankings (lists of positions, best first) of a score list that break its ties."""
-    groups = [[i for i, score in enumerate(scores) if score == value] for value in sorted(set(scores), reverse=True)]
-    for parts in itertools.product(*(itertools.permutations(group) for group in groups)):
-        yield list(itertools.chain.from_iterable(parts))
 
 
 def brute_force(queries):

@@ -1,67 +1,121 @@
 """Text-to-video and video-to-text retrieval over a gallery; `ranking` explains the scores."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.config.fields import Range
-from harvest_jax.errors import DataError
-from harvest_jax.evaluate import frame_average, ranking, tables
+from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.evaluate import caption_policy, compat, frame_average, ranking, tables
+from harvest_jax.evaluate.benchmarks import find_benchmark
+from harvest_jax.evaluate.compat import Program
 from harvest_jax.evaluate.embeddings import VideoEmbeddings, VideoTextModel, embed_texts, text_facts
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.gallery import Positives, arrange
+from harvest_jax.evaluate.protocol import digest
 from harvest_jax.evaluate.queries import Queries
+from harvest_jax.evaluate.rescoring import SoftmaxSums
 from harvest_jax.evaluate.results import TaskOutput
+from harvest_jax.evaluate.retrieval_scores import Extra, RetrievalScores, scores
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
 COLUMNS = ("R@1", "R@5", "R@10", "MedR", "MnR", "n_queries", "n_tied_queries")
+Scale = Annotated[float, Range(0, 1e4)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(TaskSettings):
     """`configs/eval/retrieval.py`."""
 
-    dual_softmax_scale: Annotated[float, Range(0, 1e4)]
-    frame_average: bool = False  # configs of version 0.1.0 do not have it
+    dual_softmax_scale: Scale | tuple[Scale, ...]
+    frame_average: bool = False
+    captions: caption_policy.Wanted = ""
+    positives: Positives = "own"
+    querybank: str = ""
+    querybank_beta: Annotated[float, Range(0, 1e4)] = 20.0
+    compat: tuple[Program, ...] = ()
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The scales of dual softmax; 0 means none."""
+        scales = self.dual_softmax_scale
+        return tuple(scale for scale in (scales if isinstance(scales, tuple) else (scales,)) if scale)
+
+    def contradictions(self) -> list[str]:
+        """See `TaskSettings.contradictions`."""
+        faults = super().contradictions()
+        for name, values in (("dual_softmax_scale", self.scales), ("compat", self.compat)):
+            if len(set(values)) < len(values):
+                faults.append(f"{name}={values} names one twice")
+        if self.compat and self.positives == "distinct_text":
+            faults.append("compat programs take each caption as a query: not with positives=distinct_text")
+        if self.data.benchmark:
+            benchmark = find_benchmark(self.data.benchmark)
+            try:
+                caption_policy.check(self.captions, benchmark.captions, benchmark.title)
+            except ConfigError as error:
+                faults.append(str(error))
+        return faults
 
 
 def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress: Progress) -> TaskOutput:
     """Rank every clip for every caption and the other way round.
 
     Raises:
-      DataError: a row has no caption, or no video could be read.
+      DataError: a row has no caption, the rows contradict `settings.captions` or a program of `settings.compat`, the
+        query bank cannot be read, or no video could be read.
       NonFiniteError: an embedding is zero or not finite.
     """
     without = [sample.id for sample in data.samples if not sample.captions]
     if without:
         raise DataError(f"{data.name}: {len(without)} rows have no caption, the first: {without[0]}{_hint(data)}")
-    captions = [caption for sample in data.samples for caption in sample.captions]
-    owner = np.array([sample.clip for sample in data.samples for _ in sample.captions])
+    captions, owner = caption_policy.queries(
+        settings.captions,
+        data.name,
+        [sample.clip for sample in data.samples],
+        [sample.captions for sample in data.samples],
+    )
+    compat.check(settings.compat, owner)
+    bank = caption_policy.read_bank(Path(settings.querybank)) if settings.querybank else []
     text = embed_texts(model, captions, settings.batch_size)
-    protocol = {
+    protocol: dict[str, Any] = {
         "gallery": len(data.clips),
         "captions": len(captions),
         "distinct_captions": len(set(captions)),
         "text_length": model.config.text.context_length,
-        "dual_softmax_scale": settings.dual_softmax_scale,
+        "dual_softmax_scale": list(settings.scales) if len(settings.scales) > 1 else sum(settings.scales, 0.0),
     }
+    # What is as in version 0.1.0 is not named, so that results of it keep their protocol.
+    if settings.captions == "paragraph":
+        protocol["caption_policy"] = settings.captions
+    if settings.positives != "own":
+        protocol["positives"] = settings.positives
+    if bank:
+        protocol["querybank"] = {"sha256": digest(sorted(bank)), "captions": len(bank), "beta": settings.querybank_beta}
     if settings.frame_average:
         protocol["frame_average"] = frame_average.IN_WORDS
+    bank_text = embed_texts(model, bank, settings.batch_size) if bank else None
+    extra = Extra(settings.scales, bank_text, settings.querybank_beta)
+    found: list[RetrievalScores] = []  # of the model, then of the average of frames
 
-    def ranked(video: VideoEmbeddings) -> dict[str, Any]:
-        return score(video.values, text, owner, video.missing, settings.dual_softmax_scale)
+    def scored(video: VideoEmbeddings) -> dict[str, Any]:
+        found.append(rank(video.values, text, owner, video.missing, extra, settings.positives, captions))
+        return found[-1].metrics
 
-    video, metrics = frame_average.embed_and_score(model, data, settings, progress, ranked, settings.frame_average)
+    video, metrics = frame_average.embed_and_score(model, data, settings, progress, scored, settings.frame_average)
+    if settings.compat:
+        cosines = np.zeros((len(video.values), len(text)), np.float32)
+        cosines[~video.missing] = ranking.similarity(video.values[~video.missing], text)
+        metrics["compat"] = compat.figures(settings.compat, cosines, owner, captions, video.missing)
     of_clip: dict[int, list[str]] = {}
     for clip, caption in zip(owner.tolist(), captions, strict=True):
         of_clip.setdefault(clip, []).append(caption)
-    scores = similarities(video.values, text, video.missing)
-    ranks = {"t2v": ranking.text_to_video(scores, owner, video.missing)}
-    ranks["v2t"] = ranking.video_to_text(scores, owner, video.missing)
-    clips = data.clips
+    clips, query = data.clips, found[0].caption
     return TaskOutput(
         protocol=protocol,
         content=[[clips[clip].key, sorted(own)] for clip, own in of_clip.items()],
@@ -69,10 +123,17 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         reasons=video.reasons,
         metrics=metrics,
         queries=[
-            Queries("t2v", [clips[clip] for clip in owner], captions, ranks["t2v"], video.missing[owner]),
-            Queries("v2t", clips, [""] * len(clips), ranks["v2t"], video.missing),
+            Queries(
+                "t2v",
+                [clips[clip] for clip in owner[query]],
+                [captions[number] for number in query],
+                found[0].t2v,
+                video.missing[owner[query]],
+            ),
+            Queries("v2t", clips, [""] * len(clips), found[0].v2t, video.missing),
         ],
         texts=text_facts(model, captions),
+        files={"querybank": Path(settings.querybank)} if bank else {},
     )
 
 
@@ -84,18 +145,26 @@ def _hint(data: EvaluationSet) -> str:
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
-    """One line for each direction, with and without dual softmax."""
+    """A line for each direction and rule; extra columns of the result come last, and those of other programs."""
     rows = {"text to video": metrics["t2v"], "video to text": metrics["v2t"]}
-    if "dual_softmax" in metrics:
-        name = f"dual softmax {metrics['dual_softmax']['scale']:g}"
-        rows |= {f"{direction}, {name}": metrics["dual_softmax"][direction] for direction in ("t2v", "v2t")}
+    if "v2t_max_over_captions" in metrics:
+        rows["video to text, max over captions"] = metrics["v2t_max_over_captions"]
     if "frame_average" in metrics:
         average = metrics["frame_average"]
-        rows |= {
-            f"{words}, average of frames": average[way]
-            for words, way in (("text to video", "t2v"), ("video to text", "v2t"))
-        }
-    return tables.columns(COLUMNS, rows)
+        rows |= {"text to video, average of frames": average["t2v"], "video to text, average of frames": average["v2t"]}
+    for name, block in metrics.items():
+        if name.startswith("dual_softmax"):
+            title = f"dual softmax {block['scale']:g}"
+            rows |= {"text to video, " + title: block["t2v"], "video to text, " + title: block["v2t"]}
+    if "querybank" in metrics:
+        rows[f"text to video, QB-Norm {metrics['querybank']['beta']:g}"] = metrics["querybank"]["t2v"]
+    lines = tables.columns(COLUMNS, rows)
+    if "mAP" in metrics["t2v"]:
+        means = {name: metrics[key] for name, key in (("text to video", "t2v"), ("video to text", "v2t"))}
+        lines += ["", *tables.columns(("mAP", "nDCG"), means)]
+    if "compat" in metrics:
+        lines += ["", "as other programs print it:", *compat.lines(metrics["compat"])]
+    return lines
 
 
 def score(
@@ -105,7 +174,20 @@ def score(
     missing: Bool[np.ndarray, " videos"],
     dual_softmax_scale: float = 0.0,
 ) -> dict[str, Any]:
-    """R@1/5/10 (percent), MedR and MnR in both directions.
+    """The metrics of `rank` with at most one scale of dual softmax."""
+    return rank(video, text, owner, missing, Extra((dual_softmax_scale,) if dual_softmax_scale else ())).metrics
+
+
+def rank(
+    video: Float[np.ndarray, "videos width"],
+    text: Float[np.ndarray, "captions width"],
+    owner: Int[np.ndarray, " captions"],
+    missing: Bool[np.ndarray, " videos"],
+    extra: Extra,
+    positives: Positives = "own",
+    texts: Sequence[str] = (),
+) -> RetrievalScores:
+    """R@1/5/10 (percent), MedR and MnR in both directions, and what `extra` asks for.
 
     Args:
       video: embeddings; rows of missing videos are ignored.
@@ -113,43 +195,18 @@ def score(
       owner: the video (row) of each caption; several captions a video are each a text-to-video query, and the
         best-ranked of them counts video-to-text.
       missing: videos that could not be read; they stay in the gallery and have the last rank.
-      dual_softmax_scale: other than 0 adds the block "dual_softmax". It uses all test queries at once and must not be
-        compared with plain scores.
+      extra: columns that use all test queries at once, or a query bank: not to be compared with plain scores.
+      positives: which videos are right for a caption.
+      texts: the captions; needed unless `positives` is "own".
 
     Returns:
-      {"t2v", "v2t"}: `ranking.summary` of each, and "dual_softmax": {"scale", "t2v", "v2t"} where asked for.
+      See `retrieval_scores.scores`. The matrix of cosines is never in memory as a whole: `tallies` gives the bound.
 
     Raises:
       NonFiniteError: an embedding is zero or not finite.
       DataError: a video has no caption.
     """
-    present = ~missing
-    scores = similarities(video, text, missing)
-    result: dict[str, Any] = {
-        "t2v": ranking.summary(ranking.text_to_video(scores, owner, missing)),
-        "v2t": ranking.summary(ranking.video_to_text(scores, owner, missing)),
-    }
-    if dual_softmax_scale:
-        over_captions, over_videos = np.zeros_like(scores, np.float64), np.zeros_like(scores, np.float64)
-        over_captions[present] = dual_softmax(scores[present], dual_softmax_scale, axis=1)
-        over_videos[present] = dual_softmax(scores[present], dual_softmax_scale, axis=0)
-        result["dual_softmax"] = {
-            "scale": dual_softmax_scale,
-            "t2v": ranking.summary(ranking.text_to_video(over_captions, owner, missing)),
-            "v2t": ranking.summary(ranking.video_to_text(over_videos, owner, missing)),
-        }
-    return result
-
-
-def similarities(
-    video: Float[np.ndarray, "videos width"],
-    text: Float[np.ndarray, "captions width"],
-    missing: Bool[np.ndarray, " videos"],
-) -> Float32[np.ndarray, "videos captions"]:
-    """`ranking.similarity`; rows of missing videos are zero."""
-    scores = np.zeros((len(video), len(text)), np.float32)
-    scores[~missing] = ranking.similarity(video[~missing], text)
-    return scores
+    return scores(arrange(video, text, owner, missing, positives, texts), extra)
 
 
 def dual_softmax(
@@ -160,8 +217,8 @@ def dual_softmax(
     In float64: at CLIP's scale of 100 the softmax over many queries underflows in float32, which would make unequal
     scores tie. InternVideo uses scale 100 (it acts on logits), ViCLIP 1 (nearly no effect).
     """
-    exact = scores.astype(np.float64)
-    if not exact.size:
-        return exact
-    weights = np.exp(scale * (exact - exact.max(axis=axis, keepdims=True)))
-    return exact * weights / weights.sum(axis=axis, keepdims=True)
+    sums = SoftmaxSums(scores.shape, scale)
+    if scores.size:
+        sums.add(scores, slice(0, len(scores)), slice(0, scores.shape[1]))
+    rows, columns = np.ogrid[: len(scores), : scores.shape[1]]
+    return (sums.over_captions if axis == 1 else sums.over_videos)(scores, rows, columns)
