@@ -100,7 +100,7 @@ def frame_batches(
         number, reason = next(iter(unreadable.items()))
         raise DataError(
             f"none of the {len(data.clips)} videos of {data.name} could be read; the first, "
-            f"{data.clips[number].video}: {reason} (is data.root right?)"
+            f"{data.clips[number].video}: {reason} (is {data.folder_field} right?)"
         )
 
 
