@@ -93,7 +93,8 @@ def _check_all_there(data: "EvaluationSet") -> None:
         number, reason = next(iter(absent.items()))
         raise DataError(
             f"{len(absent):,} of the {len(data.clips):,} videos of {data.name} are not there, the first: "
-            f"{data.clips[number].video} ({reason}): correct {data.folder_field}, or give --allow_missing to count them as wrong"
+            f"{data.clips[number].video} ({reason}): correct {data.folder_field}, or give "
+            "--allow_missing to count them as wrong"
         )
 
 

@@ -70,6 +70,13 @@ class EvaluationSet:
     unstored: int = 0
     distinct: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
 
+    @property
+    def folder_field(self) -> str:
+        """The config field that says where the clips are; for messages."""
+        if "shards" in self.files:
+            return "data.shards"
+        return "data.videos" if self.benchmark else "data.root"
+
     def frames(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
         """Every clip's number with its frames uint8 [num_frames, image_size, image_size, 3], or why there are none.
 
