@@ -66,10 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = sys.argv[1:]
         return signals.run_program(" ".join(["harvest", *words[:1]]), lambda: main(words))
     argv = list(argv)
+    given = ["harvest", *argv]
     command = next((word for word in argv if not word.startswith("-")), None)
     parser = build_parser(command)
     argv, overrides = parser.take_overrides(argv)
     args = parser.parse_args(argv)
+    args.command_line = given  # for files that say how they were made
     if overrides and not hasattr(args, "overrides"):
         parser.error(f"harvest {args.command} takes no --config.{printable(overrides[0])}")
     if overrides:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = harvest_jax.load(args.model)
     with progress("evaluation", "clips") as update:
-        result = evaluation.evaluate(settings, model, data, update, ["harvest", *sys.argv[1:]])
+        result = evaluation.evaluate(settings, model, data, update, args.command_line)
     if args.out is not None:
         result.write(args.out)  # before anything is printed: the terminal may be gone
     print("\n".join(table(result)))

@@ -29,7 +29,8 @@ def test_the_model_the_inputs_and_the_run_are_recorded(videos, model, tmp_path):
     }
     assert result["inputs"]["manifest"] == {"name": "set.jsonl", "sha256": hashlib.sha256(content).hexdigest()}
     run = result["run"]
-    assert run["command"][0] == "harvest"
+    assert run["command"][:3] == ["harvest", "eval", "--config"]
+    assert run["command"][-2:] == words
     assert run["version"] == harvest_jax.__version__
     assert set(run["libraries"]) >= {"jax", "flax", "numpy", "av"}
     assert (run["dtype"], run["matmul_precision"], run["seed"]) == ("float32", "highest", 0)
