@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate.protocol import digest
 from harvest_jax.evaluate.queries import Queries
 from harvest_jax.files import write_atomically
@@ -134,6 +136,23 @@ class EvaluationResult:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         # A file name that is not UTF-8 becomes "\udce9", as JSON spells it.
         write_atomically(path, text.encode("utf-8", "backslashreplace"))
+
+
+def check_writable(out: Path) -> None:
+    """Make the folder of a result's file, and try to write there.
+
+    Raises:
+      ConfigError: the file cannot be written.
+    """
+    if out.exists() and not out.is_file():
+        kind = "a folder" if out.is_dir() else "not a regular file"
+        raise ConfigError(f"--out {out} is {kind}: name a file for the result")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
 def queries_path(path: Path) -> Path:

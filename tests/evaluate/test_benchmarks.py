@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 import harvest_jax
@@ -14,16 +12,9 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate import evaluation
 from harvest_jax.evaluate.benchmarks import all_benchmarks
 from harvest_jax.evaluate.read_benchmark import read
-from harvest_jax.evaluate.video_files import SUFFIXES
 from tests.helpers.annotations import ANNOTATIONS
-from tests.helpers.benchmark_miniatures import RETRIEVAL
-from tests.helpers.class_miniatures import CLASS_MINIATURES
+from tests.helpers.benchmark_files import MINIATURES, write_benchmark
 from tests.helpers.colour_evaluation import COLOURS, CONFIGS, evaluate, write_shards
-from tests.helpers.question_miniatures import QUESTION_MINIATURES
-from tests.helpers.time_annotations import TIME_MINIATURES
-from tests.helpers.video_files import write_video
-
-MINIATURES = {**RETRIEVAL, **QUESTION_MINIATURES, **CLASS_MINIATURES, **TIME_MINIATURES}
 
 
 @pytest.fixture
@@ -31,22 +22,8 @@ def benchmark_files(tmp_path):
     """A function that writes a miniature of a benchmark and a video for each name in it; gives the command's words."""
 
     def write(name):
-        folder = tmp_path / "annotations"
-        folder.mkdir()
-        MINIATURES[name](folder)
-        rows = read(all_benchmarks()[name], folder, partial=True)
-        named = dict.fromkeys(row.video for row in rows)
-        seconds = 2 + int(max(row.end or 0 for row in rows))  # at one frame a second
-        for number, video in enumerate(named):
-            # The content decides how a file is read: an MP4 may be called clip.mpg.
-            has_suffix = Path(video).suffix.lower() in SUFFIXES
-            name = video.lstrip("/") if has_suffix else f"{video.removesuffix('.')}.mp4"
-            file = tmp_path / "videos" / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            colour = COLOURS[list(COLOURS)[number % len(COLOURS)]]
-            made = write_video(tmp_path / "made.mp4", np.full((seconds, 32, 32, 3), colour, np.uint8), rate=1)
-            shutil.move(made, file)
-        return [f"--config.data.annotations={folder}", f"--config.data.videos={tmp_path / 'videos'}"]
+        write_benchmark(name, tmp_path / "annotations", tmp_path / "videos")
+        return [f"--config.data.annotations={tmp_path / 'annotations'}", f"--config.data.videos={tmp_path / 'videos'}"]
 
     return write
 

@@ -115,11 +115,18 @@ def _overview(
     said: list[str],
 ) -> Grid:
     heads = tuple((column.title, METRICS[column.task][0].name, *column.differs) for column in columns)
-    body = tuple(
-        (row.label, tuple(score(row, table[row, column], METRICS[column.task][0], said)[0] for column in columns))
-        for row in rows
-    )
-    return Grid("Overview", heads, body, ("The first score of each protocol. Each column is one protocol.",))
+    body = []
+    for row in rows:
+        cells = []
+        for column in columns:
+            own = table[row, column]
+            cell = score(row, own, METRICS[column.task][0], said)[0]
+            cells.append(dataclasses.replace(cell, text=f"{cell.text} *") if cell.text and _warnings(own) else cell)
+        body.append((row.label, tuple(cells)))
+    notes = ["The first score of each protocol; each column is one protocol."]
+    if any(cell.text.endswith("*") for _, cells in body for cell in cells):
+        notes.append("* has warnings: see the table of its protocol (harvest results).")
+    return Grid("Overview", heads, tuple(body), tuple(notes))
 
 
 def _details(

@@ -176,8 +176,8 @@ def read_result(file: Path) -> ResultFile:
         raise _OtherJson(f"{file} is JSON, but not a result of harvest eval")
     if "format" not in content:
         raise _OlderResult(
-            f"{file} was written by version 0.1.0 or older and does not say enough about itself to be compared: run the "
-            "evaluation again"
+            f"{file} was written by version 0.1.0 or older and does not say enough about itself to be compared: run "
+            "the evaluation again"
         )
     if content["format"] != FORMAT:
         raise DataError(
