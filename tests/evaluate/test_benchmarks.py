@@ -12,6 +12,9 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate import evaluation
 from harvest_jax.evaluate.benchmarks import all_benchmarks
 from harvest_jax.evaluate.read_benchmark import read
+from harvest_jax.evaluate.report.grids import checked_queries, report
+from harvest_jax.evaluate.report.query_scores import METRICS
+from harvest_jax.evaluate.report.result_files import read_result
 from tests.helpers.annotations import ANNOTATIONS
 from tests.helpers.benchmark_files import MINIATURES, write_benchmark
 from tests.helpers.colour_evaluation import COLOURS, CONFIGS, evaluate, write_shards
@@ -50,6 +53,25 @@ def test_a_miniature_is_scored_by_the_benchmarks_name(name, benchmark_files, mod
     assert result["protocol"]["data"]["name"] == name
     assert result["protocol"]["data"]["partial"] is bool(all_benchmarks()[name].expected)
     assert all(len(result["inputs"][purpose]["sha256"]) == 64 for purpose in all_benchmarks()[name].files)
+
+
+# one benchmark of each task
+OF_TASK = {benchmark.task: name for name, benchmark in all_benchmarks().items()}
+
+
+@pytest.mark.parametrize("task", METRICS)
+def test_the_queries_of_every_task_give_its_scores(task, benchmark_files, model, tmp_path):
+    """With a video that is missing, and with ties, because several videos have one colour."""
+    words = [*benchmark_files(OF_TASK[task]), "--config.data.partial=True", "--allow_missing"]
+    next(path for path in sorted((tmp_path / "videos").rglob("*")) if path.is_file()).unlink()
+    told = evaluate(OF_TASK[task], words, tmp_path)
+    assert told["n_missing"] > 0
+    result = read_result(tmp_path / "out" / "result.json")
+    for metric in METRICS[task]:
+        assert result.number(metric.path) is not None
+        if metric.part:
+            checked_queries(result, metric)  # refuses a mean that is not the score
+    assert report([result]).warnings == ()
 
 
 def test_other_counts_are_refused_before_the_model_is_loaded(benchmark_files, model, tmp_path, capsys, monkeypatch):

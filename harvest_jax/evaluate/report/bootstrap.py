@@ -7,6 +7,7 @@ RESAMPLES = 10_000
 SEED = 0
 LEVEL = 0.95
 _BLOCK = 2_000_000  # drawn numbers held in memory at a time
+_KIND_COSTS = 10  # drawing how many there are of one kind takes as long as drawing so many videos
 
 
 def interval(
@@ -19,8 +20,8 @@ def interval(
 
     Videos are drawn with replacement, each with all its queries, because the captions of one video are not independent
     (the cluster bootstrap, as in Miller, "Adding error bars to evals", arXiv 2411.00640, where errors are clustered).
-    Videos whose queries have the same sum and number are exchangeable, so that only how many are drawn of each kind is
-    drawn: the same distribution, in memory and time that hardly grow with the set. For a paired test `values` are the
+    Videos whose queries have the same sum and number are exchangeable: where there are few such kinds, it is drawn how
+    many there are of each kind, which is the same distribution in less time. For a paired test `values` are the
     differences of two models.
 
     Args:
@@ -42,11 +43,18 @@ def interval(
     sums = np.round(np.bincount(member, weights=values), 9)
     kinds, numbers = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)
     generator = np.random.default_rng(seed)
-    block = max(1, _BLOCK // len(kinds))
+    few = len(kinds) * _KIND_COSTS < len(counts)
+    each = kinds if few else np.repeat(kinds, numbers, axis=0)
+    block = max(1, _BLOCK // len(each))
     means = np.empty(resamples)
     for start in range(0, resamples, block):
-        part = slice(start, min(start + block, resamples))
-        drawn = generator.multinomial(len(counts), numbers / len(counts), size=part.stop - part.start)
-        means[part] = (drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1])
+        size = min(block, resamples - start)
+        if few:
+            drawn = generator.multinomial(len(counts), numbers / len(counts), size=size)
+            sums_of, counts_of = drawn @ kinds[:, 0], drawn @ kinds[:, 1]
+        else:
+            drawn = generator.integers(len(each), size=(size, len(each)))
+            sums_of, counts_of = each[:, 0][drawn].sum(axis=1), each[:, 1][drawn].sum(axis=1)
+        means[start : start + size] = sums_of / counts_of
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -18,7 +18,7 @@ METHOD = (
     f"In brackets: 95 % interval, percentile bootstrap over videos ({RESAMPLES:,} resamples, seed {SEED}), each video "
     "with all its queries. It says how far a score depends on which videos were asked, not on the training."
 )
-SEEDS = "± is the sample standard deviation over n runs that differ in the seed."
+SEEDS = "± is the sample standard deviation over n runs of one configuration, with or without another seed."
 _AGREES = 1e-6  # between a score and the mean of its queries, relative
 
 
@@ -145,7 +145,7 @@ def _details(
         cells.append([cell for cell, _ in found])
         scores.append(found[0][1])
     heads = [(metric.name,) for metric in metrics]
-    notes = [f"protocol {column.protocol_hash[:12]}, task {column.task}", ", ".join(column.differs)]
+    notes = [f"protocol {column.protocol_hash[:12]}, task {column.task}"]
     reference = next((place for place, own in enumerate(scores) if own is not None), None)
     if reference is not None and sum(own is not None for own in scores) > 1:
         heads.insert(1, ("change",))
@@ -158,7 +158,8 @@ def _details(
         if not row.average_of_frames
     ]  # fmt: skip
     body = tuple((row.label, tuple(own)) for (row, _), own in zip(shown, cells, strict=True))
-    return Grid(column.title, tuple(heads), body, tuple(note for note in notes if note))
+    title = ", ".join([column.title, *column.differs])
+    return Grid(title, tuple(heads), body, tuple(notes))
 
 
 def _warnings(results: Sequence[ResultFile]) -> list[str]:
@@ -185,15 +186,17 @@ def score(
         return Cell(), None
     text = number(statistics.fmean(values), metric)
     if len(values) > 1:
-        text += f" ± {number(statistics.stdev(values), metric)} (n={len(values)})"
-    own = None if row.average_of_frames else _mean_queries(results, metric, said)
+        text += f" ± {number(statistics.stdev(values), metric)}"
+    if max(len(values), len(row.weights)) > 1 and (metric.interval or len(values) != len(row.weights)):
+        text += f" (n={len(values)})"
+    own = _mean_queries(results, metric, said) if metric.interval and not row.average_of_frames else None
     ends = None if own is None else interval(own.values, own.clusters)
     return Cell(text, "" if ends is None else f"[{number(ends[0], metric)}, {number(ends[1], metric)}]"), own
 
 
 def _mean_queries(results: Sequence[ResultFile], metric: Metric, said: list[str]) -> QueryScores | None:
     """Each query's mean over the runs; None if a run has no queries of this metric."""
-    if not metric.part or any(result.queries is None for result in results):
+    if any(result.queries is None for result in results):
         return None
     try:
         runs = [checked_queries(result, metric) for result in results]

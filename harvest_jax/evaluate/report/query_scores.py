@@ -26,6 +26,7 @@ class Metric:
         the same, and 0 where the video is missing; "value": the column `value`; "group": all four choices of a pair
         are right, a tie is wrong.
       k: see `how`.
+      interval: whether tables show its interval.
       percent: whether it is a percentage; more is better then. Of the others (ranks, errors) less is better.
     """
 
@@ -34,41 +35,41 @@ class Metric:
     part: str = ""
     how: Literal["within", "present", "value", "group"] = "present"
     k: int = 1
+    interval: bool = False
     percent: bool = True
 
 
 def _retrieval(part: str) -> tuple[Metric, ...]:
-    recalls = [Metric(f"{part} R@{k}", (part, f"R@{k}"), part, "within", k) for k in (1, 5, 10)]
+    recalls = [Metric(f"{part} R@{k}", (part, f"R@{k}"), part, "within", k, interval=k == 1) for k in (1, 5, 10)]
     return (*recalls, Metric(f"{part} MedR", (part, "MedR"), percent=False))
 
 
-_CHOICE = {"multiple_choice": "choice", "clip_choice": "clip", "reversal": "direction"}
 # Task -> what is shown of it, in the order in which tasks are shown. The first is the headline.
 METRICS: dict[str, tuple[Metric, ...]] = {
     "retrieval": (*_retrieval("t2v"), *_retrieval("v2t")),
-    "multiple_choice": (Metric("accuracy", ("accuracy",), _CHOICE["multiple_choice"]),),
-    "clip_choice": (Metric("accuracy", ("accuracy",), _CHOICE["clip_choice"]),),
+    "multiple_choice": (Metric("accuracy", ("accuracy",), "choice", interval=True),),
+    "clip_choice": (Metric("accuracy", ("accuracy",), "clip", interval=True),),
     "videoqa": (
-        Metric("accuracy", ("acc_all",), "answer"),
+        Metric("accuracy", ("acc_all",), "answer", interval=True),
         Metric("of answers in the list", ("acc_in_vocab",)),
     ),
     "counting": (
-        Metric("MSE", ("MSE",), "count", "value", percent=False),
+        Metric("MSE", ("MSE",), "count", "value", interval=True, percent=False),
         Metric("accuracy", ("accuracy",)),
     ),
     "zero_shot": (
-        Metric("top-1", ("top1",), "class"),
+        Metric("top-1", ("top1",), "class", interval=True),
         Metric("top-5", ("top5",), "class", k=5),
         Metric("mean of both", ("AVG",)),
         Metric("mean class top-1", ("mean_class_top1",)),
     ),
     "pairs": (
-        Metric("group", ("group",), "pair", "group"),
+        Metric("group", ("group",), "pair", "group", interval=True),
         Metric("text", ("text",)),
         Metric("video", ("video",)),
     ),
     "reversal": (
-        Metric("accuracy", ("accuracy",), _CHOICE["reversal"]),
+        Metric("accuracy", ("accuracy",), "direction", interval=True),
         Metric("moved", ("moved",), percent=False),
     ),
 }

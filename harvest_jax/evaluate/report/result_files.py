@@ -110,6 +110,8 @@ def read_results(paths: Sequence[Path]) -> Found:
     left_out: list[str] = []
     seen: set[str] = set()
     for path in paths:
+        if path.name.endswith(".queries.parquet"):
+            continue  # named by a pattern such as results/*: it belongs to a result
         named = os.path.isfile(path)
         for file in [path] if named else _json_files(path):
             real = os.path.realpath(file)

@@ -34,6 +34,15 @@ def test_it_is_the_binomial_distributions():
     assert interval(values, np.arange(50), resamples=100_000) == (18.0, 44.0)  # scipy.stats.binom.ppf: 9 and 22 of 50
 
 
+@pytest.mark.parametrize("costs", [0, 10**9])  # kinds of videos, and videos one by one
+def test_both_ways_of_drawing_are_the_same_distribution(costs, monkeypatch):
+    monkeypatch.setattr(bootstrap, "_KIND_COSTS", costs)
+    values, clusters = np.repeat([0.0, 10.0, 60.0, 100.0], 25), np.repeat(np.arange(50), 2)
+    np.testing.assert_allclose(
+        interval(values, clusters, resamples=20_000), by_definition(values, clusters, 4_000, seed=2), atol=1.0
+    )
+
+
 def test_captions_of_one_video_do_not_count_as_so_many_videos():
     values = np.array([100.0] * 10 + [0.0] * 10)
     alone = interval(values, np.arange(20))
