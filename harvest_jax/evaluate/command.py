@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.out)  # now, not after an hour
     data = open_set(settings.data)
     if not args.allow_missing:
-        check_all_there(data)
+        check_all_there(data, data.reader.absent())
 
     import harvest_jax
 

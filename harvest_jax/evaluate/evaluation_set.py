@@ -132,13 +132,16 @@ def open_set(data: DataSettings) -> EvaluationSet:
     return _from_manifest(data) if data.manifest else _from_shards(data)
 
 
-def check_all_there(data: EvaluationSet) -> None:
-    """Refuse a set whose videos are not all there; nothing is decoded for this.
+def check_all_there(data: EvaluationSet, absent: Mapping[int, str]) -> None:
+    """Refuse a set whose videos are not all there.
+
+    Args:
+      data: the set.
+      absent: of its reader.
 
     Raises:
       DataError: videos are missing: how many, the first, and what to do.
     """
-    absent = data.reader.absent()
     if absent:
         number, reason = next(iter(absent.items()))
         raise DataError(

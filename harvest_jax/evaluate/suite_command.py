@@ -5,7 +5,7 @@ import dataclasses
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,8 @@ def run_suite(args: argparse.Namespace) -> int:
         import harvest_jax
 
         model = harvest_jax.load(args.model)
-        for one, settings, data in opened:
-            scored.score(one, settings, data, model)
+        for one, settings, data, missing in opened:
+            scored.score(one, settings, data, missing, model)
     _show(scored, absent)
     if scored.failed:
         count = f"{len(scored.failed)} of {len(present)} benchmarks"
@@ -102,37 +102,49 @@ class _Suite:
 
     def opened(
         self, one: Present, overrides: Sequence[str], allow_missing: bool
-    ) -> tuple[TaskSettings, EvaluationSet] | None:
-        """The settings and the set of a benchmark; None if they cannot be used, after the error was shown."""
+    ) -> tuple[TaskSettings, EvaluationSet, dict[int, str]] | None:
+        """The settings of a benchmark, its set, and the clips that are not there with the reasons.
+
+        None if they cannot be used, after the error was shown.
+        """
         try:
             config = load_dict(f"eval/{one.benchmark.name}", [*overrides, *one.overrides], "evaluation")
             settings = evaluation.check(config)
             data = open_set(settings.data)
+            missing = data.reader.absent()
             if not allow_missing:
-                check_all_there(data)
+                check_all_there(data, missing)
         except (HarvestError, OSError) as error:
             self._fail(one, error)
             return None
-        return settings, data
+        return settings, data, missing
 
-    def score(self, one: Present, settings: TaskSettings, data: EvaluationSet, model: VideoTextModel) -> None:
+    def score(
+        self,
+        one: Present,
+        settings: TaskSettings,
+        data: EvaluationSet,
+        missing: Mapping[int, str],
+        model: VideoTextModel,
+    ) -> None:
         """Score a benchmark and write its result, unless there is one already; an error is shown."""
         if isinstance(settings, MaskedSettings) and model.config.decoder is None:
             self.unfit.append(f"{one.benchmark.title}: {model.name} has no decoder, so that it cannot answer questions")
             return
         try:
-            asked = request(settings, data, model)
+            asked = request(settings, data, missing, model)
             path = self.out / f"{one.benchmark.name}-{asked[:12]}.json"
-            if self._again or not _is_result_of(path, asked):
+            if self._again or not _is_result_of(path, asked, settings.strict):
                 with progress(one.benchmark.name, "clips") as update:
                     result = evaluation.evaluate(settings, model, data, update, self._command)
                 dataclasses.replace(result, run=result.run | {"request": asked}).write(path)
                 print(f"{one.benchmark.name}: written to {printable(path)}", flush=True)
+                self.written.append(path)
                 if settings.strict and result.faults:
                     raise DataError(f"strict=True: {'; '.join(result.faults)}")
             else:
                 print(f"{one.benchmark.name}: kept {printable(path)} (--again scores anew)", flush=True)
-            self.written.append(path)
+                self.written.append(path)
         except (HarvestError, OSError) as error:
             self._fail(one, error)
 
@@ -141,7 +153,7 @@ class _Suite:
         print(f"{one.benchmark.name}: {printable(one_line(error))}", file=sys.stderr, flush=True)
 
 
-def request(settings: TaskSettings, data: EvaluationSet, model: VideoTextModel) -> str:
+def request(settings: TaskSettings, data: EvaluationSet, missing: Mapping[int, str], model: VideoTextModel) -> str:
     """sha256 (hex) of what is known of a result before it is computed; a result with the same one is kept.
 
     It covers the weights, the settings, the benchmark, the content of its annotation files, which videos are missing,
@@ -153,17 +165,18 @@ def request(settings: TaskSettings, data: EvaluationSet, model: VideoTextModel) 
     for name in ("batch_size", "strict"):
         del fields[name]
     facts = {purpose: fact.get("sha256", fact["name"]) for purpose, fact in file_facts(data.files).items()}
-    absent = sorted(str(data.clips[number].key) for number in data.reader.absent())
+    absent = sorted(str(data.clips[number].key) for number in missing)
     return digest([model.digest, fields, dict(data.benchmark), data.kind, facts, absent, __version__])
 
 
-def _is_result_of(path: Path, asked: str) -> bool:
-    """Whether there is a whole result with its table; a damaged one is written anew."""
+def _is_result_of(path: Path, asked: str, strict: bool) -> bool:
+    """Whether there is a whole result with its table, without warnings if `strict`; a damaged one is written anew."""
     try:
         result = read_result(path)
     except DataError:
         return False
-    return result.queries is not None and result.content["run"].get("request") == asked
+    fit = not (strict and result.warnings)
+    return fit and result.queries is not None and result.content["run"].get("request") == asked
 
 
 def _width() -> int:

@@ -8,6 +8,7 @@ import pytest
 import harvest_jax
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.evaluate import evaluation
 from harvest_jax.evaluate.benchmarks import all_benchmarks
 from harvest_jax.evaluate.suites import SUITES, look_below
 from tests.helpers.benchmark_files import write_benchmark
@@ -87,6 +88,32 @@ def test_what_was_lost_is_scored_and_what_changed_is_another_result(root, model,
     shown = capsys.readouterr().out
     assert "frames=2" in shown
     assert "frames=4" in shown
+
+
+def test_a_suite_that_was_broken_off_goes_on(root, model, tmp_path, capsys, monkeypatch):
+    whole, finished = evaluation.evaluate, []
+
+    def broken_off(*args):
+        if len(finished) == 2:
+            raise KeyboardInterrupt
+        finished.append(args)
+        return whole(*args)
+
+    monkeypatch.setattr(evaluation, "evaluate", broken_off)
+    assert len(suite(root, tmp_path, code=130)) == 2
+    monkeypatch.setattr(evaluation, "evaluate", whole)
+    capsys.readouterr()
+    assert len(suite(root, tmp_path)) == 3
+    assert capsys.readouterr().out.count(": kept ") == 2
+
+
+def test_strict_refuses_a_faulty_score_each_time_and_shows_it(root, model, tmp_path, capsys):
+    next((root / "msrvtt" / "videos").glob("video977*")).unlink()
+    for _ in range(2):
+        suite(root, tmp_path, "--allow_missing", "--config.strict=True", code=DataError.exit_code)
+        said = capsys.readouterr()
+        assert "msrvtt_1ka: strict=True: 1 of 4 counted as wrong" in said.err
+        assert "MSR-VTT 1k-A" in said.out.split("not there:")[0]
 
 
 def test_one_failing_benchmark_does_not_stop_the_others(root, model, tmp_path, capsys):

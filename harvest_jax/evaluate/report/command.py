@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from harvest_jax.errors import ConfigError
-from harvest_jax.terminal import printable
 
 EXAMPLES = """examples:
   harvest results results/ --markdown table.md --html table.html
@@ -42,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
         if out is not None and out.is_dir():
             raise ConfigError(f"{option} {out} is a folder: name a file")
     found = read_results(args.paths)
-    shown = compare(found.results) if args.compare else report(found.results)
-    for text in (*found.left_out, *shown.warnings):
-        print(f"warning: {printable(text)}", file=sys.stderr)
+    shown = (compare if args.compare else report)(found.results, found.left_out)
+    for text in shown.warnings:
+        print(f"warning: {text}", file=sys.stderr)
     for out, make in ((args.markdown, markdown), (args.html, page)):
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)

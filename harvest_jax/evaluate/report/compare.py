@@ -10,11 +10,15 @@ from harvest_jax.evaluate.report.result_files import ResultFile
 from harvest_jax.terminal import printable
 
 
-def compare(results: Sequence[ResultFile]) -> Report:
+def compare(results: Sequence[ResultFile], warnings: Sequence[str] = ()) -> Report:
     """For each score that is a mean over queries: how far each result is above the first, with its interval.
 
     The protocols may differ, for example in the number of frames, as long as the same was asked; the table says in what
     they differ.
+
+    Args:
+      results: the first is compared with the others.
+      warnings: lines to show with the table.
 
     Raises:
       DataError: there is one result alone, the tasks differ, a result has no queries, or they were not asked the same.
@@ -42,4 +46,5 @@ def compare(results: Sequence[ResultFile]) -> Report:
             here, there = differing([first.protocol, other.protocol])
             notes.append(f"protocols differ: {', '.join(there)} in {other.path}, {', '.join(here)} in {first.path}")
     heads = tuple((metric.name,) for metric in metrics)
-    return Report((Grid(printable(first.set_name), heads, tuple(rows), tuple(map(printable, notes))),), (METHOD,), ())
+    grid = Grid(printable(first.set_name), heads, tuple(rows), tuple(map(printable, notes)))
+    return Report((grid,), (METHOD,), tuple(map(printable, warnings)))

@@ -61,13 +61,13 @@ def report(results: Sequence[ResultFile], warnings: Sequence[str] = ()) -> Repor
     """
     said = list(warnings)
     used = _once(results, said)
-    said += [printable(result.fault) for result in used.values() if result.fault]
+    said += [result.fault for result in used.values() if result.fault]
     rows, columns = model_rows(list(used.values())), protocol_columns(list(used.values()))
     table = {(row, column): _of(row, column, used) for row in rows for column in columns}
     grids = [_overview(rows, columns, table, said)] if len(columns) > 1 else []
     grids += [_details(rows, column, table, said) for column in columns]
     several = any(len(own) > 1 for own in table.values())
-    return Report(tuple(grids), (METHOD, SEEDS) if several else (METHOD,), tuple(dict.fromkeys(said)))
+    return Report(tuple(grids), (METHOD, SEEDS) if several else (METHOD,), tuple(dict.fromkeys(map(printable, said))))
 
 
 def _once(results: Sequence[ResultFile], said: list[str]) -> dict[tuple[str, str], ResultFile]:
@@ -206,7 +206,7 @@ def _mean_queries(results: Sequence[ResultFile], metric: Metric, said: list[str]
             mean += runs[0].values + differences(runs[0], run, names).values
         return QueryScores(runs[0].keys, mean / len(runs), runs[0].clusters)
     except DataError as error:
-        said.append(printable(f"no interval of {metric.name}: {error}"))
+        said.append(f"no interval of {metric.name}: {error}")
         return None
 
 
@@ -239,7 +239,7 @@ def _change(
     try:
         return change(one, other, names, metric)
     except DataError as error:
-        said.append(printable(error))
+        said.append(str(error))
         return Cell()
 
 
