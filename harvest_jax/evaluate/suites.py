@@ -47,7 +47,7 @@ _PAPER = (
         vatex=("vatex",),
     ),
     *_entries(msrvtt=("msrvtt_mc",), lsmdc=("lsmdc_mc",)),
-    *_entries(msrvtt=("msrvtt_qa",), msvd=("msvd_qa",), tgif=("tgif_frame", "tgif_action", "tgif_transition")),
+    *_entries(msrvtt=("msrvtt_qa",), msvd=("msvd_qa",), tgif_qa=("tgif_frame", "tgif_action", "tgif_transition")),
     *(Entry(name, (name, f"{name}_list")) for name in ("kinetics400", "kinetics600", "kinetics700")),
     *_entries(ucf101=("ucf101_1", "ucf101_2", "ucf101_3"), hmdb51=("hmdb51_1", "hmdb51_2", "hmdb51_3")),
 )
@@ -143,4 +143,4 @@ def absent_lines(absent: Sequence[Absent]) -> list[str]:
     titles: dict[tuple[str, str], list[str]] = {}
     for one in absent:
         titles.setdefault((one.reason, one.benchmark.source), []).append(one.benchmark.title)
-    return [f"{', '.join(names)}: {reason}; {source}" for (reason, source), names in titles.items()]
+    return [f"{'; '.join(names)}: {reason}; {source}" for (reason, source), names in titles.items()]

@@ -11,6 +11,7 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate import evaluation
 from harvest_jax.evaluate.benchmarks import all_benchmarks
 from harvest_jax.evaluate.suites import SUITES, look_below
+from tests.helpers.annotations import ANNOTATIONS
 from tests.helpers.benchmark_files import write_benchmark
 
 
@@ -158,6 +159,25 @@ def test_a_benchmarks_own_folder_comes_first_and_shards_do_for_videos(root, tmp_
     assert found["msrvtt_1ka"].annotations == own
     assert found["msrvtt_1ka"].overrides[1] == f"data.shards={root / 'msrvtt' / 'shards'}"
     assert found["msrvtt_mc"].annotations == root / "msrvtt" / "annotations"
+
+
+def test_annotation_files_that_contradict_each_other_are_a_failure(root, model, tmp_path, capsys):
+    copy = root / "msrvtt" / "annotations" / "old" / "MSRVTT_JSFUSION_test.csv"
+    copy.parent.mkdir()
+    copy.write_text("other", "utf-8")
+    assert "msrvtt_1ka" not in suite(root, tmp_path, code=DataError.exit_code)
+    assert "are both called MSRVTT_JSFUSION_test.csv and differ" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (ANNOTATIONS / "msrvtt").is_dir(), reason="no annotation files here")
+def test_the_official_files_are_found(tmp_path):
+    for dataset in ("msrvtt", "msvd", "didemo", "activitynet", "tgif_qa"):
+        (tmp_path / dataset / "videos").mkdir(parents=True)
+        (tmp_path / dataset / "annotations").symlink_to(ANNOTATIONS / dataset)
+    present, absent = look_below(tmp_path, SUITES["paper"])
+    found = {one.benchmark.name for one in present}
+    assert found >= {"msrvtt_1ka", "msvd", "didemo", "activitynet", "tgif_action", "tgif_transition"}
+    assert len(present) + len(absent) == len(SUITES["paper"])
 
 
 def test_nothing_there_is_an_error_that_lists_what_is_needed(tmp_path, capsys, monkeypatch):
