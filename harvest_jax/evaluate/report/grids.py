@@ -58,6 +58,9 @@ def report(results: Sequence[ResultFile], warnings: Sequence[str] = ()) -> Repor
     Args:
       results: at least one.
       warnings: lines to show besides the report's own.
+
+    Raises:
+      DataError: none of them is of a task that this program knows.
     """
     said = list(warnings)
     used = _once(results, said)
@@ -71,11 +74,18 @@ def report(results: Sequence[ResultFile], warnings: Sequence[str] = ()) -> Repor
 
 
 def _once(results: Sequence[ResultFile], said: list[str]) -> dict[tuple[str, str], ResultFile]:
-    """(weights, protocol_hash) -> the result that counts; results of unknown tasks are left out."""
+    """(weights, protocol_hash) -> the result that counts; results without a score that is known are left out.
+
+    Raises:
+      DataError: none is left.
+    """
     used: dict[tuple[str, str], ResultFile] = {}
     for result in results:
         if result.task not in METRICS:
             said.append(f"{result.path} left out: this program knows no task {printable(result.task, 40)!r}")
+            continue
+        if result.number(METRICS[result.task][0].path) is None:
+            said.append(f"{result.path} left out: it has no score {'.'.join(METRICS[result.task][0].path)}")
             continue
         key = (result.weights, result.protocol_hash)
         before = used.get(key)
@@ -90,7 +100,7 @@ def _once(results: Sequence[ResultFile], said: list[str]) -> dict[tuple[str, str
                 f"{'fewer missing videos' if _rank(other)[0] != _rank(used[key])[0] else 'other scores, and is newer'}"
             )
     if not used:
-        raise DataError(f"no result of a known task: {'; '.join(said)}")
+        raise DataError(f"no result that can be shown: {'; '.join(said)[:400]}")
     return used
 
 
@@ -135,8 +145,8 @@ def _details(
     table: dict[tuple[ModelRow, ProtocolColumn], list[ResultFile]],
     said: list[str],
 ) -> Grid:
-    metrics = METRICS[column.task]
     shown = [(row, table[row, column]) for row in rows if table[row, column]]
+    metrics = METRICS[column.task]
     metrics = tuple(m for m in metrics if any(r.number(_path(row, m)) is not None for row, own in shown for r in own))
     cells: list[list[Cell]] = []
     scores: list[QueryScores | None] = []

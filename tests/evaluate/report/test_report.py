@@ -1,12 +1,16 @@
 """Tables of results: rows, columns, intervals and differences."""
 
+import hashlib
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from harvest_jax import cli
 from harvest_jax.errors import DataError
+from harvest_jax.evaluate.queries import SCHEMA
 from harvest_jax.evaluate.report.bootstrap import interval
 from harvest_jax.evaluate.report.grids import report
 from harvest_jax.evaluate.report.query_scores import METRICS, differences, query_scores
@@ -164,6 +168,31 @@ def test_scores_that_are_not_those_of_the_queries_have_no_interval(tmp_path):
     assert "the mean over the queries is" in shown.warnings[0]
 
 
+def test_a_table_that_lacks_what_the_score_is_made_of(tmp_path):
+    """Its digest is right: a table of another program."""
+    path = write_retrieval(tmp_path / "a.json", *noisy(0))
+    table = tmp_path / "a.queries.parquet"
+    for content, says in (
+        (SCHEMA.empty_table(), "has no queries of 't2v'"),
+        (pa.table({"part": ["t2v"]}), "has other columns"),
+        (read_result(path).queries.set_column(7, "greater", pa.nulls(120, pa.int64())), "lacks the greater"),
+    ):
+        pq.write_table(content, table)
+        sha256 = hashlib.sha256(table.read_bytes()).hexdigest()
+        changed(queries={"name": table.name, "sha256": sha256})(path)
+        shown = report([read_result(path)])
+        assert shown.grids[0].rows[0][1][0].detail == ""
+        assert says in shown.warnings[0], shown.warnings
+
+
+@pytest.mark.parametrize("queries", [None, 5, {"name": "../a.queries.parquet", "sha256": "0"}])
+def test_a_table_is_looked_for_beside_its_result_alone(tmp_path, queries):
+    path = write_retrieval(tmp_path / "a.json", *noisy(0))
+    changed(queries=queries)(path)
+    assert read_result(path).queries is None
+    assert read_result(path).fault
+
+
 def changed(**parts):
     def change(path):
         content = json.loads(path.read_text("utf-8")) | parts
@@ -184,6 +213,7 @@ def changed(**parts):
         (changed(model={"name": "m"}), "no usable model 'sha256'"),
         (changed(protocol={"frames": 16}), "protocol_hash is not that of its protocol"),
         (changed(task="juggling"), "knows no task 'juggling'"),
+        (changed(metrics={"t2v": 5}), "it has no score t2v.R@1"),
         (lambda path: path.unlink(), "no file or folder"),
     ],
 )
