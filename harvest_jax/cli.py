@@ -25,6 +25,7 @@ COMMANDS = {
     "weights": ("harvest_jax.weights.command", "import, export and mix checkpoints"),
     "train": ("harvest_jax.train.command", "train a model, or continue from the last checkpoint of its folder"),
     "eval": ("harvest_jax.evaluate.command", "score a model under a named protocol"),
+    "results": ("harvest_jax.evaluate.report.command", "show results as tables, with intervals and differences"),
     "search": ("harvest_jax.search.command", "find videos by words"),
     "plan": (
         "harvest_jax.plan.command",

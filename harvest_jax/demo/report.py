@@ -17,6 +17,7 @@ from jaxtyping import Int, UInt8
 from harvest_jax.demo.charts import CHARTS, DARK, LIGHT, draw
 from harvest_jax.demo.clip_pictures import data_uri, highlight_kept, strip
 from harvest_jax.files import write_atomically
+from harvest_jax.pages.environment import page_environment
 
 PATCH = 8  # pixels, of the demo's model
 TEMPLATES = Path(__file__).parent / "templates"
@@ -166,14 +167,7 @@ def write_report(
 
 
 def _environment() -> jinja2.Environment:
-    # autoescape by file name does not recognise "report.html.j2" as HTML
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(TEMPLATES)
     environment.filters |= {"number": format_number, "percent": percent, "change": change, "span": span}
     return environment
 

@@ -24,6 +24,10 @@ _MAX_FILES = 2_000_000
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", " ": "spaces"}
 
 
+class MissingAnnotations(DataError):
+    """A benchmark's annotation files are not there."""
+
+
 def locate(benchmark: Benchmark, path: Path) -> dict[str, Path]:
     """The annotation files of a benchmark: purpose -> path.
 
@@ -36,7 +40,8 @@ def locate(benchmark: Benchmark, path: Path) -> dict[str, Path]:
       path: a folder; or the file itself, under any name, if the benchmark needs only one.
 
     Raises:
-      DataError: a file is missing, or there are several with different content.
+      MissingAnnotations: there is no such folder, or a file is missing in it.
+      DataError: there are several files of one name with different content, or the path is one file of several.
     """
     needed = dict(benchmark.files)
     if os.path.isfile(path):
@@ -45,7 +50,9 @@ def locate(benchmark: Benchmark, path: Path) -> dict[str, Path]:
         names = ", ".join(known[0] for known in needed.values())
         raise DataError(f"{path} is one file, but {benchmark.title} needs {len(needed)}: give the folder with {names}")
     if not os.path.isdir(path):
-        raise DataError(f"no file or folder {path} for the annotations of {benchmark.title}: {benchmark.source}")
+        raise MissingAnnotations(
+            f"no file or folder {path} for the annotations of {benchmark.title}: {benchmark.source}"
+        )
     below, outside = _find(path, {PurePosixPath(name).name.casefold() for known in needed.values() for name in known})
     return {purpose: _choose(benchmark, path, purpose, below, outside) for purpose in needed}
 
@@ -65,7 +72,7 @@ def _choose(benchmark: Benchmark, folder: Path, purpose: str, below: list[Path],
             )
     linked = [path for path in outside if any(_is_called(path, folder, name) for name in names)]
     hint = f"; {linked[0]} is a link that leads out of the folder: give the folder it leads to" if linked else ""
-    raise DataError(
+    raise MissingAnnotations(
         f"{benchmark.title}: no file with the {purpose} in {folder}: it is called {' or '.join(names)}; "
         f"{benchmark.source}{hint}"
     )
@@ -236,6 +243,15 @@ def read_json_lines(path: Path) -> list[Record]:
     if not records:
         raise DataError(f"{path} has no lines")
     return records
+
+
+def read_json_rows(path: Path) -> list[Record]:
+    """The objects of a JSON list, or of a file with one object a line: some files are published in both forms.
+
+    Raises:
+      DataError: as for `read_records` and `read_json_lines`.
+    """
+    return read_records(path) if read_text(path).lstrip().startswith("[") else read_json_lines(path)
 
 
 def _parse(text: str, where: str) -> Any:

@@ -1,18 +1,21 @@
 """Candidate answers to open-ended questions, and the token that represents each."""
 
-import csv
 import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int32
 
 from harvest_jax.errors import DataError
+from harvest_jax.evaluate.annotation_files import holds_json, read_json, read_json_rows, read_table, read_text
+from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.input.tokenizer import Tokenizer
+
+DELIMITERS: tuple[Literal["\t", ","], ...] = ("\t", ",")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,43 +61,51 @@ def read_answers(path: Path, most: int = 0) -> list[str]:
     """Candidate answers, from a list of answers or from the questions of a training set.
 
     A list: a text file with one answer in each line, or JSON (a list of texts, or an object whose keys are the
-    answers). Questions: a JSON list of objects with `answer` (MSRVTT-QA's and MSVD-QA's train_qa.json) or a table with
-    a column `answer` (TGIF-QA's, separated by tabs although its name ends in .csv); their answers come in falling
-    frequency, equal ones in alphabetical order.
+    answers). Questions: a JSON list or lines of JSON with `answer` (MSRVTT-QA's and MSVD-QA's train_qa.json; ClipBERT's
+    .jsonl) or a table with the columns `question` and `answer` (TGIF-QA's, separated by tabs although its name ends in
+    .csv); their answers come in falling frequency, equal ones in alphabetical order.
 
     Args:
       path: the file.
       most: only the first so many; 0: all.
 
     Raises:
-      DataError: the file cannot be read or holds none.
+      DataError: the file cannot be read, holds none, or a question has no answer.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-        value: Any = json.loads(text) if path.suffix.lower() == ".json" else _table_answers(text) or text.splitlines()
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise DataError(f"answers {path}: {error}") from error
-    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-        counts = Counter(normal(row["answer"]) for row in value if isinstance(row.get("answer"), str))
-        value = sorted(counts, key=lambda answer: (-counts[answer], answer))
-    if not isinstance(value, list | dict) or not all(isinstance(answer, str) for answer in value):
-        raise DataError(
-            f"answers {path}: must be a list of texts, an object whose keys are texts, or questions with `answer`"
-        )
-    answers = [answer for answer in value if answer.strip()]
+    answers = _answers(path)
     if not answers:
         raise DataError(f"answers {path}: the file has no answers")
     return answers[:most] if most else answers
 
 
-def _table_answers(text: str) -> list[dict[str, str]]:
-    """The rows of a table of questions; none if the text is not one."""
-    lines = text.splitlines()
-    for delimiter in "\t,":
-        header = lines[0].split(delimiter) if lines else []
-        if {"question", "answer"} <= {cell.strip() for cell in header}:
-            quotes = delimiter == ","
-            rows = csv.reader(lines[1:], delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
-            place = [cell.strip() for cell in header].index("answer")
-            return [{"answer": row[place]} for row in rows if len(row) > place]
-    return []
+def _answers(path: Path) -> list[str]:
+    if holds_json(path):
+        value = None if path.suffix.lower() == ".jsonl" else _whole_json(path)
+        if value is None or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            return _by_frequency(read_json_rows(path))
+        if not all(isinstance(answer, str) for answer in value):
+            raise DataError(f"answers {path}: must be a list of texts, an object whose keys are texts, or questions")
+        return [answer for answer in value if answer.strip()]
+    header = next(iter(read_text(path).splitlines()), "")
+    for delimiter in DELIMITERS:
+        cells = {cell.strip().strip('"').lower() for cell in header.split(delimiter)}
+        if {"question", "answer"} <= cells:
+            return _by_frequency(read_table(path, ("question", "answer"), delimiter, quotes=delimiter == ","))
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def _whole_json(path: Path) -> Any:
+    """The value of the file; None if it has several, one a line."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        first = next(line for line in text.splitlines() if line.strip())
+        if first.lstrip().startswith("{") and first.rstrip().endswith("}"):
+            return None
+        return read_json(path, (list, dict))  # raises with the place of the fault
+
+
+def _by_frequency(questions: Sequence[Record]) -> list[str]:
+    counts = Counter(normal(question.text("answer")) for question in questions)
+    return sorted(counts, key=lambda answer: (-counts[answer], answer))

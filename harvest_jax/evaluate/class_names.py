@@ -13,6 +13,7 @@ from jaxtyping import Int
 from harvest_jax.errors import DataError
 
 NAME_COLUMNS = ("name", "label", "class", "class_name")  # of a table of classes
+NUMBER_COLUMNS = ("id", "number", "index", "class_id", "label_id")
 _CLIP_COLUMN = "youtube_id"  # a table with it is a list of clips (Kinetics), not of classes
 _NUMBER_FIRST = re.compile(r"(\d+)\s+(\S.*)")  # UCF101's classInd.txt: 1 ApplyEyeMakeup
 _NUMBER_LAST = re.compile(r"(.*\S)\s*,\s*(\d+)")  # moments_categories.txt: clapping,0
@@ -68,15 +69,36 @@ def _listed_names(path: Path, text: str) -> list[str]:
         if own:
             place = columns.index(own[0])
             cells = [row[place] if place < len(row) else "" for row in rows]
-            return sorted(set(map(class_text, cells))) if _CLIP_COLUMN in columns else cells
+            if _CLIP_COLUMN in columns:
+                return sorted(set(map(class_text, cells)))
+            return _in_order(cells, columns, rows)
         if len(header) > 1 and not all(_NUMBER_LAST.fullmatch(line) for line in lines):
             raise ValueError(f"no column {', '.join(f'`{column}`' for column in NAME_COLUMNS)}")
+    some = False
     for form, number, name in ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1)):
         matches = [form.fullmatch(line) for line in lines]
         numbered = [(int(match[number]), match[name]) for match in matches if match]
         if len(numbered) == len(lines) and _is_numbering([place for place, _ in numbered]):
             return [words for _, words in sorted(numbered)]
+        some = some or len(numbered) > len(lines) / 2
+    if some and len(lines) > 2:
+        raise ValueError("most lines have a number, but not all, or the numbers are not 0.. or 1.., each once")
     return lines
+
+
+def _in_order(names: list[str], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The names of a table by its column of numbers; as they stand if it has none.
+
+    Raises:
+      ValueError: the numbers are not 0.. or 1.., each once.
+    """
+    numbering = next((columns.index(name) for name in NUMBER_COLUMNS if name in columns), None)
+    if numbering is None:
+        return names
+    cells = [row[numbering].strip() if numbering < len(row) else "" for row in rows]
+    if not all(cell.isdecimal() for cell in cells) or not _is_numbering(list(map(int, cells))):
+        raise ValueError(f"the numbers in the column `{columns[numbering]}` must be 0.. or 1.., each once")
+    return [name for _, name in sorted(zip(map(int, cells), names, strict=True))]
 
 
 def _json_names(text: str) -> list[str]:

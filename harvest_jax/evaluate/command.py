@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.terminal import printable, progress
 
 if TYPE_CHECKING:
-    from harvest_jax.evaluate.evaluation_set import EvaluationSet
     from harvest_jax.evaluate.results import EvaluationResult
 
 EXAMPLES = """examples:
@@ -19,29 +17,38 @@ EXAMPLES = """examples:
       --config.data.annotations=annotations --out r.json
   harvest eval --config eval/zero_shot --model runs/demo/export --config.data.manifest=val.csv \\
       --config.classes=classes.txt --config.prompts=kinetics_28
+  harvest eval --suite paper --model runs/demo/export --config.data.root=benchmarks --out results
 
 Results with the same protocol_hash can be compared. A video that cannot be read counts as wrong; one that is not there
-at all is an error without --allow_missing.
+at all is an error without --allow_missing. `harvest results` makes tables of results.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest eval`."""
     parser.epilog = EXAMPLES
-    parser.usage = "harvest eval --config FILE --model DIR [--out FILE] [--allow_missing] [--config.FIELD=VALUE ...]"
+    parser.usage = "harvest eval --config FILE --model DIR [--out FILE] [--allow_missing] [--config.FIELD=VALUE ...]\n"
+    parser.usage += "       harvest eval --suite paper --model DIR --config.data.root=DIR --out DIR [--again]"
     parser.add_argument(
         "--config",
         metavar="FILE",
         help="config file, or a packaged one: a task (eval/retrieval, eval/multiple_choice, eval/clip_choice, "
-        "eval/zero_shot, eval/videoqa, eval/counting) or a benchmark (eval/msrvtt_1ka)",
+        "eval/pairs, eval/reversal, eval/zero_shot, eval/videoqa, eval/counting) or a benchmark (eval/msrvtt_1ka)",
     )
     parser.add_argument("--model", metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
     parser.add_argument(
         "--list", action="store_true", help="show all benchmarks, what they need and where it comes from"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="file for the result; without it the last line printed"
+        "--suite", metavar="NAME", help="score all benchmarks of a suite (paper) that lie below --config.data.root"
     )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="file for the result; without it the last line printed. With --suite: the folder for the results",
+    )
+    parser.add_argument("--again", action="store_true", help="with --suite: score again what has a result already")
     parser.add_argument(
         "--allow_missing", action="store_true", help="score although videos are not there: they count as wrong"
     )
@@ -55,22 +62,29 @@ def run(args: argparse.Namespace) -> int:
 
         print("\n".join(listing()))
         return 0
+    if args.suite is not None:
+        from harvest_jax.evaluate.suite_command import run_suite
+
+        return run_suite(args)
+    if args.again:
+        raise ConfigError("--again belongs to --suite: without it every call scores anew")
     needed = [f"--{name}" for name in ("config", "model") if getattr(args, name) is None]
     if needed:
         raise ConfigError(f"give {' and '.join(needed)} (harvest eval --help), or --list for the benchmarks")
 
     from harvest_jax.config.files import load_dict
     from harvest_jax.evaluate import evaluation
-    from harvest_jax.evaluate.evaluation_set import open_set
+    from harvest_jax.evaluate.evaluation_set import check_all_there, open_set
+    from harvest_jax.evaluate.results import check_writable
     from harvest_jax.weights.mistaken_path import check_may_be_config
 
     check_may_be_config(args.config)
     settings = evaluation.check(load_dict(args.config, args.overrides, "evaluation"))
     if args.out is not None:
-        _check_writable(args.out)  # now, not after an hour
+        check_writable(args.out)  # now, not after an hour
     data = open_set(settings.data)
     if not args.allow_missing:
-        _check_all_there(data)
+        check_all_there(data, data.reader.absent())
 
     import harvest_jax
 
@@ -84,29 +98,6 @@ def run(args: argparse.Namespace) -> int:
     if settings.strict and result.faults:
         raise DataError(f"strict=True: {'; '.join(result.faults)}")
     return 0
-
-
-def _check_all_there(data: "EvaluationSet") -> None:
-    absent = data.reader.absent()
-    if absent:
-        number, reason = next(iter(absent.items()))
-        raise DataError(
-            f"{len(absent):,} of the {len(data.clips):,} videos of {data.name} are not there, the first: "
-            f"{data.clips[number].video} ({reason}): correct {data.folder_field}, or give "
-            "--allow_missing to count them as wrong"
-        )
-
-
-def _check_writable(out: Path) -> None:
-    if out.exists() and not out.is_file():
-        kind = "a folder" if out.is_dir() else "not a regular file"
-        raise ConfigError(f"--out {out} is {kind}: name a file for the result")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
 def table(result: "EvaluationResult") -> list[str]:

@@ -139,6 +139,25 @@ def open_set(data: DataSettings) -> EvaluationSet:
     return _from_manifest(data) if data.manifest else _from_shards(data)
 
 
+def check_all_there(data: EvaluationSet, absent: Mapping[int, str]) -> None:
+    """Refuse a set whose videos are not all there.
+
+    Args:
+      data: the set.
+      absent: of its reader.
+
+    Raises:
+      DataError: videos are missing: how many, the first, and what to do.
+    """
+    if absent:
+        number, reason = next(iter(absent.items()))
+        raise DataError(
+            f"{len(absent):,} of the {len(data.clips):,} videos of {data.name} are not there, the first: "
+            f"{data.clips[number].video} ({reason}): correct {data.folder_field}, or give --allow_missing to count "
+            "them as wrong"
+        )
+
+
 def _from_manifest(data: DataSettings) -> EvaluationSet:
     from data_pipeline.manifest.read import names_splits, read_manifest
     from data_pipeline.media_paths import WHOLE_FILE

@@ -27,11 +27,14 @@ class Ranks:
       greater: number of wrong answers with a higher score than the best right answer.
       tied: number of wrong answers with exactly the score of the best right answer.
       right: number of right answers with that score (1, unless the query has several right answers).
+      lost: queries that count as wrong, because their video could not be read; None: none. They have the last rank, and
+        no share in R@k even where k reaches to the last.
     """
 
     greater: Int[np.ndarray, " queries"]
     tied: Int[np.ndarray, " queries"]
     right: Int[np.ndarray, " queries"]
+    lost: Bool[np.ndarray, " queries"] | None = None
 
     def __len__(self) -> int:
         return len(self.greater)
@@ -39,16 +42,22 @@ class Ranks:
     @property
     def optimistic(self) -> "Ranks":
         """The ranks if every tie is broken in favour of the right answer."""
-        return Ranks(self.greater, np.zeros_like(self.tied), np.ones_like(self.right))
+        return Ranks(self.greater, np.zeros_like(self.tied), np.ones_like(self.right), self.lost)
 
     @property
     def pessimistic(self) -> "Ranks":
         """The ranks if every tie is broken against the right answer."""
-        return Ranks(self.greater + self.tied, np.zeros_like(self.tied), np.ones_like(self.right))
+        return Ranks(self.greater + self.tied, np.zeros_like(self.tied), np.ones_like(self.right), self.lost)
 
     def with_lost(self, lost: Bool[np.ndarray, " queries"], before: Int[np.ndarray, " queries"] | int) -> "Ranks":
-        """The same with `before` answers, and no tie, before the first right answer of the `lost` queries."""
-        return Ranks(np.where(lost, before, self.greater), np.where(lost, 0, self.tied), np.where(lost, 1, self.right))
+        """The same with `before` answers, and no tie, before the first right answer of the `lost` queries.
+
+        Args:
+          lost: see `Ranks.lost`.
+          before: of each query.
+        """
+        greater, tied = np.where(lost, before, self.greater), np.where(lost, 0, self.tied)
+        return Ranks(greater, tied, np.where(lost, 1, self.right), lost)
 
 
 class Counter:
@@ -268,7 +277,8 @@ def expected_median(ranks: Ranks) -> float:
 
 def recall(ranks: Ranks, k: int) -> float:
     """R@k in percent: the expected share of the queries with a right answer among the first `k`."""
-    return 100 * float(np.mean(probability_within(ranks, k)))
+    within = probability_within(ranks, k)
+    return 100 * float(np.mean(within if ranks.lost is None else np.where(ranks.lost, 0.0, within)))
 
 
 def summary(ranks: Ranks) -> dict[str, float | int | dict[str, float]]:

@@ -56,7 +56,7 @@ def _check_counts(benchmark: Benchmark, rows: list[Row], files: Mapping[str, Pat
     found = counts(rows)
     wrong = [name for name, count in benchmark.expected.items() if found[name] != count]
     if wrong:
-        # one of them is enough: videos say more than rows
+        # only the most telling count is named
         name = min(wrong, key=("classes", "videos", "captions", "rows").index)
         raise DataError(
             f"{benchmark.title}: expected {benchmark.expected[name]:,} {name}, found {found[name]:,} in {where}; "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate.protocol import digest
 from harvest_jax.evaluate.queries import Queries
 from harvest_jax.files import write_atomically
@@ -136,9 +138,31 @@ class EvaluationResult:
         write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
+def check_writable(out: Path) -> None:
+    """Make the folder of a result's file, and try to write there.
+
+    Raises:
+      ConfigError: the file cannot be written.
+    """
+    _check_file(out)
+    _check_file(queries_path(out))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from error
+
+
+def _check_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise ConfigError(f"--out {path} is {kind}: name another file for the result")
+
+
 def queries_path(path: Path) -> Path:
-    """The table of the queries beside a result: r.json -> r.queries.parquet."""
-    return path.with_name(f"{path.stem}.queries.parquet")
+    """The table of the queries beside a result: r.json -> r.json.queries.parquet."""
+    return path.with_name(f"{path.name}.queries.parquet")
 
 
 def tie_spread(metrics: dict[str, Any]) -> float:

@@ -48,9 +48,30 @@ def test_training_questions_name_their_most_frequent_answers(tmp_path):
     for name in ("train_qa.json", "Train_frameqa_question.csv"):
         assert read_answers(tmp_path / name) == ["cat", "dog", "ant", "ice cream"]
         assert read_answers(tmp_path / name, most=2) == ["cat", "dog"]
-    (tmp_path / "none.json").write_text(json.dumps([{"question": "what?"}]), encoding="utf-8")
-    with pytest.raises(DataError, match="has no answers"):
-        read_answers(tmp_path / "none.json")
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, questions)), encoding="utf-8")
+    assert read_answers(tmp_path / "train.jsonl") == ["cat", "dog", "ant", "ice cream"]
+    quoted = '"question","answer"\n' + "".join(f'"what, is it?","{a}"\n' for (a,) in rows)
+    (tmp_path / "train.csv").write_text(quoted, encoding="utf-8")
+    assert read_answers(tmp_path / "train.csv") == ["cat", "dog", "ant", "ice cream"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", '[{"question": "what?"}]', "entry 1: no 'answer'"),
+        ("a.jsonl", '{"question": "what?", "answer": "cat"}\n{"question": "what?"}', "line 2: no 'answer'"),
+        ("a.json", '["cat", 5]', "must be a list of texts"),
+        ("a.json", '["cat",', "not JSON"),
+        ("a.txt", "\n\n", "has no answers"),
+        ("a.csv", "question,answer\nwhat?\n", "1 cells, but 2 columns"),
+    ],
+)
+def test_a_file_of_answers_that_cannot_be_used_is_one_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message) as error:
+        read_answers(tmp_path / name)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(not (ANNOTATIONS / "tgif_qa").is_dir(), reason="no annotation files here")

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 import harvest_jax
@@ -14,16 +12,12 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate import evaluation
 from harvest_jax.evaluate.benchmarks import all_benchmarks
 from harvest_jax.evaluate.read_benchmark import read
-from harvest_jax.evaluate.video_files import SUFFIXES
+from harvest_jax.evaluate.report.grids import checked_queries, report
+from harvest_jax.evaluate.report.query_scores import METRICS
+from harvest_jax.evaluate.report.result_files import read_result
 from tests.helpers.annotations import ANNOTATIONS
-from tests.helpers.benchmark_miniatures import RETRIEVAL
-from tests.helpers.class_miniatures import CLASS_MINIATURES
+from tests.helpers.benchmark_files import MINIATURES, write_benchmark
 from tests.helpers.colour_evaluation import COLOURS, CONFIGS, REPOSITORY, evaluate, write_shards
-from tests.helpers.question_miniatures import QUESTION_MINIATURES
-from tests.helpers.time_annotations import TIME_MINIATURES
-from tests.helpers.video_files import write_video
-
-MINIATURES = {**RETRIEVAL, **QUESTION_MINIATURES, **CLASS_MINIATURES, **TIME_MINIATURES}
 
 
 @pytest.fixture
@@ -31,22 +25,8 @@ def benchmark_files(tmp_path):
     """A function that writes a miniature of a benchmark and a video for each name in it; gives the command's words."""
 
     def write(name):
-        folder = tmp_path / "annotations"
-        folder.mkdir()
-        MINIATURES[name](folder)
-        rows = read(all_benchmarks()[name], folder, partial=True)
-        named = dict.fromkeys(row.video for row in rows)
-        seconds = 2 + int(max(row.end or 0 for row in rows))  # at one frame a second
-        for number, video in enumerate(named):
-            # The content decides how a file is read: an MP4 may be called clip.mpg.
-            has_suffix = Path(video).suffix.lower() in SUFFIXES
-            name = video.lstrip("/") if has_suffix else f"{video.removesuffix('.')}.mp4"
-            file = tmp_path / "videos" / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            colour = COLOURS[list(COLOURS)[number % len(COLOURS)]]
-            made = write_video(tmp_path / "made.mp4", np.full((seconds, 32, 32, 3), colour, np.uint8), rate=1)
-            shutil.move(made, file)
-        return [f"--config.data.annotations={folder}", f"--config.data.videos={tmp_path / 'videos'}"]
+        write_benchmark(name, tmp_path / "annotations", tmp_path / "videos")
+        return [f"--config.data.annotations={tmp_path / 'annotations'}", f"--config.data.videos={tmp_path / 'videos'}"]
 
     return write
 
@@ -73,6 +53,25 @@ def test_a_miniature_is_scored_by_the_benchmarks_name(name, benchmark_files, mod
     assert result["protocol"]["data"]["name"] == name
     assert result["protocol"]["data"]["partial"] is bool(all_benchmarks()[name].expected)
     assert all(len(result["inputs"][purpose]["sha256"]) == 64 for purpose in all_benchmarks()[name].files)
+
+
+# one benchmark of each task
+OF_TASK = {benchmark.task: name for name, benchmark in all_benchmarks().items()}
+
+
+@pytest.mark.parametrize("task", METRICS)
+def test_the_queries_of_every_task_give_its_scores(task, benchmark_files, model, tmp_path):
+    """With a video that is missing, and with ties, because several videos have one colour."""
+    words = [*benchmark_files(OF_TASK[task]), "--config.data.partial=True", "--allow_missing"]
+    next(path for path in sorted((tmp_path / "videos").rglob("*")) if path.is_file()).unlink()
+    told = evaluate(OF_TASK[task], words, tmp_path)
+    assert told["n_missing"] > 0
+    result = read_result(tmp_path / "out" / "result.json")
+    for metric in METRICS[task]:
+        assert result.number(metric.path) is not None
+        if metric.part:
+            checked_queries(result, metric)  # refuses a mean that is not the score
+    assert report([result]).warnings == ()
 
 
 def test_other_counts_are_refused_before_the_model_is_loaded(benchmark_files, model, tmp_path, capsys, monkeypatch):

@@ -141,3 +141,26 @@ def test_two_lists_of_the_same_classes_find_each_other(one, other):
 def test_clips_page_of_prompts_is_no_class_list():
     with pytest.raises(DataError, match="not a list of class names"):
         read_classes(CLASS_NAMES / "clip_prompts.md")
+
+
+@pytest.mark.parametrize("numbers", [(2, 0, 1), (3, 1, 2)])
+def test_the_numbers_of_a_table_give_the_order(tmp_path, numbers):
+    rows = "".join(f"{number},{name}\n" for number, name in zip(numbers, ("swim", "run", "jump"), strict=True))
+    (tmp_path / "classes.csv").write_text("id,name\n" + rows)
+    assert read_classes(tmp_path / "classes.csv") == ["run", "jump", "swim"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "id,name\n0,run\n0,jump\n"),
+        ("a.csv", "id,name\n5,run\n6,jump\n"),
+        ("a.csv", "id,name\n0,run\n,jump\n"),
+        ("a.txt", "id name\n0 run\n1 jump\n2 swim\n"),
+        ("a.txt", "0 run\n1 jump\n1 swim\n"),
+    ],
+)
+def test_numbers_that_give_no_order_are_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=r"0\.\. or 1\.\., each once"):
+        read_classes(tmp_path / name)

@@ -66,7 +66,7 @@ def test_a_real_model_is_known_by_its_weights_not_by_its_path(path, step, tmp_pa
 def test_scores_can_be_computed_again_from_the_queries(videos, model, tmp_path):
     rows = [*captioned(*COLOURS, "broken"), {"id": "x", "video": "red.mp4", "caption": "a green thing"}]
     result = evaluate("retrieval", manifest(videos, tmp_path, rows), tmp_path)
-    table = pq.read_table(tmp_path / "out" / "result.queries.parquet")
+    table = pq.read_table(tmp_path / "out" / "result.json.queries.parquet")
     for part in ("t2v", "v2t"):
         of_part = table.filter(np.array(table["part"].to_pylist()) == part)
         columns = [of_part[name].to_numpy() for name in ("greater", "tied", "right")]

@@ -39,12 +39,12 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "r.json"
     RESULT.write(path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    assert set(before) == {"r.json", "r.queries.parquet"}
+    assert set(before) == {"r.json", "r.json.queries.parquet"}
     with pytest.raises(ValueError, match="not JSON compliant"):
         dataclasses.replace(RESULT, queries=[], metrics={"a": list(range(10000)), "R@1": float("nan")}).write(path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     written = json.loads(path.read_text("utf-8"))
-    assert written.pop("queries")["name"] == "r.queries.parquet"
+    assert written.pop("queries")["name"] == "r.json.queries.parquet"
     assert written == RESULT.to_dict()
     assert written["warnings"] == ["a fault", "a note"]
 

@@ -23,6 +23,13 @@ RUNS = {  # name of the expected result: task, fields
 }
 
 
+def without(metrics, name):
+    """The metrics without those of a name, at any depth."""
+    return {
+        key: without(value, name) if isinstance(value, dict) else value for key, value in metrics.items() if key != name
+    }
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_the_scores_are_the_same(name, tmp_path, monkeypatch):
     monkeypatch.chdir(OLD)
@@ -39,10 +46,14 @@ def test_the_scores_are_the_same(name, tmp_path, monkeypatch):
     found, expected = json.loads(out.read_text()), json.loads((DATA / "expected" / f"{name}.json").read_text())
     for key in ("task", "n_expected", "n_missing", "missing"):
         assert found[key] == expected[key]
-    # Later versions add figures to the metrics, and change none.
-    assert {key: found["metrics"][key] for key in expected["metrics"]} == expected["metrics"]
+    # Later versions add figures to the metrics. One is other: the gallery has ten clips, and 0.1.0 counted the one that
+    # is missing as found within ten.
+    changed = "R@10" if found["n_missing"] and task == "retrieval" else ""
+    metrics = {key: found["metrics"][key] for key in expected["metrics"]}
+    assert without(metrics, changed) == without(expected["metrics"], changed)
     # What the protocol said of the model is said beside it now; the rest is still there.
     moved = {"data", "model_frames", "resize", "image_size", "sampling"}
+    moved |= {"prompts", "classes_sha256", "answers_sha256"}  # sorted now: their order decides nothing
     assert {key: found["protocol"].get(key) for key in expected["protocol"].keys() - moved} == {
         key: value for key, value in expected["protocol"].items() if key not in moved
     }

@@ -24,7 +24,9 @@ def _read(files: Mapping[str, Path]) -> list[Row]:
             raise record.fault(f"'chiral_label' must be 0 or 1, is {label:g}")
         if shown.setdefault((pair, video), label == 1) != (label == 1):
             raise record.fault(f"video {printable(video, 40)} shows both actions of pair {printable(pair, 40)}")
-        texts.setdefault(pair, {}).setdefault(label == 1, without_brackets(record.text("template")))
+        text = without_brackets(record.text("template"))
+        if texts.setdefault(pair, {}).setdefault(label == 1, text) != text:
+            raise record.fault(f"pair {printable(pair, 40)} has two sentences for one action: {printable(text, 80)!r}")
     single = next((pair for pair, both in texts.items() if len(both) < 2), None)
     if single is not None:
         raise DataError(f"{path}: pair {printable(single, 40)} has one action alone")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from harvest_jax.evaluate.annotation_files import only, read_json_lines, read_records, read_text
+from harvest_jax.evaluate.annotation_files import only, read_json_rows
 from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import checked, choice
@@ -17,9 +17,7 @@ def _row(record: Record) -> Row:
 
 def _read(files: Mapping[str, Path]) -> list[Row]:
     """Both forms: JSON lines of ClipBERT and InternVideo1, and the JSON list of VindLU, UMT and their successors."""
-    path = only(files)
-    records = read_records(path) if read_text(path).lstrip().startswith("[") else read_json_lines(path)
-    return checked((record, _row(record)) for record in records)
+    return checked((record, _row(record)) for record in read_json_rows(only(files)))
 
 
 BENCHMARKS = (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_files import read_json_lines, read_records, read_text
+from harvest_jax.evaluate.annotation_files import read_json_rows, read_text
 from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import checked, text_or_number
@@ -15,11 +15,9 @@ from harvest_jax.terminal import printable
 
 def _read(files: Mapping[str, Path], video_of: Callable[[Record], str]) -> list[Row]:
     """The questions of a JSON list (the official form) or JSON lines (ClipBERT's and ALPRO's)."""
-    path = files["questions"]
-    records = read_records(path) if read_text(path).lstrip().startswith("[") else read_json_lines(path)
     count: Counter[str] = Counter()
     rows = []
-    for record in records:
+    for record in read_json_rows(files["questions"]):
         video = video_of(record)
         count[video] += 1
         own = "id" in record.cells or "question_id" in record.cells

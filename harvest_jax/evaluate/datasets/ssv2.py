@@ -7,17 +7,13 @@ from harvest_jax.evaluate.annotation_files import read_records
 from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 from harvest_jax.evaluate.class_names import loose, read_classes
+from harvest_jax.evaluate.datasets.ssv2_retrieval import without_brackets
 from harvest_jax.evaluate.question_rows import checked, text_or_number
 from harvest_jax.terminal import printable
 
 
-def template_text(template: str) -> str:
-    """A template without its brackets: "Closing [something]" is the class "Closing something"."""
-    return template.replace("[", "").replace("]", "")
-
-
 def _row(record: Record, classes: Mapping[str, str]) -> Row:
-    template = template_text(record.text("template"))
+    template = without_brackets(record.text("template"))
     if loose(template) not in classes:
         raise record.fault(f"the template {printable(template, 80)!r} is not in the file of labels")
     name = text_or_number(record, "id")

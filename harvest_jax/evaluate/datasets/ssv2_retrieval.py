@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harvest_jax.evaluate.annotation_files import only, read_records
 from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.caption_lists import texts_of
 
 _SOURCE = (
     "the list is in anno_downstream.tar.gz, linked from README.md of github.com/jayleicn/singularity; the videos are "
@@ -26,9 +27,8 @@ def without_brackets(caption: str) -> str:
 def _read(files: Mapping[str, Path]) -> list[Row]:
     rows = []
     for record in read_records(only(files)):
-        videos = record.texts("video") if isinstance(record.value("video"), list) else [record.text("video")]
         caption = without_brackets(record.text("caption"))
-        rows += [Row(video, video, captions=(caption,)) for video in videos]
+        rows += [Row(video, video, captions=(caption,)) for video in texts_of(record, "video")]
     return rows
 
 

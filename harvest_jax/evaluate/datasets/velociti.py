@@ -8,20 +8,17 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import only, read_json_lines, read_records, read_table, read_text
+from harvest_jax.evaluate.annotation_files import holds_json, only, read_json_rows, read_table
 from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 
-_FIELDS = ("video_id", "test_name", "event", "pos", "neg", "in_subset")
+_FIELDS = ("video_id", "test_name", "pos", "neg", "in_subset")
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def _records(path: Path) -> list[Record]:
     """The records of a CSV file, a JSON list or lines of JSON, by the first letter of the file."""
-    first = read_text(path).lstrip()[:1]
-    if first == "[":
-        return read_records(path)
-    return read_json_lines(path) if first == "{" else read_table(path, _FIELDS)
+    return read_json_rows(path) if holds_json(path) else read_table(path, _FIELDS)
 
 
 def _read_all(files: Mapping[str, Path]) -> list[Row]:

@@ -139,10 +139,10 @@ def read_options(row_id: str, extra: Mapping[str, Any], base: int = 0) -> tuple[
     if extra.get("options") not in (None, ""):
         value = extra["options"]
         try:
-            options = json.loads(value) if isinstance(value, str) else list(value)
+            options = json.loads(value) if isinstance(value, str) else value
         except (json.JSONDecodeError, TypeError):
             options = None
-        if not isinstance(options, list):
+        if not isinstance(options, list | tuple):
             raise DataError(f"row {row_id}: `options` must be a JSON list of sentences, not {value!r:.80}")
     else:
         columns = {int(match[1]): name for name in extra if (match := _OPTION_COLUMN.fullmatch(name))}

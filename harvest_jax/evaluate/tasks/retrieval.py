@@ -88,10 +88,10 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         "captions": len(captions),
         "distinct_captions": len(set(captions)),
         "text_length": model.config.text.context_length,
-        "dual_softmax_scale": list(settings.scales) if len(settings.scales) > 1 else sum(settings.scales, 0.0),
+        "dual_softmax_scale": sorted(settings.scales) if len(settings.scales) > 1 else sum(settings.scales, 0.0),
     }
     # What is as in version 0.1.0 is not named, so that results of it keep their protocol.
-    if settings.captions == "paragraph":
+    if settings.captions == "paragraph" and len(captions) < sum(len(sample.captions) for sample in data.samples):
         protocol["caption_policy"] = settings.captions
     if settings.positives != "own":
         protocol["positives"] = settings.positives

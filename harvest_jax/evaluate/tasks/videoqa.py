@@ -90,7 +90,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     protocol = {
         "prompt": settings.prompt,
         "answers": len(allowed.answers),
-        "answers_sha256": digest(allowed.answers),
+        "answers_sha256": digest(sorted(allowed.answers)),
         "answers_from": "answers of the set itself" if own else "file",
         "answer_score": "logit of the first token",
         "text_length": asked.length,

@@ -67,10 +67,10 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     clip = np.array([sample.clip for sample in data.samples])
     missing = video.missing[clip]
     protocol = {
-        "prompts": list(templates),
+        "prompts": sorted(templates),
         "ensemble": settings.ensemble,
         "classes": len(classes),
-        "classes_sha256": digest(classes),
+        "classes_sha256": digest(sorted(classes)),
         "classes_from": "file" if settings.classes else "labels found",
         "text_length": model.config.text.context_length,
     }
