@@ -55,7 +55,7 @@ def similarity(
     Raises:
       NonFiniteError: an embedding is zero or not finite.
     """
-    rows, columns = _unit(video, "video"), _unit(text, "text")
+    rows, columns = unit(video, "video"), unit(text, "text")
     result = np.empty((len(rows), len(columns)), np.float32)
     for start in range(0, len(rows), 1024):  # bounds the float64 block
         result[start : start + 1024] = rows[start : start + 1024] @ columns.T
@@ -66,10 +66,15 @@ def row_similarity(
     one: Float[np.ndarray, "rows width"], other: Float[np.ndarray, "rows width"]
 ) -> Float32[np.ndarray, " rows"]:
     """Cosine of each row with the row of the same number; see `similarity`."""
-    return np.einsum("rw,rw->r", _unit(one, "video"), _unit(other, "text")).astype(np.float32)
+    return np.einsum("rw,rw->r", unit(one, "video"), unit(other, "text")).astype(np.float32)
 
 
-def _unit(embeddings: Float[np.ndarray, "n width"], name: str) -> Float[np.ndarray, "n width"]:
+def unit(embeddings: Float[np.ndarray, "n width"], name: str) -> Float[np.ndarray, "n width"]:
+    """Each row with the length 1, in float64; `name` says of what the rows are in the message.
+
+    Raises:
+      NonFiniteError: a row is zero or not finite.
+    """
     embeddings = embeddings.astype(np.float32).astype(np.float64)
     norm = np.linalg.norm(embeddings, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))

@@ -8,6 +8,7 @@ import pytest
 
 from harvest_jax.api import Model
 from harvest_jax.evaluate import frame_average
+from harvest_jax.evaluate.embeddings import is_image_model
 from harvest_jax.model.config import TextConfig
 from harvest_jax.model.harvest import Harvest
 from tests.helpers.small_model import TINY
@@ -47,8 +48,8 @@ def test_the_order_of_frames_moves_the_model_but_not_the_average(model, clips):
 
 def test_an_image_model_is_its_own_average(clips):
     image = small(1)
-    assert frame_average.is_frame_average(image)
-    np.testing.assert_array_equal(frame_average.average_of_frames(image, clips), image.encode_video(clips))
+    assert is_image_model(image)
+    np.testing.assert_array_equal(frame_average.average_of_frames(image, clips), image.encode_clips(clips))
 
 
 def test_bounds_of_ties_are_left_out_at_any_depth():
