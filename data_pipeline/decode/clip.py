@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import io
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from io import BufferedIOBase
@@ -96,7 +97,8 @@ def decode_clip(
                             raise _EndMeasured(_scan_end(video))
                         span = _span(known, start, end)
                         if shown is None and sampling.policy == "linspace_inclusive":
-                            shown = pictures_shown(video, *span)
+                            to_its_end = end is None or end >= known  # where the last picture's start may be, too
+                            shown = pictures_shown(video, span[0], math.inf if to_its_end else span[1])
                             continue
                         ticks = wanted_ticks(video, spec, sampling, *span, shown)
                         return _decode(video, spec, ticks, span, trust_end=measured is not None)
