@@ -20,7 +20,8 @@ def pictures_shown(video: OpenVideo, first: float, last: float) -> list[int]:
     """When each picture that is shown between two times (seconds) begins, in ticks; at least one.
 
     The packets are read and not decoded, where they say their times. The video must be freshly opened, and is at
-    another position afterwards.
+    another position afterwards. Of an AVI file with B pictures FFmpeg exchanges the times of neighbours, so that what
+    is decoded at such a time is up to two pictures off.
 
     Raises:
       VideoRejected: no picture, or the file cannot be read a second time.

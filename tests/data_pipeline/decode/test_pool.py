@@ -15,8 +15,9 @@ import pytest
 from data_pipeline.decode import pool
 from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.media_paths import VideoRejected
+from harvest_jax.pixels.frame_sampling import Sampling
 from tests.helpers import sabotaged_worker
-from tests.helpers.video_files import read_number
+from tests.helpers.video_files import numbered_frames, read_number, write_video
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -163,3 +164,17 @@ def test_a_worker_that_cannot_start_is_said_so(video, monkeypatch):
     with VideoDecoder() as decoder, pytest.raises(Exception, match="a decoder process ends when it starts") as caught:
         decoder.decode(video)
     assert "\n" not in str(caught.value)
+
+
+def test_few_results_wait_where_each_is_large(tmp_path):
+    """What is done and not yet taken is bounded: a clip of 4 views and 3 crops counts as 12."""
+    video = write_video(tmp_path / "a.mp4", numbered_frames(4))
+    for sampling, most in ((Sampling(), 16), (Sampling(views=4, crops=3), 1), (Sampling(views=64), 1)):
+        taken = []
+        with VideoDecoder(num_frames=2, sampling=sampling) as decoder:
+            clips = decoder.decode_views(taken.append(1) or (video, None, None) for _ in range(100))
+            next(clips)
+            for _ in range(20):
+                next(clips)
+            assert len(taken) <= 21 + most
+            clips.close()
