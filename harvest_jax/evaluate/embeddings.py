@@ -14,6 +14,8 @@ from harvest_jax.evaluate.results import TextFacts
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
+_WAITING = 2  # batches; more clips than in so many do not wait for others with as many frames
+
 # Prepared clips to embeddings, one row for each: of `clip_encoder`, or another way to look at a clip.
 VideoEncoder = Callable[[UInt8[np.ndarray, "b t h w 3"]], Float[np.ndarray, "b d"]]
 
@@ -95,7 +97,7 @@ def frame_batches(
     """Clip numbers and frames as the model needs them, `settings.batch_size` at a time (the last batch is smaller).
 
     A clip of several views or crops occurs once for each, one after the other. At a rate (`settings.sampling` "fps")
-    clips with other numbers of frames come in other batches.
+    clips with other numbers of frames come in other batches, which are smaller if too many of them wait.
 
     Clips that cannot be read are added to `unreadable`: clip number -> reason.
 
@@ -111,8 +113,8 @@ def frame_batches(
         for view in () if isinstance(clip, str) else clip.views:
             batch = waiting.setdefault(len(view), [])
             batch.append((number, view))
-            if len(batch) == settings.batch_size:
-                yield _batch(waiting.pop(len(view)))
+            if len(batch) == settings.batch_size or sum(map(len, waiting.values())) > _WAITING * settings.batch_size:
+                yield _batch(waiting.pop(max(waiting, key=lambda frames: len(waiting[frames]))))
         progress(done, len(data.clips), "")
     while waiting:
         yield _batch(waiting.pop(next(iter(waiting))))

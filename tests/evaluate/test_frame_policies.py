@@ -224,7 +224,7 @@ class Given:
         self.clips = clips
 
     def read(self, num_frames, image_size, resize, sampling):
-        return iter([(number, ClipFrames(views, 1)) for number, views in enumerate(self.clips)])
+        return ((number, ClipFrames(views, 1)) for number, views in enumerate(self.clips))
 
     def absent(self):
         return {}
@@ -233,9 +233,9 @@ class Given:
         return {}
 
 
-def averaged(model, clips, fields):
+def averaged(model, clips, fields, count=None):
     config = load_dict(str(CONFIGS / "retrieval.py"), ["data.manifest=x.csv", "frames=4", "batch_size=3", *fields])
-    spans = tuple(VideoSpan(str(number)) for number in range(len(clips)))
+    spans = tuple(VideoSpan(str(number)) for number in range(count or len(clips)))
     data = EvaluationSet("x", "manifest", "", (), spans, Given(clips))
     return embed_videos(model, data, evaluation.check(config), lambda *_: None)
 
@@ -257,6 +257,17 @@ def test_clips_of_several_lengths_come_in_batches_of_their_own(model):
     assert model.batches == [3, 2, 1, 1]
     wanted = np.stack([model.unit(clip[0].mean(axis=(0, 1, 2))) for clip in clips])
     np.testing.assert_allclose(found.values, wanted, atol=1e-6)
+
+
+def test_few_clips_wait_for_others_of_their_length(model):
+    """Twelve clips of twelve lengths and batches of three: each would wait to the end."""
+    read, most = [], []
+    clips = [[np.zeros((count, SIDE, SIDE, 3), np.uint8)] for count in range(1, 13)]
+    real = model.encode_video
+    model.encode_video = lambda videos: most.append(len(read) - len(model.batches)) or real(videos)
+    averaged(model, (read.append(1) or clip for clip in clips), ["sampling=fps"], len(clips))
+    assert model.batches == [1] * 12
+    assert max(most) == 2 * 3 + 1
 
 
 def test_a_view_whose_embedding_is_not_finite_is_an_error(model):
