@@ -133,6 +133,16 @@ def test_the_frames_of_shards_are_those_of_the_stored_ones(numbered, model, tmp_
     assert source.get("views") == (2 if "views" in fields else None)
 
 
+def test_three_crops_of_stored_frames(numbered, model, tmp_path):
+    words = write_shards(tmp_path / "shards", numbered, [("m", "long", ("red",), {})], short_side=SIDE)
+    result = evaluate("retrieval", [*words, "--config.crops=3"], tmp_path)
+    assert model.seen[:2] == [STORED_SEEN[""][0]] * 2
+    assert model.seen[2] != STORED_SEEN[""][0]
+    assert len(model.seen) == 3
+    assert result["protocol"]["frame_source"]["crops"] == 3
+    assert result["inputs"]["distinct_frames"]["max"] == 4
+
+
 def test_a_default_protocol_says_nothing_of_views_crops_and_resizing(numbered, model, tmp_path):
     words = manifest(numbered, tmp_path, ROWS)
     said = evaluate("retrieval", words, tmp_path)["protocol"]

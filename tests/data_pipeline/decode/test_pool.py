@@ -166,15 +166,18 @@ def test_a_worker_that_cannot_start_is_said_so(video, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_few_results_wait_where_each_is_large(tmp_path):
-    """What is done and not yet taken is bounded: a clip of 4 views and 3 crops counts as 12."""
+def test_few_results_wait_for_a_slow_clip_where_each_is_large(tmp_path, sabotage):
+    """While the first hangs, the other worker may finish 2 x 16 clips; of 4 views and 3 crops, each counts as 12."""
     video = write_video(tmp_path / "a.mp4", numbered_frames(4))
-    for sampling, most in ((Sampling(), 16), (Sampling(views=4, crops=3), 1), (Sampling(views=64), 1)):
-        taken = []
-        with VideoDecoder(num_frames=2, sampling=sampling) as decoder:
-            clips = decoder.decode_views(taken.append(1) or (video, None, None) for _ in range(100))
-            next(clips)
-            for _ in range(20):
-                next(clips)
-            assert len(taken) <= 21 + most
-            clips.close()
+    taken = []
+
+    def spans():
+        for path in [tmp_path / "hang.mp4", *[video] * 50]:
+            taken.append(path)
+            yield path, None, None
+
+    with VideoDecoder(num_frames=2, workers=2, time_limit=3.0, sampling=Sampling(views=4, crops=3)) as decoder:
+        clips = decoder.decode_views(spans())
+        assert isinstance(next(clips), VideoRejected)
+        assert len(taken) == 2
+        assert len(list(clips)) == 50
