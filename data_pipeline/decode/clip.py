@@ -1,7 +1,8 @@
 """Decode one clip of one video file: evenly spaced frames, upright, scaled. Runs inside a worker process (pool.py).
 
-Frames are taken at the middles of `num_frames` equal parts of the clip: the picture that a player shows at that time. A
-picture that is shown at several of these times (a clip with fewer pictures than `num_frames`) is kept once.
+Frames are taken at the middles of `num_frames` equal parts of the clip, or as another `Sampling` says: the picture that
+a player shows at that time. A picture that is shown at several of these times (a clip with fewer pictures than
+`num_frames`) is kept once.
 """
 
 import bisect
@@ -9,6 +10,7 @@ import collections
 import dataclasses
 import io
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from io import BufferedIOBase
@@ -18,17 +20,19 @@ import av
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int, UInt8
 
 from data_pipeline.decode.picture import DisplayGeometry, PictureReader, display_geometry
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.decode.still import is_still, read_still
-from data_pipeline.decode.video_file import OpenVideo, check_size, exact_fraction, open_video
+from data_pipeline.decode.video_file import OpenVideo, check_size, exact_fraction, open_video, rewind, seek
+from data_pipeline.decode.wanted_pictures import SEEK_BACK, numbers_shown, pictures_shown, wanted_ticks
 from data_pipeline.media_paths import VideoRejected, open_regular
+from harvest_jax.pixels.frame_sampling import Sampling
 
 _SEEK_GAP = 10.0  # seconds: if the wanted pictures are further apart, seeking to each one is faster than decoding all
 _SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that support skip_frame packet by packet
-_SEEK_BACK = (1.0, 10.0)  # seconds before a picture where its key picture is looked for: first try, second try
+_MIDDLES = Sampling()
 
 av.logging.set_level(
     av.logging.PANIC
@@ -43,24 +47,34 @@ class DecodedClip:
       frames: RGB, in order.
       seconds: position of each frame in the file.
       width, height: of the video as a player shows it (upright, with square pixels), in pixels, before scaling.
+      views: the frames of each view, as numbers of `frames`; a picture that is shown at several times occurs again.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
     seconds: Float64[np.ndarray, " T"]
     width: int
     height: int
+    views: tuple[Int[np.ndarray, " _"], ...] = ()
 
 
 def decode_clip(
-    source: bytes | Path | BufferedIOBase, spec: DecodeSpec, start: float | None = None, end: float | None = None
+    source: bytes | Path | BufferedIOBase,
+    spec: DecodeSpec,
+    start: float | None = None,
+    end: float | None = None,
+    sampling: Sampling = _MIDDLES,
 ) -> DecodedClip:
     """Decode up to `spec.num_frames` pictures, evenly spaced over start..end; a JPEG, PNG or WebP has one.
+
+    All views are decoded in one go through the file. Counting pictures ("linspace_inclusive") first reads the file's
+    packets through without decoding them.
 
     Args:
       source: the file or its content; an open file is closed.
       spec: number of frames, size, limits.
       start: seconds in the file; None: its start.
       end: seconds in the file; None: its end.
+      sampling: which pictures, in how many views of up to `spec.num_frames` each; `crops` are not made here.
 
     Raises:
       VideoRejected: the file cannot be used; `reason` says why.
@@ -69,20 +83,27 @@ def decode_clip(
         source = open_regular(source, spec.max_bytes)
     with io.BytesIO(source) if isinstance(source, bytes) else source as file:
         if is_still(file.read(12)):
-            return _still(file, spec, start, end)
+            return _still(file, spec, start, end, sampling.views)
         try:
             measured: float | None = None
-            for _ in range(
-                3
-            ):  # with the end in the header; with the measured end; with the end of a video in a longer file
+            shown: list[int] | None = None
+            # With the end in the header; with the measured end; with the end of a video in a longer file. If pictures
+            # are counted, each once more: what was read through is opened again, because GIF cannot go back.
+            for _ in range(6 if sampling.policy == "linspace_inclusive" else 3):
                 with open_video(file, spec) as video:
                     known = video.end if measured is None else measured
                     try:
                         if known is None:
                             raise _EndMeasured(_scan_end(video))
-                        return _decode(video, spec, *_span(known, start, end), trust_end=measured is not None)
+                        span = _span(known, start, end)
+                        if shown is None and sampling.policy == "linspace_inclusive":
+                            to_its_end = end is None or end >= known  # where the last picture's start may be, too
+                            shown = pictures_shown(video, span[0], math.inf if to_its_end else span[1])
+                            continue
+                        ticks = wanted_ticks(video, spec, sampling, *span, shown)
+                        return _decode(video, spec, ticks, span, trust_end=measured is not None)
                     except _EndMeasured as found:
-                        measured = found.seconds
+                        measured, shown = found.seconds, None
         except (MemoryError, av.MemoryError) as error:
             raise VideoRejected("too much memory: its pictures need more than a decoder may use") from error
         except (av.FFmpegError, OSError) as error:
@@ -90,14 +111,14 @@ def decode_clip(
     raise VideoRejected("damaged: its length cannot be determined")
 
 
-def _still(file: BufferedIOBase, spec: DecodeSpec, start: float | None, end: float | None) -> DecodedClip:
+def _still(file: BufferedIOBase, spec: DecodeSpec, start: float | None, end: float | None, views: int) -> DecodedClip:
     """A picture as a clip of one frame."""
     if start or end is not None:
         raise VideoRejected("bad span: a picture has no duration; leave start and end empty")
     if spec.min_frames > 1:
         raise VideoRejected(f"too few frames: a single picture, {spec.min_frames} are needed")
     picture, width, height = read_still(file, spec)
-    return DecodedClip(picture[None], np.zeros(1), width, height)
+    return DecodedClip(picture[None], np.zeros(1), width, height, (np.zeros(1, np.int64),) * views)
 
 
 class _EndMeasured(Exception):
@@ -133,9 +154,10 @@ def _end_of(packet: Packet) -> Fraction:
     return ticks * exact_fraction(packet.time_base)
 
 
-def _decode(video: OpenVideo, spec: DecodeSpec, first: float, last: float, trust_end: bool) -> DecodedClip:
-    step = (last - first) / spec.num_frames
-    ticks = [video.ticks(first + (index + 0.5) * step) for index in range(spec.num_frames)]
+def _decode(
+    video: OpenVideo, spec: DecodeSpec, views: Sequence[Sequence[int]], span: tuple[float, float], trust_end: bool
+) -> DecodedClip:
+    ticks = sorted(itertools.chain.from_iterable(views))
     reader: PictureReader | None = None
     geometry: DisplayGeometry | None = None
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
@@ -151,10 +173,17 @@ def _decode(video: OpenVideo, spec: DecodeSpec, first: float, last: float, trust
                 pictures[frame.pts] = reader.read(frame)
     if len(pictures) < spec.min_frames or geometry is None:
         raise VideoRejected(
-            f"too few frames: {len(pictures)} different ones in {first:.1f}-{last:.1f} s, {spec.min_frames} are needed"
+            f"too few frames: {len(pictures)} different ones in {span[0]:.1f}-{span[1]:.1f} s, "
+            f"{spec.min_frames} are needed"
         )
     seconds = np.array([video.seconds(pts) for pts in pictures])
-    return DecodedClip(np.stack(list(pictures.values())), seconds, geometry.shown_width, geometry.shown_height)
+    return DecodedClip(
+        np.stack(list(pictures.values())),
+        seconds,
+        geometry.shown_width,
+        geometry.shown_height,
+        numbers_shown(list(pictures), views),
+    )
 
 
 def _runs(ticks: Sequence[int], video: OpenVideo) -> Iterator[list[int]]:
@@ -172,27 +201,18 @@ def _runs(ticks: Sequence[int], video: OpenVideo) -> Iterator[list[int]]:
 def _collect(video: OpenVideo, ticks: Sequence[int], spec: DecodeSpec, fresh: bool, trust_end: bool) -> list[Packet]:
     """The packets that have to be decoded for the pictures at `ticks`, in decoding order."""
     first = video.seconds(ticks[0])
-    for back in _SEEK_BACK:
+    for back in SEEK_BACK:
         if fresh and first <= 2 * back:
             break  # the file has just been opened: the position is its start
-        if not _seek(video, video.ticks(max(0.0, first - back))):
+        if not seek(video, video.ticks(max(0.0, first - back))):
             break
         fresh = False
         packets = _demux(video, ticks[-1], spec, trust_end)
         if any(packet.pts is not None and packet.pts <= ticks[0] and packet.is_keyframe for packet in packets):
             return packets
-    if not fresh and not _seek(video, min(video.ticks(0.0), video.stream.start_time or 0)):
-        raise VideoRejected("damaged: seeking to an earlier time fails")
+    if not fresh:
+        rewind(video)
     return _demux(video, ticks[-1], spec, trust_end)
-
-
-def _seek(video: OpenVideo, ticks: int) -> bool:
-    """Seek to the last key picture at or before a time; False if the file does not support it."""
-    try:
-        video.container.seek(ticks, stream=video.stream)
-    except av.FFmpegError:
-        return False
-    return True
 
 
 def _demux(video: OpenVideo, last_tick: int, spec: DecodeSpec, trust_end: bool) -> list[Packet]:

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
-from harvest_jax.pixels.square import fit
+from harvest_jax.pixels.square import for_decoder
 
 # Antialiased bicubic, as for CLIP (56 dB PSNR against Pillow). Without the two flags, pictures that need no scaling are
 # 1.2 of 255 too dark. Planar output (gbrp) gives the same values as rgb24 in 1.2 instead of 2.9 ms (960 x 540 to
@@ -92,7 +92,7 @@ class PictureReader:
         self._reformatter = VideoReformatter()
 
     def read(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture as a player shows it, or the square that `spec.fit` requires.
+        """The picture as a player shows it, or as `spec.fit` requires.
 
         Raises:
           VideoRejected: its colour format cannot be converted to RGB.
@@ -112,5 +112,5 @@ class PictureReader:
         if geometry.flip_y:
             picture = picture[::-1]
         if self.spec.fit:
-            return fit(picture, self.spec.short_side, self.spec.fit)
+            return for_decoder(picture, self.spec.short_side, self.spec.fit)
         return np.ascontiguousarray(picture)

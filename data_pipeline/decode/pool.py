@@ -21,12 +21,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from data_pipeline.child_process import child_environment
 from data_pipeline.decode.spec import TIME_LIMIT, DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.errors import HarvestError
+from harvest_jax.pixels.frame_sampling import Sampling
 
 MEMORY_LIMIT = 4 << 30  # bytes of address space of a worker; an 8K video needs about 1.5 GB
 WORKER_COMMAND = (sys.executable, "-m", "data_pipeline.decode.worker")
@@ -34,6 +35,7 @@ _START_LIMIT = 120.0  # seconds for a worker to start; it takes half a second on
 _CLIPS_PER_WORKER = 2000  # then a new process, so that memory leaks of libraries stay small
 Span = tuple[str | Path, float | None, float | None]  # a file, and start and end in seconds; None: of the file
 _AHEAD = 16  # results per worker that may wait for a slower clip before them
+_MIDDLES = Sampling()
 
 
 class DecodeResult(NamedTuple):
@@ -121,6 +123,7 @@ class DecoderPool(_ClosedAtItsEnd):
       time_limit: seconds for one clip.
       memory_limit: bytes of address space of each process.
       modules: imported when a process starts, outside the time limit of its first clip.
+      ahead: results per worker that may wait for a slower one before them; it bounds the memory.
     """
 
     def __init__(
@@ -129,9 +132,10 @@ class DecoderPool(_ClosedAtItsEnd):
         time_limit: float = TIME_LIMIT,
         memory_limit: int = MEMORY_LIMIT,
         modules: Sequence[str] = ("data_pipeline.decode.clip",),
+        ahead: int = _AHEAD,
     ):
         self.workers, self.time_limit, self.memory_limit = max(1, workers), time_limit, memory_limit
-        self.modules = modules
+        self.modules, self.ahead = modules, max(1, ahead)
         self._pool: list[_Worker] = []
 
     def close(self) -> None:
@@ -148,7 +152,7 @@ class DecoderPool(_ClosedAtItsEnd):
         exhausted = False
         try:
             while True:
-                while not exhausted and taken - following < self.workers * _AHEAD and self._has_room(pending):
+                while not exhausted and taken - following < self.workers * self.ahead and self._has_room(pending):
                     task = next(source, None)
                     if task is None:
                         exhausted = True
@@ -234,14 +238,26 @@ class DecoderPool(_ClosedAtItsEnd):
         return worker.kill()
 
 
+class ViewedClip(NamedTuple):
+    """A decoded clip.
+
+    Attributes:
+      frames: uint8 RGB, each picture once.
+      views: the frames of each view, as numbers of `frames`.
+    """
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    views: list[Int[np.ndarray, " _"]]
+
+
 class VideoDecoder(_ClosedAtItsEnd):
     """Frames of single videos, decoded in worker processes; for embedding, evaluation and search.
 
     with VideoDecoder(num_frames=8, short_side=224, fit="crop") as decoder:
         frames = decoder.decode("a.mp4")
 
-    `num_frames`, `short_side` and `fit` are those of `DecodeSpec`. With `fit` the workers send small squares: eight
-    frames of 1920 x 1080 are 50 MB, eight squares of 224 pixels are 1.2 MB.
+    `num_frames`, `short_side` and `fit` are those of `DecodeSpec`; `sampling` says which frames. With `fit` the
+    workers send small squares: eight frames of 1920 x 1080 are 50 MB, eight squares of 224 pixels are 1.2 MB.
     """
 
     def __init__(
@@ -252,9 +268,12 @@ class VideoDecoder(_ClosedAtItsEnd):
         fit: str = "",
         time_limit: float = TIME_LIMIT,
         memory_limit: int = MEMORY_LIMIT,
+        sampling: Sampling = _MIDDLES,
     ):
         self.spec = DecodeSpec(num_frames=num_frames, short_side=short_side, fit=fit)
-        self._pool = DecoderPool(workers, time_limit, memory_limit)
+        self.sampling = sampling
+        # A clip of many views and crops is as large as many clips.
+        self._pool = DecoderPool(workers, time_limit, memory_limit, ahead=_AHEAD // (sampling.views * sampling.crops))
 
     def close(self) -> None:
         """End the workers."""
@@ -277,10 +296,15 @@ class VideoDecoder(_ClosedAtItsEnd):
         result = self._result(path, results[0])
         if isinstance(result, VideoRejected):
             raise result
-        return result
+        return result.frames
 
     def decode_all(self, spans: Iterable[Span]) -> Iterator[UInt8[np.ndarray, "T H W 3"] | VideoRejected]:
         """For each span, in order, its frames as from `decode`, or why there are none; all workers decode at once."""
+        for clip in self.decode_views(spans):
+            yield clip if isinstance(clip, VideoRejected) else clip.frames
+
+    def decode_views(self, spans: Iterable[Span]) -> Iterator[ViewedClip | VideoRejected]:
+        """As `decode_all`, with the frames of each view of `sampling`."""
         waiting: collections.deque[str | Path] = collections.deque()
 
         def tasks() -> Iterator[dict[str, Any]]:
@@ -292,9 +316,12 @@ class VideoDecoder(_ClosedAtItsEnd):
             yield self._result(waiting.popleft(), result)
 
     def _task(self, path: str | Path, start: float | None, end: float | None) -> dict[str, Any]:
-        return {"path": os.fspath(path), "start": start, "end": end, "spec": dataclasses.asdict(self.spec)}
+        what = {"spec": dataclasses.asdict(self.spec), "sampling": dataclasses.asdict(self.sampling)}
+        return {"path": os.fspath(path), "start": start, "end": end, **what}
 
-    def _result(self, path: str | Path, result: DecodeResult) -> UInt8[np.ndarray, "T H W 3"] | VideoRejected:
-        if "rejected" in result.header:
-            return VideoRejected(result.header["rejected"], path)
-        return np.frombuffer(result.payload, np.uint8).reshape(result.header["shape"]).copy()
+    def _result(self, path: str | Path, result: DecodeResult) -> ViewedClip | VideoRejected:
+        header = result.header
+        if "rejected" in header:
+            return VideoRejected(header["rejected"], path)
+        frames = np.frombuffer(result.payload, np.uint8).reshape(header["shape"]).copy()
+        return ViewedClip(frames, [np.array(view, np.int64) for view in header["views"]])

@@ -15,9 +15,10 @@ class DecodeSpec:
       num_frames: frames, at the middles of as many equal parts of the clip; a clip with fewer different frames gives
         fewer.
       short_side: pixels. Without `fit`: frames are scaled down so that the shorter side has this length; smaller
-        videos keep their size. With `fit`: the side of the square.
+        videos keep their size. With `fit`: the side of the square, or the shorter side.
       fit: "" to store frames; "crop" or "squash" (a model's `Preprocessing.resize`) to make each whole frame the square
-        that the model sees, by `harvest_jax.pixels.square.fit`.
+        that the model sees, by `harvest_jax.pixels.square.fit`; "shorter" to scale it as "crop" does without cutting
+        it, for several squares of it.
       min_frames: clips with fewer different frames are rejected.
       max_bytes: of the file.
       max_side, max_pixels: of a coded picture, in pixels; 8K has 33 million.
@@ -48,5 +49,5 @@ class DecodeSpec:
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}={getattr(self, name)} is outside {low}..{high}")
-        if self.fit not in ("", "crop", "squash"):
-            raise ConfigError(f"fit={self.fit!r}: it must be 'crop', 'squash' or empty")
+        if self.fit not in ("", "crop", "squash", "shorter"):
+            raise ConfigError(f"fit={self.fit!r}: it must be 'crop', 'squash', 'shorter' or empty")

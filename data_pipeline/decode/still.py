@@ -15,7 +15,7 @@ from PIL import Image
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.decode.video_file import check_size
 from data_pipeline.media_paths import VideoRejected
-from harvest_jax.pixels.square import fit
+from harvest_jax.pixels.square import for_decoder
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -59,7 +59,7 @@ def read_still(file: BufferedIOBase, spec: DecodeSpec) -> tuple[UInt8[np.ndarray
         raise VideoRejected("damaged: begins like a picture, but cannot be decoded") from error
     width, height = upright.size
     if spec.fit:
-        return fit(np.asarray(upright), spec.short_side, spec.fit), width, height
+        return for_decoder(np.asarray(upright), spec.short_side, spec.fit), width, height
     scale = min(1.0, spec.short_side / min(width, height))
     if scale < 1.0:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -144,6 +144,25 @@ def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
     return OpenVideo(container, stream, time_base, origin, None if end is None else float(end), exact)
 
 
+def seek(video: OpenVideo, ticks: int) -> bool:
+    """Seek to the last key picture at or before a time; False if the file does not support it."""
+    try:
+        video.container.seek(ticks, stream=video.stream)
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def rewind(video: OpenVideo) -> None:
+    """Seek to the start.
+
+    Raises:
+      VideoRejected: the file does not support it.
+    """
+    if not seek(video, min(video.ticks(0.0), video.stream.start_time or 0)):
+        raise VideoRejected("damaged: seeking to an earlier time fails")
+
+
 def exact_fraction(rational: Rational | None) -> Fraction:
     """A time base or a pixel's aspect; 0 if there is none. PyAV's own Fraction (since 19) computes with 32 bits."""
     if rational is None or not rational.denominator:

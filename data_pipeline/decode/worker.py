@@ -30,16 +30,18 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
     Args:
       task: `path` (or `root` and `video`, a name that must stay below it), `start` and `end` (seconds or None), `spec`
-        (the fields of DecodeSpec), optionally `part` (the fields of FilePart: the clip is a part of the file) and
-        `record` (id, captions, extra).
+        (the fields of DecodeSpec), optionally `sampling` (the fields of Sampling), `part` (the fields of FilePart: the
+        clip is a part of the file) and `record` (id, captions, extra).
 
     Returns:
-      a header and bytes. With `record`: {"frames": count} and the encoded record. Without: {"shape", "seconds"} and the
-      raw frames, uint8 [T, H, W, 3]. For a video that cannot be used: {"rejected": reason} and no bytes.
+      a header and bytes. With `record`: {"frames": count} and the encoded record. Without: {"shape", "seconds",
+      "views"} and the raw frames, uint8 [T, H, W, 3]. For a video that cannot be used: {"rejected": reason} and no
+      bytes.
     """
     from data_pipeline import media_paths
     from data_pipeline.decode.clip import decode_clip
     from data_pipeline.decode.spec import DecodeSpec
+    from harvest_jax.pixels.frame_sampling import Sampling
 
     try:
         path = task["path"] if "path" in task else media_paths.resolve_below(task["root"], task["video"])
@@ -52,9 +54,14 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             packed = packed_clip.read_packed(path, part, spec, task["start"], task["end"])
             clip, jpegs = packed.clip, packed.jpegs
         else:
-            clip = decode_clip(Path(path), spec, task["start"], task["end"])
+            clip = decode_clip(Path(path), spec, task["start"], task["end"], Sampling(**task.get("sampling", {})))
         if "record" not in task:
-            return {"shape": clip.frames.shape, "seconds": clip.seconds.tolist()}, clip.frames.tobytes()
+            header = {
+                "shape": clip.frames.shape,
+                "seconds": clip.seconds.tolist(),
+                "views": [view.tolist() for view in clip.views],
+            }
+            return header, clip.frames.tobytes()
         from data_pipeline.shards import shard_format
 
         record = shard_format.Record(

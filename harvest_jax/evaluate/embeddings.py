@@ -8,12 +8,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from harvest_jax.errors import DataError
+from harvest_jax.evaluate.cosines import unit_vectors
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.results import TextFacts
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
-# Prepared clips to embeddings, one row for each: `VideoTextModel.encode_video`, or another way to look at a clip.
+_WAITING = 2  # batches; more clips than in so many do not wait for others with as many frames
+
+# Prepared clips to embeddings, one row for each: of `clip_encoder`, or another way to look at a clip.
 VideoEncoder = Callable[[UInt8[np.ndarray, "b t h w 3"]], Float[np.ndarray, "b d"]]
 
 
@@ -47,6 +50,9 @@ class VideoTextModel(Protocol):
     def encode_video(self, videos: UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b d"]:
         """Clips to embeddings."""
 
+    def encode_clips(self, clips: UInt8[np.ndarray, "b t s s 3"]) -> Float[np.ndarray, "b d"]:
+        """Clips of exactly the frames that the model takes to embeddings; an image model takes any number."""
+
     def encode_text(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]:
         """Texts to embeddings."""
 
@@ -71,31 +77,47 @@ class VideoEmbeddings:
     reasons: dict[int, str]
 
 
+def is_image_model(model: VideoTextModel) -> bool:
+    """Whether the model averages the embeddings of single frames, of which it takes any number."""
+    return bool(model.config.video.num_frames == 1)
+
+
+def clip_encoder(model: VideoTextModel) -> VideoEncoder:
+    """How the model embeds prepared clips of any number of frames.
+
+    Frames that are fewer than a video model takes are repeated evenly. An image model sees each once, so that all have
+    the same weight in its average: as CLIP4Clip, which fills short clips with zeros and leaves these out of its mean.
+    """
+    return model.encode_clips if is_image_model(model) else model.encode_video
+
+
 def frame_batches(
     model: VideoTextModel, data: EvaluationSet, settings: TaskSettings, unreadable: dict[int, str], progress: Progress
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b t s s 3"]]]:
     """Clip numbers and frames as the model needs them, `settings.batch_size` at a time (the last batch is smaller).
+
+    A clip of several views or crops occurs once for each, one after the other. At a rate (`settings.sampling` "fps")
+    clips with other numbers of frames come in other batches, which are smaller if too many of them wait.
 
     Clips that cannot be read are added to `unreadable`: clip number -> reason.
 
     Raises:
       DataError: no clip could be read; a wrong root folder is not a score of 0 %.
     """
-    size, resize = model.config.video.image_size, model.config.preprocessing.resize
-    numbers: list[int] = []
-    frames: list[UInt8[np.ndarray, "t s s 3"]] = []
-    for done, (number, clip) in enumerate(data.frames(settings.frames, size, resize), start=1):
+    size, resize = model.config.video.image_size, settings.resize or model.config.preprocessing.resize
+    waiting: dict[int, list[tuple[int, UInt8[np.ndarray, "t s s 3"]]]] = {}  # by number of frames
+    clips = data.frames(settings.frames, size, resize, settings.frame_sampling)
+    for done, (number, clip) in enumerate(clips, start=1):
         if isinstance(clip, str):
             unreadable[number] = clip
-        else:
-            numbers.append(number)
-            frames.append(clip.frames)
+        for view in () if isinstance(clip, str) else clip.views:
+            batch = waiting.setdefault(len(view), [])
+            batch.append((number, view))
+            if len(batch) == settings.batch_size or sum(map(len, waiting.values())) > _WAITING * settings.batch_size:
+                yield _batch(waiting.pop(max(waiting, key=lambda frames: len(waiting[frames]))))
         progress(done, len(data.clips), "")
-        if len(numbers) == settings.batch_size:
-            yield numbers, np.stack(frames)
-            numbers, frames = [], []
-    if numbers:
-        yield numbers, np.stack(frames)
+    while waiting:
+        yield _batch(waiting.pop(next(iter(waiting))))
     if len(unreadable) == len(data.clips):
         number, reason = next(iter(unreadable.items()))
         raise DataError(
@@ -104,11 +126,17 @@ def frame_batches(
         )
 
 
+def _batch(
+    rows: Sequence[tuple[int, UInt8[np.ndarray, "t s s 3"]]],
+) -> tuple[list[int], UInt8[np.ndarray, "b t s s 3"]]:
+    return [number for number, _ in rows], np.stack([frames for _, frames in rows])
+
+
 def embed_videos(
     model: VideoTextModel, data: EvaluationSet, settings: TaskSettings, progress: Progress
 ) -> VideoEmbeddings:
     """Embed every clip of the set, `settings.batch_size` clips a call; errors as `frame_batches`."""
-    return embed_in_ways(model, data, settings, progress, [model.encode_video])[0]
+    return embed_in_ways(model, data, settings, progress, [clip_encoder(model)])[0]
 
 
 def embed_in_ways(
@@ -118,12 +146,27 @@ def embed_in_ways(
     progress: Progress,
     encoders: Sequence[VideoEncoder],
 ) -> list[VideoEmbeddings]:
-    """Embed every clip once by each of several encoders; each clip is read once. Errors as `frame_batches`."""
+    """Embed every clip once by each of several encoders; each clip is read once.
+
+    The embedding of a clip of several views and crops is the mean of their unit embeddings, as a unit vector.
+
+    Raises:
+      DataError: as `frame_batches`.
+      NonFiniteError: the embedding of one of several views is zero or not finite.
+    """
     unreadable: dict[int, str] = {}
     rows: list[dict[int, Float[np.ndarray, " width"]]] = [{} for _ in encoders]
+    averaged = settings.views * settings.crops > 1
     for numbers, frames in frame_batches(model, data, settings, unreadable, progress):
         for encode, own in zip(encoders, rows, strict=True):
-            own.update(zip(numbers, np.asarray(encode(frames), np.float32), strict=True))
+            embedded = np.asarray(encode(frames), np.float32)
+            if not averaged:
+                own.update(zip(numbers, embedded, strict=True))
+                continue
+            for number, row in zip(numbers, unit_vectors(embedded, "video"), strict=True):
+                own[number] = own[number] + row if number in own else row
+    if averaged:
+        rows = [dict(zip(own, unit_vectors(np.stack(list(own.values())), "video"), strict=True)) for own in rows]
     return [_in_order(own, len(data.clips), unreadable) for own in rows]
 
 

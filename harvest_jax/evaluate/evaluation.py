@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from harvest_jax.config.fields import build
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate import provenance, tasks
-from harvest_jax.evaluate.embeddings import VideoTextModel
+from harvest_jax.evaluate.embeddings import VideoTextModel, is_image_model
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.protocol import protocol
 from harvest_jax.evaluate.results import EvaluationResult, TaskOutput, tie_spread
-from harvest_jax.evaluate.settings import TaskSettings
+from harvest_jax.evaluate.settings import MAX_FRAMES, TaskSettings, too_many_frames
 from harvest_jax.terminal import Progress
 
 # Fields of tasks that name a file: where one is empty, the file of this purpose in a benchmark's annotations is taken.
@@ -86,8 +86,7 @@ def evaluate(
       NonFiniteError: the model's output is not finite.
     """
     begun = time.monotonic()
-    if settings.frames > model.num_frames:
-        raise ConfigError(f"frames={settings.frames}, but this model takes {model.num_frames} frames a clip")
+    _check_frames(settings, model)
     given: dict[str, Any] = {
         purpose: str(data.files[purpose])
         for purpose in OF_ANNOTATIONS
@@ -110,21 +109,37 @@ def evaluate(
         missing=missing,
         metrics=output.metrics,
         faults=_faults(output, data),
-        notes=_notes(output, data, settings.frames),
+        notes=_notes(output, data, settings),
         run=provenance.run_facts(command, time.monotonic() - begun, settings.seed),
         queries=output.queries,
     )
 
 
-def _notes(output: TaskOutput, data: EvaluationSet, frames: int) -> list[str]:
+def _check_frames(settings: TaskSettings, model: VideoTextModel) -> None:
+    if settings.frames > model.num_frames and not is_image_model(model):
+        raise ConfigError(f"frames={settings.frames}, but this model takes {model.num_frames} frames a clip")
+    frames = settings.frames or model.num_frames
+    if frames * settings.views * settings.crops > MAX_FRAMES:
+        raise ConfigError(too_many_frames(frames, settings.views, settings.crops))
+    if settings.crops > 1 and (settings.resize or model.config.preprocessing.resize) == "squash":
+        raise ConfigError(
+            f"crops={settings.crops} cut pictures, and this model squashes them: give --config.resize=crop, or crops=1"
+        )
+
+
+def _notes(output: TaskOutput, data: EvaluationSet, settings: TaskSettings) -> list[str]:
     notes = []
     if output.texts.cut:
         notes.append(
             f"{output.texts.cut:,} of {output.texts.n:,} texts are longer than the {output.texts.length} tokens that "
             "are read, and were cut"
         )
+    frames = settings.frames * settings.views
     fewer = sum(count for distinct, count in data.distinct.items() if distinct < frames)
-    if fewer:
+    if fewer and settings.sampling == "fps":
+        rate = f"at {settings.sampling_fps:g} a second"
+        notes.append(f"{fewer:,} of {len(data.clips):,} clips have fewer than {frames} different frames {rate}")
+    elif fewer:
         notes.append(f"{fewer:,} of {len(data.clips):,} clips have fewer than {frames} different frames: some repeat")
     return notes
 

@@ -23,6 +23,9 @@ from harvest_jax.evaluate.frame_readers import ClipFrames, FrameReader, ShardRea
 from harvest_jax.evaluate.read_benchmark import read as read_benchmark
 from harvest_jax.evaluate.settings import DataSettings
 from harvest_jax.evaluate.video_files import list_videos
+from harvest_jax.pixels.frame_sampling import Sampling
+
+_DEFAULT = Sampling()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,17 +80,19 @@ class EvaluationSet:
             return "data.shards"
         return "data.videos" if self.benchmark else "data.root"
 
-    def frames(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
-        """Every clip's number with its frames uint8 [num_frames, image_size, image_size, 3], or why there are none.
+    def frames(
+        self, num_frames: int, image_size: int, resize: str, sampling: Sampling = _DEFAULT
+    ) -> Iterator[tuple[int, ClipFrames | str]]:
+        """Every clip's number with its views uint8 [num_frames, image_size, image_size, 3], or why there are none.
 
-        `resize` says how pictures become squares: the model's `Preprocessing.resize`.
+        `resize` says how pictures become squares, as the model's `Preprocessing.resize`.
 
         Raises:
           DataError: the reader left a clip out or gave one twice.
         """
         seen = np.zeros(len(self.clips), bool)
         self.distinct.clear()
-        for number, frames in self.reader.read(num_frames, image_size, resize):
+        for number, frames in self.reader.read(num_frames, image_size, resize, sampling):
             if seen[number]:
                 raise DataError(f"{self.name}: clip {number} ({self.clips[number].video}) was read twice")
             seen[number] = True

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from harvest_jax.evaluate.embeddings import VideoEmbeddings, VideoTextModel, embed_in_ways, embed_videos
+from harvest_jax.evaluate.embeddings import (
+    VideoEmbeddings,
+    VideoTextModel,
+    clip_encoder,
+    embed_in_ways,
+    embed_videos,
+    is_image_model,
+)
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
 IN_WORDS = "mean of the unit embeddings of each frame shown as a clip"  # for protocols
-
-
-def is_frame_average(model: VideoTextModel) -> bool:
-    """Whether the model itself averages the embeddings of single frames."""
-    return bool(model.config.video.num_frames == 1)
 
 
 def average_of_frames(
@@ -32,8 +34,8 @@ def average_of_frames(
 
     It costs T times an embedding of the clips (nothing more than one for an image model). Rows are not normalised.
     """
-    if is_frame_average(model):
-        return model.encode_video(clips)
+    if is_image_model(model):
+        return model.encode_clips(clips)
     total = np.zeros((), np.float64)
     for t in range(clips.shape[1]):
         still = np.repeat(clips[:, t : t + 1], clips.shape[1], axis=1)
@@ -61,7 +63,7 @@ def embed_and_score(
         own = embed_videos(model, data, settings, progress)
         return own, score(own)
     own, averaged = embed_in_ways(
-        model, data, settings, progress, [model.encode_video, lambda clips: average_of_frames(model, clips)]
+        model, data, settings, progress, [clip_encoder(model), lambda clips: average_of_frames(model, clips)]
     )
     return own, {**score(own), "frame_average": without_bounds(score(averaged))}
 

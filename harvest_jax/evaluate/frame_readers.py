@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from harvest_jax.evaluate.video_files import stem
 from harvest_jax.machine import available_cores
+from harvest_jax.pixels.frame_sampling import Sampling
 
+_DEFAULT = Sampling()
 Frames = UInt8[np.ndarray, "t s s 3"]
 
 
@@ -41,11 +43,11 @@ class ClipFrames:
     """Frames of a clip as the model sees them.
 
     Attributes:
-      frames: uint8 RGB.
-      distinct: how many of them are different frames of the source: a short clip has fewer than are asked for.
+      views: uint8 RGB, of each view and crop; all have the same number of frames, except at a rate (`fps`).
+      distinct: how many different frames of the source they show: a short clip has fewer than are asked for.
     """
 
-    frames: Frames
+    views: Sequence[Frames]
     distinct: int
 
 
@@ -53,13 +55,16 @@ class ClipFrames:
 class FrameReader(Protocol):
     """The frames of all clips of a set."""
 
-    def read(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
+    def read(
+        self, num_frames: int, image_size: int, resize: str, sampling: Sampling
+    ) -> Iterator[tuple[int, ClipFrames | str]]:
         """Pairs of a clip's number and its frames, or the reason why there are none; each clip once, in any order.
 
         Args:
-          num_frames: frames of each clip.
+          num_frames: frames of each view of a clip; at a rate, the most.
           image_size: side of the square in pixels.
-          resize: how pictures become squares, the model's `Preprocessing.resize`.
+          resize: how pictures become squares, as the model's `Preprocessing.resize`.
+          sampling: which frames, views and crops.
         """
 
     def absent(self) -> dict[int, str]:
@@ -83,22 +88,26 @@ class ShardReader:
         self._shards, self._split, self._ids, self._count = shards, split, ids, count
         self._frames: collections.Counter[int] = collections.Counter()  # of the records read
         self._short_sides: collections.Counter[int] = collections.Counter()
+        self._sampling = _DEFAULT
 
-    def read(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
+    def read(
+        self, num_frames: int, image_size: int, resize: str, sampling: Sampling = _DEFAULT
+    ) -> Iterator[tuple[int, ClipFrames | str]]:
         """See `FrameReader`."""
+        self._sampling = sampling
         import simplejpeg
 
-        from harvest_jax.input.pipeline import evaluation_clips
-        from harvest_jax.pixels.frame_sampling import segment_indices
+        from harvest_jax.input.pipeline import evaluation_views
 
         seen: set[int] = set()
-        for record, frames in evaluation_clips(self._shards, self._split, num_frames, image_size, resize):
+        clips = evaluation_views(self._shards, self._split, num_frames, image_size, resize, sampling)
+        for record, views, distinct in clips:
             number = self._ids.get(record.id)
             if number is not None and number not in seen:
                 seen.add(number)
                 self._frames[len(record.jpegs)] += 1
                 self._short_sides[min(simplejpeg.decode_jpeg_header(record.jpegs[0])[:2])] += 1
-                yield number, ClipFrames(frames, len(set(segment_indices(len(record.jpegs), num_frames, None))))
+                yield number, ClipFrames(views, distinct)
         reasons = self._rejected()
         for number in range(self._count):
             if number not in seen:
@@ -120,7 +129,8 @@ class ShardReader:
 
         return {
             "from": "shards",
-            "sampling": "segment_middle of the stored frames, which are segment_middle of the clip",
+            **self._sampling.described(),
+            "sampling": f"{self._sampling.policy} of the stored frames, which are segment_middle of the clip",
             "stored_frames": max(self._frames, default=0),
             "stored_short_side": max(self._short_sides, default=0),
             "jpeg_quality": JPEG_QUALITY,
@@ -147,12 +157,17 @@ class VideoReader:
           workers: processes; 0: one for each CPU core.
         """
         self._root, self._paths, self._clips, self._workers = root, paths, clips, workers
+        self._sampling = _DEFAULT
 
-    def read(self, num_frames: int, image_size: int, resize: str) -> Iterator[tuple[int, ClipFrames | str]]:
+    def read(
+        self, num_frames: int, image_size: int, resize: str, sampling: Sampling = _DEFAULT
+    ) -> Iterator[tuple[int, ClipFrames | str]]:
         """See `FrameReader`."""
+        self._sampling = sampling
         from data_pipeline.decode.pool import Span, VideoDecoder
         from data_pipeline.media_paths import VideoRejected
-        from harvest_jax.pixels.square import prepare_clip
+        from harvest_jax.pixels.frame_sampling import segment_indices
+        from harvest_jax.pixels.square import view_clips
 
         spans: dict[int, Span] = {}
         for number, clip in enumerate(self._clips):
@@ -161,13 +176,18 @@ class VideoReader:
                 yield number, reason
             else:
                 spans[number] = (path, clip.start, clip.end)
-        with VideoDecoder(num_frames, image_size, self._workers or available_cores(), fit=resize) as decoder:
-            for number, frames in zip(spans, decoder.decode_all(spans.values()), strict=True):
-                if isinstance(frames, VideoRejected):
-                    yield number, frames.reason
-                else:
-                    prepared = prepare_clip(frames, num_frames, image_size, resize)
-                    yield number, ClipFrames(prepared, min(len(frames), num_frames))
+        fit = resize if sampling.crops == 1 else "shorter"
+        workers = self._workers or available_cores()
+        with VideoDecoder(num_frames, image_size, workers, fit=fit, sampling=sampling) as decoder:
+            for number, decoded in zip(spans, decoder.decode_views(spans.values()), strict=True):
+                if isinstance(decoded, VideoRejected):
+                    yield number, decoded.reason
+                    continue
+                views: Sequence[Int[np.ndarray, " _"]] = decoded.views
+                if sampling.policy == "segment_middle" and sampling.views == 1:  # as in training, search and shards
+                    views = [segment_indices(len(decoded.frames), num_frames, None)]
+                prepared = view_clips(decoded.frames, views, image_size, resize, sampling.crops)
+                yield number, ClipFrames(prepared, len(decoded.frames))
 
     def absent(self) -> dict[int, str]:
         """See `FrameReader`; the files are looked for and not opened."""
@@ -180,7 +200,7 @@ class VideoReader:
 
     def described(self) -> dict[str, Any]:
         """See `FrameReader`."""
-        return {"from": "video files", "sampling": "segment_middle", "decoder": "FFmpeg"}
+        return {"from": "video files", **self._sampling.described(), "decoder": "FFmpeg"}
 
     def _resolved(self, number: int) -> tuple[str, str]:
         """The path of a clip's file, and the reason if there is none or its name cannot be used."""

@@ -26,6 +26,8 @@ class MaskedSettings(TaskSettings):
     def contradictions(self) -> list[str]:
         """Also checks the prompt."""
         faults = super().contradictions()
+        if self.views * self.crops > 1:
+            faults.append("this task reads answers, and views and crops average embeddings: give views=1 and crops=1")
         try:
             prompts.split_prompt(self.prompt)
         except ConfigError as error:

@@ -30,7 +30,7 @@ def protocol(
     """The common choices, followed by the task's own.
 
     Args:
-      settings: `settings.frames` is not 0 here.
+      settings: `settings.frames` is not 0 here. A `resize` that replaces the model's own is part of the protocol.
       data: the set, after its frames were read.
       content: what decides of each clip or row, see `results.TaskOutput`.
       of_task: the task's own choices.
@@ -45,6 +45,7 @@ def protocol(
         },
         "frames": settings.frames,
         "frame_source": data.reader.described(),
+        **({"resize": settings.resize} if settings.resize else {}),
         "scores_dtype": "float32",
         "ties": "expectation",
         "missing": "wrong",

@@ -22,8 +22,8 @@ from harvest_jax.input.batches import Batches, ClipSets
 from harvest_jax.input.damaged import DamagedRecords
 from harvest_jax.input.examples import MakeExample, Numbered, Records
 from harvest_jax.input.tokenizer import Tokenizer
-from harvest_jax.pixels.frame_sampling import segment_indices
-from harvest_jax.pixels.square import fit
+from harvest_jax.pixels.frame_sampling import Sampling, stored_indices
+from harvest_jax.pixels.square import view_clips
 
 
 def training_batches(
@@ -94,8 +94,30 @@ def evaluation_clips(
     Raises:
       DataError: the shards cannot be used, or a record cannot be decoded.
     """
+    for record, views, _ in evaluation_views(folder, split, num_frames, image_size, resize, Sampling()):
+        yield record, views[0]
+
+
+def evaluation_views(
+    folder: str | os.PathLike[str], split: str, num_frames: int, image_size: int, resize: str, sampling: Sampling
+) -> Iterator[tuple[shard_format.Record, list[UInt8[np.ndarray, "t S S 3"]], int]]:
+    """As `evaluation_clips`, with the clips of each view and crop, and the number of different frames that they show.
+
+    Args:
+      folder, split, num_frames, image_size, resize: as in `evaluation_clips`.
+      sampling: applied to the stored frames.
+
+    Raises:
+      DataError: as `evaluation_clips`.
+    """
     records = Records(os.fspath(folder), split)
     for number in range(len(records)):
         record = records.read(number)
-        chosen = segment_indices(len(record.jpegs), num_frames, None)
-        yield record, np.stack([fit(frame, image_size, resize) for frame in records.frames(number, record, chosen)])
+        try:
+            chosen = stored_indices(len(record.jpegs), record.seconds, num_frames, sampling)
+        except ValueError as error:
+            raise records.error(number, record.id, str(error)) from error
+        different = np.unique(np.concatenate(chosen))
+        views = [np.searchsorted(different, view) for view in chosen]
+        frames = records.frames(number, record, different)
+        yield record, view_clips(frames, views, image_size, resize, sampling.crops), len(different)

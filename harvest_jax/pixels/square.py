@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from harvest_jax.pixels.frame_sampling import segment_indices
@@ -47,6 +48,11 @@ def fit(
         square begins at round((side - image_size) / 2), halves to the even number. "squash" is
         `Resize((image_size, image_size))`, OpenCLIP's mode of that name. Both bicubic, antialiased.
     """
+    return squares(scaled(frame, image_size, resize), image_size, 1)[0]
+
+
+def scaled(frame: UInt8[np.ndarray, "H W 3"], image_size: int, resize: str) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """The whole picture at the size at which `fit` cuts it: its shorter side, or with "squash" both, `image_size`."""
     height, width, _ = frame.shape
     shorter = min(height, width)
     if resize == "squash":
@@ -56,8 +62,44 @@ def fit(
     if (rows, columns) != (height, width):
         image = Image.fromarray(np.ascontiguousarray(frame))
         frame = np.asarray(image.resize((columns, rows), Image.Resampling.BICUBIC))
-    top, left = round((rows - image_size) / 2), round((columns - image_size) / 2)
-    return np.ascontiguousarray(frame[top : top + image_size, left : left + image_size])
+    return frame
+
+
+def squares(
+    picture: UInt8[np.ndarray, "H W 3"], image_size: int, crops: int
+) -> list[UInt8[np.ndarray, "{image_size} {image_size} 3"]]:
+    """Squares of a picture of `scaled`: of 1 the one in the centre; of 3 those at the start, centre, end of its length.
+
+    Three crops along the longer side are the spatial views of video classification (Non-local networks, SlowFast).
+    """
+    rows, columns, _ = picture.shape
+    centre = round((rows - image_size) / 2), round((columns - image_size) / 2)
+    corners = [centre] if crops == 1 else [(0, 0), centre, (rows - image_size, columns - image_size)]
+    return [np.ascontiguousarray(picture[top : top + image_size, left : left + image_size]) for top, left in corners]
+
+
+def for_decoder(frame: UInt8[np.ndarray, "H W 3"], image_size: int, how: str) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """A picture as `DecodeSpec.fit` asks for it: `fit`, or with "shorter" the whole picture `scaled` for crops."""
+    return scaled(frame, image_size, "crop") if how == "shorter" else fit(frame, image_size, how)
+
+
+def view_clips(
+    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
+    views: Sequence[Int[np.ndarray, " _"]],
+    image_size: int,
+    resize: str,
+    crops: int,
+) -> list[UInt8[np.ndarray, "t {image_size} {image_size} 3"]]:
+    """Clips for a model: of each view, one for each crop.
+
+    Args:
+      frames: different frames of one size; they can be `scaled` already.
+      views: the frames of each view, as numbers of `frames`.
+      image_size, resize: as in `fit`.
+      crops: as in `squares`.
+    """
+    cut = [squares(scaled(frame, image_size, resize), image_size, crops) for frame in frames]
+    return [np.stack([cut[number][crop] for number in view]) for view in views for crop in range(crops)]
 
 
 def prepare_clip(
@@ -69,5 +111,5 @@ def prepare_clip(
     already (the decoder can make them) do not change.
     """
     chosen = segment_indices(len(frames), num_frames, None)
-    squares = {index: fit(frames[index], image_size, resize) for index in np.unique(chosen)}
-    return np.stack([squares[index] for index in chosen])
+    different, positions = np.unique(chosen, return_inverse=True)
+    return view_clips(frames[different], [positions], image_size, resize, 1)[0]

@@ -107,7 +107,7 @@ def test_its_checkpoint_is_scored_and_searched_with(old, capsys):
     data = "--config.data.manifest=videos/manifest.csv"
     assert cli.main(["eval", "--config", "eval/retrieval", "--model", "workdir@4", data, "--out", "result.json"]) == 0
     result = json.loads(Path("result.json").read_text())
-    assert result["model"] == "workdir@4"
+    assert result["model"]["name"] == "workdir@4"
     assert result["n_expected"] == 8
     capsys.readouterr()
     index = ["--index", "new.safetensors", "--json"]

@@ -14,7 +14,7 @@ def test_equal_texts_are_embedded_once_and_alike():
         calls.append(texts)
         return np.array([[len(text), len(calls)] for text in texts], np.float32)  # depends on the batch it comes in
 
-    others = "config name digest origin tokenizer num_frames logit_scale encode_video answer_logits"
+    others = "config name digest origin tokenizer num_frames logit_scale encode_video encode_clips answer_logits"
     model = SimpleNamespace(encode_text=encode_text, **dict.fromkeys(others.split(), len))
     values = embed_texts(model, ["red", "blue", "red", "green", "blue"], 2)
     assert calls == [["red", "blue"], ["green"]]

@@ -104,7 +104,7 @@ class Reader:
     def __init__(self, numbers):
         self.numbers = numbers
 
-    def read(self, num_frames, image_size, resize):
+    def read(self, num_frames, image_size, resize, sampling):
         return ((number, "reason") for number in self.numbers)
 
     def absent(self):
@@ -168,7 +168,7 @@ def test_spans_of_one_video_are_decoded_by_all_workers(tmp_path, monkeypatch):
     clips = dict(evaluation.frames(num_frames=2, image_size=48, resize="crop"))
     assert [sample.clip for sample in evaluation.samples] == [0, 1, 2, 3, 0]
     assert str(clips.pop(2)).startswith("bad span: it starts at 90 s")
-    numbers = {clip: [read_number(frame) for frame in read.frames] for clip, read in clips.items()}
+    numbers = {clip: [read_number(frame) for frame in read.views[0]] for clip, read in clips.items()}
     assert numbers == {0: [2, 7], 1: [32, 37], 3: [12, 37]}
-    assert all(read.frames.dtype == np.uint8 for read in clips.values())
+    assert all(read.views[0].dtype == np.uint8 for read in clips.values())
     assert {clip: read.distinct for clip, read in clips.items()} == {0: 2, 1: 2, 3: 2}

@@ -8,6 +8,8 @@ import pytest
 
 from harvest_jax.api import Model
 from harvest_jax.evaluate import frame_average
+from harvest_jax.evaluate.cosines import unit_vectors
+from harvest_jax.evaluate.embeddings import clip_encoder, is_image_model
 from harvest_jax.model.config import TextConfig
 from harvest_jax.model.harvest import Harvest
 from tests.helpers.small_model import TINY
@@ -47,8 +49,16 @@ def test_the_order_of_frames_moves_the_model_but_not_the_average(model, clips):
 
 def test_an_image_model_is_its_own_average(clips):
     image = small(1)
-    assert frame_average.is_frame_average(image)
-    np.testing.assert_array_equal(frame_average.average_of_frames(image, clips), image.encode_video(clips))
+    assert is_image_model(image)
+    average = frame_average.average_of_frames(image, clips)
+    np.testing.assert_array_equal(average, image.encode_clips(clips))
+    np.testing.assert_array_equal(average, clip_encoder(image)(clips))
+    alone = np.stack([image.encode_clips(clips[:, [t, t, t]]) for t in range(3)]).mean(axis=0)
+    np.testing.assert_allclose(average, unit_vectors(alone, "video"), atol=1e-5)  # each frame has the same weight
+
+
+def test_a_video_model_sees_missing_frames_as_repeats(model, clips):
+    np.testing.assert_array_equal(clip_encoder(model)(clips[:, :2]), model.encode_clips(clips[:, [0, 0, 1]]))
 
 
 def test_bounds_of_ties_are_left_out_at_any_depth():

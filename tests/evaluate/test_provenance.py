@@ -69,7 +69,7 @@ def test_scores_can_be_computed_again_from_the_queries(videos, model, tmp_path):
     table = pq.read_table(tmp_path / "out" / "result.json.queries.parquet")
     for part in ("t2v", "v2t"):
         of_part = table.filter(np.array(table["part"].to_pylist()) == part)
-        columns = [of_part[name].to_numpy() for name in ("greater", "tied", "right")]
+        columns = [of_part[name].to_numpy() for name in ("greater", "tied", "right", "missing")]
         assert ranking.summary(ranking.Ranks(*columns)) == result["metrics"][part]
     captions = table.filter(np.array(table["part"].to_pylist()) == "t2v")
     assert captions["text"].to_pylist() == [row["caption"] for row in rows]

@@ -12,6 +12,7 @@ from data_pipeline.media_paths import VideoRejected
 from data_pipeline.shards import shard_format
 from harvest_jax import cli
 from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.pixels.frame_sampling import Sampling
 from tests.helpers.shard_files import write_records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -19,11 +20,15 @@ CONFIGS = REPOSITORY / "configs" / "eval"
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "yellow": (220, 220, 20)}
 
 
+MIDDLES = Sampling()
+
+
 class DecoderInThisProcess:
     """`VideoDecoder` without its worker processes, which have tests of their own and take a second to start."""
 
-    def __init__(self, num_frames, short_side, workers=1, fit=""):
+    def __init__(self, num_frames, short_side, workers=1, fit="", sampling=MIDDLES):
         self.spec = DecodeSpec(num_frames=num_frames, short_side=short_side, fit=fit)
+        self.sampling = sampling
 
     def __enter__(self):
         return self
@@ -32,9 +37,13 @@ class DecoderInThisProcess:
         pass
 
     def decode_all(self, spans):
+        for clip in self.decode_views(spans):
+            yield clip if isinstance(clip, VideoRejected) else clip.frames
+
+    def decode_views(self, spans):
         for path, start, end in spans:
             try:
-                yield decode_clip(Path(path), self.spec, start, end).frames
+                yield decode_clip(Path(path), self.spec, start, end, self.sampling)
             except VideoRejected as fault:
                 yield fault
 
@@ -73,6 +82,9 @@ class ColourModel:
         return self.unit(videos.mean(axis=(1, 2, 3)))
 
     frames_expected = 4
+
+    def encode_clips(self, clips):
+        return self.encode_video(clips)
 
     def encode_text(self, texts):
         found = [[colour for word, colour in COLOURS.items() if word in text] or [(120, 90, 101)] for text in texts]

@@ -17,7 +17,7 @@ WORKER_COMMAND = (sys.executable, __file__)
 real = clip.decode_clip
 
 
-def sabotaged(path, spec, start=None, end=None):
+def sabotaged(path, spec, start=None, end=None, *sampling):
     what = Path(path).name
     if what == "hang.mp4":
         time.sleep(1000)
@@ -51,7 +51,7 @@ def sabotaged(path, spec, start=None, end=None):
             if time.monotonic() > patience:
                 raise TimeoutError("the other process did not arrive")
             time.sleep(0.02)
-    return real(path, spec, start, end)
+    return real(path, spec, start, end, *sampling)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,16 @@ from PIL import Image
 from harvest_jax.input.patches import patchify, take_patches
 from harvest_jax.pixels.frame_sampling import segment_indices
 from harvest_jax.pixels.resample import kept_patches
-from harvest_jax.pixels.square import Crop, center_crop, fit, prepare_clip, random_crop
+from harvest_jax.pixels.square import (
+    Crop,
+    center_crop,
+    fit,
+    for_decoder,
+    prepare_clip,
+    random_crop,
+    squares,
+    view_clips,
+)
 from tests.helpers.clip_transform import SIZES, clip_transform, picture
 from tests.helpers.whole_crop import apply_crop
 
@@ -186,3 +195,32 @@ def test_frames_are_used_one_by_one_and_only_as_far_as_needed():
     assert np.array_equal(kept, take_patches(patchify(clip[:, 1:17, 2:18], 8), positions))
     with pytest.raises(ValueError, match="fewer frames"):
         kept_patches(clip[:1], Crop(1, 2, 16), 16, 8, positions)
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_three_squares_are_the_start_the_centre_and_the_end_of_the_longer_side(tall):
+    picture = np.random.default_rng(0).integers(0, 256, (48, 91, 3), np.uint8)
+    cut = [picture[:, left : left + 48] for left in (0, 22, 43)]  # the centre as `fit` has it: 21.5 to the even number
+    if tall:
+        picture, cut = picture.swapaxes(0, 1), [square.swapaxes(0, 1) for square in cut]
+    assert np.array_equal(squares(picture, 48, 3), cut)
+    assert np.array_equal(squares(picture, 48, 1), cut[1:2])
+    assert np.array_equal(fit(picture, 48, "crop"), cut[1])
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_views_are_fitted_frames_in_their_order(resize):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8)
+    views = [np.array([2, 0, 0]), np.array([1])]
+    clips = view_clips(iter(frames), views, 32, resize, 1)
+    assert [clip.shape for clip in clips] == [(3, 32, 32, 3), (1, 32, 32, 3)]
+    for clip, view in zip(clips, views, strict=True):
+        assert np.array_equal(clip, np.stack([fit(frames[index], 32, resize) for index in view]))
+
+
+def test_crops_of_what_the_decoder_scaled_are_those_of_the_whole_frame():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 54, 96, 3), np.uint8)
+    sent = [for_decoder(frame, 32, "shorter") for frame in frames]
+    assert {frame.shape for frame in sent} == {(32, 56, 3)}
+    view = [np.arange(2)]
+    assert np.array_equal(view_clips(sent, view, 32, "crop", 3), view_clips(frames, view, 32, "crop", 3))

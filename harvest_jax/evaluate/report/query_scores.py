@@ -22,9 +22,8 @@ class Metric:
       name: for a reader.
       path: its place in a result's `metrics`.
       part: the queries that it is the mean of; "" if it is no mean over queries.
-      how: what it is the mean of: "within": the probability that the right answer is within the first `k`; "present":
-        the same, and 0 where the video is missing; "value": the column `value`; "group": all four choices of a pair
-        are right, a tie is wrong.
+      how: what it is the mean of: "within": the probability that the right answer is within the first `k`, 0 where the
+        video is missing; "value": the column `value`; "group": all four choices of a pair are right, a tie is wrong.
       k: see `how`.
       interval: whether tables show its interval.
       percent: whether it is a percentage; more is better then. Of the others (ranks, errors) less is better.
@@ -33,14 +32,14 @@ class Metric:
     name: str
     path: tuple[str, ...]
     part: str = ""
-    how: Literal["within", "present", "value", "group"] = "present"
+    how: Literal["within", "value", "group"] = "within"
     k: int = 1
     interval: bool = False
     percent: bool = True
 
 
 def _retrieval(part: str) -> tuple[Metric, ...]:
-    recalls = [Metric(f"{part} R@{k}", (part, f"R@{k}"), part, "within", k, interval=k == 1) for k in (1, 5, 10)]
+    recalls = [Metric(f"{part} R@{k}", (part, f"R@{k}"), part, k=k, interval=k == 1) for k in (1, 5, 10)]
     return (*recalls, Metric(f"{part} MedR", (part, "MedR"), percent=False))
 
 
@@ -135,8 +134,7 @@ def _values(own: pa.Table, metric: Metric) -> Float[np.ndarray, " queries"]:
     if metric.how == "group":
         right = ~missing & (probability_within(ranks.pessimistic, 1) == 1)
         return 100.0 * right.reshape(-1, 4).all(axis=1) if len(right) % 4 == 0 else np.zeros(0)
-    within = 100 * probability_within(ranks, metric.k)
-    return within if metric.how == "within" else np.where(missing, 0.0, within)
+    return np.where(missing, 0.0, 100 * probability_within(ranks, metric.k))
 
 
 def differences(one: QueryScores, other: QueryScores, names: tuple[str, str]) -> QueryScores:

@@ -128,7 +128,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
                 [clips[clip] for clip in owner[query]],
                 [captions[number] for number in query],
                 found[0].t2v,
-                video.missing[owner[query]],
+                np.zeros(len(query), bool) if found[0].t2v.lost is None else found[0].t2v.lost,
             ),
             Queries("v2t", clips, [""] * len(clips), found[0].v2t, video.missing),
         ],

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate import frame_average, ranking, tables
-from harvest_jax.evaluate.embeddings import VideoTextModel, embed_in_ways, embed_texts, text_facts
+from harvest_jax.evaluate.embeddings import VideoTextModel, clip_encoder, embed_in_ways, embed_texts, text_facts
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.queries import Queries
 from harvest_jax.evaluate.results import TaskOutput, mean_by_type
@@ -57,14 +57,15 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         embed_texts(model, [caption for _, *own in both for caption in own], settings.batch_size) if both else None
     )
     both_clip = np.array([clip for clip, *_ in both], np.int64)
+    encode = clip_encoder(model)
     forward, backward, averaged = embed_in_ways(
         model,
         data,
         settings,
         progress,
         [
-            model.encode_video,
-            lambda clips: model.encode_video(np.ascontiguousarray(clips[:, ::-1])),
+            encode,
+            lambda clips: encode(np.ascontiguousarray(clips[:, ::-1])),
             lambda clips: frame_average.average_of_frames(model, clips),
         ],
     )

@@ -263,5 +263,5 @@ def test_impossible_specs(fields):
 
 
 def test_an_unknown_fit():
-    with pytest.raises(ConfigError, match="fit='stretch': it must be 'crop', 'squash' or empty"):
+    with pytest.raises(ConfigError, match="fit='stretch': it must be 'crop', 'squash', 'shorter' or empty"):
         DecodeSpec(fit="stretch")

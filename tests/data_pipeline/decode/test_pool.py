@@ -15,8 +15,9 @@ import pytest
 from data_pipeline.decode import pool
 from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.media_paths import VideoRejected
+from harvest_jax.pixels.frame_sampling import Sampling
 from tests.helpers import sabotaged_worker
-from tests.helpers.video_files import read_number
+from tests.helpers.video_files import numbered_frames, read_number, write_video
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -163,3 +164,20 @@ def test_a_worker_that_cannot_start_is_said_so(video, monkeypatch):
     with VideoDecoder() as decoder, pytest.raises(Exception, match="a decoder process ends when it starts") as caught:
         decoder.decode(video)
     assert "\n" not in str(caught.value)
+
+
+def test_few_results_wait_for_a_slow_clip_where_each_is_large(tmp_path, sabotage):
+    """While the first hangs, the other worker may finish 2 x 16 clips; of 4 views and 3 crops, each counts as 12."""
+    video = write_video(tmp_path / "a.mp4", numbered_frames(4))
+    taken = []
+
+    def spans():
+        for path in [tmp_path / "hang.mp4", *[video] * 50]:
+            taken.append(path)
+            yield path, None, None
+
+    with VideoDecoder(num_frames=2, workers=2, time_limit=3.0, sampling=Sampling(views=4, crops=3)) as decoder:
+        clips = decoder.decode_views(spans())
+        assert isinstance(next(clips), VideoRejected)
+        assert len(taken) == 2
+        assert len(list(clips)) == 50

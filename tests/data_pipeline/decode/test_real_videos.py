@@ -1,14 +1,18 @@
 """Real clips and a collection of unusual files: each is read correctly or rejected with its reason."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from data_pipeline.decode.clip import decode_clip
 from data_pipeline.decode.spec import DecodeSpec
+from data_pipeline.decode.video_file import open_video
 from data_pipeline.manifest.read import read_manifest
 from data_pipeline.media_paths import VideoRejected
 from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards.shard_format import open_shards, parse_record
+from harvest_jax.pixels.frame_sampling import Sampling, inclusive_indices
 from tests.helpers.annotations import DATA
 
 CODECS = DATA / "videos" / "codecs"
@@ -88,3 +92,28 @@ def test_all_48_web_clips_become_shards(tmp_path):
         assert {len(record.jpegs) for record in found.values()} == {16}
         assert {min(record.width, record.height) for record in found.values()} == {256}
         assert {record.extra["category"] for record in found.values()} <= {row.extra["category"] for row in rows}
+
+
+def all_seconds(path: Path) -> list[float]:
+    """When each picture is shown that a player shows, by decoding everything."""
+    with path.open("rb") as file, open_video(file, DecodeSpec()) as video:
+        return [video.seconds(frame.pts) for frame in video.container.decode(video.stream)]
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_counted_pictures_and_pictures_at_a_rate_are_those_of_a_full_decode(name):
+    path, spec = CODECS / name, DecodeSpec(num_frames=12)
+    everything = np.array(all_seconds(path))
+    # In AVI, which stores no times, FFmpeg exchanges those of neighbours if there are B pictures: up to two off.
+    off = 0.081 if name == "mmaction_test.avi" else 0
+    assert (np.diff(everything) > 0).all() or off
+    everything.sort()
+    counted = decode_clip(path, spec, sampling=Sampling("linspace_inclusive"))
+    np.testing.assert_allclose(
+        counted.seconds[counted.views[0]], everything[inclusive_indices(len(everything), 12)], rtol=0, atol=off
+    )
+    clip = decode_clip(path, DecodeSpec(num_frames=1000), sampling=Sampling("fps", 3.0))
+    wanted = np.arange(len(clip.views[0])) / 3
+    shown = np.maximum(0, np.searchsorted(everything, wanted + 1e-6, side="right") - 1)
+    np.testing.assert_allclose(clip.seconds[clip.views[0]], everything[shown], rtol=0, atol=off)
+    assert len(wanted) == pytest.approx((everything[-1] + np.median(np.diff(everything))) * 3, abs=1.01)
