@@ -128,7 +128,7 @@ def _check_frames(settings: TaskSettings, model: VideoTextModel) -> None:
 
 
 def _notes(output: TaskOutput, data: EvaluationSet, settings: TaskSettings) -> list[str]:
-    notes = []
+    notes = list(data.notes)
     if output.texts.cut:
         notes.append(
             f"{output.texts.cut:,} of {output.texts.n:,} texts are longer than the {output.texts.length} tokens that "

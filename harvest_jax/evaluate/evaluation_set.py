@@ -19,7 +19,7 @@ from harvest_jax.errors import DataError
 from harvest_jax.evaluate.annotation_files import locate
 from harvest_jax.evaluate.benchmark import counts
 from harvest_jax.evaluate.benchmarks import find_benchmark
-from harvest_jax.evaluate.frame_readers import ClipFrames, FrameReader, ShardReader, VideoReader, VideoSpan
+from harvest_jax.evaluate.frame_readers import ClipFrames, FrameReader, ShardReader, VideoReader, VideoSpan, named
 from harvest_jax.evaluate.read_benchmark import read as read_benchmark
 from harvest_jax.evaluate.settings import DataSettings
 from harvest_jax.evaluate.video_files import list_videos
@@ -57,6 +57,7 @@ class EvaluationSet:
       clips: each once, in order of first mention.
       reader: of the clips' frames.
       files: what was read, by purpose: "manifest", "shards".
+      notes: what a reader of a score on this set must know.
       distinct: how many clips have so many different frames, among those that `frames` gave.
       benchmark: what the protocol says of the benchmark: name, version, and whether its counts differ; may be empty.
       unstored: rows that were rejected when the shards were made and that no manifest here names: the set lacks them.
@@ -71,7 +72,15 @@ class EvaluationSet:
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     benchmark: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     unstored: int = 0
+    notes: tuple[str, ...] = ()
     distinct: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+
+    def identity(self, number: int) -> list[Any]:
+        """What the protocol knows a clip by: its key; if there are only shards, the digest of its stored frames.
+
+        Call it after the frames were read.
+        """
+        return [self.reader.digest(number)] if self.kind == "shards" else self.clips[number].key
 
     @property
     def folder_field(self) -> str:
@@ -186,7 +195,7 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
         number = numbers.setdefault(VideoSpan(row.video, row.start, row.end), len(numbers))
         samples.append(Sample(row.id, number, row.captions, row.extra))
         ids[row.id] = number
-    clips = tuple(numbers)
+    clips = named(tuple(numbers))
     if data.shards:
         kind, reader = "manifest over shards", ShardReader(data.shards, data.split, ids, len(clips))
         files["shards"] = Path(data.shards)
@@ -207,12 +216,12 @@ def _from_benchmark(data: DataSettings) -> EvaluationSet:
         )
         for row in rows
     ]
-    clips = tuple(numbers)
+    clips = named(tuple(numbers))
     files = dict(locate(benchmark, annotations))
     reader: FrameReader
     if data.shards:
         # `harvest shards` names a clip by its file, and by its span where it is a part of the file.
-        ids = {clip.shard_id: number for number, clip in enumerate(clips)}
+        ids = {name: number for number, clip in enumerate(clips) for name in clip.shard_ids}
         ids |= {sample.id: sample.clip for sample in samples}
         kind, reader = "benchmark over shards", ShardReader(data.shards, data.split, ids, len(clips))
         files["shards"] = Path(data.shards)
@@ -220,12 +229,17 @@ def _from_benchmark(data: DataSettings) -> EvaluationSet:
         folder = list_videos(Path(data.videos))
         paths = [folder.find(clip.video) for clip in clips]
         kind, reader = "benchmark", VideoReader(Path(os.path.realpath(data.videos)), paths, clips, data.workers)
-    described = {
-        "name": benchmark.name,
-        "version": benchmark.version,
-        "partial": counts(rows) != counts(rows) | dict(benchmark.expected),
-    }
-    return EvaluationSet(benchmark.title, kind, benchmark.split, tuple(samples), clips, reader, files, described)
+    found = counts(rows)
+    other = [
+        f"{found[name]:,} {name} where the benchmark has {count:,}"
+        for name, count in benchmark.expected.items()
+        if found[name] != count
+    ]
+    protocol = {"name": benchmark.name, "version": benchmark.version, "partial": bool(other)}
+    notes = (f"this is not the whole benchmark: {', '.join(other)}",) if other else ()
+    return EvaluationSet(
+        benchmark.title, kind, benchmark.split, tuple(samples), clips, reader, files, protocol, notes=notes
+    )
 
 
 def _from_shards(data: DataSettings) -> EvaluationSet:
@@ -243,7 +257,7 @@ def _from_shards(data: DataSettings) -> EvaluationSet:
     ids = {sample.id: sample.clip for sample in samples}
     if len(ids) < len(samples):
         raise DataError(f"{data.shards}: {len(samples) - len(ids)} ids of split {data.split} appear more than once")
-    reader = ShardReader(data.shards, data.split, ids, len(clips))
+    reader = ShardReader(data.shards, data.split, ids, len(clips), whole=True)
     unstored = len({row_id for row_id, _, _ in read_rejects(Path(data.shards), data.split)} - ids.keys())
     files = {"shards": Path(data.shards)}
     return EvaluationSet(Path(data.shards).name, "shards", data.split, samples, clips, reader, files, unstored=unstored)

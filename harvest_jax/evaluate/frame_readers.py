@@ -2,15 +2,19 @@
 
 import collections
 import dataclasses
+import functools
+import hashlib
+import io
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt8
+from PIL import Image
 
-from harvest_jax.evaluate.video_files import stem
+from harvest_jax.evaluate.video_files import stem, stems
 from harvest_jax.machine import available_cores
 from harvest_jax.pixels.frame_sampling import Sampling
 
@@ -20,22 +24,41 @@ Frames = UInt8[np.ndarray, "t s s 3"]
 
 @dataclasses.dataclass(frozen=True)
 class VideoSpan:
-    """One video, or the part of it from `start` to `end` in seconds. For clips of shards `video` is the record's id."""
+    """One video, or a part of it.
+
+    Attributes:
+      video: name of the file; for clips of shards alone the record's id.
+      start, end: seconds in the file; None: its start, its end.
+      name: what the file is called in its set, see `named`; "": its stem.
+    """
 
     video: str
     start: float | None = None
     end: float | None = None
+    name: str = dataclasses.field(default="", compare=False)
 
     @property
     def key(self) -> list[Any]:
-        """What the clip is known by, wherever its file lies and in whatever format: the file's stem, start and end."""
-        return [stem(self.video), self.start, self.end]
+        """What the clip is known by, wherever its file lies and in whatever format: name, start and end."""
+        return [self.name or stem(self.video), self.start, self.end]
 
     @property
-    def shard_id(self) -> str:
-        """The id that `harvest shards` gives the clip if the manifest has none."""
+    def shard_ids(self) -> list[str]:
+        """The ids that `harvest shards` gives the clip if the manifest has none."""
         span = "".join(f"_{time:.10g}" for time in (self.start, self.end) if time is not None)
-        return f"{stem(self.video)}{span}"
+        return [f"{name}{span}" for name in stems(self.video)]
+
+
+def named(clips: Sequence[VideoSpan]) -> tuple[VideoSpan, ...]:
+    """The clips with names that tell the set's files apart: the stem, with folders before it where stems repeat."""
+    paths = {clip.video: (*PurePosixPath(clip.video).parent.parts, stem(clip.video)) for clip in clips}
+    names = dict.fromkeys(paths, "")
+    for depth in range(1, max(map(len, paths.values()), default=0) + 1):
+        tails = {video: "/".join(parts[-depth:]) for video, parts in paths.items()}
+        count = collections.Counter(tails.values())
+        names |= {video: tail for video, tail in tails.items() if not names[video] and count[tail] == 1}
+    # what is left differs in the suffix alone
+    return tuple(dataclasses.replace(clip, name=names[clip.video] or clip.video) for clip in clips)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +96,28 @@ class FrameReader(Protocol):
     def described(self) -> dict[str, Any]:
         """What decides about the frames besides their number, as JSON; call it after `read`."""
 
+    def digest(self, number: int) -> str | None:
+        """SHA-256 (hex) of the stored frames of a clip that was read; None if no frames are stored."""
+
 
 class ShardReader:
     """Frames from shards: some of the stored frames of each record."""
 
-    def __init__(self, shards: str, split: str, ids: dict[str, int], count: int):
+    def __init__(self, shards: str, split: str, ids: dict[str, int], count: int, whole: bool = False):
         """A reader.
 
         Args:
           shards, split: where the records are.
           ids: clip number by row id; a clip's frames may be stored under the id of any of its rows.
           count: number of clips.
+          whole: the clips are those of the shards, so that none is absent.
         """
+        self._whole = whole
         self._shards, self._split, self._ids, self._count = shards, split, ids, count
         self._frames: collections.Counter[int] = collections.Counter()  # of the records read
         self._short_sides: collections.Counter[int] = collections.Counter()
+        self._qualities: set[int | None] = set()
+        self._digests: dict[int, str] = {}
         self._sampling = _DEFAULT
 
     def read(
@@ -107,6 +137,8 @@ class ShardReader:
                 seen.add(number)
                 self._frames[len(record.jpegs)] += 1
                 self._short_sides[min(simplejpeg.decode_jpeg_header(record.jpegs[0])[:2])] += 1
+                self._qualities.add(_quality(record.jpegs[0]))
+                self._digests[number] = hashlib.sha256(b"".join(map(_digest, record.jpegs))).hexdigest()
                 yield number, ClipFrames(views, distinct)
         reasons = self._rejected()
         for number in range(self._count):
@@ -114,7 +146,9 @@ class ShardReader:
                 yield number, reasons.get(number, f"not in split {self._split} of the shards")
 
     def absent(self) -> dict[int, str]:
-        """See `FrameReader`; the records' ids are read."""
+        """See `FrameReader`; every record is read for its id."""
+        if self._whole:
+            return {}
         from data_pipeline.shards.shard_format import open_shards, parse_record
 
         source = open_shards(self._shards, self._split)
@@ -125,17 +159,20 @@ class ShardReader:
 
     def described(self) -> dict[str, Any]:
         """See `FrameReader`. Short videos have fewer frames and small ones are not enlarged, so the most count."""
-        from data_pipeline.shards.shard_format import JPEG_QUALITY
-
         return {
             "from": "shards",
             **self._sampling.described(),
             "sampling": f"{self._sampling.policy} of the stored frames, which are segment_middle of the clip",
             "stored_frames": max(self._frames, default=0),
             "stored_short_side": max(self._short_sides, default=0),
-            "jpeg_quality": JPEG_QUALITY,
+            "jpeg_quality": sorted(self._qualities, key=str),
             "decoder": "libjpeg-turbo",
+            "frames_sha256": hashlib.sha256("".join(sorted(self._digests.values())).encode()).hexdigest(),
         }
+
+    def digest(self, number: int) -> str | None:
+        """See `FrameReader`."""
+        return self._digests.get(number)
 
     def _rejected(self) -> dict[int, str]:
         from data_pipeline.shards.rejects import read_rejects
@@ -202,6 +239,10 @@ class VideoReader:
         """See `FrameReader`."""
         return {"from": "video files", **self._sampling.described(), "decoder": "FFmpeg"}
 
+    def digest(self, number: int) -> str | None:
+        """See `FrameReader`."""
+        return None
+
     def _resolved(self, number: int) -> tuple[str, str]:
         """The path of a clip's file, and the reason if there is none or its name cannot be used."""
         from data_pipeline.media_paths import VideoRejected, resolve_below
@@ -213,3 +254,28 @@ class VideoReader:
             return resolve_below(str(self._root), path), ""
         except VideoRejected as fault:
             return "", fault.reason
+
+
+def _digest(jpeg: bytes) -> bytes:
+    return hashlib.sha256(jpeg).digest()
+
+
+def _quality(jpeg: bytes) -> int | None:
+    """The quality, 1 to 100, that libjpeg's tables of this picture belong to; None if they are others."""
+    return _qualities().get(_tables(jpeg))
+
+
+@functools.cache
+def _qualities() -> dict[tuple[tuple[int, ...], ...], int]:
+    found = {}
+    for quality in range(1, 101):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
+        found[_tables(file.getvalue())] = quality
+    return found
+
+
+def _tables(jpeg: bytes) -> tuple[tuple[int, ...], ...]:
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        tables = getattr(picture, "quantization", {})
+    return tuple(tuple(tables[number]) for number in sorted(tables))

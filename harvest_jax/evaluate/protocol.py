@@ -39,7 +39,6 @@ def protocol(
         "task": settings.task,
         "data": {
             **data.benchmark,
-            "rows": len(data.samples),
             "clips": len(data.clips),
             "sha256": content_digest(content),
         },

@@ -33,6 +33,12 @@ def stem(name: str) -> str:
     return base
 
 
+def stems(name: str) -> list[str]:
+    """The stem of a name, and for "v_" and a YouTube id (ActivityNet) also that without the "v_"."""
+    short = _ACTIVITYNET.fullmatch(stem(name))
+    return [stem(name), *([short[1]] if short else [])]
+
+
 @dataclasses.dataclass(frozen=True)
 class VideoFiles:
     """The files below a folder.
@@ -62,13 +68,7 @@ class VideoFiles:
           DataError: several files fit equally well.
         """
         base = name.rpartition("/")[2]
-        short = _ACTIVITYNET.fullmatch(stem(name))
-        for fitting in (
-            self.by_name.get(base),
-            self.by_stem.get(base),
-            self.by_stem.get(stem(name)),
-            self.by_stem.get(short[1]) if short else None,
-        ):
+        for fitting in (self.by_name.get(base), self.by_stem.get(base), *map(self.by_stem.get, stems(name))):
             if fitting:
                 return self._one(name, fitting)
         return None
@@ -121,7 +121,9 @@ def list_videos(folder: Path) -> VideoFiles:
                 if front != name:
                     by_stem.setdefault(front, []).append(prefix + name)
     if not by_stem:
-        raise DataError(f"{folder} holds no video, only {len(by_name)} other files")
+        linked = next((path for path in sorted(folder.iterdir()) if path.is_symlink() and path.is_dir()), None)
+        hint = f"; {linked} is a link to a folder: give the folder that it leads to" if linked else ""
+        raise DataError(f"{folder} holds no video, only {len(by_name)} other files{hint}")
     return VideoFiles(folder, by_name, by_stem)
 
 

@@ -51,7 +51,9 @@ def test_a_miniature_is_scored_by_the_benchmarks_name(name, benchmark_files, mod
     assert result["n_missing"] == 0
     assert result["task"] == all_benchmarks()[name].task
     assert result["protocol"]["data"]["name"] == name
-    assert result["protocol"]["data"]["partial"] is bool(all_benchmarks()[name].expected)
+    partial = bool(all_benchmarks()[name].expected)
+    assert result["protocol"]["data"]["partial"] is partial
+    assert any("not the whole benchmark" in text for text in result["warnings"]) is partial
     assert all(len(result["inputs"][purpose]["sha256"]) == 64 for purpose in all_benchmarks()[name].files)
 
 

@@ -236,6 +236,9 @@ class Given:
     def read(self, num_frames, image_size, resize, sampling):
         return ((number, ClipFrames(views, 1)) for number, views in enumerate(self.clips))
 
+    def digest(self, number):
+        return None
+
     def absent(self):
         return {}
 

@@ -8,6 +8,7 @@ import pytest
 from data_pipeline.decode.clip import decode_clip
 from data_pipeline.decode.spec import DecodeSpec
 from harvest_jax.errors import ConfigError
+from harvest_jax.evaluate.frame_readers import VideoSpan, named
 from harvest_jax.pixels.square import prepare_clip
 from tests.helpers import video_files
 from tests.helpers.colour_evaluation import COLOURS, ColourModel, captioned, evaluate, manifest, question, write_shards
@@ -129,17 +130,25 @@ def test_what_shards_store_is_part_of_the_protocol(videos, model, tmp_path):
     assert files["protocol"]["frame_source"]["from"] == "video files"
     stored = [result["protocol"]["frame_source"] for result in (eight, two)]
     assert [(source["stored_frames"], source["stored_short_side"]) for source in stored] == [(8, 32), (2, 16)]
-    assert [source["jpeg_quality"] for source in stored] == [90, 90]
-    # Nothing else differs: the ids of the shards are the stems of the files.
-    assert len({result["protocol"]["data"]["sha256"] for result in (files, eight, two)}) == 1
+    assert [source["jpeg_quality"] for source in stored] == [[90], [90]]
+    # Frames of a manifest over shards are known by the manifest's names, as files are.
+    over = evaluate(
+        "retrieval", [*manifest(videos, tmp_path, ROWS), f"--config.data.shards={tmp_path / 'eight'}"], tmp_path
+    )
+    assert over["protocol"]["data"] == files["protocol"]["data"]
+    assert over["protocol"]["frame_source"] == eight["protocol"]["frame_source"]
     assert [result["inputs"]["distinct_frames"] for result in (files, eight, two)] == [
         {"min": 4, "mean": 4, "max": 4},
         {"min": 4, "mean": 4, "max": 4},
         {"min": 2, "mean": 2, "max": 2},
     ]
     assert two["warnings"] == ["4 of 4 clips have fewer than 4 different frames: some repeat"]
-    again = evaluate("retrieval", write_shards(tmp_path / "again", videos, rows), tmp_path)
+    renamed = [(f"id {n}", *row) for n, *row in rows]
+    again = evaluate("retrieval", write_shards(tmp_path / "again", videos, renamed), tmp_path)
     assert again["protocol_hash"] == eight["protocol_hash"]
+    other = [(n, video, *row) for (n, _, *row), video in zip(rows, [*list(COLOURS)[1:], "red"], strict=True)]
+    swapped = evaluate("retrieval", write_shards(tmp_path / "swapped", videos, other), tmp_path)
+    assert swapped["protocol_hash"] != eight["protocol_hash"]
 
 
 def test_another_model_has_the_same_protocol(videos, model, tmp_path, monkeypatch):
@@ -155,3 +164,31 @@ def test_another_model_has_the_same_protocol(videos, model, tmp_path, monkeypatc
 def test_a_split_is_recorded_where_the_rows_name_one(videos, model, tmp_path, column, split):
     result = evaluate("retrieval", manifest(videos, tmp_path, [row | column for row in ROWS]), tmp_path)
     assert result["data"]["split"] == split
+
+
+def test_files_of_one_name_in_two_folders_are_two_clips(videos, model, tmp_path):
+    for folder, colour in (("run", "red"), ("jump", "blue")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(videos / f"{colour}.mp4", tmp_path / folder / "0.mp4")
+    labels = [("run", "red", "blue"), ("jump", "blue", "red")]
+    right = [{"video": f"{folder}/0.mp4", "label": label} for folder, label, _ in labels]
+    wrong = [{"video": f"{folder}/0.mp4", "label": label} for folder, _, label in labels]
+    first, second = (evaluate("zero_shot", manifest(tmp_path, tmp_path, rows), tmp_path) for rows in (right, wrong))
+    assert (first["metrics"]["top1"], second["metrics"]["top1"]) == (100, 0)
+    assert first["protocol_hash"] != second["protocol_hash"]
+
+
+@pytest.mark.parametrize(
+    ("videos_of_set", "names"),
+    [
+        (["a.mp4", "b.mp4"], ["a", "b"]),
+        (["x/a.mp4", "x/b.mp4"], ["a", "b"]),
+        (["x/a.mp4", "y/a.mp4", "z/b.mp4"], ["x/a", "y/a", "b"]),
+        (["a.mp4", "x/a.mp4"], ["a", "x/a"]),
+        (["1/x/a.mp4", "2/x/a.mp4"], ["1/x/a", "2/x/a"]),
+        (["a.mp4", "a.avi"], ["a.mp4", "a.avi"]),
+    ],
+)
+def test_clips_have_the_shortest_names_that_tell_them_apart(videos_of_set, names):
+    found = named([VideoSpan(video, 1.0, 2.0) for video in videos_of_set])
+    assert [clip.key for clip in found] == [[name, 1.0, 2.0] for name in names]

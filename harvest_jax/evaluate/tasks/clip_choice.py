@@ -61,16 +61,19 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     kinds = None if types is None else [types[question.rows[0]] for question in asked]
     ranks = multiple_choice.rank(scores, answer, missing)
     sentences = [texts[question.rows[0]] for question in asked]
-    clips_of = [[data.clips[number] for number in clip[list(question.rows)]] for question in asked]
+    clips_of = [clip[list(question.rows)].tolist() for question in asked]
     right = [clips[question.answer] for question, clips in zip(asked, clips_of, strict=True)]
-    content = zip(sentences, kinds or [""] * len(asked), clips_of, answer.tolist(), strict=True)
+    content = zip(sentences, kinds or [""] * len(asked), right, clips_of, strict=True)
     return TaskOutput(
         protocol={"text_length": model.config.text.context_length, "missing_clip": "question counts as wrong"},
-        content=[[text, kind, [one.key for one in clips], number] for text, kind, clips, number in content],
+        content=[
+            [text, kind, data.identity(one), sorted(map(data.identity, clips), key=str)]
+            for text, kind, one, clips in content
+        ],
         missing=missing,
         reasons=video.reasons,
         metrics=multiple_choice.score(ranks, np.array([len(question.rows) for question in asked]), missing, kinds),
-        queries=[Queries("clip", right, sentences, ranks, missing, kinds)],
+        queries=[Queries("clip", [data.clips[one] for one in right], sentences, ranks, missing, kinds)],
         texts=text_facts(model, sentences),
     )
 

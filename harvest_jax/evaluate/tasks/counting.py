@@ -78,10 +78,11 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         "text_length": asked.length,
     }
     clips = [data.clips[sample.clip] for sample in data.samples]
+    identities = [data.identity(sample.clip) for sample in data.samples]
     error = predict(logits, answers, missing, settings.rule).error
     return TaskOutput(
         protocol=protocol,
-        content=[[clip.key, *row] for clip, *row in zip(clips, questions, answers.tolist(), strict=True)],
+        content=[[one, *row] for one, *row in zip(identities, questions, answers.tolist(), strict=True)],
         missing=missing,
         reasons=unreadable,
         metrics=metrics,

@@ -87,8 +87,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     return TaskOutput(
         protocol=protocol,
         content=[
-            [one.key, *own, int(number), *kind]
-            for one, own, number, kind in zip(clips, texts, answer, kinds, strict=True)
+            [data.identity(one), own[number], sorted(own), *kind]
+            for one, own, number, kind in zip(clip.tolist(), texts, answer, kinds, strict=True)
         ],
         missing=missing,
         reasons=video.reasons,

@@ -67,8 +67,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     return TaskOutput(
         protocol=protocol,
         content=[
-            [sorted(([one.key, caption] for one, caption in own), key=str), kind]
-            for own, kind in zip(of_group, kinds, strict=True)
+            [sorted(([data.identity(data.samples[row].clip), captions[row]] for row in pair), key=str), kind]
+            for pair, kind in zip(rows, kinds, strict=True)
         ],
         missing=missing,
         reasons=video.reasons,

@@ -118,7 +118,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     clips, query = data.clips, found[0].caption
     return TaskOutput(
         protocol=protocol,
-        content=[[clips[clip].key, sorted(own)] for clip, own in of_clip.items()],
+        content=[[data.identity(clip), sorted(own)] for clip, own in of_clip.items()],
         missing=video.missing,
         reasons=video.reasons,
         metrics=metrics,

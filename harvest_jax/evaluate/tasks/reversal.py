@@ -95,7 +95,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     return TaskOutput(
         protocol=protocol,
         content=[
-            [data.clips[clip].key, caption, reversed_of.get(clip, ""), kind]
+            [data.identity(clip), caption, reversed_of.get(clip, ""), kind]
             for clip, caption, kind in zip(owner.tolist(), captions, kinds, strict=True)
         ],
         missing=missing,

@@ -84,6 +84,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     metrics = score(ranks, ~missing, right >= 0, types, allowed)
     metrics["n_cut_questions"] = asked.n_cut
     clips = [data.clips[sample.clip] for sample in data.samples]
+    identities = [data.identity(sample.clip) for sample in data.samples]
     # An answer that is no candidate counts as wrong, as a missing video does.
     lost = missing | (right < 0)
     of_query = ranking.Ranks(np.where(lost, len(allowed.answers), greater), np.where(lost, 0, tied), ranks.right)
@@ -97,7 +98,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     }
     return TaskOutput(
         protocol=protocol,
-        content=[[clip.key, *row] for clip, *row in zip(clips, questions, answers, types, strict=True)],
+        content=[[one, *row] for one, *row in zip(identities, questions, answers, types, strict=True)],
         missing=missing,
         reasons=unreadable,
         metrics=metrics,

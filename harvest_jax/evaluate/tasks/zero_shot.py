@@ -79,7 +79,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     of_row = [classes[number] for number in label]
     return TaskOutput(
         protocol=protocol,
-        content=[[one.key, name] for one, name in zip(clips, of_row, strict=True)],
+        content=[[data.identity(one), name] for one, name in zip(clip.tolist(), of_row, strict=True)],
         missing=missing,
         reasons=video.reasons,
         metrics=score(ranks, label, missing, classes),
