@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_files import locate
 from harvest_jax.evaluate.benchmark import counts
 from harvest_jax.evaluate.benchmarks import find_benchmark
 from harvest_jax.evaluate.frame_readers import ClipFrames, FrameReader, ShardReader, VideoReader, VideoSpan, named
+from harvest_jax.evaluate.locate_annotations import locate
 from harvest_jax.evaluate.read_benchmark import read as read_benchmark
 from harvest_jax.evaluate.settings import DataSettings
 from harvest_jax.evaluate.video_files import list_videos

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_files import locate
 from harvest_jax.evaluate.benchmark import Benchmark, Row, counts
+from harvest_jax.evaluate.locate_annotations import locate
 from harvest_jax.terminal import printable
 
 
@@ -15,7 +15,7 @@ def read(benchmark: Benchmark, annotations: Path, partial: bool = False) -> list
 
     Args:
       benchmark: what to read.
-      annotations: a folder with the annotation files, or the file if there is one; see `annotation_files.locate`.
+      annotations: a folder with the annotation files, or the file if there is one; see `locate_annotations.locate`.
       partial: accept other counts than the benchmark's; what is read is another set then.
 
     Raises:

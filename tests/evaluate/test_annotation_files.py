@@ -6,9 +6,8 @@ import json
 import pytest
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate import annotation_files
+from harvest_jax.evaluate import annotation_files, locate_annotations
 from harvest_jax.evaluate.annotation_files import (
-    locate,
     only,
     read_json,
     read_json_lines,
@@ -18,6 +17,7 @@ from harvest_jax.evaluate.annotation_files import (
     read_text,
 )
 from harvest_jax.evaluate.benchmark import Benchmark
+from harvest_jax.evaluate.locate_annotations import locate
 
 ONE = Benchmark(
     name="kites",
@@ -114,7 +114,7 @@ def test_huge_files_and_folders_are_refused_before_they_are_read(tmp_path, monke
     with path.open("wb") as stream:
         stream.truncate(annotation_files.MAX_BYTES + 1)
     assert "no annotation file has more than" in fault(read_text, path)
-    monkeypatch.setattr(annotation_files, "_MAX_FILES", 0)
+    monkeypatch.setattr(locate_annotations, "_MAX_FILES", 0)
     assert "more than 0 files below it" in fault(locate, ONE, tmp_path)
 
 
