@@ -69,6 +69,18 @@ def get_config() -> ConfigDict:
     train.save_every = 1000  # steps between two checkpoints
     train.keep_checkpoints = 2  # the newest ones; older ones are deleted
 
+    config.objective = objective = ConfigDict()  # what is learnt; configs/finetune/ has configs of fine-tuning
+    objective.name = "post_pretraining"  # post_pretraining: contrastive loss and masked words, by the weights of
+    # `train`; classification: labels; videoqa: answers to questions
+    objective.head = "linear"  # of classification, on the video tower. linear: on the class token; attentive: a
+    # cross-attention block over all tokens
+    objective.label_column = "label"  # column of the shards that holds the labels of classification
+    objective.classes = ""  # file of class names, or of answers; empty: those that the training split has
+    objective.max_classes = 0  # only the most frequent answers, the others are left out of the loss; 0: all
+    objective.prompt = "Question: {question} Answer: {mask}"  # text around a question
+    objective.answer_from = "head"  # head: a classifier over the answers; mask: the word at {mask}, by the decoder
+    objective.dropout = 0.5  # of the answers' classifier
+
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices over which the batch is split; -1: all devices / fsdp
     mesh.fsdp = 1  # devices over which parameters and optimizer state are split; 1: not split

@@ -19,7 +19,13 @@ from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest, Params
-from harvest_jax.model.inference import answer_logits, text_embedding, video_embedding
+from harvest_jax.model.inference import (
+    answer_logits,
+    class_logits,
+    head_answer_logits,
+    text_embedding,
+    video_embedding,
+)
 from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.weights.workdir_model import load_any_model
 
@@ -60,6 +66,8 @@ class Model:
         self._video = jax.jit(functools.partial(video_embedding, harvest))
         self._text = jax.jit(functools.partial(text_embedding, harvest))
         self._answer = jax.jit(functools.partial(answer_logits, harvest))
+        self._classes = jax.jit(functools.partial(class_logits, harvest))
+        self._head_answer = jax.jit(functools.partial(head_answer_logits, harvest))
 
     @property
     def num_frames(self) -> int:
@@ -171,10 +179,58 @@ class Model:
         """
         if self.config.decoder is None:
             raise DataError(f"{self.name} has no decoder for masked words: it can embed but not answer")
+        return self._in_batches(self._answer, self._asked(videos, ids, slot), self.config.text.vocab_size)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the fine-tuned head chooses from: class names or answers, in the order of its logits; () without one."""
+        return self.config.head.classes if self.config.head else ()
+
+    def class_logits(self, videos: Videos) -> Float[np.ndarray, "b classes"]:
+        """The scores of `classes` by a head that was fine-tuned to classify videos.
+
+        Args:
+          videos: as for `encode_video`.
+
+        Returns:
+          float32 logits.
+
+        Raises:
+          DataError: the model has no such head, or as for `encode_video`.
+        """
+        self._check_head("classification", answers=False)
+        with contextlib.closing(self._prepared(videos)) as clips:
+            return self._in_batches(self._classes, ((clip,) for clip in clips), len(self.classes))
+
+    def head_answer_logits(
+        self, videos: Videos, ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]
+    ) -> Float[np.ndarray, "b classes"]:
+        """The scores of `classes` by a head that was fine-tuned to answer questions.
+
+        Args:
+          videos, ids, slot: as for `answer_logits`; the text should be prompted as in the fine-tuning.
+
+        Returns:
+          float32 logits.
+
+        Raises:
+          DataError: the model has no such head, or as for `answer_logits`.
+        """
+        self._check_head("videoqa", answers=True)
+        return self._in_batches(self._head_answer, self._asked(videos, ids, slot), len(self.classes))
+
+    def _check_head(self, objective: str, answers: bool) -> None:
+        if self.config.head is None or (self.config.head.kind == "answers") != answers:
+            found = f"a head for {'classes' if answers else 'answers'}" if self.config.head else "no head"
+            raise DataError(f"{self.name} has {found}: `harvest train --config finetune/{objective}` makes one")
+
+    def _asked(
+        self, videos: Videos, ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]
+    ) -> Iterator[tuple[np.ndarray, ...]]:
         clips = self.prepare(videos)
         if not len(clips) == len(ids) == len(slot):
             raise DataError(f"{len(clips)} videos, {len(ids)} rows of ids and {len(slot)} slots: give equal numbers")
-        return self._in_batches(self._answer, zip(clips, ids, slot, strict=True), self.config.text.vocab_size)
+        return zip(clips, ids, slot, strict=True)
 
     def _prepared(self, videos: Videos) -> Generator[UInt8[np.ndarray, "t s s 3"]]:
         """Clips as the model sees them, one by one."""

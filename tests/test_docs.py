@@ -22,7 +22,9 @@ CONFIGS = [path for path in (ROOT / "configs").rglob("*.py") if path.name != "__
 BLOCK = re.compile(r"^```\w*\n(.*?)^```|((?:^    [^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"\bharvest ([a-z]+)(?: (import|export|mix|step|loader))?(?= |$)|\bpython -m (launch\.\w+)(?= |$)")
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*)(?![\w.-])")  # --config.FIELD has a check of its own
-FIELD = re.compile(r"--config\.([a-z][\w.]*)|^((?:model|text|data|train|mesh)\.(?!safetensors|apply)[a-z]\w*)(?==|$)")
+FIELD = re.compile(
+    r"--config\.([a-z][\w.]*)|^((?:model|text|data|train|objective|mesh)\.(?!safetensors|apply)[a-z]\w*)(?==|$)"
+)
 PATH = re.compile(r"(?<![\w./-])(?:[\w.*-]+/[\w./*-]*|\w+\.py\b)")
 TOPS = ("harvest_jax", "data_pipeline", "configs", "launch", "benchmarks", "tests", "docs")
 OTHER_PROGRAMS = {"--job_endpoint", "--dask_partition_size", "--dask_client_address"}  # Beam's, Dask's

@@ -23,4 +23,6 @@ def get_config() -> ConfigDict:
     config.answers = ""
     config.max_answers = 0  # only the first so many of the file, of training questions the most frequent ones; 0: all
     config.text_length = 0  # tokens of the text; 0: as many as the model's text tower takes
+    config.answer_from = "mask"  # head: by the classifier of a model that was fine-tuned (configs/finetune/), which
+    # knows its answers; then answers and max_answers have no use
     return config

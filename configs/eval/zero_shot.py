@@ -22,4 +22,6 @@ def get_config() -> ConfigDict:
     )
     config.prompts = "action_16"  # action_16, kinetics_28, video_of, name, or a sentence with {} for the class name
     config.ensemble = "mean_vector"  # of the sentences: mean_vector, mean_cosine, mean_probability
+    config.answer_from = "prompts"  # head: by the classifier of a model that was fine-tuned (configs/finetune/), which
+    # knows its classes; then classes, prompts and ensemble have no use
     return config

@@ -17,6 +17,7 @@ import functools
 from collections.abc import Callable
 
 from harvest_jax.config.run import RunConfig
+from harvest_jax.errors import ConfigError
 from harvest_jax.input.patches import num_kept
 from harvest_jax.input.text_masking import num_slots
 from harvest_jax.model.blocks import UNROLLED
@@ -42,6 +43,8 @@ def step_flops(run: RunConfig, config: HarvestConfig, all_patches: bool = False)
       XLA's attention. (With a fused kernel `remat=dots` keeps its result; the scores that the kernel recomputes count
       in neither.)
     """
+    if run.objective.name != "post_pretraining":
+        raise ConfigError(f"objective.name={run.objective.name}: FLOPs are known of post_pretraining alone")
     video, text, train = config.video, config.text, run.train
     keep = 1.0 if all_patches else run.model.keep_ratio
     kept = num_kept(video.num_frames, video.cells_per_frame, keep, run.model.drop_scope)

@@ -15,9 +15,9 @@ from harvest_jax.input.batches import num_workers
 from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores, cpu_seconds, resident_bytes
-from harvest_jax.train.loop import ON_DEVICE
 from harvest_jax.train.mesh import make_mesh, put_batch
 from harvest_jax.train.model_of_run import model_config
+from harvest_jax.train.program import batch_shapes
 
 
 def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
@@ -51,12 +51,14 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
 
     began = time.perf_counter()
     tokenizer = Tokenizer(config.text.vocab_size)
-    batches = training_batches(run, config.video.image_size, config.video.patch_size, tokenizer, 0, 1)
+    classes = config.head.classes if config.head else ()
+    batches = training_batches(run, config.video.image_size, config.video.patch_size, tokenizer, 0, 1, classes)
+    on_device = tuple(batch_shapes(run, config))
     opened = time.perf_counter() - began
     before = limits()
 
     def draw() -> dict[str, np.ndarray]:
-        batch = {name: array for name, array in next(batches).items() if name in ON_DEVICE}
+        batch = {name: array for name, array in next(batches).items() if name in on_device}
         jax.block_until_ready(put_batch(batch, mesh))
         return batch
 

@@ -95,6 +95,20 @@ class TrainFields:
 
 
 @dataclasses.dataclass(frozen=True)
+class ObjectiveFields:
+    """`config.objective`."""
+
+    name: Literal["post_pretraining", "classification", "videoqa"] = "post_pretraining"
+    head: Literal["linear", "attentive"] = "linear"
+    label_column: str = "label"
+    classes: str = ""
+    max_classes: Annotated[int, Range(0, 10**6)] = 0
+    prompt: str = "Question: {question} Answer: {mask}"
+    answer_from: Literal["head", "mask"] = "head"
+    dropout: Annotated[float, Range(0, 0.99)] = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshFields:
     """`config.mesh`."""
 
@@ -113,6 +127,7 @@ class RunConfig:
     data: DataFields
     train: TrainFields
     mesh: MeshFields
+    objective: ObjectiveFields = ObjectiveFields()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict for JSON (tuples become lists there)."""
@@ -143,6 +158,8 @@ def _contradictions(config: RunConfig) -> list[str]:
         faults.append(f"data.shards={data.shards!r} names a folder twice: give it a larger share with data.weights")
     if mesh.data == 0:
         faults.append("mesh.data=0 must be -1 (all devices) or at least 1")
+    if config.objective.name != "post_pretraining":
+        return faults + _objective_contradictions(config)
     if train.mlm_weight and text.mask_ratio and not model.decoder_layers:
         faults.append(
             "train.mlm_weight is not 0 but model.decoder_layers=0 builds no decoder: "
@@ -150,6 +167,18 @@ def _contradictions(config: RunConfig) -> list[str]:
         )
     if not (train.contrastive_weight or train.mlm_weight):
         faults.append("train.contrastive_weight and train.mlm_weight are both 0: there is no loss to train on")
+    return faults
+
+
+def _objective_contradictions(config: RunConfig) -> list[str]:
+    """The same for an objective that trains on labels or questions."""
+    objective, faults = config.objective, []
+    if objective.name == "videoqa" and not config.model.decoder_layers:
+        faults.append("objective.name=videoqa reads the decoder, but model.decoder_layers=0 builds none: set it to 4")
+    if objective.name == "classification" and not objective.label_column:
+        faults.append("objective.label_column is empty: name the column of the labels")
+    if objective.name == "classification" and objective.max_classes:
+        faults.append("objective.max_classes is for answers (objective.name=videoqa), not for labels")
     return faults
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_files import read_json, records_of
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.video_files import stem
+from harvest_jax.input.annotation_files import read_json, records_of
+from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import printable
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_files import read_text
-from harvest_jax.evaluate.annotation_records import Record
+from harvest_jax.input.annotation_files import read_text
+from harvest_jax.input.annotation_records import Record
 
 _CLIP = re.compile(r"(\S.*?)[ \t,]+(\d+)")
 _CLIP_WITH_FRAMES = re.compile(r"(\S+)[ \t]+(\d+)[ \t]+(\d+)")

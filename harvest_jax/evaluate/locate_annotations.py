@@ -5,8 +5,8 @@ import os
 from pathlib import Path, PurePosixPath
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_files import read_bytes
 from harvest_jax.evaluate.benchmark import Benchmark
+from harvest_jax.input.annotation_files import read_bytes
 
 _MAX_DEPTH = 8  # folders below the one that is given
 _MAX_FILES = 2_000_000

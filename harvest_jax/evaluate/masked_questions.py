@@ -1,19 +1,22 @@
 """Questions answered at a masked word: their prompts, and the decoder's logits at the mask, in batches."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32
+from jaxtyping import Float, Float32, Int, Int32
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate import prompts
 from harvest_jax.evaluate.embeddings import VideoTextModel, frame_batches
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.settings import TaskSettings
+from harvest_jax.input.question_prompt import prompt_ids, split_prompt
 from harvest_jax.terminal import Progress
+
+# Prepared clips, token ids [B, L] and slots [B] to scores, as `VideoTextModel.answer_logits`.
+AnswerLogits = Callable[..., Float[np.ndarray, "b vocab"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,7 @@ class MaskedSettings(TaskSettings):
         if self.views * self.crops > 1:
             faults.append("this task reads answers, and views and crops average embeddings: give views=1 and crops=1")
         try:
-            prompts.split_prompt(self.prompt)
+            split_prompt(self.prompt)
         except ConfigError as error:
             faults.append(str(error))
         return faults
@@ -68,7 +71,7 @@ def prompted(model: VideoTextModel, settings: MaskedSettings, questions: Sequenc
     length = settings.text_length or most
     if length > most:
         raise ConfigError(f"text_length={length}, but this model takes {most} tokens")
-    texts = [prompts.prompt_ids(model.tokenizer, settings.prompt, question, length) for question in questions]
+    texts = [prompt_ids(model.tokenizer, settings.prompt, question, length) for question in questions]
     return Prompted(
         np.stack([row for row, _, _ in texts]),
         np.array([mask for _, mask, _ in texts], np.int32),
@@ -83,8 +86,9 @@ def logit_batches(
     asked: Prompted,
     unreadable: dict[int, str],
     progress: Progress,
+    logits_of: AnswerLogits | None = None,
 ) -> Iterator[tuple[Int[np.ndarray, " rows"], Float32[np.ndarray, "rows vocab"]]]:
-    """Row numbers and the logits at their masks, at most `settings.batch_size` rows at a time.
+    """Row numbers and the logits at their masks, or those of `logits_of`, at most `settings.batch_size` rows at a time.
 
     Each clip is read once, however many questions it has. Rows whose clip cannot be read are left out, and the clip is
     added to `unreadable`: clip number -> reason.
@@ -101,5 +105,7 @@ def logit_batches(
             positions, rows = map(np.array, zip(*pairs[start : start + settings.batch_size], strict=True))
             yield (
                 rows,
-                np.asarray(model.answer_logits(frames[positions], asked.ids[rows], asked.slot[rows]), np.float32),
+                np.asarray(
+                    (logits_of or model.answer_logits)(frames[positions], asked.ids[rows], asked.slot[rows]), np.float32
+                ),
             )

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Row
+from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import printable
 
 OPTIONS = 5  # of a question in every multiple-choice benchmark here

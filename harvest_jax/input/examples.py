@@ -1,6 +1,7 @@
 """From a stored record to a training example: the random choices, and the pixels that are kept."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from harvest_jax.input.jpeg_tiles import TILE
 from harvest_jax.input.motion import motion_weights
 from harvest_jax.input.patches import keep_positions
 from harvest_jax.input.stored_clip import StoredClip
-from harvest_jax.input.text_masking import mask_slots, num_slots
+from harvest_jax.input.targets import MakeTexts, texts_maker
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.pixels.frame_sampling import segment_indices
 from harvest_jax.pixels.resample import kept_patches, touched_tiles
@@ -104,6 +105,7 @@ class MakeExample(grain.transforms.RandomMap):
     image_size: int
     patch_size: int
     tokenizer: Tokenizer
+    classes: tuple[str, ...] = ()
 
     def random_map(self, element: Numbered, rng: np.random.Generator) -> dict[str, Any]:
         """The example, see `training_batches` for its arrays, and the number of the record if it was damaged, or -1.
@@ -124,11 +126,10 @@ class MakeExample(grain.transforms.RandomMap):
         raise fault
 
     def _example(self, index: int, records: Records, number: int, rng: np.random.Generator) -> dict[str, Any]:
-        model, text, data, train = self.run.model, self.run.text, self.run.data, self.run.train
+        model, data, train = self.run.model, self.run.data, self.run.train
         record = records.read(number)
-        if not record.captions:
+        if not record.captions and self.run.objective.name == "post_pretraining":
             raise records.error(number, record.id, "no caption")
-
         chosen = segment_indices(len(record.jpegs), model.num_frames, rng if data.sampling == "random" else None)
         # the position of a clip in the global order determines its step
         unmasked = index // train.batch_size >= train.steps - train.unmasked_steps
@@ -137,21 +138,18 @@ class MakeExample(grain.transforms.RandomMap):
             patches, positions = self._crop_and_drop(
                 StoredClip([record.jpegs[which] for which in chosen.tolist()]), keep, rng
             )
+            texts = self._texts(record, rng)
         except ValueError as error:
             raise records.error(number, record.id, str(error)) from error
+        return {"patches": patches, "positions": positions, **texts}
 
-        caption = record.captions[rng.integers(len(record.captions))]
-        ids = self.tokenizer([caption], text.length)[0]
-        slots, weights = mask_slots(
-            rng, ids, self.tokenizer.eot, text.mask_ratio, num_slots(text.length, text.mask_ratio)
-        )
-        return {
-            "patches": patches,
-            "positions": positions,
-            "ids": ids,
-            "slots": slots,
-            "slot_weights": weights,
-        }
+    @functools.cached_property
+    def _texts(self) -> MakeTexts:
+        return texts_maker(self.run, self.tokenizer, self.classes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the function, which cannot be pickled: each loader process makes its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_texts"}
 
     def _crop_and_drop(
         self, clip: StoredClip, keep: float, rng: np.random.Generator

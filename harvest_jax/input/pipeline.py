@@ -33,12 +33,15 @@ def training_batches(
     tokenizer: Tokenizer,
     process_index: int,
     process_count: int,
+    classes: tuple[str, ...] = (),
 ) -> Batches:
     """The endless sequence of this process's parts of the global batches.
 
     A batch is a dict of numpy arrays, B = batch_size / process_count rows:
-      patches uint8 [B, K, P], positions int32 [B, K] (cell in the T x h x w grid), ids int32 [B, L],
-      slots int32 [B, M], slot_weights float32 [B, M], index int64 [B] (position in the endless global order).
+      patches uint8 [B, K, P], positions int32 [B, K] (cell in the T x h x w grid), index int64 [B] (position in the
+      endless global order), and what the objective reads. For post-pretraining that is ids int32 [B, L], slots int32
+      [B, M], slot_weights float32 [B, M]; for others see `train/objectives/labelled.py`. `classes` are those of the
+      model's head.
 
     Row r of process p is row p + r * process_count of the global batch, so that all processes together have the rows
     of one process alone. Every pass over the clips has another order, other frames, crops, patches, captions and masks.
@@ -70,7 +73,7 @@ def training_batches(
     batches = (
         (grain.MapDataset.mix(orders, shares) if len(sets) > 1 else orders[0])
         .map_with_index(Numbered)
-        .random_map(MakeExample(sets, run, image_size, patch_size, tokenizer), seed=example_seed)
+        .random_map(MakeExample(sets, run, image_size, patch_size, tokenizer, classes), seed=example_seed)
         .slice(slice(process_index, None, process_count))
         .batch(run.train.batch_size // process_count, drop_remainder=True)
     )

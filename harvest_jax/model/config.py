@@ -11,6 +11,7 @@ from typing import Any
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in 0..1, OpenAI CLIP's preprocessing
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 ACTIVATIONS = ("quick_gelu", "gelu")  # OpenAI's; OpenCLIP's for what it trained itself
+HEADS = ("linear", "attentive", "answers")
 RESIZES = ("crop", "squash")
 
 
@@ -72,24 +73,36 @@ class DecoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """A classifier that was fine-tuned; see `heads.py` for what each kind reads."""
+
+    kind: str  # one of HEADS
+    classes: tuple[str, ...]  # names of its outputs, in their order, each once
+
+
+@dataclasses.dataclass(frozen=True)
 class HarvestConfig:
-    """The whole model; `decoder` is None if no words are predicted (an imported CLIP)."""
+    """The whole model; `decoder` is None if no words are predicted (an imported CLIP), `head` without fine-tuning."""
 
     name: str
     video: VideoConfig
     text: TextConfig
     decoder: DecoderConfig | None
     preprocessing: Preprocessing = Preprocessing()
+    head: HeadConfig | None = None
 
     def for_clips(self, num_frames: int, decoder_layers: int) -> "HarvestConfig":
-        """These towers with another number of frames and a decoder of `decoder_layers` layers (0: none)."""
+        """These towers with another number of frames, a decoder of `decoder_layers` layers (0: none), and no head."""
         video, text = dataclasses.replace(self.video, num_frames=num_frames), self.text
         decoder = DecoderConfig(decoder_layers, text.width, text.heads, video.width, text.vocab_size)
-        return dataclasses.replace(self, video=video, decoder=decoder if decoder_layers else None)
+        return dataclasses.replace(self, video=video, decoder=decoder if decoder_layers else None, head=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dict, for config.json of a model folder."""
-        return dataclasses.asdict(self)
+        """Plain nested dict, for config.json of a model folder; `head` is there only if there is one."""
+        values = dataclasses.asdict(self)
+        if self.head is None:
+            del values["head"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "HarvestConfig":
@@ -113,6 +126,7 @@ class HarvestConfig:
             text=TextConfig(**values["text"]),
             decoder=None if decoder is None else DecoderConfig(**decoder),
             preprocessing=pictures,
+            head=_head(values.get("head")),
         )
         if not config.name.isprintable() or len(config.name) > 200:
             raise ValueError("the name is too long or cannot be printed")
@@ -123,6 +137,16 @@ class HarvestConfig:
             if part is not None and part.width % part.heads:
                 raise ValueError(f"{part.heads} heads do not divide a width of {part.width}")
         return config
+
+
+def _head(values: Any) -> HeadConfig | None:
+    if values is None:
+        return None
+    head = HeadConfig(values["kind"], tuple(values["classes"]))
+    names = all(isinstance(name, str) and name for name in head.classes)
+    if head.kind not in HEADS or not names or not head.classes or len(set(head.classes)) < len(head.classes):
+        raise ValueError("impossible head")
+    return head
 
 
 def is_number(value: object) -> bool:

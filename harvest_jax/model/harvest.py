@@ -1,7 +1,7 @@
-"""The two towers and the decoder as functions of one dict of parameters.
+"""The two towers, the decoder and the head as functions of one dict of parameters.
 
-params = {"video", "text", "decoder" (optional), "mask_embedding" [W] (with the decoder), "logit_scale" []}: plain
-nested dicts, so that trained and frozen parameters are two dicts.
+params = {"video", "text", "decoder" (optional), "mask_embedding" [W] (with the decoder), "head" (optional),
+"logit_scale" []}: plain nested dicts, so that trained and frozen parameters are two dicts.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig, Preprocessing
+from harvest_jax.model.heads import AnswerHead, VideoHead
 from harvest_jax.model.mlm_decoder import MlmDecoder
 from harvest_jax.model.text_tower import TextTower
 from harvest_jax.model.video_tower import VideoTower, temporal_ramp
@@ -49,6 +50,19 @@ class Harvest:
             raise ValueError("this model has no decoder")
         return MlmDecoder(self.config.decoder, self.dtype, self.attention, self.remat, self.unroll)
 
+    @property
+    def _video_head(self) -> VideoHead:
+        head = self.config.head
+        if head is None or head.kind == "answers":
+            raise ValueError("this model has no head on the video tower")
+        return VideoHead(head.kind, len(head.classes), self.config.video.heads, self.dtype, self.attention)
+
+    @property
+    def _answer_head(self) -> AnswerHead:
+        if self.config.head is None or self.config.head.kind != "answers":
+            raise ValueError("this model has no head for answers")
+        return AnswerHead(len(self.config.head.classes), self.dtype)
+
     def init(self, key: jax.Array, temporal_init: str = "zeros") -> Params:
         """Random float32 parameters; usable under jit and `jax.eval_shape`.
 
@@ -72,7 +86,16 @@ class Harvest:
             memory = jnp.zeros((1, 1, config.video.width))
             params["decoder"] = self._decoder.init(decoder_key, queries, memory)["params"]
             params["mask_embedding"] = 0.02 * jax.random.normal(mask_key, (config.text.width,))
+        if config.head is not None:
+            params["head"] = self._init_head(jax.random.fold_in(key, 4))  # the keys above stay as they were
         return params
+
+    def _init_head(self, key: jax.Array) -> Params:
+        video, text = self.config.video.width, self.config.text.width
+        pooled = jnp.zeros((1, video))
+        if self.config.head is not None and self.config.head.kind == "answers":
+            return self._answer_head.init(key, jnp.zeros((1, text)), pooled, jnp.zeros((1, text)))["params"]
+        return self._video_head.init(key, pooled, jnp.zeros((1, 1, video)))["params"]
 
     def encode_video(
         self, params: Params, patches: UInt8[Array, "b k p"], positions: Int[Array, "b k"]
@@ -92,7 +115,34 @@ class Harvest:
         self, params: Params, queries: Float[Array, "b m w"], memory: Float[Array, "b n v"]
     ) -> Float[Array, "b m vocab"]:
         """Text tokens at the masked slots and video tokens to float32 vocabulary logits; see `MlmDecoder`."""
-        return self._decoder.apply({"params": params["decoder"]}, queries, memory)  # type: ignore[return-value]
+        return self._decoder.apply({"params": params["decoder"]}, queries, memory)["logits"]  # type: ignore[return-value, call-overload]
+
+    def classify(self, params: Params, video: dict[str, Array]) -> Float[Array, "b classes"]:
+        """The video tower's outputs to float32 logits of the head's classes; see `VideoHead`."""
+        return self._video_head.apply({"params": params["head"]}, video["pooled"], video["tokens"])  # type: ignore[return-value]
+
+    def answer(
+        self,
+        params: Params,
+        video: dict[str, Array],
+        text: dict[str, Array],
+        slot: Int[Array, " b"],
+        dropout: float = 0.0,
+        noise: Int[Array, " b"] | None = None,
+    ) -> Float[Array, "b classes"]:
+        """Float32 logits of the head's answers; see `AnswerHead`.
+
+        Args:
+          params: all parameters.
+          video, text: the towers' outputs; the text is a question in a prompt whose token at `slot` is masked.
+          slot: position of the mask in each text.
+          dropout: share of the head's inputs that are zeroed in training.
+          noise: a random number for each row, from which the zeroed inputs follow; None: none are zeroed.
+        """
+        query = jnp.take_along_axis(text["tokens"], slot[:, None, None], axis=1)
+        decoded: Any = self._decoder.apply({"params": params["decoder"]}, query, video["tokens"])
+        parts = decoded["features"][:, 0], video["pooled"], text["pooled"]
+        return self._answer_head.apply({"params": params["head"]}, *parts, dropout, noise)  # type: ignore[return-value]
 
 
 def normalise(patches: UInt8[Array, "b k p"], preprocessing: Preprocessing) -> Float[Array, "b k p"]:

@@ -82,3 +82,35 @@ def answer_logits(
         tokens = harvest.encode_text(params, ids, masked)["tokens"]
         query = jnp.take_along_axis(tokens, slot[:, None, None], axis=1)
         return harvest.decode(params, query, memory)[:, 0]
+
+
+def class_logits(harvest: Harvest, params: Params, clips: UInt8[Array, "b t s s 3"]) -> Float[Array, "b classes"]:
+    """The logits of a head on the video tower; an image model's are the mean over the frames.
+
+    Args:
+      harvest: a model with such a head.
+      params: its parameters; "video" and "head" are used.
+      clips: RGB; T is the model's number of frames, or any number for an image model.
+
+    Returns:
+      float32 logits over the head's classes.
+    """
+    video, count = harvest.config.video, len(clips)
+    with jax.default_matmul_precision(PRECISION):
+        clips = clips.reshape(-1, video.num_frames, *clips.shape[2:])
+        logits = harvest.classify(params, harvest.encode_video(params, *all_patches(clips, video.patch_size)))
+        return logits.reshape(count, -1, logits.shape[-1]).mean(axis=1)
+
+
+def head_answer_logits(
+    harvest: Harvest,
+    params: Params,
+    clips: UInt8[Array, "b t s s 3"],
+    ids: Int[Array, "b l"],
+    slot: Int[Array, " b"],
+) -> Float[Array, "b classes"]:
+    """The logits of a head for answers; arguments as for `answer_logits`, float32 logits over the head's answers."""
+    with jax.default_matmul_precision(PRECISION):
+        video = harvest.encode_video(params, *all_patches(clips, harvest.config.video.patch_size))
+        masked = jnp.arange(ids.shape[1])[None, :] == slot[:, None]
+        return harvest.answer(params, video, harvest.encode_text(params, ids, masked), slot)

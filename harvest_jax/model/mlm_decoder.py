@@ -31,7 +31,10 @@ class DecoderBlock(nn.Module):
 
 
 class MlmDecoder(nn.Module):
-    """queries [B, M, W] (text at masked positions), memory [B, N, V] (video tokens) -> logits float32 [B, M, vocab]."""
+    """queries [B, M, W] (text at masked positions), memory [B, N, V] (video tokens) -> features and logits.
+
+    features [B, M, W] is the output of the blocks after the final norm, logits float32 [B, M, vocab].
+    """
 
     config: DecoderConfig
     dtype: DTypeLike = jnp.float32
@@ -40,7 +43,7 @@ class MlmDecoder(nn.Module):
     unroll: bool = False
 
     @nn.compact
-    def __call__(self, queries: Float[Array, "b m w"], memory: Float[Array, "b n v"]) -> Float[Array, "b m vocab"]:
+    def __call__(self, queries: Float[Array, "b m w"], memory: Float[Array, "b n v"]) -> dict[str, Array]:
         width = self.config.width
         dense = lambda name: nn.Dense(  # noqa: E731 (one initialiser for three layers)
             width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name
@@ -49,9 +52,9 @@ class MlmDecoder(nn.Module):
         x = dense("text_proj")(LayerNorm(name="ln_text")(queries))
         layers = blocks.stack(DecoderBlock, self.config.layers, self.remat, self.unroll)
         x, _ = layers(self.config, self.dtype, self.implementation, name="blocks")(x, memory)
-        x = LayerNorm(name="ln_final")(x)
-        x = LayerNorm(name="ln_head")(nn.gelu(dense("head_dense")(x), approximate=False))
+        features = LayerNorm(name="ln_final")(x)
+        x = LayerNorm(name="ln_head")(nn.gelu(dense("head_dense")(features), approximate=False))
         logits = nn.Dense(
             self.config.vocab_size, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02), name="head_vocab"
         )(x)
-        return logits.astype(jnp.float32)
+        return {"features": features, "logits": logits.astype(jnp.float32)}

@@ -7,6 +7,8 @@ EXAMPLES = """examples:
   harvest weights import ViT-B-16.pt --out weights/clip_b16          # a CLIP to start from
   harvest train --config harvest_b16 --workdir runs/b16 --config.data.shards=shards/webvid \\
       --config.model.init_from=weights/clip_b16
+  harvest train --config finetune/classification --workdir runs/k400 --config.data.shards=shards/k400 \\
+      --config.model.init_from=runs/b16/export                        # labels; finetune/retrieval, finetune/videoqa
   harvest train --config demo --workdir runs/x --config.data.shards=runs/demo/shards \\
       --config.model.init_from=runs/demo/export                       # after `harvest demo --workdir runs/demo`
 
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         metavar="FILE",
-        help="config file, or the name of a packaged one: demo, harvest_b16, harvest_l14; all fields: base",
+        help="file, or the name of a packaged one: demo, harvest_b16, harvest_l14, finetune/TASK; all fields: base",
     )
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="folder of the run")
     parser.add_argument(

@@ -57,7 +57,7 @@ def random_state(program: TrainProgram) -> tuple[TrainState, Tree]:
 def initial_parameters(run: RunConfig, model: Harvest, mesh: jax.sharding.Mesh) -> Params:
     """Parameters at step 0 of a run with `model.init_from`: float32 arrays on the mesh, nested dict.
 
-    The folder gives both towers, `logit_scale` for the softmax loss, and the decoder if it has the same shape. Its
+    The folder gives both towers, `logit_scale` for the softmax loss, and decoder and head if they are the same. Its
     table of frames is taken as it is if the number of frames is the same, and resized (`resize_temporal`) if not. A
     model of one frame, or one whose table is zero (an image model imported with --num_frames), knows nothing of time:
     then `model.temporal_init` starts the table, and the row of its one frame is added. The rest is random.
@@ -103,6 +103,8 @@ def _comes_from(config: HarvestConfig, path: str, run: RunConfig, model: Harvest
     """Whether a parameter is taken from a model folder of this config."""
     if path.startswith(("decoder/", "mask_embedding")):
         return config.decoder is not None and config.decoder == model.config.decoder
+    if path.startswith("head/"):  # of the same classes in the same order
+        return config.head == model.config.head
     return path.startswith(("video/", "text/")) or (path == "logit_scale" and run.train.contrastive_loss == "softmax")
 
 

@@ -22,7 +22,6 @@ from harvest_jax.train.step import TrainState
 
 AHEAD = 2  # steps that the host may be ahead of the device: each holds a batch in the device's memory
 MULTIPLE = 8  # tokens: captions are cut at multiples of it
-ON_DEVICE = ("patches", "positions", "ids", "slots", "slot_weights")
 
 
 def run_steps(
@@ -52,6 +51,7 @@ def run_steps(
     """
     train = program.run.train
     compiled = functools.cache(program.jitted)
+    on_device = tuple(program.batch())
     step = start = since_step = int(state.step)
     since, waited = time.perf_counter(), 0.0
     running: collections.deque[Any] = collections.deque()
@@ -60,8 +60,8 @@ def run_steps(
         batch = next(batches)
         waited += time.perf_counter() - began
         all_patches = step >= train.steps - train.unmasked_steps
-        arrays = {name: batch[name] for name in ON_DEVICE}
-        if jax.process_count() == 1:  # several processes would have to agree on one length
+        arrays = {name: batch[name] for name in on_device}
+        if jax.process_count() == 1 and "ids" in arrays:  # several processes would have to agree on one length
             arrays["ids"] = without_padding(arrays["ids"])
         state, metrics = compiled(all_patches)(state, frozen, put_batch(arrays, program.mesh))
         step += 1

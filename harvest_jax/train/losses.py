@@ -85,6 +85,12 @@ def masked_word_loss(
     return (losses * weights).sum(), (right * weights).sum()
 
 
+def masked_positions(slots: Array, weights: Array, length: int) -> Array:
+    """Slots int32 [B, M] with weights [B, M] to bool [B, L]: True where a word is hidden."""
+    hits = jax.nn.one_hot(slots, length, dtype=jnp.float32) * weights[..., None]
+    return hits.sum(axis=1) > 0
+
+
 def _chunks(text: Float[Array, "b d"], chunk: int) -> Float[Array, "n c d"]:
     return text.reshape(-1, chunk, text.shape[-1])
 

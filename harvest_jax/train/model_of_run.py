@@ -1,5 +1,6 @@
 """The model of a run: its towers, and their random parameters."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -7,7 +8,9 @@ import jax.numpy as jnp
 
 from harvest_jax.config.run import SIZES, RunConfig
 from harvest_jax.errors import ConfigError
-from harvest_jax.model.config import HarvestConfig, harvest_config
+from harvest_jax.input.question_prompt import split_prompt
+from harvest_jax.input.targets import training_classes
+from harvest_jax.model.config import HarvestConfig, HeadConfig, harvest_config
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.train.losses import SIGMOID_LOGIT_BIAS, SIGMOID_LOGIT_SCALE
 from harvest_jax.weights.folder import load_config
@@ -16,8 +19,8 @@ from harvest_jax.weights.folder import load_config
 def model_config(run: RunConfig) -> HarvestConfig:
     """The towers of a run: the named size, or those of `model.init_from`, of whatever size.
 
-    The folder gives the towers with their activation, resolution and preprocessing; the run gives the number of frames
-    and the decoder.
+    The folder gives the towers with their activation, resolution and preprocessing; the run gives the number of frames,
+    the decoder and the head.
 
     Raises:
       ConfigError: the folder holds one of the named sizes and `model.size` is another, or text.length exceeds the text
@@ -34,7 +37,27 @@ def model_config(run: RunConfig) -> HarvestConfig:
             )
         config = found.for_clips(fields.num_frames, fields.decoder_layers)
     check_text_length(run, config)
-    return config
+    return dataclasses.replace(config, head=head_config(run))
+
+
+def head_config(run: RunConfig) -> HeadConfig | None:
+    """The head that the run's objective trains, or None.
+
+    Raises:
+      ConfigError: `objective.prompt` is none, or there are neither shards nor a file of classes.
+      DataError: the file of classes, or the shards that they are taken from, cannot be used.
+    """
+    objective = run.objective
+    if objective.name == "post_pretraining":
+        return None
+    if objective.name == "videoqa":
+        split_prompt(objective.prompt)
+        if objective.answer_from == "mask":
+            return None
+    if not (objective.classes or run.data.shards):
+        raise ConfigError("objective.classes and data.shards are empty: one of them must name the classes")
+    kind = "answers" if objective.name == "videoqa" else objective.head
+    return HeadConfig(kind, training_classes(run))
 
 
 def check_text_length(run: RunConfig, config: HarvestConfig) -> None:

@@ -15,13 +15,13 @@ from jax.sharding import Mesh, NamedSharding
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.input.patches import num_kept
-from harvest_jax.input.text_masking import num_slots
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.train import mesh as meshes
 from harvest_jax.train.freeze import Tree, partition
 from harvest_jax.train.hardware import DTYPES, attention, unroll_layers
 from harvest_jax.train.model_of_run import check_text_length, model_config, parameters_at_random
+from harvest_jax.train.objectives import inputs_of
 from harvest_jax.train.step import Step, TrainState
 
 
@@ -105,18 +105,21 @@ def batch_shapes(
     video, size = config.video, run.train.batch_size
     keep = 1.0 if all_patches else run.model.keep_ratio
     kept = num_kept(video.num_frames, video.cells_per_frame, keep, run.model.drop_scope)
-    slots = num_slots(run.text.length, run.text.mask_ratio)
     return {
         "patches": ((size, kept, video.patch_dim), np.uint8),
         "positions": ((size, kept), np.int32),
-        "ids": ((size, run.text.length), np.int32),
-        "slots": ((size, slots), np.int32),
-        "slot_weights": ((size, slots), np.float32),
+        **{name: ((size, *shape), dtype) for name, (shape, dtype) in inputs_of(run).items()},
     }
 
 
 def random_batch(run: RunConfig, config: HarvestConfig) -> dict[str, Any]:
-    """Host arrays of `batch_shapes` with random contents: captions of all lengths, with masked words."""
+    """Host arrays of `batch_shapes` with random contents: captions of all lengths, with masked words.
+
+    Raises:
+      ConfigError: the objective is another than that of post-pretraining.
+    """
+    if run.objective.name != "post_pretraining":
+        raise ConfigError(f"objective.name={run.objective.name}: only post_pretraining is measured on random clips")
     shapes = batch_shapes(run, config)
     rng = np.random.default_rng(0)
     size, kept, _ = shapes["patches"][0]

@@ -21,6 +21,10 @@ def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
         for name in names:
             del fields[section][name]
     del fields["mesh"], fields["distributed"]
+    if run.objective.name == "post_pretraining":  # so do they not have this section
+        del fields["objective"]
+    else:
+        del fields["objective"]["classes"]  # the workdir keeps the classes themselves
     if not run.data.weights:  # runs that began before this field existed do not have it
         del fields["data"]["weights"]
     return json.loads(json.dumps(fields | {"data_digest": data_digest}))

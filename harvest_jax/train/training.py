@@ -62,6 +62,7 @@ def train(run: RunConfig, workdir: Path) -> Path:
             Tokenizer(config.text.vocab_size),
             jax.process_index(),
             jax.process_count(),
+            config.head.classes if config.head else (),
         )
         stack.callback(batches.close)
         check_same_run(run, batches.sets.digest)

@@ -43,7 +43,7 @@ def check_start(run: RunConfig, config: HarvestConfig) -> None:
     """
     if run.model.init_from:
         return
-    for tower in TOWERS:
+    for tower in ("video",) if run.objective.name == "classification" else TOWERS:
         paths = [path for path in parameter_shapes(config) if path.startswith(f"{tower}/")]
         if not any(multiplier(path, run.train.lr_multipliers) for path in paths):
             raise ConfigError(
@@ -54,12 +54,14 @@ def check_start(run: RunConfig, config: HarvestConfig) -> None:
 
 
 def repeated_clips(run: RunConfig, clips: tuple[int, ...]) -> str | None:
-    """A warning if a batch holds clips twice, or None.
+    """A warning if a batch in which clips are compared holds one twice, or None.
 
     Args:
       run: the checked config.
       clips: how many the folders of `data.shards` hold, one number each.
     """
+    if run.objective.name != "post_pretraining":
+        return None
     weights = run.data.weights or clips
     for folder, count, weight in zip(run.data.folders, clips, weights, strict=True):
         share = run.train.batch_size * weight / sum(weights)

@@ -113,7 +113,7 @@ def _write_viclip(folder: Path, out: Path) -> dict[str, Any]:
     _refuse_gelu(folder, config, "ViCLIP")
     theirs = to_family(ours, viclip.VICLIP, config)
     # for a later import: the names say neither the heads nor how pictures are prepared
-    header = {"format": "pt", HEADER: json.dumps(dataclasses.replace(config, decoder=None).to_dict())}
+    header = {"format": "pt", HEADER: json.dumps(dataclasses.replace(config, decoder=None, head=None).to_dict())}
     with new_file(out) as aside:
         write_safetensors(aside, theirs.entries, theirs.read, header)
     summary = _summary(ours, theirs, viclip.VICLIP, config)

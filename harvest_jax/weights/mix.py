@@ -22,7 +22,7 @@ def mix_models(first: Path, second: Path, alpha: float, out: Path) -> dict[str, 
     """Write (1 - alpha) * first + alpha * second for the parameters that both have, and the second's for the others.
 
     The sum is computed in float32 and stored in the wider of both dtypes. The table of frames is mixed if both have the
-    same number of frames, the decoder if both have the same one.
+    same number of frames, decoder and head if both have the same ones.
 
     Args:
       first: a model folder, usually the one that training started from.
@@ -47,6 +47,8 @@ def mix_models(first: Path, second: Path, alpha: float, out: Path) -> dict[str, 
     shared = {name for name, entry in b.entries.items() if name in a.entries and a.entries[name].shape == entry.shape}
     if first_config.decoder != second_config.decoder:
         shared -= {name for name in shared if name.startswith(("decoder/", "mask_embedding"))}
+    if first_config.head != second_config.head:
+        shared -= {name for name in shared if name.startswith("head/")}
     entries = dict(b.entries)
     for name in shared:
         entries[name] = TensorSpec(b.entries[name].shape, common_dtype((a.entries[name].dtype, b.entries[name].dtype)))

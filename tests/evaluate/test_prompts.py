@@ -1,8 +1,7 @@
-"""Sentences around class names, and prompts with a masked answer."""
+"""Sentences around class names."""
 
 import re
 
-import numpy as np
 import pytest
 
 from harvest_jax.errors import ConfigError
@@ -10,7 +9,6 @@ from harvest_jax.evaluate import prompts
 from tests.helpers.annotations import ANNOTATIONS
 
 CLASS_NAMES = ANNOTATIONS / "classnames"
-PROMPT = "Question: {question} Answer: {mask}"
 
 
 def test_prompt_sets_have_the_sizes_that_papers_state():
@@ -42,38 +40,3 @@ def test_prompts_are_named_or_given():
 
 def test_names_and_sentences_are_put_together_sentence_by_sentence():
     assert prompts.fill(["a {}", "{} b"], ["x", "y{}"]) == ["a x", "a y{}", "x b", "y{} b"]
-
-
-def test_the_prompt_has_the_mask_after_the_answer_and_the_end_after_it(tokenizer):
-    ids, slot, cut = prompts.prompt_ids(tokenizer, PROMPT, "what is it?", 20)
-    words = tokenizer.encode("question: what is it? answer:")
-    assert ids.dtype == np.int32
-    assert ids[: len(words) + 1].tolist() == [tokenizer.sot, *words]
-    assert slot == len(words) + 1
-    assert ids[slot + 1 :].tolist() == [tokenizer.eot] + [0] * (20 - slot - 2)
-    assert not cut
-
-
-def test_words_after_the_mask_stay(tokenizer):
-    ids, slot, _ = prompts.prompt_ids(tokenizer, "{question} it {mask} now", "does", 10)
-    assert ids[:slot].tolist() == [tokenizer.sot, *tokenizer.encode("does it")]
-    assert ids[slot + 1 : slot + 3].tolist() == [*tokenizer.encode("now"), tokenizer.eot]
-
-
-def test_a_long_question_loses_its_own_last_words_only(tokenizer):
-    question = "what " * 40
-    ids, slot, cut = prompts.prompt_ids(tokenizer, PROMPT, question, 16)
-    assert cut
-    assert slot == 14
-    assert ids[-1] == tokenizer.eot
-    assert tokenizer.decode(ids[:slot]) == "question : what what what what what what what what what answer :"
-
-
-def test_a_prompt_must_fit_and_hold_both_places(tokenizer):
-    with pytest.raises(ConfigError, match="leaves no room"):
-        prompts.prompt_ids(tokenizer, PROMPT, "what", 7)
-    for prompt in ("Question: {question}", "{mask}", "{question} {mask} {mask}", "{question} {question} {mask}"):
-        with pytest.raises(ConfigError, match="once each"):
-            prompts.split_prompt(prompt)
-    with pytest.raises(ConfigError, match="before"):
-        prompts.split_prompt("{mask} {question}")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from harvest_jax.input.tokenizer import Tokenizer
 from tests.helpers.training_clips import SIZE, make_record, write
 
 
@@ -12,3 +13,8 @@ def shards(tmp_path_factory):
     write(folder, "pair", [make_record(i, captions=("left", "right", "up")) for i in range(2)])
     write(folder, "exact", [make_record(i, height=SIZE, width=SIZE) for i in range(5)])
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return Tokenizer()

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harvest_jax.train.losses import masked_word_loss, sigmoid_loss, softmax_loss
-from harvest_jax.train.step import masked_positions
+from harvest_jax.train.losses import masked_positions, masked_word_loss, sigmoid_loss, softmax_loss
 
 
 def log_softmax(x):

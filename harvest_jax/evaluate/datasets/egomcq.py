@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_files import only, read_json
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import OPTIONS, checked
+from harvest_jax.input.annotation_files import only, read_json
+from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import printable
 
 

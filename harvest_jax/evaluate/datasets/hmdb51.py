@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import read_lines
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.class_names import class_text
 from harvest_jax.evaluate.question_rows import checked
+from harvest_jax.input.annotation_files import read_lines
+from harvest_jax.input.annotation_records import Record
+from harvest_jax.input.class_names import class_text
 
 CLASSES = (
     *("brush_hair", "cartwheel", "catch", "chew", "clap", "climb", "climb_stairs", "dive", "draw_sword", "dribble"),

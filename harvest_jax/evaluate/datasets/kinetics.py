@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harvest_jax.evaluate.annotation_files import read_table
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.class_names import class_text, read_classes
 from harvest_jax.evaluate.clip_lists import read_clip_list
 from harvest_jax.evaluate.question_rows import checked
+from harvest_jax.input.annotation_files import read_table
+from harvest_jax.input.annotation_records import Record
+from harvest_jax.input.class_names import class_text, read_classes
 
 
 def clip_name(youtube_id: str, start: float, end: float) -> str:

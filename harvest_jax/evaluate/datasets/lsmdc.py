@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import only, read_table
 from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.input.annotation_files import only, read_table
 
 # The times are in the film, and clips are files of their own.
 COLUMNS = ("clip", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")

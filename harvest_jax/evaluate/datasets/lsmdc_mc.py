@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import only, read_table
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import checked, choice
+from harvest_jax.input.annotation_files import only, read_table
 
 # From the readme of the test; the times are in the film, and clips are files of their own.
 SENTENCES = tuple(f"sentence{number}" for number in range(1, 6))

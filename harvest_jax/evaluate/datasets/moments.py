@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import read_table
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.class_names import class_text, read_classes
 from harvest_jax.evaluate.question_rows import checked
+from harvest_jax.input.annotation_files import read_table
+from harvest_jax.input.annotation_records import Record
+from harvest_jax.input.class_names import class_text, read_classes
 from harvest_jax.terminal import printable
 
 COLUMNS = ("filename", "label", "positive", "negative")  # the file has no header; from the dataset's README.txt

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import only, read_table
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import checked, choice, known
+from harvest_jax.input.annotation_files import only, read_table
+from harvest_jax.input.annotation_records import Record
 
 OPTION_COLUMNS = ("a0", "a1", "a2", "a3", "a4")
 # As NExT-QA's eval_mc.py counts: what happened before (TP) belongs to what happened after (TN).

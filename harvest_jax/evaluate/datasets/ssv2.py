@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import read_records
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.class_names import loose, read_classes
 from harvest_jax.evaluate.datasets.ssv2_retrieval import without_brackets
 from harvest_jax.evaluate.question_rows import checked, text_or_number
+from harvest_jax.input.annotation_files import read_records
+from harvest_jax.input.annotation_records import Record
+from harvest_jax.input.class_names import loose, read_classes
 from harvest_jax.terminal import printable
 
 

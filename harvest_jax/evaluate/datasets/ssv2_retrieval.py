@@ -8,9 +8,9 @@ uses them; the files were not seen. In SSv2-template a caption has 12 right vide
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import only, read_records
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 from harvest_jax.evaluate.caption_lists import texts_of
+from harvest_jax.input.annotation_files import only, read_records
 
 _SOURCE = (
     "the list is in anno_downstream.tar.gz, linked from README.md of github.com/jayleicn/singularity; the videos are "

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harvest_jax.evaluate.annotation_files import read_table
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import checked, choice, known
+from harvest_jax.input.annotation_files import read_table
+from harvest_jax.input.annotation_records import Record
 
 OPTION_COLUMNS = ("a1", "a2", "a3", "a4", "a5")
 FRAME_TYPES = {"0": "object", "1": "number", "2": "color", "3": "location"}  # dataset/README.md of TGIF-QA

@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import only, read_lines
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import checked
+from harvest_jax.input.annotation_files import only, read_lines
+from harvest_jax.input.annotation_records import Record
 
 _CLIP = re.compile(r"([A-Za-z]+)/(v_\w+\.avi)(?:\s+\d+)?")  # in training lists the class number follows
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")

@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.annotation_files import holds_json, only, read_json_rows, read_table
-from harvest_jax.evaluate.annotation_records import Record
 from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.input.annotation_files import holds_json, only, read_json_rows, read_table
+from harvest_jax.input.annotation_records import Record
 
 _FIELDS = ("video_id", "test_name", "pos", "neg", "in_subset")
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}

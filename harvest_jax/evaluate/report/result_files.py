@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_files import read_bytes, read_json
 from harvest_jax.evaluate.protocol import digest
 from harvest_jax.evaluate.queries import SCHEMA
 from harvest_jax.evaluate.results import FORMAT
+from harvest_jax.input.annotation_files import read_bytes, read_json
 from harvest_jax.terminal import one_line, printable
 
 _PARTS: dict[str, type | tuple[type, ...]] = {

@@ -4,20 +4,21 @@ The decoder fills one token into one position, so a candidate answer is scored b
 is exact for answers of one token (nearly all of MSRVTT-QA's and MSVD-QA's). Candidates with the same first token cannot
 be told apart: they tie, a tie is scored as the expectation of a random choice, and the result says how many candidates
 are affected.
+
+With `answer_from=head` a classifier that was fine-tuned scores the answers that it knows.
 """
 
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from harvest_jax.config.fields import Range
 from harvest_jax.evaluate import ranking, tables
-from harvest_jax.evaluate.answers import Candidates, candidates, normal, read_answers
 from harvest_jax.evaluate.benchmarks import find_benchmark
 from harvest_jax.evaluate.embeddings import VideoTextModel
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
@@ -25,6 +26,8 @@ from harvest_jax.evaluate.masked_questions import MaskedSettings, logit_batches,
 from harvest_jax.evaluate.protocol import digest
 from harvest_jax.evaluate.queries import Queries
 from harvest_jax.evaluate.results import TaskOutput, TextFacts, mean_by_type
+from harvest_jax.evaluate.trained_head import head_of
+from harvest_jax.input.answers import Candidates, candidates, normal, read_answers
 from harvest_jax.terminal import Progress
 
 QUESTION_WORDS = ("what", "who", "how", "where", "when")
@@ -39,11 +42,15 @@ class Settings(MaskedSettings):
 
     answers: str
     max_answers: Annotated[int, Range(0, 1_000_000)] = 0
+    answer_from: Literal["mask", "head"] = "mask"
 
     def contradictions(self) -> list[str]:
         """Also checks that the candidates are named."""
         faults = super().contradictions()
-        if not self.answers and not self._answers_come_with_the_benchmark():
+        if self.answer_from == "head":  # which knows its answers
+            if self.answers or self.max_answers:
+                faults.append("answers and max_answers have no use with answer_from=head: the head has its own answers")
+        elif not self.answers and not self._answers_come_with_the_benchmark():
             faults.append(
                 "answers is empty: name a file of candidate answers, usually those of the training set, or set "
                 f"answers={TEST_SET} to choose among the test set's own answers (scores are higher and not comparable)"
@@ -61,22 +68,28 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
 
     Raises:
       ConfigError: the text is longer than the model takes, or the prompt leaves no room for a question.
-      DataError: the model has no decoder, a row has no question or answer, the answer file cannot be used, or no video
-        could be read.
+      DataError: the model has no decoder or no head to answer from, a row has no question or answer, the answer file
+        cannot be used, or no video could be read.
       NonFiniteError: a candidate's logit is not finite.
     """
     questions = data.column("question")
     asked = prompted(model, settings, questions)
     answers = [normal(answer) for answer in data.column("answer")]
+    head = head_of(model, "videoqa") if settings.answer_from == "head" else None
     own = settings.answers == TEST_SET
-    listed = sorted(set(answers)) if own else read_answers(Path(settings.answers), settings.max_answers)
-    allowed = candidates(listed, model.tokenizer)
+    if head:
+        allowed, columns = head_candidates(head.classes), np.arange(len(head.classes))
+    else:
+        listed = sorted(set(answers)) if own else read_answers(Path(settings.answers), settings.max_answers)
+        allowed = candidates(listed, model.tokenizer)
+        columns = allowed.first_token
     number = {answer: i for i, answer in enumerate(allowed.answers)}
     right = np.array([number.get(answer, -1) for answer in answers])
     greater, tied = np.zeros(len(questions), np.int64), np.zeros(len(questions), np.int64)
     unreadable: dict[int, str] = {}
-    for rows, logits in logit_batches(model, data, settings, asked, unreadable, progress):
-        ranks = ranking.choice(logits[:, allowed.first_token], np.maximum(right[rows], 0))
+    logits_of = head.head_answer_logits if head else None
+    for rows, logits in logit_batches(model, data, settings, asked, unreadable, progress, logits_of):
+        ranks = ranking.choice(logits[:, columns], np.maximum(right[rows], 0))
         greater[rows], tied[rows] = ranks.greater, ranks.tied
     missing = np.array([sample.clip in unreadable for sample in data.samples])
     ranks = ranking.Ranks(greater, tied, np.ones(len(questions), np.int64))
@@ -92,8 +105,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         "prompt": settings.prompt,
         "answers": len(allowed.answers),
         "answers_sha256": digest(sorted(allowed.answers)),
-        "answers_from": "answers of the set itself" if own else "file",
-        "answer_score": "logit of the first token",
+        "answers_from": "model" if head else "answers of the set itself" if own else "file",
+        "answer_score": "logit of a fine-tuned head" if head else "logit of the first token",
         "text_length": asked.length,
     }
     return TaskOutput(
@@ -104,8 +117,13 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         metrics=metrics,
         queries=[Queries("answer", clips, questions, of_query, missing, types)],
         texts=TextFacts(len(questions), asked.length, asked.n_cut),
-        files={} if own else {"answers": Path(settings.answers)},
+        files={} if own or head else {"answers": Path(settings.answers)},
     )
+
+
+def head_candidates(answers: Sequence[str]) -> Candidates:
+    """The answers of a head, each of which has an output of its own: no token stands for one, and none collide."""
+    return Candidates(tuple(answers), np.zeros(len(answers), np.int32), 0, 0)
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:

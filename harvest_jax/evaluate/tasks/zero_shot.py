@@ -1,4 +1,7 @@
-"""Classification without training on the classes: by the class name that is most similar to the video."""
+"""Classification without training on the classes: by the class name that is most similar to the video.
+
+With `answer_from=head` it is the classification by a head that was fine-tuned.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,13 +13,20 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate import prompts, ranking, tables
-from harvest_jax.evaluate.class_names import class_text, label_numbers, read_classes
-from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos, text_facts
+from harvest_jax.evaluate.embeddings import (
+    VideoTextModel,
+    embed_in_ways,
+    embed_texts,
+    embed_videos,
+    text_facts,
+)
 from harvest_jax.evaluate.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.protocol import digest
 from harvest_jax.evaluate.queries import Queries
-from harvest_jax.evaluate.results import TaskOutput
+from harvest_jax.evaluate.results import TaskOutput, TextFacts
 from harvest_jax.evaluate.settings import TaskSettings
+from harvest_jax.evaluate.trained_head import head_of
+from harvest_jax.input.class_names import class_text, label_numbers, read_classes
 from harvest_jax.terminal import Progress
 
 Ensemble = Literal["mean_vector", "mean_cosine", "mean_probability"]
@@ -30,6 +40,7 @@ class Settings(TaskSettings):
     classes: str
     prompts: str | tuple[str, ...]
     ensemble: Ensemble
+    answer_from: Literal["prompts", "head"] = "prompts"
 
     def contradictions(self) -> list[str]:
         """Also checks the column's name and the prompts."""
@@ -47,14 +58,51 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     """Classify every row's clip.
 
     Raises:
-      DataError: a row has no label or one that is not a class, the class file cannot be used, or no video could be
-        read.
+      DataError: the model has no head to answer from, a row has no label or one that is not a class, the class file
+        cannot be used, or no video could be read.
       NonFiniteError: an embedding is zero or not finite.
     """
     labels = data.column(settings.label_column)
-    found = sorted({class_text(label) for label in labels})
-    classes = read_classes(Path(settings.classes)) if settings.classes else found
+    find_scores = _head_scores if settings.answer_from == "head" else _prompt_scores
+    found = find_scores(model, data, settings, progress, labels)
+    classes = found.classes
     label = label_numbers(labels, [sample.id for sample in data.samples], classes)
+    clip = np.array([sample.clip for sample in data.samples])
+    missing = found.missing[clip]
+    ranks = ranking.choice(found.scores[clip], label, missing)
+    clips = [data.clips[number] for number in clip]
+    of_row = [classes[number] for number in label]
+    return TaskOutput(
+        protocol={**found.protocol, "classes": len(classes), "classes_sha256": digest(sorted(classes))},
+        content=[[data.identity(sample.clip), name] for sample, name in zip(data.samples, of_row, strict=True)],
+        missing=missing,
+        reasons=found.reasons,
+        metrics=score(ranks, label, missing, classes),
+        queries=[Queries("class", clips, [""] * len(clips), ranks, missing, of_row)],
+        texts=found.texts,
+        files=found.files,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scores:
+    """A score for each clip and class, with all that is said of them."""
+
+    scores: Float32[np.ndarray, "clips classes"]  # rows of missing clips are zero
+    missing: Bool[np.ndarray, " clips"]
+    reasons: dict[int, str]
+    classes: Sequence[str]
+    protocol: dict[str, Any]
+    texts: TextFacts
+    files: dict[str, Path]
+
+
+def _prompt_scores(
+    model: VideoTextModel, data: EvaluationSet, settings: Settings, progress: Progress, labels: Sequence[str]
+) -> _Scores:
+    """By the similarity with sentences that name the classes."""
+    classes = read_classes(Path(settings.classes)) if settings.classes else sorted(set(map(class_text, labels)))
+    label_numbers(labels, [sample.id for sample in data.samples], classes)  # a wrong label is found before the work
     templates = prompts.templates(settings.prompts)
     video = embed_videos(model, data, settings, progress)
     sentences = prompts.fill(templates, classes)
@@ -64,29 +112,26 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     scores[present] = class_scores(
         video.values[present], text.reshape(len(templates), len(classes), -1), settings.ensemble, model.logit_scale
     )
-    clip = np.array([sample.clip for sample in data.samples])
-    missing = video.missing[clip]
     protocol = {
         "prompts": sorted(templates),
         "ensemble": settings.ensemble,
-        "classes": len(classes),
-        "classes_sha256": digest(sorted(classes)),
         "classes_from": "file" if settings.classes else "labels found",
         "text_length": model.config.text.context_length,
     }
-    ranks = ranking.choice(scores[clip], label, missing)
-    clips = [data.clips[number] for number in clip]
-    of_row = [classes[number] for number in label]
-    return TaskOutput(
-        protocol=protocol,
-        content=[[data.identity(one), name] for one, name in zip(clip.tolist(), of_row, strict=True)],
-        missing=missing,
-        reasons=video.reasons,
-        metrics=score(ranks, label, missing, classes),
-        queries=[Queries("class", clips, [""] * len(clips), ranks, missing, of_row)],
-        texts=text_facts(model, sentences),
-        files={"classes": Path(settings.classes)} if settings.classes else {},
-    )
+    files = {"classes": Path(settings.classes)} if settings.classes else {}
+    return _Scores(scores, video.missing, video.reasons, classes, protocol, text_facts(model, sentences), files)
+
+
+def _head_scores(
+    model: VideoTextModel, data: EvaluationSet, settings: Settings, progress: Progress, labels: Sequence[str]
+) -> _Scores:
+    """By the model's fine-tuned head; no text is read."""
+    head = head_of(model, "classification")
+    label_numbers(labels, [sample.id for sample in data.samples], head.classes)
+    video = embed_in_ways(model, data, settings, progress, [head.class_logits])[0]
+    protocol = {"answer_from": "head", "classes_from": "model"}
+    texts = TextFacts(0, model.config.text.context_length, 0)
+    return _Scores(video.values, video.missing, video.reasons, head.classes, protocol, texts, {})
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:

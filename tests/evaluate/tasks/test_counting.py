@@ -71,7 +71,7 @@ def test_an_answer_must_be_a_number_from_0_to_10(videos, counter, tmp_path, caps
 def test_a_real_model_folder_is_scored_as_its_own_api_says(videos, tmp_path, monkeypatch, capsys):
     import jax
 
-    from harvest_jax.evaluate.prompts import prompt_ids
+    from harvest_jax.input.question_prompt import prompt_ids
     from harvest_jax.model.harvest import Harvest
     from harvest_jax.weights.folder import save_model
 

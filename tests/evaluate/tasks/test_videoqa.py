@@ -5,8 +5,8 @@ import pytest
 
 from harvest_jax.errors import ConfigError, DataError, NonFiniteError
 from harvest_jax.evaluate import ranking
-from harvest_jax.evaluate.answers import candidates
 from harvest_jax.evaluate.tasks import videoqa
+from harvest_jax.input.answers import candidates
 from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest, question
 
 OWN = "--config.answers=test_set"

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,22 +127,29 @@ def loose(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
-def label_numbers(labels: Sequence[str], ids: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, " rows"]:
-    """The class number of each label.
+def class_finder(classes: Sequence[str]) -> Callable[[str], int | None]:
+    """The function from a label to the number of its class; None if it is no class, or could be several.
 
     Labels and classes are compared as `class_text` writes them. A label that is no class in this form is compared
     without capitals, spaces and punctuation (`loose`), if no two classes are alike in that form.
-
-    Raises:
-      DataError: a label is not a class, or could be several.
     """
     exact = {class_text(name): i for i, name in enumerate(classes)}
     alike = Counter(map(loose, classes))
     near = {loose(name): i for i, name in enumerate(classes) if alike[loose(name)] == 1}
-    numbers = {label: exact.get(class_text(label), near.get(loose(label))) for label in dict.fromkeys(labels)}
+    return lambda label: exact.get(class_text(label), near.get(loose(label)))
+
+
+def label_numbers(labels: Sequence[str], ids: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, " rows"]:
+    """The class number of each label; `class_finder` says how they are compared.
+
+    Raises:
+      DataError: a label is not a class, or could be several.
+    """
+    find = class_finder(classes)
+    numbers = {label: find(label) for label in dict.fromkeys(labels)}
     unknown = [(i, label) for i, label in zip(ids, labels, strict=True) if numbers[label] is None]
     if unknown:
         row, label = unknown[0]
-        several = ", it could be several of them" if alike[loose(label)] > 1 else ""
+        several = ", it could be several of them" if [*map(loose, classes)].count(loose(label)) > 1 else ""
         raise DataError(f"{len(unknown)} labels are not a class, the first: {label!r} of {row}{several}")
     return np.array([numbers[label] for label in labels], np.int64)

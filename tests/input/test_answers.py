@@ -6,7 +6,7 @@ import json
 import pytest
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.answers import candidates, read_answers
+from harvest_jax.input.answers import candidates, read_answers
 from tests.helpers.annotations import ANNOTATIONS
 
 

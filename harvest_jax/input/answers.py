@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_files import holds_json, read_json, read_json_rows, read_table, read_text
-from harvest_jax.evaluate.annotation_records import Record
+from harvest_jax.input.annotation_files import holds_json, read_json, read_json_rows, read_table, read_text
+from harvest_jax.input.annotation_records import Record
 from harvest_jax.input.tokenizer import Tokenizer
 
 DELIMITERS: tuple[Literal["\t", ","], ...] = ("\t", ",")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_records import Record
+from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import one_line, printable
 
 MAX_BYTES = 1 << 30  # the largest official file is 62 MB (VATEX's training captions); a video in its place stops here

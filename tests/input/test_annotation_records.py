@@ -3,7 +3,7 @@
 import pytest
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.annotation_records import Record
+from harvest_jax.input.annotation_records import Record
 
 
 def fault(call, *args):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.class_names import class_text, label_numbers, read_classes
+from harvest_jax.input.class_names import class_text, label_numbers, read_classes
 from tests.helpers.annotations import ANNOTATIONS
 
 CLASS_NAMES = ANNOTATIONS / "classnames"

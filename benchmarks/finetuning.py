@@ -1,0 +1,150 @@
+"""What fine-tuning adds to frozen features, on the demo's world: scores on combinations that are in no training.
+
+    python benchmarks/finetuning.py --workdir runs/finetuning --out finetuning.json
+    python benchmarks/finetuning.py --workdir runs/finetuning2 --model runs/demo/export  # from a video model
+
+Clips of one coloured shape with one of ten motions; a third of the combinations of colour, shape and motion is held
+out. Every arm is the command `harvest train --config finetune/...` with the demo's sizes, and then `harvest eval`:
+captions found by text-to-video R@1 among 40 clips, the ten motions as classes, and questions about colour, shape and
+motion. In the frozen arms the towers stay as they are; for questions the decoder and the head train. About an hour
+on two cores with the default number of steps; a finished arm is not run again.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from harvest_jax.demo.clips import TEST_FRAMES, scenes, write_video
+from harvest_jax.demo.world import FRAMES, Scene, render_clip
+
+ROOT = Path(__file__).resolve().parents[1]
+HARVEST = (sys.executable, "-m", "harvest_jax")
+IMAGE_MODEL = ROOT / "harvest_jax/demo/data/image_clip"
+FROZEN_TOWERS = '(("video/.*",0.0),("text/.*",0.0),("logit_scale",0.0),(".*",1.0))'
+SIZES = {
+    "model.size": "demo",
+    "model.dtype": "float32",
+    "model.temporal_init": "ramp",
+    "model.num_frames": 8,
+    "model.keep_ratio": 0.1,
+    "text.length": 24,
+    "data.crop": "center",
+    "data.min_scale": 1.0,
+    "data.workers": 0,
+    "train.batch_size": 64,
+    "train.clip_norm": 1.0,
+    "train.weight_decay": 0.1,
+    "train.log_every": 100,
+    "train.save_every": 10**6,
+}
+# task -> how it is evaluated: config, split, fields, the score's path in the metrics
+TASKS = {
+    "retrieval": ("eval/retrieval", "retrieval", {}, ("t2v", "R@1")),
+    "classification": ("eval/zero_shot", "choice", {"answer_from": "head"}, ("top1",)),
+    "videoqa": ("eval/videoqa", "choice", {"answer_from": "head"}, ("acc_all",)),
+}
+ALL = '((".*",1.0),)'
+# (task, arm) -> fields of its training; None: the model itself
+ARMS: dict[tuple[str, str], dict[str, object] | None] = {
+    ("retrieval", "frozen"): None,
+    ("retrieval", "fine-tuned, text frozen"): {"train.lr_multipliers": '(("text/.*",0.0),(".*",1.0))'},
+    ("retrieval", "fine-tuned"): {},
+    ("classification", "frozen, linear"): {"train.lr_multipliers": FROZEN_TOWERS},
+    ("classification", "frozen, attentive"): {"train.lr_multipliers": FROZEN_TOWERS, "objective.head": "attentive"},
+    ("classification", "fine-tuned, linear"): {"train.lr_multipliers": '(("text/.*",0.0),(".*",1.0))'},
+    ("videoqa", "frozen towers"): {"train.lr_multipliers": FROZEN_TOWERS},
+    ("videoqa", "fine-tuned"): {"train.lr_multipliers": ALL},
+}
+
+
+def question(scene: Scene, kind: int) -> tuple[str, str]:
+    """A question about a scene, and its answer."""
+    return (
+        (f"what color is the {scene.shape}?", scene.color),
+        (f"what is the {scene.color} shape?", scene.shape),
+        (f"what does the {scene.color} {scene.shape} do?", scene.motion),
+    )[kind]
+
+
+def write_world(folder: Path, seed: int) -> Path:
+    """The clips as shards with captions, labels and questions; returns the shard folder."""
+    shards = folder / "shards"
+    if (shards / "dataset_info.json").is_file():
+        return shards
+    rng = np.random.default_rng(seed)
+    rows = []
+    for split, of in scenes(seed).items():
+        (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
+        for number, scene in enumerate(of):
+            video = f"videos/{split}/{number:05d}.mp4"
+            write_video(folder / video, render_clip(scene, FRAMES if split == "train" else TEST_FRAMES))
+            asked, answer = question(scene, int(rng.integers(3)))
+            row = {"id": f"{split}-{number:05d}", "video": video, "caption": scene.caption, "split": split}
+            rows.append(row | {"label": scene.motion, "question": asked, "answer": answer})
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    _run("shards", "--manifest", folder / "manifest.csv", "--out", shards, "--short_side", 64)
+    return shards
+
+
+def measure(task: str, arm: str, folder: Path, shards: Path, args: argparse.Namespace) -> float:
+    """Train one arm, if it has a training, and evaluate it: the score in percent."""
+    fields = ARMS[task, arm]
+    workdir = folder / f"{task} {arm}".replace(", ", "_").replace(" ", "_")
+    workdir.mkdir(parents=True, exist_ok=True)
+    model = args.model
+    if fields is not None:
+        model = workdir / "export"
+        own = {"data.shards": shards, "model.init_from": args.model, "seed": args.seed, "train.steps": args.steps}
+        own |= {"train.warmup_steps": args.steps // 10, "train.learning_rate": args.learning_rate}
+        own |= {"model.decoder_layers": 2} if task == "videoqa" else {}
+        words = [f"--config.{name}={value}" for name, value in (SIZES | own | fields).items()]
+        if not (model / "config.json").is_file():
+            _run("train", "--config", f"finetune/{task}", "--workdir", workdir, *words)
+    config, split, settings, place = TASKS[task]
+    words = [f"--config.{name}={value}" for name, value in settings.items()]
+    out = workdir / "result.json"
+    _run("eval", "--config", config, "--model", model, "--out", out, f"--config.data.shards={shards}",
+         f"--config.data.split={split}", *words)  # fmt: skip
+    score = json.loads(out.read_text("utf-8"))["metrics"]
+    for name in place:
+        score = score[name]
+    return float(score)
+
+
+def _run(*words: object) -> None:
+    subprocess.run([*HARVEST, *map(str, words)], check=True, cwd=ROOT, stdout=sys.stderr)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Fine-tuning against frozen features, on the demo's world.")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of clips and trainings")
+    parser.add_argument("--model", type=Path, default=IMAGE_MODEL, help="model folder that every arm starts from")
+    parser.add_argument("--steps", type=int, default=1200, help="of each training")
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="a task: retrieval, classification or videoqa")
+    parser.add_argument("--out", type=Path, help="JSON file of the scores")
+    args = parser.parse_args()
+    args.workdir, args.model = args.workdir.absolute(), args.model.absolute()
+    shards = write_world(args.workdir, args.seed)
+    scores: dict[str, dict[str, float]] = {}
+    for task, arm in ARMS:
+        if args.only in ("", task):
+            scores.setdefault(task, {})[arm] = measure(task, arm, args.workdir, shards, args)
+            print(f"{task:16} {arm:26} {scores[task][arm]:6.1f} %", flush=True)
+    if args.out:
+        settings = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
+        args.out.write_text(json.dumps({"model": args.model.name, **settings, "percent": scores}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
