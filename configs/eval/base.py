@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
 
 def benchmark(name: str) -> ConfigDict:
     """The config of a benchmark: that of its task, with the benchmark's own settings."""
-    from harvest_jax.evaluate.benchmarks import find_benchmark
+    from harvest_jax.evaluate.benchmarks.named import find_benchmark
 
     found = find_benchmark(name)
     config = importlib.import_module(f"configs.eval.{found.task}").get_config()

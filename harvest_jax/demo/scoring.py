@@ -5,7 +5,7 @@ from typing import Any
 
 from harvest_jax.config import files as config_files
 from harvest_jax.evaluate import evaluation
-from harvest_jax.evaluate.evaluation_set import open_set
+from harvest_jax.evaluate.clips.evaluation_set import open_set
 from harvest_jax.terminal import progress
 
 SHOWN = ("R@1", "R@5", "R@10", "MedR", "MnR")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate.benchmark import Captions
+from harvest_jax.evaluate.benchmarks.benchmark import Captions
 
 # What a config can ask for; "" takes the rows as they are.
 Wanted = Literal["", "one", "several", "paragraph"]

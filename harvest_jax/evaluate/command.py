@@ -9,7 +9,7 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.terminal import printable, progress
 
 if TYPE_CHECKING:
-    from harvest_jax.evaluate.results import EvaluationResult
+    from harvest_jax.evaluate.result.results import EvaluationResult
 
 EXAMPLES = """examples:
   harvest eval --config eval/retrieval --model runs/demo/export --config.data.manifest=test.csv --out r.json
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command; see `add_arguments`."""
     if args.list:
-        from harvest_jax.evaluate.benchmarks import listing
+        from harvest_jax.evaluate.benchmarks.named import listing
 
         print("\n".join(listing()))
         return 0
@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
     from harvest_jax.config.files import load_dict
     from harvest_jax.evaluate import evaluation
-    from harvest_jax.evaluate.evaluation_set import check_all_there, open_set
-    from harvest_jax.evaluate.results import check_writable
+    from harvest_jax.evaluate.clips.evaluation_set import check_all_there, open_set
+    from harvest_jax.evaluate.result.results import check_writable
     from harvest_jax.weights.mistaken_path import check_may_be_config
 
     check_may_be_config(args.config)

@@ -11,11 +11,12 @@ from ml_collections import ConfigDict
 
 from harvest_jax.config.fields import build
 from harvest_jax.errors import ConfigError
-from harvest_jax.evaluate import provenance, tasks
-from harvest_jax.evaluate.embeddings import VideoTextModel, is_image_model
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
-from harvest_jax.evaluate.protocol import protocol
-from harvest_jax.evaluate.results import EvaluationResult, TaskOutput, tie_spread
+from harvest_jax.evaluate import tasks
+from harvest_jax.evaluate.clips.embeddings import VideoTextModel, is_image_model
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.result import provenance
+from harvest_jax.evaluate.result.protocol import protocol
+from harvest_jax.evaluate.result.results import EvaluationResult, TaskOutput, tie_spread
 from harvest_jax.evaluate.settings import MAX_FRAMES, TaskSettings, too_many_frames
 from harvest_jax.terminal import Progress
 

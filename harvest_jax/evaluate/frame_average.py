@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from harvest_jax.evaluate.embeddings import (
+from harvest_jax.evaluate.clips.embeddings import (
     VideoEmbeddings,
     VideoTextModel,
     clip_encoder,
@@ -20,7 +20,7 @@ from harvest_jax.evaluate.embeddings import (
     embed_videos,
     is_image_model,
 )
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 

@@ -9,8 +9,8 @@ from jaxtyping import Float, Float32, Int, Int32
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate.embeddings import VideoTextModel, frame_batches
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.clips.embeddings import VideoTextModel, frame_batches
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.input.question_prompt import prompt_ids, split_prompt
 from harvest_jax.terminal import Progress

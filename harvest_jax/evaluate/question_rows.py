@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harvest_jax.evaluate.benchmark import Row
+from harvest_jax.evaluate.benchmarks.benchmark import Row
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import printable
 

@@ -12,15 +12,15 @@ from typing import Any
 from harvest_jax.config.files import load_dict
 from harvest_jax.errors import ConfigError, DataError, HarvestError
 from harvest_jax.evaluate import evaluation
-from harvest_jax.evaluate.embeddings import VideoTextModel
-from harvest_jax.evaluate.evaluation_set import EvaluationSet, check_all_there, open_set
+from harvest_jax.evaluate.clips.embeddings import VideoTextModel
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet, check_all_there, open_set
 from harvest_jax.evaluate.masked_questions import MaskedSettings
-from harvest_jax.evaluate.protocol import digest
-from harvest_jax.evaluate.provenance import file_facts
 from harvest_jax.evaluate.report.grids import report
 from harvest_jax.evaluate.report.result_files import read_result
 from harvest_jax.evaluate.report.show import terminal
-from harvest_jax.evaluate.results import check_writable
+from harvest_jax.evaluate.result.protocol import digest
+from harvest_jax.evaluate.result.provenance import file_facts
+from harvest_jax.evaluate.result.results import check_writable
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.evaluate.suites import Absent, Present, absent_lines, find_suite, look_below
 from harvest_jax.terminal import one_line, printable, progress

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate.benchmark import Benchmark
-from harvest_jax.evaluate.benchmarks import find_benchmark
-from harvest_jax.evaluate.locate_annotations import MissingAnnotations, locate
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark
+from harvest_jax.evaluate.benchmarks.locate_annotations import MissingAnnotations, locate
+from harvest_jax.evaluate.benchmarks.named import find_benchmark
 from harvest_jax.terminal import printable
 
 

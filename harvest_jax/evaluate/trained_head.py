@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.embeddings import VideoTextModel
+from harvest_jax.evaluate.clips.embeddings import VideoTextModel
 
 
 @runtime_checkable

@@ -10,8 +10,8 @@ from harvest_jax import cli
 from harvest_jax.config.files import load_dict
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate import evaluation
-from harvest_jax.evaluate.benchmarks import all_benchmarks
-from harvest_jax.evaluate.read_benchmark import read
+from harvest_jax.evaluate.benchmarks.named import all_benchmarks
+from harvest_jax.evaluate.benchmarks.read_benchmark import read
 from harvest_jax.evaluate.report.grids import checked_queries, report
 from harvest_jax.evaluate.report.query_scores import METRICS
 from harvest_jax.evaluate.report.result_files import read_result

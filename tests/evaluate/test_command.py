@@ -13,7 +13,7 @@ import harvest_jax
 from data_pipeline.decode import pool
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError, NonFiniteError
-from harvest_jax.evaluate import ranking
+from harvest_jax.evaluate.scores import ranking
 from tests.helpers.annotations import DATA
 from tests.helpers.colour_evaluation import (
     COLOURS,

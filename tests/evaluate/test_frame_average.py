@@ -8,8 +8,8 @@ import pytest
 
 from harvest_jax.api import Model
 from harvest_jax.evaluate import frame_average
-from harvest_jax.evaluate.cosines import unit_vectors
-from harvest_jax.evaluate.embeddings import clip_encoder, is_image_model
+from harvest_jax.evaluate.clips.embeddings import clip_encoder, is_image_model
+from harvest_jax.evaluate.scores.cosines import unit_vectors
 from harvest_jax.model.config import TextConfig
 from harvest_jax.model.harvest import Harvest
 from tests.helpers.small_model import TINY

@@ -8,10 +8,10 @@ from data_pipeline.decode import pool
 from harvest_jax.config.files import load_dict
 from harvest_jax.errors import ConfigError, NonFiniteError
 from harvest_jax.evaluate import evaluation
-from harvest_jax.evaluate.cosines import unit_vectors
-from harvest_jax.evaluate.embeddings import embed_videos
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
-from harvest_jax.evaluate.frame_readers import ClipFrames, VideoSpan
+from harvest_jax.evaluate.clips.embeddings import embed_videos
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.clips.frame_readers import ClipFrames, VideoSpan
+from harvest_jax.evaluate.scores.cosines import unit_vectors
 from tests.helpers.colour_evaluation import CONFIGS, ColourModel, DecoderInThisProcess, evaluate, manifest, write_shards
 from tests.helpers.video_files import numbered_frames, read_number, write_video
 

@@ -27,8 +27,8 @@ def test_the_tasks_are_the_files_of_their_folder():
 
 NEW_TASK = """
 import dataclasses
-from harvest_jax.evaluate.results import TaskOutput
-from harvest_jax.evaluate.embeddings import embed_videos, text_facts
+from harvest_jax.evaluate.result.results import TaskOutput
+from harvest_jax.evaluate.clips.embeddings import embed_videos, text_facts
 from harvest_jax.evaluate.settings import TaskSettings
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import harvest_jax
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate import evaluation
-from harvest_jax.evaluate.benchmarks import all_benchmarks
+from harvest_jax.evaluate.benchmarks.named import all_benchmarks
 from harvest_jax.evaluate.suites import SUITES, look_below
 from tests.helpers.annotations import ANNOTATIONS
 from tests.helpers.benchmark_files import write_benchmark

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harvest_jax.evaluate.benchmarks import all_benchmarks
-from harvest_jax.evaluate.read_benchmark import read
-from harvest_jax.evaluate.video_files import SUFFIXES
+from harvest_jax.evaluate.benchmarks.named import all_benchmarks
+from harvest_jax.evaluate.benchmarks.read_benchmark import read
+from harvest_jax.evaluate.clips.video_files import SUFFIXES
 from tests.helpers.benchmark_miniatures import RETRIEVAL
 from tests.helpers.class_miniatures import CLASS_MINIATURES
 from tests.helpers.colour_evaluation import COLOURS

@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.read_benchmark import read
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.read_benchmark import read
 from tests.helpers.annotations import ANNOTATIONS
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from harvest_jax.evaluate import ranking
-from harvest_jax.evaluate.frame_readers import VideoSpan
-from harvest_jax.evaluate.queries import Queries
-from harvest_jax.evaluate.results import EvaluationResult, TextFacts
+from harvest_jax.evaluate.clips.frame_readers import VideoSpan
+from harvest_jax.evaluate.result.queries import Queries
+from harvest_jax.evaluate.result.results import EvaluationResult, TextFacts
+from harvest_jax.evaluate.scores import ranking
 
 WEIGHTS = {name: (name * 64)[:64] for name in "abcdef"}
 

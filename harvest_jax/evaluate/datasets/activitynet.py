@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.caption_lists import captions_of
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.caption_lists import captions_of
 from harvest_jax.input.annotation_files import only, read_json
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import printable

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.evaluate.datasets.ssv2_retrieval import without_brackets
 from harvest_jax.input.annotation_files import only, read_table
 from harvest_jax.terminal import printable

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.caption_lists import check_listed
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.caption_lists import check_listed
 from harvest_jax.input.annotation_files import read_lines, read_records
 
 # Annotators saw the first 30 s of a video (README of LocalizingMoments).

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import OPTIONS, checked
 from harvest_jax.input.annotation_files import only, read_json
 from harvest_jax.input.annotation_records import Record

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.caption_lists import captions_of, read_caption_list
-from harvest_jax.evaluate.video_files import stem
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.caption_lists import captions_of, read_caption_list
+from harvest_jax.evaluate.clips.video_files import stem
 from harvest_jax.input.annotation_files import holds_json, only, read_json, read_lines, read_table, records_of
 
 TEST = range(7010, 10_000)

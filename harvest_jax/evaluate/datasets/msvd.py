@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.caption_lists import check_listed, read_caption_list
-from harvest_jax.evaluate.video_files import stem
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.caption_lists import check_listed, read_caption_list
+from harvest_jax.evaluate.clips.video_files import stem
 from harvest_jax.input.annotation_files import only, read_bytes, read_lines
 from harvest_jax.terminal import printable
 

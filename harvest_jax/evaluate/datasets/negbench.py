@@ -8,7 +8,7 @@ the number of rows is not checked.
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.input.annotation_files import only, read_table
 
 _OPTIONS = tuple(f"caption_{number}" for number in range(4))

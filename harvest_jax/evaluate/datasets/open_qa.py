@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import checked, text_or_number
 from harvest_jax.input.annotation_files import read_json_rows, read_text
 from harvest_jax.input.annotation_records import Record

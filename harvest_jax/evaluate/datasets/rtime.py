@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.input.annotation_files import only, read_json, records_of
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import printable

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.evaluate.datasets.ssv2_retrieval import without_brackets
 from harvest_jax.evaluate.question_rows import checked, text_or_number
 from harvest_jax.input.annotation_files import read_records

@@ -8,8 +8,8 @@ uses them; the files were not seen. In SSv2-template a caption has 12 right vide
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.caption_lists import texts_of
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.caption_lists import texts_of
 from harvest_jax.input.annotation_files import only, read_records
 
 _SOURCE = (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.evaluate.question_rows import checked, choice, known
 from harvest_jax.input.annotation_files import read_table
 from harvest_jax.input.annotation_records import Record

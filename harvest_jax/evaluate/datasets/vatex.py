@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import Benchmark, Row
-from harvest_jax.evaluate.caption_lists import check_listed
-from harvest_jax.evaluate.video_files import stem
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.caption_lists import check_listed
+from harvest_jax.evaluate.clips.video_files import stem
 from harvest_jax.input.annotation_files import read_lines, read_records
 
 CAPTIONS = 10

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.input.annotation_files import holds_json, only, read_json_rows, read_table
 from harvest_jax.input.annotation_records import Record
 

@@ -7,7 +7,7 @@ and eval/videoclip.py) and in a description of the file by others; the file was 
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.input.annotation_files import only, read_table
 
 _GROUPS = 500

@@ -7,7 +7,7 @@ Sequence.jsonl), the number of pairs in the paper's abstract and data card.
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvest_jax.evaluate.benchmark import Benchmark, Row
+from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.input.annotation_files import read_json_lines
 
 ASPECTS = ("Direction", "Intensity", "Sequence", "Localization", "Compositionality", "Type")

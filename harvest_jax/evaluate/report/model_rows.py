@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from harvest_jax.evaluate.protocol import digest
 from harvest_jax.evaluate.report.result_files import ResultFile
+from harvest_jax.evaluate.result.protocol import digest
 from harvest_jax.terminal import printable
 
 _PLACES = ("workdir", "digest", "config")  # of `origin`: they differ between runs of one configuration

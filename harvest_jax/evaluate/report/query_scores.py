@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.ranking import Ranks, probability_within
+from harvest_jax.evaluate.scores.ranking import Ranks, probability_within
 from harvest_jax.terminal import printable
 
 

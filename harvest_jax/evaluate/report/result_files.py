@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.protocol import digest
-from harvest_jax.evaluate.queries import SCHEMA
-from harvest_jax.evaluate.results import FORMAT
+from harvest_jax.evaluate.result.protocol import digest
+from harvest_jax.evaluate.result.queries import SCHEMA
+from harvest_jax.evaluate.result.results import FORMAT
 from harvest_jax.input.annotation_files import read_bytes, read_json
 from harvest_jax.terminal import one_line, printable
 

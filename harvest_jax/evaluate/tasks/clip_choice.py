@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate import ranking
-from harvest_jax.evaluate.embeddings import VideoTextModel, embed_texts, embed_videos, text_facts
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
-from harvest_jax.evaluate.queries import Queries
-from harvest_jax.evaluate.results import TaskOutput
+from harvest_jax.evaluate.clips.embeddings import VideoTextModel, embed_texts, embed_videos, text_facts
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.result.queries import Queries
+from harvest_jax.evaluate.result.results import TaskOutput
+from harvest_jax.evaluate.scores import ranking
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.evaluate.tasks import multiple_choice
 from harvest_jax.terminal import Progress

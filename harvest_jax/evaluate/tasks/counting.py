@@ -23,11 +23,11 @@ from jaxtyping import Bool, Float, Int
 
 from harvest_jax.errors import DataError, NonFiniteError
 from harvest_jax.evaluate import tables
-from harvest_jax.evaluate.embeddings import VideoTextModel
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.clips.embeddings import VideoTextModel
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.masked_questions import MaskedSettings, logit_batches, prompted
-from harvest_jax.evaluate.queries import Queries
-from harvest_jax.evaluate.results import TaskOutput, TextFacts
+from harvest_jax.evaluate.result.queries import Queries
+from harvest_jax.evaluate.result.results import TaskOutput, TextFacts
 from harvest_jax.input.answers import candidates
 from harvest_jax.terminal import Progress
 

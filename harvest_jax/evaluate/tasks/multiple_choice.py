@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float, Int
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate import frame_average, ranking, tables
-from harvest_jax.evaluate.embeddings import VideoEmbeddings, VideoTextModel, embed_texts, text_facts
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
-from harvest_jax.evaluate.queries import Queries
-from harvest_jax.evaluate.results import TaskOutput, mean_by_type
+from harvest_jax.evaluate import frame_average, tables
+from harvest_jax.evaluate.clips.embeddings import VideoEmbeddings, VideoTextModel, embed_texts, text_facts
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.result.queries import Queries
+from harvest_jax.evaluate.result.results import TaskOutput, mean_by_type
+from harvest_jax.evaluate.scores import ranking
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 

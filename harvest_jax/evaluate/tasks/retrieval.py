@@ -10,17 +10,18 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate import caption_policy, compat, frame_average, ranking, tables
-from harvest_jax.evaluate.benchmarks import find_benchmark
-from harvest_jax.evaluate.compat import Program
-from harvest_jax.evaluate.embeddings import VideoEmbeddings, VideoTextModel, embed_texts, text_facts
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
-from harvest_jax.evaluate.gallery import Positives, arrange
-from harvest_jax.evaluate.protocol import digest
-from harvest_jax.evaluate.queries import Queries
-from harvest_jax.evaluate.rescoring import SoftmaxSums
-from harvest_jax.evaluate.results import TaskOutput
-from harvest_jax.evaluate.retrieval_scores import Extra, RetrievalScores, scores
+from harvest_jax.evaluate import caption_policy, frame_average, tables
+from harvest_jax.evaluate.benchmarks.named import find_benchmark
+from harvest_jax.evaluate.clips.embeddings import VideoEmbeddings, VideoTextModel, embed_texts, text_facts
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.result.protocol import digest
+from harvest_jax.evaluate.result.queries import Queries
+from harvest_jax.evaluate.result.results import TaskOutput
+from harvest_jax.evaluate.scores import compat, ranking
+from harvest_jax.evaluate.scores.compat import Program
+from harvest_jax.evaluate.scores.gallery import Positives, arrange
+from harvest_jax.evaluate.scores.rescoring import SoftmaxSums
+from harvest_jax.evaluate.scores.retrieval_scores import Extra, RetrievalScores, scores
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 

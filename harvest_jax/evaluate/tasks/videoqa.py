@@ -18,14 +18,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from harvest_jax.config.fields import Range
-from harvest_jax.evaluate import ranking, tables
-from harvest_jax.evaluate.benchmarks import find_benchmark
-from harvest_jax.evaluate.embeddings import VideoTextModel
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
+from harvest_jax.evaluate import tables
+from harvest_jax.evaluate.benchmarks.named import find_benchmark
+from harvest_jax.evaluate.clips.embeddings import VideoTextModel
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.masked_questions import MaskedSettings, logit_batches, prompted
-from harvest_jax.evaluate.protocol import digest
-from harvest_jax.evaluate.queries import Queries
-from harvest_jax.evaluate.results import TaskOutput, TextFacts, mean_by_type
+from harvest_jax.evaluate.result.protocol import digest
+from harvest_jax.evaluate.result.queries import Queries
+from harvest_jax.evaluate.result.results import TaskOutput, TextFacts, mean_by_type
+from harvest_jax.evaluate.scores import ranking
 from harvest_jax.evaluate.trained_head import head_of
 from harvest_jax.input.answers import Candidates, candidates, normal, read_answers
 from harvest_jax.terminal import Progress

@@ -12,18 +12,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.errors import ConfigError
-from harvest_jax.evaluate import prompts, ranking, tables
-from harvest_jax.evaluate.embeddings import (
+from harvest_jax.evaluate import prompts, tables
+from harvest_jax.evaluate.clips.embeddings import (
     VideoTextModel,
     embed_in_ways,
     embed_texts,
     embed_videos,
     text_facts,
 )
-from harvest_jax.evaluate.evaluation_set import EvaluationSet
-from harvest_jax.evaluate.protocol import digest
-from harvest_jax.evaluate.queries import Queries
-from harvest_jax.evaluate.results import TaskOutput, TextFacts
+from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.result.protocol import digest
+from harvest_jax.evaluate.result.queries import Queries
+from harvest_jax.evaluate.result.results import TaskOutput, TextFacts
+from harvest_jax.evaluate.scores import ranking
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.evaluate.trained_head import head_of
 from harvest_jax.input.class_names import class_text, label_numbers, read_classes

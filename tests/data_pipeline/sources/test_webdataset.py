@@ -7,7 +7,7 @@ import pytest
 
 from data_pipeline.manifest.read import read_manifest
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.evaluation_set import open_set
+from harvest_jax.evaluate.clips.evaluation_set import open_set
 from harvest_jax.evaluate.settings import DataSettings
 from tests.helpers.source_files import (
     BYTES,

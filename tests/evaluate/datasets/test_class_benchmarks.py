@@ -6,10 +6,10 @@ import re
 import pytest
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import counts
-from harvest_jax.evaluate.clip_lists import read_clip_list
+from harvest_jax.evaluate.benchmarks.benchmark import counts
+from harvest_jax.evaluate.benchmarks.clip_lists import read_clip_list
+from harvest_jax.evaluate.benchmarks.locate_annotations import locate
 from harvest_jax.evaluate.datasets import hmdb51, kinetics, moments, ssv2, ucf101
-from harvest_jax.evaluate.locate_annotations import locate
 from harvest_jax.input.class_names import label_numbers, read_classes
 from tests.helpers import class_miniatures
 from tests.helpers.annotations import ANNOTATIONS

@@ -1,7 +1,7 @@
 """LSMDC's table without header, with quotes that are letters."""
 
+from harvest_jax.evaluate.benchmarks.read_benchmark import read
 from harvest_jax.evaluate.datasets import lsmdc
-from harvest_jax.evaluate.read_benchmark import read
 from tests.helpers import benchmark_miniatures as miniatures
 from tests.helpers.benchmark_reading import fault, of_module
 

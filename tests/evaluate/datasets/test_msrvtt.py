@@ -6,8 +6,8 @@ import json
 import pytest
 
 from harvest_jax.errors import DataError
+from harvest_jax.evaluate.benchmarks.read_benchmark import read
 from harvest_jax.evaluate.datasets import msrvtt
-from harvest_jax.evaluate.read_benchmark import read
 from tests.helpers import benchmark_miniatures as miniatures
 from tests.helpers.annotations import ANNOTATIONS
 from tests.helpers.benchmark_reading import fault, of_module, real

@@ -3,8 +3,8 @@
 import collections
 import pickle
 
+from harvest_jax.evaluate.benchmarks.read_benchmark import read
 from harvest_jax.evaluate.datasets import msvd
-from harvest_jax.evaluate.read_benchmark import read
 from tests.helpers import benchmark_miniatures as miniatures
 from tests.helpers.benchmark_reading import fault, of_module, real
 

@@ -6,10 +6,10 @@ import pytest
 
 from harvest_jax.config.files import load_dict
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import counts
+from harvest_jax.evaluate.benchmarks.benchmark import counts
+from harvest_jax.evaluate.benchmarks.locate_annotations import locate
 from harvest_jax.evaluate.datasets import chirality, negbench, rtime, ssv2_retrieval, velociti, vinoground, vitatecs
 from harvest_jax.evaluate.evaluation import load_task, task_names
-from harvest_jax.evaluate.locate_annotations import locate
 from harvest_jax.evaluate.tasks.multiple_choice import read_options
 from tests.helpers import time_annotations as files
 from tests.helpers.colour_evaluation import CONFIGS

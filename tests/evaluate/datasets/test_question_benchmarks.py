@@ -5,10 +5,10 @@ import json
 import pytest
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.benchmark import counts
+from harvest_jax.evaluate.benchmarks.benchmark import counts
+from harvest_jax.evaluate.benchmarks.locate_annotations import locate
 from harvest_jax.evaluate.datasets import egomcq, lsmdc_mc, msrvtt_mc, nextqa, open_qa, tgif_qa
 from harvest_jax.evaluate.evaluation import load_task
-from harvest_jax.evaluate.locate_annotations import locate
 from tests.helpers import question_miniatures
 from tests.helpers.question_miniatures import QUESTION_MINIATURES, THINGS, options, table, written
 

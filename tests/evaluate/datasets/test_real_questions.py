@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from harvest_jax.evaluate.benchmark import counts
+from harvest_jax.evaluate.benchmarks.benchmark import counts
 from harvest_jax.evaluate.datasets import nextqa, tgif_qa
 from tests.helpers.annotations import ANNOTATIONS
 

@@ -10,11 +10,11 @@ import pytest
 
 from harvest_jax import cli
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.queries import SCHEMA
 from harvest_jax.evaluate.report.bootstrap import interval
 from harvest_jax.evaluate.report.grids import report
 from harvest_jax.evaluate.report.query_scores import METRICS, differences, query_scores
 from harvest_jax.evaluate.report.result_files import read_result, read_results
+from harvest_jax.evaluate.result.queries import SCHEMA
 from tests.helpers.written_results import noisy, write_retrieval
 
 RUN = {"config": {"seed": 0, "train": {"steps": 10}}, "workdir_step": 10, "workdir": "x", "digest": "y"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate.protocol import digest
+from harvest_jax.evaluate.result.protocol import digest
 from harvest_jax.evaluate.tasks import retrieval
 from tests.helpers.colour_evaluation import COLOURS, captioned, evaluate, manifest
 

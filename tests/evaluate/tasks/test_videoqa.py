@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harvest_jax.errors import ConfigError, DataError, NonFiniteError
-from harvest_jax.evaluate import ranking
+from harvest_jax.evaluate.scores import ranking
 from harvest_jax.evaluate.tasks import videoqa
 from harvest_jax.input.answers import candidates
 from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest, question

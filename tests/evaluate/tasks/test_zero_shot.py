@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate import ranking
+from harvest_jax.evaluate.scores import ranking
 from harvest_jax.evaluate.tasks import zero_shot
 from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest
 

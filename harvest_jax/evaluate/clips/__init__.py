@@ -1,0 +1,1 @@
+"""The clips of an evaluation: which ones, their frames, their embeddings."""

@@ -1,0 +1,1 @@
+"""Ranking and the scores that follow from it: arrays in, numbers out."""
