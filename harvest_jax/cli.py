@@ -7,6 +7,8 @@ for, so that `harvest --help` is instant and `harvest shards` never loads the mo
 import argparse
 import importlib
 import logging
+import os
+import select
 import signal
 import sys
 import traceback
@@ -90,10 +92,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"harvest {args.command}: {str(error) or 'interrupted'}", file=sys.stderr)
         return getattr(error, "exit_code", 128 + signal.SIGINT)
     except OSError as error:  # disk full, permission denied, missing folder: the system's message names the path
+        if isinstance(error, BrokenPipeError) and _output_was_closed():
+            return 128 + signal.SIGPIPE
         if args.debug:
             traceback.print_exc()
         print(f"harvest {args.command}: {printable(error)}", file=sys.stderr)
         return 1
+
+
+def _output_was_closed() -> bool:
+    """Whether who reads what this process prints has stopped, as `head` does: no fault, so nothing is said about it."""
+    try:
+        output = sys.stdout.fileno()
+        poll = select.poll()
+        poll.register(output, select.POLLOUT)
+        closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # it is not a file
+        return False
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # else Python complains when it ends
+    return closed
 
 
 if __name__ == "__main__":
