@@ -19,7 +19,7 @@ CHOICE_CLIPS = 5  # of each held-out combination; each has its twin
 # One thread, so that timing decides nothing. No macroblock tree: its vector code takes 8 macroblocks at once, and in a
 # picture 4 macroblocks wide it reads memory that nothing has written, so that the same frames became other bytes
 # (docs/demo.md, "What is reproducible").
-ENCODER = {"crf": "18", "preset": "veryfast", "threads": "1", "mbtree": "0"}
+ENCODER: dict[str, object] = {"crf": "18", "preset": "veryfast", "threads": "1", "mbtree": "0"}
 
 
 def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
