@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet, check_all_t
 from harvest_jax.evaluate.masked_questions import MaskedSettings
 from harvest_jax.evaluate.report.grids import report
 from harvest_jax.evaluate.report.result_files import read_result
-from harvest_jax.evaluate.report.show import terminal
+from harvest_jax.evaluate.report.show import terminal, terminal_width
 from harvest_jax.evaluate.result.protocol import digest
 from harvest_jax.evaluate.result.provenance import file_facts
 from harvest_jax.evaluate.result.results import check_writable
@@ -179,15 +178,11 @@ def _is_result_of(path: Path, asked: str, strict: bool) -> bool:
     return fit and result.queries is not None and result.content["run"].get("request") == asked
 
 
-def _width() -> int:
-    return max(60, shutil.get_terminal_size((120, 24)).columns)
-
-
 def _show(scored: _Suite, absent: Sequence[Absent]) -> None:
     if scored.written:
         shown = report([read_result(path) for path in scored.written])
         headlines = dataclasses.replace(shown, grids=shown.grids[:1])
-        print("\n".join(["", *terminal(headlines, _width())]))
+        print("\n".join(["", *terminal(headlines, terminal_width())]))
         print(f"all scores: harvest results {printable(scored.out)}")
         for text in shown.warnings:
             print(f"warning: {printable(text)}", file=sys.stderr)
@@ -200,6 +195,8 @@ def _show_absent(absent: Sequence[Absent]) -> None:
     """What is not there and where to get it; addresses stay whole."""
     if absent:
         print("\nnot there:")
-    wrapper = textwrap.TextWrapper(_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(
+        terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
     for line in absent_lines(absent):
         print("\n".join(wrapper.wrap(f"- {printable(line)}")))
