@@ -97,6 +97,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     types = data.column_if_complete("type") or question_types(questions)
     metrics = score(ranks, ~missing, right >= 0, types, allowed)
     metrics["n_cut_questions"] = asked.n_cut
+    _, place, count = np.unique(columns, return_inverse=True, return_counts=True)
+    alike = (count[place] > 1)[right[right >= 0]]  # answers that another candidate has the logit of
     clips = [data.clips[sample.clip] for sample in data.samples]
     identities = [data.identity(sample.clip) for sample in data.samples]
     # An answer that is no candidate counts as wrong, as a missing video does.
@@ -119,6 +121,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         queries=[Queries("answer", clips, questions, of_query, missing, types)],
         texts=TextFacts(len(questions), asked.length, asked.n_cut),
         files={} if own or head else {"answers": Path(settings.answers)},
+        data_ties=100 * float(alike.mean()) if len(alike) else 0.0,
     )
 
 
