@@ -60,6 +60,13 @@ class Settings(MaskedSettings):
             faults.append(f"max_answers={self.max_answers} is for a file of answers, not for answers={TEST_SET}")
         return faults
 
+    @property
+    def given_files(self) -> Mapping[str, Path | None]:
+        """See `TaskSettings`."""
+        if self.answer_from == "head" or self.answers == TEST_SET:
+            return {"answers": None}
+        return {"answers": Path(self.answers)} if self.answers else {}
+
     def _answers_come_with_the_benchmark(self) -> bool:
         return bool(self.data.benchmark) and "answers" in find_benchmark(self.data.benchmark).files
 
