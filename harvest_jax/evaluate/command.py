@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     settings = evaluation.check(load_dict(args.config, args.overrides, "evaluation"))
     if args.out is not None:
         check_writable(args.out)  # now, not after an hour
-    data = open_set(settings.data)
+    data = open_set(settings.data, settings.given_files)
     if not args.allow_missing:
         check_all_there(data, data.reader.absent())
 

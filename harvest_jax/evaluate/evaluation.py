@@ -23,6 +23,7 @@ from harvest_jax.terminal import Progress
 # Fields of tasks that name a file: where one is empty, the file of this purpose in a benchmark's annotations is taken.
 OF_ANNOTATIONS = ("answers", "classes")
 MAX_TIE_SPREAD = 0.1  # points between the best and the worst order of ties above which a score needs a warning
+_EQUAL = "equal scores leave the figures open"
 
 
 @runtime_checkable
@@ -135,6 +136,9 @@ def _notes(output: TaskOutput, data: EvaluationSet, settings: TaskSettings) -> l
             f"{output.texts.cut:,} of {output.texts.n:,} texts are longer than the {output.texts.length} tokens that "
             "are read, and were cut"
         )
+    spread = _open_ties(output)
+    if MAX_TIE_SPREAD < spread <= (output.data_ties or 0.0) + MAX_TIE_SPREAD:
+        notes.append(f"{_EQUAL} by up to {spread:.2f} points: the set has equal texts or answers")
     frames = settings.frames * settings.views
     fewer = sum(count for distinct, count in data.distinct.items() if distinct < frames)
     if fewer and settings.sampling == "fps":
@@ -154,7 +158,12 @@ def _faults(output: TaskOutput, data: EvaluationSet) -> list[str]:
         warnings.append(
             f"{data.unstored} rows were rejected when the shards were made and are not counted: give data.manifest too"
         )
-    spread = tie_spread(output.metrics)
-    if spread > MAX_TIE_SPREAD:
-        warnings.append(f"equal scores leave the figures open by up to {spread:.2f} points (optimistic, pessimistic)")
+    spread = _open_ties(output)
+    if spread > (output.data_ties or 0.0) + MAX_TIE_SPREAD:
+        warnings.append(f"{_EQUAL} by up to {spread:.2f} points (optimistic, pessimistic)")
     return warnings
+
+
+def _open_ties(output: TaskOutput) -> float:
+    """Points between the best and the worst order of ties; 0 where ties are answers."""
+    return 0.0 if output.data_ties is None else tie_spread(output.metrics)

@@ -109,7 +109,7 @@ class _Suite:
         try:
             config = load_dict(f"eval/{one.benchmark.name}", [*overrides, *one.overrides], "evaluation")
             settings = evaluation.check(config)
-            data = open_set(settings.data)
+            data = open_set(settings.data, settings.given_files)
             missing = data.reader.absent()
             if not allow_missing:
                 check_all_there(data, missing)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harvest_jax.errors import DataError
+from harvest_jax.files import sha256_of
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import one_line, printable
 
@@ -34,6 +35,18 @@ def read_bytes(path: Path) -> bytes:
             if size > MAX_BYTES:
                 raise DataError(f"{path} has {size:,} bytes: no annotation file has more than {MAX_BYTES:,}")
             return stream.read(MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or one_line(error, 200)}") from error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    try:
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or one_line(error, 200)}") from error
 

@@ -9,17 +9,17 @@ without it the gallery would be smaller and the scores higher.
 import collections
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.benchmarks.benchmark import counts
-from harvest_jax.evaluate.benchmarks.locate_annotations import locate
+from harvest_jax.evaluate.benchmarks.locate_annotations import NONE_GIVEN, locate
 from harvest_jax.evaluate.benchmarks.named import find_benchmark
-from harvest_jax.evaluate.benchmarks.read_benchmark import read as read_benchmark
+from harvest_jax.evaluate.benchmarks.read_benchmark import read_files
 from harvest_jax.evaluate.clips.frame_readers import ClipFrames, FrameReader, ShardReader, VideoReader, VideoSpan, named
 from harvest_jax.evaluate.clips.video_files import list_videos
 from harvest_jax.evaluate.settings import DataSettings
@@ -56,7 +56,7 @@ class EvaluationSet:
       samples: in the order of the file.
       clips: each once, in order of first mention.
       reader: of the clips' frames.
-      files: what was read, by purpose: "manifest", "shards".
+      files: what is read, by purpose: "manifest", "shards", those of a benchmark's annotations.
       notes: what a reader of a score on this set must know.
       distinct: how many clips have so many different frames, among those that `frames` gave.
       benchmark: what the protocol says of the benchmark: name, version, and whether its counts differ; may be empty.
@@ -141,15 +141,19 @@ class EvaluationSet:
         return ["" if cell is None else str(cell).strip() for cell in cells]
 
 
-def open_set(data: DataSettings) -> EvaluationSet:
+def open_set(data: DataSettings, given: Mapping[str, Path | None] = NONE_GIVEN) -> EvaluationSet:
     """The evaluation set that the settings name.
+
+    Args:
+      data: the settings.
+      given: files that are read in place of a benchmark's own, see `locate_annotations.locate`.
 
     Raises:
       DataError: the manifest or the shards cannot be used, or a row of the manifest is broken (a score over the other
         rows would not be a score of this set).
     """
     if data.benchmark:
-        return _from_benchmark(data)
+        return _from_benchmark(data, given)
     return _from_manifest(data) if data.manifest else _from_shards(data)
 
 
@@ -186,38 +190,59 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
         )
     if any(row.part != WHOLE_FILE for row in manifest.rows):
         raise DataError(f"{path} holds packed clips, and scores are of video files: make shards of it (harvest shards)")
-    numbers: dict[VideoSpan, int] = {}
-    samples = []
-    ids: dict[str, int] = {}
+    samples, clips = _samples(manifest.rows)
     reader: FrameReader
     files = {"manifest": path}
-    for row in manifest.rows:
-        number = numbers.setdefault(VideoSpan(row.video, row.start, row.end), len(numbers))
-        samples.append(Sample(row.id, number, row.captions, row.extra))
-        ids[row.id] = number
-    clips = named(tuple(numbers))
     if data.shards:
+        ids = {sample.id: sample.clip for sample in samples}
         kind, reader = "manifest over shards", ShardReader(data.shards, data.split, ids, len(clips))
         files["shards"] = Path(data.shards)
     else:
         kind, reader = "manifest", VideoReader(manifest.root, [clip.video for clip in clips], clips, data.workers)
     split = data.split if names_splits(path) else ""
-    return EvaluationSet(path.name, kind, split, tuple(samples), clips, reader, files)
+    return EvaluationSet(path.name, kind, split, samples, clips, reader, files)
 
 
-def _from_benchmark(data: DataSettings) -> EvaluationSet:
-    benchmark = find_benchmark(data.benchmark)
-    annotations = Path(data.annotations)
-    rows = read_benchmark(benchmark, annotations, data.partial)
+@runtime_checkable
+class _Row(Protocol):
+    """A row of a manifest or of a benchmark."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def video(self) -> str: ...
+
+    @property
+    def start(self) -> float | None: ...
+
+    @property
+    def end(self) -> float | None: ...
+
+    @property
+    def captions(self) -> tuple[str, ...]: ...
+
+    @property
+    def extra(self) -> dict[str, Any]: ...
+
+
+def _samples(rows: Sequence[_Row]) -> tuple[tuple[Sample, ...], tuple[VideoSpan, ...]]:
+    """The rows, and their clips in order of first mention: rows of one video and span are about one clip."""
     numbers: dict[VideoSpan, int] = {}
-    samples = [
+    samples = tuple(
         Sample(
             row.id, numbers.setdefault(VideoSpan(row.video, row.start, row.end), len(numbers)), row.captions, row.extra
         )
         for row in rows
-    ]
-    clips = named(tuple(numbers))
-    files = dict(locate(benchmark, annotations))
+    )
+    return samples, named(tuple(numbers))
+
+
+def _from_benchmark(data: DataSettings, given: Mapping[str, Path | None]) -> EvaluationSet:
+    benchmark = find_benchmark(data.benchmark)
+    files = locate(benchmark, Path(data.annotations), given)
+    rows = read_files(benchmark, files, data.partial)
+    samples, clips = _samples(rows)
     reader: FrameReader
     if data.shards:
         # `harvest shards` names a clip by its file, and by its span where it is a part of the file.
@@ -237,9 +262,7 @@ def _from_benchmark(data: DataSettings) -> EvaluationSet:
     ]
     protocol = {"name": benchmark.name, "version": benchmark.version, "partial": bool(other)}
     notes = (f"this is not the whole benchmark: {', '.join(other)}",) if other else ()
-    return EvaluationSet(
-        benchmark.title, kind, benchmark.split, tuple(samples), clips, reader, files, protocol, notes=notes
-    )
+    return EvaluationSet(benchmark.title, kind, benchmark.split, samples, clips, reader, files, protocol, notes=notes)
 
 
 def _from_shards(data: DataSettings) -> EvaluationSet:

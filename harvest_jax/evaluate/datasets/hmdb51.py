@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.evaluate.question_rows import checked
 from harvest_jax.input.annotation_files import read_lines
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.input.class_names import class_text
@@ -30,8 +29,8 @@ def _read(files: Mapping[str, Path]) -> list[Row]:
                 raise Record(str(path), {}).fault(f"{line!r:.80} must be a clip (.avi) and 0, 1 or 2")
             if match[2] == TEST:
                 clip = f"{name}/{match[1]}"
-                rows.append((Record(f"{path}, {clip}", {}), Row(clip, clip, extra={"label": class_text(name)})))
-    return checked(rows)
+                rows.append(Row(clip, clip, extra={"label": class_text(name)}, where=f"{path}, {clip}"))
+    return rows
 
 
 def _files(split: int) -> dict[str, tuple[str, ...]]:

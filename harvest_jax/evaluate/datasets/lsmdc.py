@@ -12,7 +12,10 @@ COLUMNS = ("clip", "start_aligned", "end_aligned", "start_extracted", "end_extra
 
 def _read(files: Mapping[str, Path]) -> list[Row]:
     records = read_table(only(files), COLUMNS, "\t", header=False, quotes=False)
-    return [Row(record.text("clip"), record.text("clip"), captions=(record.text("sentence"),)) for record in records]
+    return [
+        Row(clip, clip, captions=(record.text("sentence"),), where=record.where)
+        for record, clip in ((record, record.text("clip")) for record in records)
+    ]
 
 
 BENCHMARKS = (

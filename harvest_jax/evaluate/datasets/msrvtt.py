@@ -88,7 +88,8 @@ def _read_1k_a(files: Mapping[str, Path]) -> list[Row]:
         return [Row(video, video, captions=tuple(captions)) for video, captions in read_caption_list(path).items()]
     records = read_table(path, ("video_id", "sentence"))
     return [
-        Row(record.text("video_id"), record.text("video_id"), captions=(record.text("sentence"),)) for record in records
+        Row(video, video, captions=(record.text("sentence"),), where=record.where)
+        for record, video in ((record, record.text("video_id")) for record in records)
     ]
 
 

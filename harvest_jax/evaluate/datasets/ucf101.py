@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.evaluate.question_rows import checked
 from harvest_jax.input.annotation_files import only, read_lines
 from harvest_jax.input.annotation_records import Record
 
@@ -30,8 +29,8 @@ def _read(files: Mapping[str, Path]) -> list[Row]:
         if match is None:
             raise record.fault(f"{line!r:.80} must be a class and a clip, as Archery/v_Archery_g01_c01.avi")
         name = f"{match[1]}/{match[2]}"
-        rows.append((Record(f"{path}, {name}", {}), Row(name, name, extra={"label": class_words(match[1])})))
-    return checked(rows)
+        rows.append(Row(name, name, extra={"label": class_words(match[1])}, where=f"{path}, {name}"))
+    return rows
 
 
 BENCHMARKS = tuple(

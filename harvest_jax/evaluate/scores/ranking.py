@@ -66,17 +66,26 @@ class Counter:
     Scores come block by block, so that the whole matrix is never needed.
     """
 
-    def __init__(self, queries: int, query: Int[np.ndarray, " pairs"], score: Float[np.ndarray, " pairs"]):
+    def __init__(
+        self,
+        queries: int,
+        query: Int[np.ndarray, " pairs"],
+        score: Float[np.ndarray, " pairs"],
+        tolerance: float = 0.0,
+    ):
         """Without answers yet.
 
         Args:
           queries: their number.
           query: of each pair of a query and a right answer.
           score: of each pair, exactly as it stands in the blocks.
+          tolerance: scores no further from the best right one than this tie with it.
         """
+        self._tolerance = tolerance
         self.best = np.full(queries, -np.inf, score.dtype)
         np.maximum.at(self.best, query, score)
-        self.right = np.bincount(query, weights=score == self.best[query], minlength=queries).astype(np.int64)
+        ties = self._tied(score, self.best[query])
+        self.right = np.bincount(query, weights=ties, minlength=queries).astype(np.int64)
         self.greater, self.equal = np.zeros(queries, np.int64), np.zeros(queries, np.int64)
 
     def add(
@@ -86,8 +95,13 @@ class Counter:
     ) -> None:
         """Scores of some answers, for some of the queries."""
         best = self.best[queries, None]
-        self.greater[queries] += np.sum(scores > best, axis=1)
-        self.equal[queries] += np.sum(scores == best, axis=1)
+        tied = self._tied(scores, best)
+        above = scores > best
+        self.greater[queries] += np.sum(above & ~tied if self._tolerance else above, axis=1)
+        self.equal[queries] += np.sum(tied, axis=1)
+
+    def _tied(self, scores: Float[np.ndarray, "*n"], best: Float[np.ndarray, "*m"]) -> Bool[np.ndarray, "*n"]:
+        return np.abs(scores - best) <= self._tolerance if self._tolerance else scores == best
 
     def ranks(self) -> Ranks:
         """The ranks among all answers so far; those of a query without a right answer mean nothing."""

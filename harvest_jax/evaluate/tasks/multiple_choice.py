@@ -96,6 +96,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         metrics=metrics,
         queries=[Queries("choice", clips, right, ranked(video), missing, types)],
         texts=text_facts(model, flat),
+        data_ties=100 * float(np.mean([own.count(one) > 1 for own, one in zip(texts, right, strict=True)])),
     )
 
 

@@ -135,7 +135,17 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         ],
         texts=text_facts(model, captions),
         files={"querybank": Path(settings.querybank)} if bank else {},
+        data_ties=shared_texts(captions, owner),
     )
+
+
+def shared_texts(captions: Sequence[str], owner: Int[np.ndarray, " captions"]) -> float:
+    """Percentage of the videos with a caption whose text another video has, too: video to text these two tie."""
+    owners: dict[str, set[int]] = {}
+    for caption, clip in zip(captions, owner.tolist(), strict=True):
+        owners.setdefault(caption, set()).add(clip)
+    shared = {clip for own in owners.values() if len(own) > 1 for clip in own}
+    return 100 * len(shared) / len(np.unique(owner))
 
 
 def _hint(data: EvaluationSet) -> str:
@@ -174,9 +184,11 @@ def score(
     owner: Int[np.ndarray, " captions"],
     missing: Bool[np.ndarray, " videos"],
     dual_softmax_scale: float = 0.0,
+    tolerance: float = 0.0,
 ) -> dict[str, Any]:
-    """The metrics of `rank` with at most one scale of dual softmax."""
-    return rank(video, text, owner, missing, Extra((dual_softmax_scale,) if dual_softmax_scale else ())).metrics
+    """The metrics of `rank` with at most one scale of dual softmax; cosines within `tolerance` of each other tie."""
+    extra = Extra((dual_softmax_scale,) if dual_softmax_scale else ())
+    return scores(arrange(video, text, owner, missing), extra, tolerance).metrics
 
 
 def rank(

@@ -113,6 +113,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
             )
         ],
         texts=text_facts(model, [*captions, *reversed_of.values()]),
+        data_ties=None,  # a model that does not see the order is at chance by ties alone: that is its answer
     )
 
 
@@ -221,6 +222,7 @@ def score_both_ways(
       "both_ways": `pairs.score` of the groups of a clip, the clip backwards, and their captions. RTime-Binary is its
         `video_accuracy` (a caption chooses one of two clips) and `text_accuracy` (a clip chooses one of two captions).
       "retrieval": `retrieval.score` among all forward and backward clips (RTime-Hard).
+      In both, cosines that differ by at most `TOLERANCE` are a tie.
 
     Raises:
       NonFiniteError: an embedding is zero or not finite.
@@ -233,5 +235,6 @@ def score_both_ways(
             np.concatenate([caption, reversed_caption]),
             np.arange(2 * len(forward)),
             np.concatenate([missing, missing]),
+            tolerance=TOLERANCE,
         ),
     }

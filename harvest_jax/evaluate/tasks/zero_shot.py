@@ -43,6 +43,11 @@ class Settings(TaskSettings):
     ensemble: Ensemble
     answer_from: Literal["prompts", "head"] = "prompts"
 
+    @property
+    def given_files(self) -> Mapping[str, Path | None]:
+        """See `TaskSettings`; a benchmark's list that has numbers of classes is read by the classes that are given."""
+        return {"classes": Path(self.classes)} if self.classes else {}
+
     def contradictions(self) -> list[str]:
         """Also checks the column's name and the prompts."""
         faults = super().contradictions()

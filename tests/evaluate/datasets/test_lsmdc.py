@@ -23,6 +23,6 @@ def test_wrong_files(tmp_path):
     miniatures.write_lines(path, ["clip,1,2,3,4,a kite"])
     assert "cells are separated by commas, in the official file by tabs" in fault(LSMDC, path)
     miniatures.write_lines(path, ["clip\t1\t2\t3\t4\ta kite", "clip\t5\t6\t7\t8\ta goat"])
-    assert "the id 'clip' appears twice" in fault(LSMDC, path)  # the files of other splits
+    assert "line 2: the id 'clip' is used already, in line 1" in fault(LSMDC, path)  # the files of other splits
     miniatures.write_lines(path, ["clip\t1\t2\t3\t4\t "])
     assert "line 1: 'sentence' is empty" in fault(LSMDC, path)

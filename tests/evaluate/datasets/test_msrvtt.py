@@ -39,7 +39,7 @@ def test_wrong_files_for_1k_a(tmp_path):
     path = miniatures.write_lines(tmp_path / "train.csv", ["video_id", "video0"])
     assert "line 1: the first line must name the columns video_id, sentence; sentence not in" in fault(ONE_K_A, path)
     path = miniatures.write_lines(tmp_path / "twice.csv", ["video_id,sentence", "video1,a kite", "video1,a goat"])
-    assert "the id 'video1' appears twice" in fault(ONE_K_A, path)
+    assert "line 3: the id 'video1' is used already, in line 2" in fault(ONE_K_A, path)
     path = miniatures.write_lines(tmp_path / "tabs.csv", ["video_id\tsentence", "video1\ta kite"])
     assert "separated by tabs, in the official file by commas" in fault(ONE_K_A, path)
     path = miniatures.write_lines(tmp_path / "empty.csv", ["video_id,sentence", "video1,"])

@@ -205,3 +205,9 @@ def test_what_the_rows_or_files_rule_out_is_refused_before_a_clip_is_read(
     evaluate("retrieval", given, tmp_path, code=DataError.exit_code)
     assert message in capsys.readouterr().err
     assert model.clips_seen == 0
+
+
+def test_videos_that_share_a_text_are_no_fault_of_the_model():
+    captions, owner = ["a kite", "a goat", "a kite", "a sheep", "a sheep"], np.array([0, 0, 1, 2, 2])
+    assert retrieval.shared_texts(captions, owner) == pytest.approx(200 / 3)
+    assert retrieval.shared_texts(captions[1:2], owner[1:2]) == 0
