@@ -25,7 +25,10 @@ COMMANDS = {
     "shards": ("data_pipeline.command", "turn captioned videos into shards of decoded frames"),
     "inspect": ("harvest_jax.describe", "show what a shard folder, model folder, training folder or checkpoint holds"),
     "weights": ("harvest_jax.weights.command", "import, export and mix checkpoints"),
-    "train": ("harvest_jax.train.command", "train a model, or continue from the last checkpoint of its folder"),
+    "train": (
+        "harvest_jax.scored_training.command",
+        "train a model, or continue from the last checkpoint of its folder",
+    ),
     "eval": ("harvest_jax.evaluate.command", "score a model under a named protocol"),
     "results": ("harvest_jax.evaluate.report.command", "show results as tables, with intervals and differences"),
     "search": ("harvest_jax.search.command", "find videos by words"),

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="config file, or a packaged one: a task (eval/retrieval, eval/multiple_choice, eval/clip_choice, "
         "eval/pairs, eval/reversal, eval/zero_shot, eval/videoqa, eval/counting) or a benchmark (eval/msrvtt_1ka)",
     )
-    parser.add_argument("--model", metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
+    parser.add_argument("--model", metavar="DIR", help="model folder, or WORKDIR[@STEP|@best] of a training")
     parser.add_argument(
         "--list", action="store_true", help="show all benchmarks, what they need and where it comes from"
     )

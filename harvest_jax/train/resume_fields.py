@@ -20,7 +20,7 @@ def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
     }.items():
         for name in names:
             del fields[section][name]
-    del fields["mesh"], fields["distributed"]
+    del fields["mesh"], fields["distributed"], fields["eval"]
     if run.objective.name == "post_pretraining":  # so do they not have this section
         del fields["objective"]
     else:
