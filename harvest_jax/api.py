@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores
+from harvest_jax.model.batches import InBatches, place
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.model.inference import (
@@ -30,7 +31,6 @@ from harvest_jax.model.inference import (
 from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.weights.workdir_model import load_any_model
 
-BATCH_SIZES = (1, 2, 4, 8, 16)  # rows of one call; each is compiled once, a batch is padded to the next of them
 IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
 
 Array = np.ndarray | jax.Array
@@ -46,7 +46,8 @@ class Model:
       config: the towers' description.
       params: nested dict of arrays.
       name: for error messages, such as the folder.
-      device: where the parameters lie and everything is computed; None is JAX's default device.
+      device: where the parameters lie and everything is computed; None is JAX's default device. Several devices of this
+        process each hold all parameters, and divide among them calls with more than 16 rows.
       origin: JSON values that say where the parameters come from, such as run and step.
     """
 
@@ -55,33 +56,47 @@ class Model:
         config: HarvestConfig,
         params: Params,
         name: str,
-        device: jax.Device | None = None,
+        device: jax.Device | Sequence[jax.Device] | None = None,
         origin: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.name = name
         self.origin = dict(origin or {})
         self.tokenizer = Tokenizer(config.text.vocab_size)
-        self._device = device
-        self.params = jax.device_put(params, device)
+        devices = device if device is None or isinstance(device, Sequence) else (device,)
+        self._devices = devices
+        self.num_devices = 1 if devices is None else len(devices)
+        self.params = place(params, devices)
+        self._over: dict[tuple[jax.Device, ...], Model] = {}
         harvest = Harvest(config)
-        self._video = jax.jit(functools.partial(video_embedding, harvest))
-        self._text = jax.jit(functools.partial(text_embedding, harvest))
-        self._answer = jax.jit(functools.partial(answer_logits, harvest))
-        self._classes = jax.jit(functools.partial(class_logits, harvest))
-        self._head_answer = jax.jit(functools.partial(head_answer_logits, harvest))
+        self._video = InBatches(functools.partial(video_embedding, harvest), devices)
+        self._text = InBatches(functools.partial(text_embedding, harvest), devices)
+        self._answer = InBatches(functools.partial(answer_logits, harvest), devices)
+        self._classes = InBatches(functools.partial(class_logits, harvest), devices)
+        self._head_answer = InBatches(functools.partial(head_answer_logits, harvest), devices)
+
+    def over(self, devices: Sequence[jax.Device]) -> "Model":
+        """The same model on these devices of this process; its results are the same in every bit.
+
+        A second call with the same devices gives the same object, whose programs are compiled.
+        """
+        asked = tuple(devices)
+        if asked not in self._over:
+            self._over[asked] = Model(self.config, self.params, self.name, asked, self.origin)
+        return self._over[asked]
 
     def with_parameters(self, params: Params, name: str, origin: Mapping[str, Any] | None = None) -> "Model":
         """A model of the same description with other parameters, which shares the compiled functions.
 
         Args:
-          params: as at the start; on the device of this model.
+          params: as at the start; on the devices of this model.
           name, origin: of the new model.
         """
         other = copy.copy(self)
         other.__dict__.pop("digest", None)  # computed from the parameters, and kept
         other.name, other.origin = name, dict(origin or {})
-        other.params = jax.device_put(params, self._device)
+        other.params = place(params, self._devices)
+        other._over = {}
         return other
 
     @property
@@ -123,7 +138,7 @@ class Model:
           DataError: an argument of another kind, or a file that cannot be read: its name and the reason.
         """
         with contextlib.closing(self._prepared(videos)) as clips:
-            return self._in_batches(self._video, ((clip,) for clip in clips), self.config.video.embed_dim)
+            return self._video(self.params, ((clip,) for clip in clips), self.config.video.embed_dim)
 
     def prepare(self, videos: Videos) -> UInt8[np.ndarray, "b t s s 3"]:
         """The frames that the model sees: uint8 [B, num_frames, image_size, image_size, 3], all in memory.
@@ -155,7 +170,7 @@ class Model:
             raise DataError(
                 f"prepared clips must be uint8 [B, {shape}], not {_described(clips)}; encode_video takes any size"
             )
-        return self._in_batches(self._video, ((clip,) for clip in np.asarray(clips)), self.config.video.embed_dim)
+        return self._video(self.params, ((clip,) for clip in np.asarray(clips)), self.config.video.embed_dim)
 
     def encode_text(self, texts: str | Iterable[str]) -> Float[np.ndarray, "b d"]:
         """Embed texts; what exceeds the text tower's context is cut.
@@ -174,7 +189,7 @@ class Model:
             if not isinstance(text, str):
                 raise DataError(f"texts[{number}] must be a string, not {_described(text)}")
         ids = self.tokenizer(rows, self.config.text.context_length)
-        return self._in_batches(self._text, ((row,) for row in ids), self.config.text.embed_dim)
+        return self._text(self.params, ((row,) for row in ids), self.config.text.embed_dim)
 
     def answer_logits(
         self, videos: Videos, ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]
@@ -194,7 +209,7 @@ class Model:
         """
         if self.config.decoder is None:
             raise DataError(f"{self.name} has no decoder for masked words: it can embed but not answer")
-        return self._in_batches(self._answer, self._asked(videos, ids, slot), self.config.text.vocab_size)
+        return self._answer(self.params, self._asked(videos, ids, slot), self.config.text.vocab_size)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -215,7 +230,7 @@ class Model:
         """
         self._check_head("classification", answers=False)
         with contextlib.closing(self._prepared(videos)) as clips:
-            return self._in_batches(self._classes, ((clip,) for clip in clips), len(self.classes))
+            return self._classes(self.params, ((clip,) for clip in clips), len(self.classes))
 
     def head_answer_logits(
         self, videos: Videos, ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]
@@ -232,7 +247,7 @@ class Model:
           DataError: the model has no such head, or as for `answer_logits`.
         """
         self._check_head("videoqa", answers=True)
-        return self._in_batches(self._head_answer, self._asked(videos, ids, slot), len(self.classes))
+        return self._head_answer(self.params, self._asked(videos, ids, slot), len(self.classes))
 
     def _check_head(self, objective: str, answers: bool) -> None:
         if self.config.head is None or (self.config.head.kind == "answers") != answers:
@@ -270,20 +285,6 @@ class Model:
                 if isinstance(frames, VideoRejected):
                     raise DataError(str(frames))
                 yield frames
-
-    def _in_batches(
-        self, function: Callable[..., jax.Array], rows: Iterable[tuple[np.ndarray, ...]], width: int
-    ) -> Float[np.ndarray, "b width"]:
-        """`function(params, *arrays)` over rows stacked to batches; a batch is padded to one of BATCH_SIZES."""
-        outputs = [np.zeros((0, width), np.float32)]
-        rows = iter(rows)
-        while batch := list(itertools.islice(rows, BATCH_SIZES[-1])):
-            count = len(batch)
-            batch += batch[-1:] * (min(size for size in BATCH_SIZES if size >= count) - count)
-            arrays = [np.stack(column) for column in zip(*batch, strict=True)]
-            del batch
-            outputs.append(np.asarray(function(self.params, *arrays))[:count])
-        return np.concatenate(outputs)
 
 
 def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None) -> Model:

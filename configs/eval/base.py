@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.views = 1  # times that frames are taken of a clip, each time shifted; the embeddings are averaged
     config.crops = 1  # squares of each frame: 1 is the centre, 3 are along the longer side; averaged, too
     config.resize = ""  # "crop" or "squash" instead of the model's own way of making pictures square
-    config.batch_size = 16  # clips, texts or questions in one call of the model
+    config.batch_size = 16  # clips, texts or questions in one call of the model (from 16 up: on each device)
     config.strict = False  # an error where a video is missing, or where ties leave a score open by over 0.1 points
     return config
 

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from harvest_jax.config.fields import build
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate import tasks
-from harvest_jax.evaluate.clips.embeddings import VideoTextModel, is_image_model
+from harvest_jax.evaluate.clips.embedding_store import EmbeddingStore, computed_by
+from harvest_jax.evaluate.clips.embeddings import ModelWithStore, VideoTextModel, is_image_model
 from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.result import provenance
 from harvest_jax.evaluate.result.protocol import protocol
@@ -72,6 +73,7 @@ def evaluate(
     data: EvaluationSet,
     progress: Progress,
     command: Sequence[str] = (),
+    store: EmbeddingStore | None = None,
 ) -> EvaluationResult:
     """Score the model.
 
@@ -81,9 +83,10 @@ def evaluate(
       data: of `evaluation_set.open_set`.
       progress: called after each clip.
       command: the words of the command line, for the result.
+      store: of this model; embeddings that it has are not computed, others are added.
 
     Raises:
-      ConfigError: the settings do not fit the model.
+      ConfigError: the settings do not fit the model, or a file of the store cannot be read.
       DataError: the set lacks a column, a row cannot be used, or no video could be read.
       NonFiniteError: the model's output is not finite.
     """
@@ -95,6 +98,9 @@ def evaluate(
         if purpose in data.files and getattr(settings, purpose, None) == ""
     }
     settings = dataclasses.replace(settings, frames=settings.frames or model.num_frames, **given)
+    if store is not None:
+        store.begin()
+        model = ModelWithStore(model, store)
     output = load_task(settings.task).run(model, data, settings, progress)
     missing = [
         {"video": data.clips[number].video, "reason": reason} for number, reason in sorted(output.reasons.items())
@@ -111,8 +117,9 @@ def evaluate(
         missing=missing,
         metrics=output.metrics,
         faults=_faults(output, data),
-        notes=_notes(output, data, settings),
-        run=provenance.run_facts(command, time.monotonic() - begun, settings.seed),
+        notes=_notes(output, data, settings) + _store_notes(store),
+        run=provenance.run_facts(command, time.monotonic() - begun, settings.seed)
+        | ({} if store is None else {"store": store.facts()}),
         queries=output.queries,
     )
 
@@ -147,6 +154,14 @@ def _notes(output: TaskOutput, data: EvaluationSet, settings: TaskSettings) -> l
     elif fewer:
         notes.append(f"{fewer:,} of {len(data.clips):,} clips have fewer than {frames} different frames: some repeat")
     return notes
+
+
+def _store_notes(store: EmbeddingStore | None) -> list[str]:
+    found = {by for facts in (store.facts() if store else {}).values() for by in facts["store_computed_on"]}
+    others = sorted(found - {computed_by()})
+    if not others:
+        return []
+    return [f"embeddings from the store were computed on {'; '.join(others)}, and not here: they differ by rounding"]
 
 
 def _faults(output: TaskOutput, data: EvaluationSet) -> list[str]:

@@ -11,8 +11,10 @@ from typing import Any
 from harvest_jax.config.files import load_dict
 from harvest_jax.errors import ConfigError, DataError, HarvestError
 from harvest_jax.evaluate import evaluation
+from harvest_jax.evaluate.clips.embedding_store import EmbeddingStore, check_root, store_for
 from harvest_jax.evaluate.clips.embeddings import VideoTextModel
 from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet, check_all_there, open_set
+from harvest_jax.evaluate.devices import on_all_devices
 from harvest_jax.evaluate.masked_questions import MaskedSettings
 from harvest_jax.evaluate.report.grids import report
 from harvest_jax.evaluate.report.result_files import read_result
@@ -41,6 +43,8 @@ def run_suite(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"--out {args.out} is a file: --suite writes several results into a folder")
     check_writable(args.out / "result.json")
+    if args.store is not None:
+        check_root(args.store)
     if not root.is_dir():
         raise DataError(f"no folder {root}: data.root is the folder with a folder for each dataset")
     present, absent = look_below(root, entries)
@@ -53,8 +57,9 @@ def run_suite(args: argparse.Namespace) -> int:
         import harvest_jax
 
         model = harvest_jax.load(args.model)
-        for one, settings, data, missing in opened:
-            scored.score(one, settings, data, missing, model)
+        with store_for(args.store, model.digest) as store:
+            for one, settings, data, missing in opened:
+                scored.score(one, settings, data, missing, model, store)
     _show(scored, absent)
     if scored.failed:
         count = f"{len(scored.failed)} of {len(present)} benchmarks"
@@ -125,6 +130,7 @@ class _Suite:
         data: EvaluationSet,
         missing: Mapping[int, str],
         model: VideoTextModel,
+        store: EmbeddingStore | None = None,
     ) -> None:
         """Score a benchmark and write its result, unless there is one already; an error is shown."""
         if isinstance(settings, MaskedSettings) and model.config.decoder is None:
@@ -134,8 +140,9 @@ class _Suite:
             asked = request(settings, data, missing, model)
             path = self.out / f"{one.benchmark.name}-{asked[:12]}.json"
             if self._again or not _is_result_of(path, asked, settings.strict):
+                placed, batches = on_all_devices(model, settings)
                 with progress(one.benchmark.name, "clips") as update:
-                    result = evaluation.evaluate(settings, model, data, update, self._command)
+                    result = evaluation.evaluate(batches, placed, data, update, self._command, store)
                 dataclasses.replace(result, run=result.run | {"request": asked}).write(path)
                 print(f"{one.benchmark.name}: written to {printable(path)}", flush=True)
                 self.written.append(path)

@@ -20,7 +20,8 @@ from harvest_jax.evaluate.benchmarks.benchmark import counts
 from harvest_jax.evaluate.benchmarks.locate_annotations import NONE_GIVEN, locate
 from harvest_jax.evaluate.benchmarks.named import find_benchmark
 from harvest_jax.evaluate.benchmarks.read_benchmark import read_files
-from harvest_jax.evaluate.clips.frame_readers import ClipFrames, FrameReader, ShardReader, VideoReader, VideoSpan, named
+from harvest_jax.evaluate.clips.frame_readers import Clip, FrameReader, ShardReader, VideoReader, VideoSpan, named
+from harvest_jax.evaluate.clips.known_clips import KnownClips
 from harvest_jax.evaluate.clips.video_files import list_videos
 from harvest_jax.evaluate.settings import DataSettings
 from harvest_jax.pixels.frame_sampling import Sampling
@@ -90,22 +91,28 @@ class EvaluationSet:
         return "data.videos" if self.benchmark else "data.root"
 
     def frames(
-        self, num_frames: int, image_size: int, resize: str, sampling: Sampling = _DEFAULT
-    ) -> Iterator[tuple[int, ClipFrames | str]]:
+        self,
+        num_frames: int,
+        image_size: int,
+        resize: str,
+        sampling: Sampling = _DEFAULT,
+        known: KnownClips | None = None,
+    ) -> Iterator[tuple[int, Clip]]:
         """Every clip's number with its views uint8 [num_frames, image_size, image_size, 3], or why there are none.
 
-        `resize` says how pictures become squares, as the model's `Preprocessing.resize`.
+        `resize` says how pictures become squares, as the model's `Preprocessing.resize`. Clips that `known` knows are
+        not read.
 
         Raises:
           DataError: the reader left a clip out or gave one twice.
         """
         seen = np.zeros(len(self.clips), bool)
         self.distinct.clear()
-        for number, frames in self.reader.read(num_frames, image_size, resize, sampling):
+        for number, frames in self.reader.read(num_frames, image_size, resize, sampling, known):
             if seen[number]:
                 raise DataError(f"{self.name}: clip {number} ({self.clips[number].video}) was read twice")
             seen[number] = True
-            if isinstance(frames, ClipFrames):
+            if not isinstance(frames, str):
                 self.distinct[frames.distinct] += 1
             yield number, frames
         if not seen.all():

@@ -2,21 +2,25 @@
 
 import collections
 import dataclasses
-import functools
 import hashlib
-import io
+import itertools
 import os
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image
 
+from harvest_jax.evaluate.clips.jpeg_quality import jpeg_quality
+from harvest_jax.evaluate.clips.known_clips import ClipContent, KnownClip, KnownClips
 from harvest_jax.evaluate.clips.video_files import stem, stems
 from harvest_jax.machine import available_cores
 from harvest_jax.pixels.frame_sampling import Sampling
+
+if TYPE_CHECKING:
+    from data_pipeline.shards.shard_format import Record
 
 _DEFAULT = Sampling()
 Frames = UInt8[np.ndarray, "t s s 3"]
@@ -74,13 +78,16 @@ class ClipFrames:
     distinct: int
 
 
+Clip = ClipFrames | KnownClip | str  # frames, no need of them, or the reason why there are none
+
+
 @runtime_checkable
 class FrameReader(Protocol):
     """The frames of all clips of a set."""
 
     def read(
-        self, num_frames: int, image_size: int, resize: str, sampling: Sampling
-    ) -> Iterator[tuple[int, ClipFrames | str]]:
+        self, num_frames: int, image_size: int, resize: str, sampling: Sampling, known: KnownClips | None = None
+    ) -> Iterator[tuple[int, Clip]]:
         """Pairs of a clip's number and its frames, or the reason why there are none; each clip once, in any order.
 
         Args:
@@ -88,7 +95,11 @@ class FrameReader(Protocol):
           image_size: side of the square in pixels.
           resize: how pictures become squares, as the model's `Preprocessing.resize`.
           sampling: which frames, views and crops.
+          known: clips that it knows are not decoded; None: all are.
         """
+
+    def preparation(self) -> dict[str, Any]:
+        """What decides about the frames of a clip besides its content and the arguments of `read`, as JSON."""
 
     def absent(self) -> dict[int, str]:
         """Clips that are known to be missing before anything is read, with the reason."""
@@ -121,8 +132,13 @@ class ShardReader:
         self._sampling = _DEFAULT
 
     def read(
-        self, num_frames: int, image_size: int, resize: str, sampling: Sampling = _DEFAULT
-    ) -> Iterator[tuple[int, ClipFrames | str]]:
+        self,
+        num_frames: int,
+        image_size: int,
+        resize: str,
+        sampling: Sampling = _DEFAULT,
+        known: KnownClips | None = None,
+    ) -> Iterator[tuple[int, Clip]]:
         """See `FrameReader`."""
         self._sampling = sampling
         import simplejpeg
@@ -130,16 +146,31 @@ class ShardReader:
         from harvest_jax.input.pipeline import evaluation_views
 
         seen: set[int] = set()
-        clips = evaluation_views(self._shards, self._split, num_frames, image_size, resize, sampling)
-        for record, views, distinct in clips:
+        skipped: collections.deque[tuple[int, Clip]] = collections.deque()
+
+        def wanted(record: "Record") -> bool:
+            """Whether the record is decoded: it is the first of one of the set's clips, and not known."""
             number = self._ids.get(record.id)
-            if number is not None and number not in seen:
-                seen.add(number)
-                self._frames[len(record.jpegs)] += 1
-                self._short_sides[min(simplejpeg.decode_jpeg_header(record.jpegs[0])[:2])] += 1
-                self._qualities.add(_quality(record.jpegs[0]))
-                self._digests[number] = hashlib.sha256(b"".join(map(_digest, record.jpegs))).hexdigest()
-                yield number, ClipFrames(views, distinct)
+            if number is None or number in seen:
+                return False
+            seen.add(number)
+            self._frames[len(record.jpegs)] += 1
+            self._short_sides[min(simplejpeg.decode_jpeg_header(record.jpegs[0])[:2])] += 1
+            self._qualities.add(jpeg_quality(record.jpegs[0]))
+            self._digests[number] = hashlib.sha256(b"".join(map(_digest, record.jpegs))).hexdigest()
+            times = repr([float(time) for time in record.seconds])  # at a rate they choose the frames
+            content = ClipContent(hashlib.sha256(f"{self._digests[number]} {times}".encode()).hexdigest())
+            found = known.look_up(number, content) if known else None
+            if found is not None:
+                skipped.append((number, found))
+            return found is None
+
+        clips = evaluation_views(self._shards, self._split, num_frames, image_size, resize, sampling, wanted)
+        for record, views, distinct in clips:
+            while skipped:
+                yield skipped.popleft()
+            yield self._ids[record.id], ClipFrames(views, distinct)
+        yield from skipped
         reasons = self._rejected()
         for number in range(self._count):
             if number not in seen:
@@ -170,6 +201,11 @@ class ShardReader:
             "frames_sha256": hashlib.sha256("".join(sorted(self._digests.values())).encode()).hexdigest(),
         }
 
+    def preparation(self) -> dict[str, Any]:
+        """See `FrameReader`."""
+        versions = {name: version(name) for name in ("simplejpeg", "pillow")}
+        return {"from": "shards", "decoder": "libjpeg-turbo", **versions}
+
     def digest(self, number: int) -> str | None:
         """See `FrameReader`."""
         return self._digests.get(number)
@@ -197,8 +233,13 @@ class VideoReader:
         self._sampling = _DEFAULT
 
     def read(
-        self, num_frames: int, image_size: int, resize: str, sampling: Sampling = _DEFAULT
-    ) -> Iterator[tuple[int, ClipFrames | str]]:
+        self,
+        num_frames: int,
+        image_size: int,
+        resize: str,
+        sampling: Sampling = _DEFAULT,
+        known: KnownClips | None = None,
+    ) -> Iterator[tuple[int, Clip]]:
         """See `FrameReader`."""
         self._sampling = sampling
         from data_pipeline.decode.pool import Span, VideoDecoder
@@ -206,17 +247,36 @@ class VideoReader:
         from harvest_jax.pixels.frame_sampling import segment_indices
         from harvest_jax.pixels.square import view_clips
 
-        spans: dict[int, Span] = {}
-        for number, clip in enumerate(self._clips):
+        paths: dict[int, str] = {}
+        for number in range(len(self._clips)):
             path, reason = self._resolved(number)
             if reason:
                 yield number, reason
             else:
-                spans[number] = (path, clip.start, clip.end)
+                paths[number] = path
+        waiting: collections.deque[int] = collections.deque()  # clips whose frames are being decoded
+        skipped: collections.deque[tuple[int, Clip]] = collections.deque()
+
+        def spans() -> Iterator[Span]:
+            """Of the clips to decode. Taken as the decoder needs them, so that a file is hashed and decoded in turn."""
+            digests = known.file_digests(paths.values()) if known else itertools.repeat(None, len(paths))
+            for (number, path), sha256 in zip(paths.items(), digests, strict=True):
+                clip = self._clips[number]
+                content = ClipContent(sha256, clip.start, clip.end, path) if sha256 else None
+                found = known.look_up(number, content) if known and content else None
+                if found is not None:
+                    skipped.append((number, found))
+                else:
+                    waiting.append(number)
+                    yield path, clip.start, clip.end
+
         fit = resize if sampling.crops == 1 else "shorter"
         workers = self._workers or available_cores()
         with VideoDecoder(num_frames, image_size, workers, fit=fit, sampling=sampling) as decoder:
-            for number, decoded in zip(spans, decoder.decode_views(spans.values()), strict=True):
+            for decoded in decoder.decode_views(spans()):
+                while skipped:
+                    yield skipped.popleft()
+                number = waiting.popleft()
                 if isinstance(decoded, VideoRejected):
                     yield number, decoded.reason
                     continue
@@ -225,6 +285,7 @@ class VideoReader:
                     views = [segment_indices(len(decoded.frames), num_frames, None)]
                 prepared = view_clips(decoded.frames, views, image_size, resize, sampling.crops)
                 yield number, ClipFrames(prepared, len(decoded.frames))
+        yield from skipped
 
     def absent(self) -> dict[int, str]:
         """See `FrameReader`; the files are looked for and not opened."""
@@ -238,6 +299,14 @@ class VideoReader:
     def described(self) -> dict[str, Any]:
         """See `FrameReader`."""
         return {"from": "video files", **self._sampling.described(), "decoder": "FFmpeg"}
+
+    def preparation(self) -> dict[str, Any]:
+        """See `FrameReader`; with the versions of PyAV and of the FFmpeg that it was built with."""
+        import av
+
+        ffmpeg = {name: ".".join(map(str, numbers)) for name, numbers in sorted(av.library_versions.items())}
+        versions = {name: version(name) for name in ("av", "pillow")}
+        return {"from": "video files", "decoder": "FFmpeg", "ffmpeg": ffmpeg, **versions}
 
     def digest(self, number: int) -> str | None:
         """See `FrameReader`."""
@@ -258,24 +327,3 @@ class VideoReader:
 
 def _digest(jpeg: bytes) -> bytes:
     return hashlib.sha256(jpeg).digest()
-
-
-def _quality(jpeg: bytes) -> int | None:
-    """The quality, 1 to 100, that libjpeg's tables of this picture belong to; None if they are others."""
-    return _qualities().get(_tables(jpeg))
-
-
-@functools.cache
-def _qualities() -> dict[tuple[tuple[int, ...], ...], int]:
-    found = {}
-    for quality in range(1, 101):
-        file = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
-        found[_tables(file.getvalue())] = quality
-    return found
-
-
-def _tables(jpeg: bytes) -> tuple[tuple[int, ...], ...]:
-    with Image.open(io.BytesIO(jpeg)) as picture:
-        tables = getattr(picture, "quantization", {})
-    return tuple(tuple(tables[number]) for number in sorted(tables))

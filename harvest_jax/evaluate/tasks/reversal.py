@@ -18,7 +18,14 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate import frame_average, tables
-from harvest_jax.evaluate.clips.embeddings import VideoTextModel, clip_encoder, embed_in_ways, embed_texts, text_facts
+from harvest_jax.evaluate.clips.embeddings import (
+    FORWARD,
+    VideoTextModel,
+    clip_encoder,
+    embed_in_ways,
+    embed_texts,
+    text_facts,
+)
 from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.result.queries import Queries
 from harvest_jax.evaluate.result.results import TaskOutput, mean_by_type
@@ -30,6 +37,7 @@ from harvest_jax.terminal import Progress
 # Cosines no further apart count as equal. Our choice: in a model without a sense of order, other frames first means
 # other float32 numbers added first, which moves cosines by less than this; else rounding would decide.
 TOLERANCE = 1e-5
+BACKWARD = "backward"  # name of this way to look at a clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +72,11 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         data,
         settings,
         progress,
-        [
-            encode,
-            lambda clips: encode(np.ascontiguousarray(clips[:, ::-1])),
-            lambda clips: frame_average.average_of_frames(model, clips),
-        ],
+        {
+            FORWARD: encode,
+            BACKWARD: lambda clips: encode(np.ascontiguousarray(clips[:, ::-1])),
+            frame_average.FRAME_AVERAGE: lambda clips: frame_average.average_of_frames(model, clips),
+        },
     )
     missing = forward.missing
 

@@ -30,6 +30,7 @@ from harvest_jax.evaluate.trained_head import head_of
 from harvest_jax.input.class_names import class_text, label_numbers, read_classes
 from harvest_jax.terminal import Progress
 
+CLASS_LOGITS = "class_logits"  # name of the scores of a head as a way to look at a clip
 Ensemble = Literal["mean_vector", "mean_cosine", "mean_probability"]
 
 
@@ -134,7 +135,7 @@ def _head_scores(
     """By the model's fine-tuned head; no text is read."""
     head = head_of(model, "classification")
     label_numbers(labels, [sample.id for sample in data.samples], head.classes)
-    video = embed_in_ways(model, data, settings, progress, [head.class_logits])[0]
+    video = embed_in_ways(model, data, settings, progress, {CLASS_LOGITS: head.class_logits})[0]
     protocol = {"answer_from": "head", "classes_from": "model"}
     texts = TextFacts(0, model.config.text.context_length, 0)
     return _Scores(video.values, video.missing, video.reasons, head.classes, protocol, texts, {})
