@@ -91,7 +91,7 @@ def evaluations(fields: EvalFields) -> tuple[Evaluation, ...]:
     for text in fields.configs:
         try:
             name, settings = read_words(text)
-            data = open_set(settings.data)
+            data = open_set(settings.data, settings.given_files)
             if not fields.allow_missing:
                 check_all_there(data, data.reader.absent())
         except HarvestError as error:
