@@ -14,6 +14,7 @@ import pytest
 from harvest_jax.cli import main
 from harvest_jax.config import files, run
 from harvest_jax.demo import step_cost
+from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.demo.stages import DemoOptions
 from harvest_jax.evaluate.report.model_rows import is_image_model
 from harvest_jax.evaluate.report.result_files import read_result
@@ -75,9 +76,9 @@ def test_the_tables_are_those_of_harvest_results(finished, capsys, tmp_path, mon
 def test_an_evaluation_of_its_shards_by_hand_is_of_the_same_protocol(finished, tmp_path):
     folder, _ = finished
     words = ["--config.data.shards", str(folder / "shards"), "--config.data.split", "retrieval"]
-    model, out = str(folder / "export"), tmp_path / "r.json"
+    model, out = str(SHIPPED), tmp_path / "r.json"
     assert main(["eval", "--config", "eval/retrieval", "--model", model, "--out", str(out), *words]) == 0
-    demo, by_hand = (read_result(path) for path in (folder / "results/video_model_retrieval.json", out))
+    demo, by_hand = (read_result(path) for path in (folder / "results/image_model_retrieval.json", out))
     assert demo.protocol_hash == by_hand.protocol_hash
     assert demo.content["metrics"] == by_hand.content["metrics"]
 

@@ -20,8 +20,8 @@ def write_retrieval(path, scores, owner, model="a", order=None, **more):
       owner: the video of each caption.
       model: a letter of `WEIGHTS`.
       order: of the captions in the table of queries; it must not matter.
-      more: "protocol", "origin", "frames" (of the model), "name", "set_name", "split", "n_missing", "date",
-        "warnings", "metrics".
+      more: "protocol", "origin", "frames" (of the model), "name", "set_name", "kind", "split",
+        "n_missing", "date", "warnings", "metrics".
     """
     owner = np.asarray(owner)
     scores = np.asarray(scores, np.float32)
@@ -71,7 +71,11 @@ def _write(path, task, metrics, queries, texts, n_expected, model, more):
             "origin": more.get("origin", {}),
             "config": {"video": {"num_frames": more.get("frames", 4)}},
         },
-        data={"name": more.get("set_name", "kites"), "kind": "manifest", "split": more.get("split", "")},
+        data={
+            "name": more.get("set_name", "kites"),
+            "kind": more.get("kind", "manifest"),
+            "split": more.get("split", ""),
+        },
         inputs={},
         texts=texts,
         n_expected=n_expected,
