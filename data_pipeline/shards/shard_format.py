@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -104,6 +105,48 @@ def parse_record(raw: bytes) -> Record:
         )
     except (DecodeError, IndexError, ValueError, RecursionError) as error:
         raise DataError("a record is damaged, or was not written by `harvest shards`") from error
+
+
+def parse_head(raw: bytes) -> tuple[str, tuple[float, ...]]:
+    """The id of a record and the position of each frame in its source (seconds); nothing else of it is parsed.
+
+    Raises:
+      DataError: these are not the bytes of a record.
+    """
+    found = {}
+    try:
+        # An Example holds Features, and these a map: entries of a name and a Feature.
+        for features in _parts(memoryview(raw)):
+            for entry in _parts(features):
+                name, value = _parts(entry)
+                if bytes(name) in (b"id", b"seconds"):
+                    found[bytes(name)] = tf_feature_pb2.Feature.FromString(bytes(value))
+        return found[b"id"].bytes_list.value[0].decode(), tuple(found[b"seconds"].float_list.value)
+    except (DecodeError, LookupError, ValueError) as error:
+        raise DataError("a record is damaged, or was not written by `harvest shards`") from error
+
+
+def _parts(message: memoryview) -> Iterator[memoryview]:
+    """The fields of a protocol buffer message whose fields all have a length before them.
+
+    Raises:
+      ValueError: it is cut off or has other fields.
+      IndexError: as ValueError.
+    """
+    place = 0
+    while place < len(message):
+        if message[place] & 7 != 2:
+            raise ValueError("a field without a length")
+        size, shift, place = 0, 0, place + 1
+        while True:
+            size |= (message[place] & 127) << shift
+            shift, place = shift + 7, place + 1
+            if message[place - 1] < 128:
+                break
+        if place + size > len(message):
+            raise ValueError("cut off")
+        yield message[place : place + size]
+        place += size
 
 
 class ShardSource:

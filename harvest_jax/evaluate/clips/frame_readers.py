@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
+from harvest_jax.evaluate.clips.stored_parts import other_part
 from harvest_jax.evaluate.clips.video_files import stem, stems
 from harvest_jax.machine import available_cores
 from harvest_jax.pixels.frame_sampling import Sampling
@@ -103,17 +104,17 @@ class FrameReader(Protocol):
 class ShardReader:
     """Frames from shards: some of the stored frames of each record."""
 
-    def __init__(self, shards: str, split: str, ids: dict[str, int], count: int, whole: bool = False):
+    def __init__(self, shards: str, split: str, ids: dict[str, int], clips: Sequence[VideoSpan], whole: bool = False):
         """A reader.
 
         Args:
           shards, split: where the records are.
           ids: clip number by row id; a clip's frames may be stored under the id of any of its rows.
-          count: number of clips.
+          clips: their spans. A record of another part of the video is not the clip's.
           whole: the clips are those of the shards, so that none is absent.
         """
         self._whole = whole
-        self._shards, self._split, self._ids, self._count = shards, split, ids, count
+        self._shards, self._split, self._ids, self._clips = shards, split, ids, clips
         self._frames: collections.Counter[int] = collections.Counter()  # of the records read
         self._short_sides: collections.Counter[int] = collections.Counter()
         self._qualities: set[int | None] = set()
@@ -130,9 +131,10 @@ class ShardReader:
         from harvest_jax.input.pipeline import evaluation_views
 
         seen: set[int] = set()
+        others: dict[int, str] = {}
         clips = evaluation_views(self._shards, self._split, num_frames, image_size, resize, sampling)
         for record, views, distinct in clips:
-            number = self._ids.get(record.id)
+            number = self._clip_of(record.id, record.seconds, others)
             if number is not None and number not in seen:
                 seen.add(number)
                 self._frames[len(record.jpegs)] += 1
@@ -140,22 +142,19 @@ class ShardReader:
                 self._qualities.add(_quality(record.jpegs[0]))
                 self._digests[number] = hashlib.sha256(b"".join(map(_digest, record.jpegs))).hexdigest()
                 yield number, ClipFrames(views, distinct)
-        reasons = self._rejected()
-        for number in range(self._count):
-            if number not in seen:
-                yield number, reasons.get(number, f"not in split {self._split} of the shards")
+        for number, reason in self._reasons(seen, others).items():
+            yield number, reason
 
     def absent(self) -> dict[int, str]:
-        """See `FrameReader`; every record is read for its id."""
+        """See `FrameReader`; every record is read for its id and its times."""
         if self._whole:
             return {}
-        from data_pipeline.shards.shard_format import open_shards, parse_record
+        from data_pipeline.shards.shard_format import open_shards, parse_head
 
         source = open_shards(self._shards, self._split)
-        stored = {self._ids.get(parse_record(source[number]).id) for number in range(len(source))}
-        reasons = self._rejected()
-        missing = f"not in split {self._split} of the shards"
-        return {number: reasons.get(number, missing) for number in range(self._count) if number not in stored}
+        others: dict[int, str] = {}
+        stored = {self._clip_of(*parse_head(source[number]), others) for number in range(len(source))}
+        return self._reasons(stored, others)
 
     def described(self) -> dict[str, Any]:
         """See `FrameReader`. Short videos have fewer frames and small ones are not enlarged, so the most count."""
@@ -173,6 +172,26 @@ class ShardReader:
     def digest(self, number: int) -> str | None:
         """See `FrameReader`."""
         return self._digests.get(number)
+
+    def _clip_of(self, record_id: str, seconds: Sequence[float], others: dict[int, str]) -> int | None:
+        """The number of the clip that a record is of; None if it is of none.
+
+        Where it is of another part of the video, the reason is added to `others`.
+        """
+        number = self._ids.get(record_id)
+        if number is None or self._whole:
+            return number
+        clip = self._clips[number]
+        fault = other_part(clip.start, clip.end, seconds)
+        if fault:
+            others[number] = fault
+        return None if fault else number
+
+    def _reasons(self, found: set[int] | set[int | None], others: dict[int, str]) -> dict[int, str]:
+        """Why there is no record of the clips that were not found."""
+        reasons = self._rejected() | others
+        missing = f"not in split {self._split} of the shards"
+        return {number: reasons.get(number, missing) for number in range(len(self._clips)) if number not in found}
 
     def _rejected(self) -> dict[int, str]:
         from data_pipeline.shards.rejects import read_rejects

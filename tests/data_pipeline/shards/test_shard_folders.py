@@ -19,7 +19,15 @@ from data_pipeline.manifest.rows import ClipRow, Reject
 from data_pipeline.prepare.options import Options
 from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards import statistics, tfds_metadata
-from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards, parse_record, shard_path
+from data_pipeline.shards.shard_format import (
+    Record,
+    encode,
+    encode_jpeg,
+    open_shards,
+    parse_head,
+    parse_record,
+    shard_path,
+)
 from harvest_jax.errors import DataError
 from tests.helpers.shard_files import write_records
 from tests.helpers.video_files import read_number, write_numbered_videos
@@ -112,6 +120,7 @@ def test_our_bytes_are_what_tfds_would_write():
     }
     raw = features.serialize_example(features.encode_example(example))
     assert parse_record(raw) == record
+    assert parse_head(raw) == parse_head(encode(record)) == ("a", (0.5, 1.25))
     assert len(raw) == len(encode(record))
 
 
@@ -129,6 +138,8 @@ def test_records_without_captions_survive_the_way(tmp_path, captions):
 def test_bytes_that_are_no_record(raw):
     with pytest.raises(DataError, match="was not written by `harvest shards`"):
         parse_record(raw)
+    with pytest.raises(DataError, match="was not written by `harvest shards`"):
+        parse_head(raw)
 
 
 def test_jpeg_keeps_pictures_well():
