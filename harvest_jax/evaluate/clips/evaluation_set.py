@@ -272,7 +272,7 @@ def _from_shards(data: DataSettings) -> EvaluationSet:
     shards = open_shards(data.shards, data.split)
     if not len(shards):
         raise DataError(f"split {data.split!r} of {data.shards} has no clips")
-    records = (parse_record(shards[number]) for number in range(len(shards)))
+    records = (parse_record(shards[number], frames=False) for number in range(len(shards)))
     samples = tuple(
         Sample(record.id, number, tuple(record.captions), record.extra) for number, record in enumerate(records)
     )

@@ -146,14 +146,15 @@ class ShardReader:
             yield number, reason
 
     def absent(self) -> dict[int, str]:
-        """See `FrameReader`; every record is read for its id and its times."""
+        """See `FrameReader`; every record is read, and its pictures are passed over."""
         if self._whole:
             return {}
-        from data_pipeline.shards.shard_format import open_shards, parse_head
+        from data_pipeline.shards.shard_format import open_shards, parse_record
 
         source = open_shards(self._shards, self._split)
         others: dict[int, str] = {}
-        stored = {self._clip_of(*parse_head(source[number]), others) for number in range(len(source))}
+        records = (parse_record(source[number], frames=False) for number in range(len(source)))
+        stored = {self._clip_of(record.id, record.seconds, others) for record in records}
         return self._reasons(stored, others)
 
     def described(self) -> dict[str, Any]:
