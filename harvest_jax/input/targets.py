@@ -110,7 +110,7 @@ def training_classes(run: RunConfig) -> tuple[str, ...]:
     for folder in run.data.folders:
         shards = shard_format.open_shards(folder, run.data.split)
         for number in range(len(shards)):
-            value = shard_format.parse_record(shards[number]).extra.get(column)
+            value = shard_format.parse_record(shards[number], frames=False).extra.get(column)
             counts.update([form(str(value))] if value is not None else [])
     counts.pop("", None)
     if not counts:

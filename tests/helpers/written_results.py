@@ -7,6 +7,7 @@ from harvest_jax.evaluate.result.queries import Queries
 from harvest_jax.evaluate.result.results import EvaluationResult, TextFacts
 from harvest_jax.evaluate.scores import ranking
 from harvest_jax.evaluate.tasks import multiple_choice
+from tests.helpers import whole_matrix
 
 WEIGHTS = {name: (name * 64)[:64] for name in "abcdef"}
 
@@ -25,7 +26,7 @@ def write_retrieval(path, scores, owner, model="a", order=None, **more):
     """
     owner = np.asarray(owner)
     scores = np.asarray(scores, np.float32)
-    t2v, v2t = ranking.text_to_video(scores, owner), ranking.video_to_text(scores, owner)
+    t2v, v2t = whole_matrix.text_to_video(scores, owner), whole_matrix.video_to_text(scores, owner)
     order = np.arange(len(owner)) if order is None else np.asarray(order)
     clips = [VideoSpan(f"video{number}") for number in range(len(scores))]
     shuffled = ranking.Ranks(t2v.greater[order], t2v.tied[order], t2v.right[order])

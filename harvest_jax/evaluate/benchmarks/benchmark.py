@@ -61,6 +61,7 @@ class Benchmark:
       source: where the files and videos come from, in one sentence.
       licence: its terms, in a few words; "not stated" where nothing was found.
       notes: what a reader of a score has to know; may be empty.
+      split_of: name of the dataset of which this is one of several splits, whose mean is reported; else empty.
       more_files: from the files that were found to those that these make necessary, again by purpose. It raises
         `DataError` if one is not there.
     """
@@ -78,6 +79,7 @@ class Benchmark:
     source: str
     licence: str
     notes: str = ""
+    split_of: str = ""
     more_files: Callable[[Mapping[str, Path]], Mapping[str, Path]] = _nothing_more
 
 

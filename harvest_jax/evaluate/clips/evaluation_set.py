@@ -202,7 +202,7 @@ def _from_manifest(data: DataSettings) -> EvaluationSet:
     files = {"manifest": path}
     if data.shards:
         ids = {sample.id: sample.clip for sample in samples}
-        kind, reader = "manifest over shards", ShardReader(data.shards, data.split, ids, len(clips))
+        kind, reader = "manifest over shards", ShardReader(data.shards, data.split, ids, clips)
         files["shards"] = Path(data.shards)
     else:
         kind, reader = "manifest", VideoReader(manifest.root, [clip.video for clip in clips], clips, data.workers)
@@ -255,7 +255,7 @@ def _from_benchmark(data: DataSettings, given: Mapping[str, Path | None]) -> Eva
         # `harvest shards` names a clip by its file, and by its span where it is a part of the file.
         ids = {name: number for number, clip in enumerate(clips) for name in clip.shard_ids}
         ids |= {sample.id: sample.clip for sample in samples}
-        kind, reader = "benchmark over shards", ShardReader(data.shards, data.split, ids, len(clips))
+        kind, reader = "benchmark over shards", ShardReader(data.shards, data.split, ids, clips)
         files["shards"] = Path(data.shards)
     else:
         folder = list_videos(Path(data.videos))
@@ -279,7 +279,7 @@ def _from_shards(data: DataSettings) -> EvaluationSet:
     shards = open_shards(data.shards, data.split)
     if not len(shards):
         raise DataError(f"split {data.split!r} of {data.shards} has no clips")
-    records = (parse_record(shards[number]) for number in range(len(shards)))
+    records = (parse_record(shards[number], frames=False) for number in range(len(shards)))
     samples = tuple(
         Sample(record.id, number, tuple(record.captions), record.extra) for number, record in enumerate(records)
     )
@@ -287,7 +287,7 @@ def _from_shards(data: DataSettings) -> EvaluationSet:
     ids = {sample.id: sample.clip for sample in samples}
     if len(ids) < len(samples):
         raise DataError(f"{data.shards}: {len(samples) - len(ids)} ids of split {data.split} appear more than once")
-    reader = ShardReader(data.shards, data.split, ids, len(clips), whole=True)
+    reader = ShardReader(data.shards, data.split, ids, clips, whole=True)
     unstored = len({row_id for row_id, _, _ in read_rejects(Path(data.shards), data.split)} - ids.keys())
     files = {"shards": Path(data.shards)}
     return EvaluationSet(Path(data.shards).name, "shards", data.split, samples, clips, reader, files, unstored=unstored)

@@ -15,6 +15,7 @@ from jaxtyping import Int, UInt8
 
 from harvest_jax.evaluate.clips.jpeg_quality import jpeg_quality
 from harvest_jax.evaluate.clips.known_clips import ClipContent, KnownClip, KnownClips
+from harvest_jax.evaluate.clips.stored_parts import other_part
 from harvest_jax.evaluate.clips.video_files import stem, stems
 from harvest_jax.machine import available_cores
 from harvest_jax.pixels.frame_sampling import Sampling
@@ -114,17 +115,17 @@ class FrameReader(Protocol):
 class ShardReader:
     """Frames from shards: some of the stored frames of each record."""
 
-    def __init__(self, shards: str, split: str, ids: dict[str, int], count: int, whole: bool = False):
+    def __init__(self, shards: str, split: str, ids: dict[str, int], clips: Sequence[VideoSpan], whole: bool = False):
         """A reader.
 
         Args:
           shards, split: where the records are.
           ids: clip number by row id; a clip's frames may be stored under the id of any of its rows.
-          count: number of clips.
+          clips: their spans. A record of another part of the video is not the clip's.
           whole: the clips are those of the shards, so that none is absent.
         """
         self._whole = whole
-        self._shards, self._split, self._ids, self._count = shards, split, ids, count
+        self._shards, self._split, self._ids, self._clips = shards, split, ids, clips
         self._frames: collections.Counter[int] = collections.Counter()  # of the records read
         self._short_sides: collections.Counter[int] = collections.Counter()
         self._qualities: set[int | None] = set()
@@ -146,11 +147,12 @@ class ShardReader:
         from harvest_jax.input.pipeline import evaluation_views
 
         seen: set[int] = set()
+        others: dict[int, str] = {}
         skipped: collections.deque[tuple[int, Clip]] = collections.deque()
 
         def wanted(record: "Record") -> bool:
             """Whether the record is decoded: it is the first of one of the set's clips, and not known."""
-            number = self._ids.get(record.id)
+            number = self._clip_of(record.id, record.seconds, others)
             if number is None or number in seen:
                 return False
             seen.add(number)
@@ -171,22 +173,19 @@ class ShardReader:
                 yield skipped.popleft()
             yield self._ids[record.id], ClipFrames(views, distinct)
         yield from skipped
-        reasons = self._rejected()
-        for number in range(self._count):
-            if number not in seen:
-                yield number, reasons.get(number, f"not in split {self._split} of the shards")
+        yield from self._reasons(seen, others).items()
 
     def absent(self) -> dict[int, str]:
-        """See `FrameReader`; every record is read for its id."""
+        """See `FrameReader`; every record is read, and its pictures are passed over."""
         if self._whole:
             return {}
         from data_pipeline.shards.shard_format import open_shards, parse_record
 
         source = open_shards(self._shards, self._split)
-        stored = {self._ids.get(parse_record(source[number]).id) for number in range(len(source))}
-        reasons = self._rejected()
-        missing = f"not in split {self._split} of the shards"
-        return {number: reasons.get(number, missing) for number in range(self._count) if number not in stored}
+        others: dict[int, str] = {}
+        records = (parse_record(source[number], frames=False) for number in range(len(source)))
+        stored = {self._clip_of(record.id, record.seconds, others) for record in records}
+        return self._reasons(stored, others)
 
     def described(self) -> dict[str, Any]:
         """See `FrameReader`. Short videos have fewer frames and small ones are not enlarged, so the most count."""
@@ -209,6 +208,26 @@ class ShardReader:
     def digest(self, number: int) -> str | None:
         """See `FrameReader`."""
         return self._digests.get(number)
+
+    def _clip_of(self, record_id: str, seconds: Sequence[float], others: dict[int, str]) -> int | None:
+        """The number of the clip that a record is of; None if it is of none.
+
+        Where it is of another part of the video, the reason is added to `others`.
+        """
+        number = self._ids.get(record_id)
+        if number is None or self._whole:
+            return number
+        clip = self._clips[number]
+        fault = other_part(clip.start, clip.end, seconds)
+        if fault:
+            others[number] = fault
+        return None if fault else number
+
+    def _reasons(self, found: set[int] | set[int | None], others: dict[int, str]) -> dict[int, str]:
+        """Why there is no record of the clips that were not found."""
+        reasons = self._rejected() | others
+        missing = f"not in split {self._split} of the shards"
+        return {number: reasons.get(number, missing) for number in range(len(self._clips)) if number not in found}
 
     def _rejected(self) -> dict[int, str]:
         from data_pipeline.shards.rejects import read_rejects

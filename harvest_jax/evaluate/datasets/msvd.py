@@ -89,7 +89,7 @@ BENCHMARKS = (
         "own video only. Scores of video to text depend on the rule for several captions (v2t_rule); the captions "
         "joined to one text are another task and score far higher. Files are called youtubeid_start_end; the vidN of "
         "MSVD-QA are other names of the same clips. Conventions: CLIP4Clip 12 frames at 1 a second and 32 tokens, UMT "
-        "12 frames and 64 tokens.",
+        "12 frames and 64 tokens. raw-captions.pkl holds all splits and needs test_list.txt beside it.",
         more_files=_list_of_pickle,
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Int
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import ConfigError, DataError
@@ -20,7 +20,6 @@ from harvest_jax.evaluate.result.results import TaskOutput
 from harvest_jax.evaluate.scores import compat, ranking
 from harvest_jax.evaluate.scores.compat import Program
 from harvest_jax.evaluate.scores.gallery import Positives, arrange
-from harvest_jax.evaluate.scores.rescoring import SoftmaxSums
 from harvest_jax.evaluate.scores.retrieval_scores import Extra, RetrievalScores, scores
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
@@ -220,18 +219,3 @@ def rank(
       DataError: a video has no caption.
     """
     return scores(arrange(video, text, owner, missing, positives, texts), extra)
-
-
-def dual_softmax(
-    scores: Float32[np.ndarray, "videos captions"], scale: float, axis: int
-) -> Float[np.ndarray, "videos captions"]:
-    """Scores times softmax(scale * scores) over the queries: axis 1 (captions) for text-to-video, axis 0 for the other.
-
-    In float64: at CLIP's scale of 100 the softmax over many queries underflows in float32, which would make unequal
-    scores tie. InternVideo uses scale 100 (it acts on logits), ViCLIP 1 (nearly no effect).
-    """
-    sums = SoftmaxSums(scores.shape, scale)
-    if scores.size:
-        sums.add(scores, slice(0, len(scores)), slice(0, scores.shape[1]))
-    rows, columns = np.ogrid[: len(scores), : scores.shape[1]]
-    return (sums.over_captions if axis == 1 else sums.over_videos)(scores, rows, columns)
