@@ -85,7 +85,7 @@ def get_config() -> ConfigDict:
     ev.every = 0  # evaluate after so many steps or epochs, before the first step and after the last; 0: never
     ev.unit = "steps"  # steps, or epochs (passes over as many clips as the shards hold)
     ev.config = ""  # the words after `harvest eval --config`: "eval/retrieval --config.data.shards=DIR
-    # --config.data.split=val"; a list of such texts for several evaluations
+    # --config.data.split=val"; several: "['WORDS', 'WORDS']"
     ev.metric = ""  # the score by which the best checkpoint is kept, such as t2v/R@1; empty: none is
     ev.export = "last"  # which checkpoint becomes the model folder export/: last or best
     ev.allow_missing = False  # evaluate although videos are not there: they count as wrong
