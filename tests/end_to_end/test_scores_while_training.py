@@ -14,7 +14,7 @@ from harvest_jax import cli
 from harvest_jax.checkpoint.scores import SCORES, StepScores, read_scores, write_scores
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.errors import CheckpointError, ConfigError, DataError
-from tests.helpers.train_command import ROOT, environment, train_arguments
+from tests.helpers.train_command import ROOT, environment, local_command, train_arguments
 
 STEPS = ("train.steps=6", "train.save_every=4", "train.keep_checkpoints=1")
 
@@ -74,6 +74,7 @@ def test_a_score_is_that_of_harvest_eval(scored, world_shards, tmp_path):
     assert kept.values["retrieval/t2v/MnR"] == result["metrics"]["t2v"]["MnR"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_evaluation_and_its_record_goes_on_as_if_it_had_not_been(scored, world_shards, tmp_path):
     run = tmp_path / "run"
     overrides = words(world_shards, "eval.export=best")
@@ -127,3 +128,18 @@ def test_what_cannot_be_evaluated_ends_before_the_first_step(world_shards, tmp_p
     refused(ConfigError.exit_code, "no config file eval/x", *STEPS, "eval.every=2", "eval.config=eval/x")
     with pytest.raises(CheckpointError, match="no checkpoint has a score that decides"):
         harvest_jax.load(f"{tmp_path / 'run'}@best")
+
+
+@pytest.mark.slow
+def test_with_two_processes_the_first_one_evaluates(scored, world_shards, tmp_path):
+    arguments = train_arguments(world_shards, tmp_path / "run", *words(world_shards, "eval.export=best"))
+    done = subprocess.run(
+        local_command(arguments, "--processes", "2"),
+        env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (losses, scores), (alone, of_alone) = logged(tmp_path / "run"), logged(scored)
+    np.testing.assert_allclose(losses, alone, rtol=1e-4)
+    assert [row["step"] for row in scores] == [row["step"] for row in of_alone] == [0, 2, 4, 6]
+    assert scores[0] == pytest.approx(of_alone[0], rel=1e-3)
+    assert Workdir(tmp_path / "run").exported

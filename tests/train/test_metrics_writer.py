@@ -65,7 +65,7 @@ def test_scores_are_lines_of_their_own_that_a_resume_writes_again(tmp_path, caps
     with MetricWriter(tmp_path, 10, 0) as writer:
         for step in (0, 2, 4):
             writer.write(step, {"loss": step})
-            writer.write_scores(step, {"eval/r/n": step})
+            writer.write_scores(step, {"eval/r/n": float(step)})
         writer.write(5, {"loss": 5})
     assert capsys.readouterr().out.count("step") == 4  # the display shows steps alone
     written = [(line["step"], "eval/r/n" in line) for line in lines(tmp_path)]
