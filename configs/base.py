@@ -82,14 +82,14 @@ def get_config() -> ConfigDict:
     objective.answer_from = "head"  # head: a classifier over the answers; mask: the word at {mask}, by the decoder
     objective.dropout = 0.5  # of the answers' classifier
 
-    config.eval = ev = ConfigDict()  # scores while the run trains; they change nothing in the training
-    ev.every = 0  # evaluate after so many steps or epochs, before the first step and after the last; 0: never
-    ev.unit = "steps"  # steps, or epochs (passes over as many clips as the shards hold)
-    ev.config = ""  # the words after `harvest eval --config`: "eval/retrieval --config.data.shards=DIR
+    config.eval = eval = ConfigDict()  # scores while the run trains; they change nothing in the training
+    eval.every = 0  # evaluate after so many steps or epochs, before the first step and after the last; 0: never
+    eval.unit = "steps"  # steps, or epochs (passes over as many clips as the shards hold)
+    eval.config = ""  # the words after `harvest eval --config`: "eval/retrieval --config.data.shards=DIR
     # --config.data.split=val"; several: "['WORDS', 'WORDS']"
-    ev.metric = ""  # the score by which the best checkpoint is kept, such as t2v/R@1; empty: none is
-    ev.export = "last"  # which checkpoint becomes the model folder export/: last or best
-    ev.allow_missing = False  # evaluate although videos are not there: they count as wrong
+    eval.metric = ""  # the score by which the best checkpoint is kept, such as t2v/R@1; empty: none is
+    eval.export = "last"  # which checkpoint becomes the model folder export/: last or best
+    eval.allow_missing = False  # evaluate although videos are not there: they count as wrong
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices over which the batch is split; -1: all devices / fsdp
