@@ -5,19 +5,20 @@
 
 Clips of one coloured shape with one of ten motions; a third of the combinations of colour, shape and motion is held
 out. Every arm is the command `harvest train --config finetune/...` with the demo's sizes, and then `harvest eval`:
-captions found by text-to-video R@1 among 40 clips, the ten motions as classes, and questions about colour, shape and
-motion. In the frozen arms the towers stay as they are; for questions the decoder and the head train. About an hour
-on two cores with the default number of steps; a finished arm is not run again.
+captions found by text-to-video R@1 among 40 clips, the ten motions as classes, and three questions about each clip: its
+colour, its shape and its motion. In the frozen arms the towers stay as they are; for questions the decoder and the head
+train. About an hour on two cores with the default number of steps; a finished arm is not run again.
+
+No question names two of the three: where one did ("what does the red heart do?"), no training clip had the answers
+that the held-out clips need, the head learnt that from the words alone, and was right on 0 of 79 questions about
+motion. Each question is about a part of the clip that the words do not give away.
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
-
-import numpy as np
 
 from harvest_jax.demo.clips import TEST_FRAMES, scenes, write_video
 from harvest_jax.demo.world import FRAMES, Scene, render_clip
@@ -39,6 +40,7 @@ SIZES = {
     "train.batch_size": 64,
     "train.clip_norm": 1.0,
     "train.weight_decay": 0.1,
+    "train.decay": "cosine",
     "train.log_every": 100,
     "train.save_every": 10**6,
 }
@@ -62,13 +64,13 @@ ARMS: dict[tuple[str, str], dict[str, object] | None] = {
 }
 
 
-def question(scene: Scene, kind: int) -> tuple[str, str]:
-    """A question about a scene, and its answer."""
-    return (
-        (f"what color is the {scene.shape}?", scene.color),
-        (f"what is the {scene.color} shape?", scene.shape),
-        (f"what does the {scene.color} {scene.shape} do?", scene.motion),
-    )[kind]
+def questions(scene: Scene) -> dict[str, str]:
+    """The questions about a scene, and their answers."""
+    return {
+        "what color is the shape?": scene.color,
+        "what shape is it?": scene.shape,
+        "what does the shape do?": scene.motion,
+    }
 
 
 def write_world(folder: Path, seed: int) -> Path:
@@ -76,21 +78,18 @@ def write_world(folder: Path, seed: int) -> Path:
     shards = folder / "shards"
     if (shards / "dataset_info.json").is_file():
         return shards
-    rng = np.random.default_rng(seed)
     rows = []
     for split, of in scenes(seed).items():
         (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
         for number, scene in enumerate(of):
             video = f"videos/{split}/{number:05d}.mp4"
             write_video(folder / video, render_clip(scene, FRAMES if split == "train" else TEST_FRAMES))
-            asked, answer = question(scene, int(rng.integers(3)))
+            asked = questions(scene)
             row = {"id": f"{split}-{number:05d}", "video": video, "caption": scene.caption, "split": split}
-            rows.append(row | {"label": scene.motion, "question": asked, "answer": answer})
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    _run("shards", "--manifest", folder / "manifest.csv", "--out", shards, "--short_side", 64)
+            row |= {"label": scene.motion, "question": list(asked), "answer": list(asked.values())}
+            rows.append(json.dumps(row | {"type": ["color", "shape", "motion"]}))
+    (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    _run("shards", "--manifest", folder / "manifest.jsonl", "--out", shards, "--short_side", 64)
     return shards
 
 

@@ -92,6 +92,7 @@ class TrainFields:
     log_every: _Steps
     save_every: _Steps
     keep_checkpoints: Annotated[int, Range(1, 10**6)]
+    decay: Literal["cosine", "linear"] = "cosine"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,7 +164,7 @@ def cut(path: Path, restored_step: int) -> None:
 def _belongs(line: bytes, restored_step: int) -> bool:
     try:
         values = json.loads(line)
-        scores = any(name.startswith(SCORES) for name in values)
+        scores = any(str(name).startswith(SCORES) for name in values)
         return line.endswith(b"\n") and values["step"] + scores <= restored_step
     except (ValueError, TypeError, KeyError):
         return False

@@ -24,6 +24,7 @@ from harvest_jax.evaluate.clips.frame_readers import Clip, FrameReader, ShardRea
 from harvest_jax.evaluate.clips.known_clips import KnownClips
 from harvest_jax.evaluate.clips.video_files import list_videos
 from harvest_jax.evaluate.settings import DataSettings
+from harvest_jax.input.question_lists import each_question
 from harvest_jax.pixels.frame_sampling import Sampling
 
 _DEFAULT = Sampling()
@@ -125,6 +126,24 @@ class EvaluationSet:
             return {}
         mean = sum(number * count for number, count in self.distinct.items()) / total
         return {"min": min(self.distinct), "mean": mean, "max": max(self.distinct)}
+
+    def by_question(self) -> "EvaluationSet":
+        """The set with a row for each question, where rows have several (`input/question_lists.py`).
+
+        Raises:
+          DataError: the lists of a row do not fit together.
+        """
+        samples: list[Sample] = []
+        for sample in self.samples:
+            try:
+                questions = each_question(sample.extra)
+            except ValueError as error:
+                raise DataError(f"{self.name}: row {sample.id}: {error}") from error
+            names = [sample.id] if len(questions) == 1 else [f"{sample.id}#{i}" for i in range(1, len(questions) + 1)]
+            samples += [
+                dataclasses.replace(sample, id=name, extra=cells) for name, cells in zip(names, questions, strict=True)
+            ]
+        return dataclasses.replace(self, samples=tuple(samples))
 
     def column(self, name: str) -> list[str]:
         """A column as text without surrounding spaces; numbers are written as text.

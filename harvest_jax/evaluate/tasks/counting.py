@@ -53,6 +53,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         a number from 0 to 10, or no video could be read.
       NonFiniteError: a number's logit is not finite.
     """
+    data = data.by_question()
     questions = data.column("question")
     asked = prompted(model, settings, questions)
     answers = read_counts(data.column("answer"), [sample.id for sample in data.samples])

@@ -80,6 +80,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         cannot be used, or no video could be read.
       NonFiniteError: a candidate's logit is not finite.
     """
+    data = data.by_question()
     questions = data.column("question")
     asked = prompted(model, settings, questions)
     answers = [normal(answer) for answer in data.column("answer")]
