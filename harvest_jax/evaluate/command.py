@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         help="config file, or a packaged one: a task (eval/retrieval, eval/multiple_choice, eval/clip_choice, "
-        "eval/pairs, eval/reversal, eval/zero_shot, eval/videoqa, eval/counting) or a benchmark (eval/msrvtt_1ka)",
+        "eval/pairs, eval/reversal, eval/zero_shot, eval/linear_probe, eval/videoqa, eval/counting) or a benchmark "
+        "(eval/msrvtt_1ka)",
     )
     parser.add_argument("--model", metavar="DIR", help="model folder, or WORKDIR[@STEP|@best] of a training")
     parser.add_argument(

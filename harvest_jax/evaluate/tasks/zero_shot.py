@@ -76,7 +76,15 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     """
     labels = data.column(settings.label_column)
     find_scores = _head_scores if settings.answer_from == "head" else _prompt_scores
-    found = find_scores(model, data, settings, progress, labels)
+    return classified(find_scores(model, data, settings, progress, labels), data, labels)
+
+
+def classified(found: "Scores", data: EvaluationSet, labels: Sequence[str]) -> TaskOutput:
+    """The result of classes that have scores; `labels` are those of the rows.
+
+    Raises:
+      DataError: a label is not a class.
+    """
     classes = found.classes
     label = label_numbers(labels, [sample.id for sample in data.samples], found.all_classes)
     samples = data.samples
@@ -105,7 +113,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
 
 
 @dataclasses.dataclass(frozen=True)
-class _Scores:
+class Scores:
     """A score for each clip and class, with all that is said of them."""
 
     scores: Float32[np.ndarray, "clips classes"]  # rows of missing clips are zero
@@ -120,7 +128,7 @@ class _Scores:
 
 def _prompt_scores(
     model: VideoTextModel, data: EvaluationSet, settings: Settings, progress: Progress, labels: Sequence[str]
-) -> _Scores:
+) -> Scores:
     """By the similarity with sentences that name the classes."""
     classes = read_classes(Path(settings.classes)) if settings.classes else sorted(set(map(class_text, labels)))
     label_numbers(labels, [sample.id for sample in data.samples], classes)  # a wrong label is found before the work
@@ -148,19 +156,19 @@ def _prompt_scores(
         protocol["half_of_classes"] = settings.half_of_classes
     files = {"classes": Path(settings.classes)} if settings.classes else {}
     texts = text_facts(model, sentences)
-    return _Scores(scores, video.missing, video.reasons, classes, all_classes, protocol, texts, files)
+    return Scores(scores, video.missing, video.reasons, classes, all_classes, protocol, texts, files)
 
 
 def _head_scores(
     model: VideoTextModel, data: EvaluationSet, settings: Settings, progress: Progress, labels: Sequence[str]
-) -> _Scores:
+) -> Scores:
     """By the model's fine-tuned head; no text is read."""
     head = head_of(model, "classification")
     label_numbers(labels, [sample.id for sample in data.samples], head.classes)
     video = embed_in_ways(model, data, settings, progress, {CLASS_LOGITS: head.class_logits})[0]
     protocol = {"answer_from": "head", "classes_from": "model"}
     texts = TextFacts(0, model.config.text.context_length, 0)
-    return _Scores(video.values, video.missing, video.reasons, head.classes, head.classes, protocol, texts, {})
+    return Scores(video.values, video.missing, video.reasons, head.classes, head.classes, protocol, texts, {})
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:

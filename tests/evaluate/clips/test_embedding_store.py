@@ -217,6 +217,100 @@ def test_questions_use_no_store(videos, scored, tmp_path, capsys):
     assert "nothing was taken from the store: this task needs no embeddings" in capsys.readouterr().out
 
 
+def test_processes_find_what_others_wrote_and_lose_nothing_when_segments_are_joined(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_store, "SMALL_SEGMENTS", 3)
+    monkeypatch.setattr(embedding_store, "LOOK_SECONDS", 0.0)
+    row = np.ones((1, 2), np.float32)
+
+    def opened():
+        return embedding_store.EmbeddingStore(tmp_path, "model", pytest.fail).folder("text", {})
+
+    first, second = opened(), opened()
+    for number in range(2):
+        first.add([f"first {number}"], row, [None])
+        first.write()
+    assert second.find("first 1") is not None
+    assert first.find("first 1") is None  # its own: of the running evaluation
+    second.add(["second"], row, [None])
+    second.write()
+    third = opened()  # joins all three segments, two of which the first process would join itself
+    assert len(list(tmp_path.glob("*/*/*.safetensors"))) == 1
+    first.add(["first 2"], row, [None])
+    first.write()
+    assert third.find("first 2") is not None
+    names = ["first 0", "first 1", "first 2", "second"]
+    assert all(opened().find(name) is not None for name in names)
+    assert all(folder.find(name) is not None for folder in (second, third) for name in names if name != "second")
+
+
+def test_a_segment_that_is_joined_while_it_is_looked_for_is_found_in_the_other_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_store, "LOOK_SECONDS", 0.0)
+
+    def opened():
+        return embedding_store.EmbeddingStore(tmp_path, "model", pytest.fail).folder("text", {})
+
+    writer, reader = opened(), opened()
+    for number in range(3):
+        writer.add([f"{number}"], np.full((1, 2), number, np.float32), [None])
+        writer.write()
+    real = embedding_store.embeddings_file.read
+
+    def joined_before(path, kind):
+        writer.join()  # the segments of the list that the reader has are gone
+        return real(path, kind)
+
+    monkeypatch.setattr(embedding_store.embeddings_file, "read", joined_before)
+    assert [reader.find(f"{number}").embedding[0] for number in range(3)] == [0, 1, 2]
+
+
+WRITER = """
+import sys
+import numpy as np
+from harvest_jax.evaluate.clips import embedding_store
+embedding_store.SMALL_SEGMENTS = 3
+folder = embedding_store.EmbeddingStore(embedding_store.Path(sys.argv[1]), "model", print).folder("text", {})
+for number in range(100_000):
+    name = f"{sys.argv[2]} {number}"
+    folder.add([name], np.full((1, 2), number, np.float32), [None])
+    folder.write()
+    print(name, flush=True)
+"""
+
+
+def test_what_processes_wrote_is_there_whenever_they_are_killed(tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name], env=environment, stdout=subprocess.PIPE)
+        for name in ("a", "b", "c")
+    ]
+    written = []
+    for count, writer in zip((20, 31, 42), writers, strict=True):
+        written += [writer.stdout.readline().decode().strip() for _ in range(count)]
+        writer.kill()
+    for writer in writers:
+        written += writer.stdout.read().decode().splitlines()
+        writer.stdout.close()
+        writer.wait()
+    with open_store(tmp_path, "model", pytest.fail) as store:  # nothing is damaged
+        folder = store.folder("text", {})
+        found = {name: folder.find(name) for name in written}
+    assert len(found) >= 93
+    assert all(stored is not None and stored.embedding[0] == int(name[2:]) for name, stored in found.items())
+
+
+def test_embeddings_of_another_device_are_named_in_the_result(own_videos, scored, tmp_path, monkeypatch):
+    words = manifest(own_videos, tmp_path, captioned(*COLOURS))
+    with monkeypatch.context() as other:
+        other.setattr(embedding_store, "computed_by", lambda: "another device, jax 0")
+        first, _, _ = scored(words)
+    again, clips, _ = scored(words)
+    assert clips == 0
+    (said,) = [text for text in again["warnings"] if "from the store" in text]
+    assert "computed on another device, jax 0, and not here" in said
+    assert {facts["store_computed_on"][0] for facts in again["run"]["store"].values()} == {"another device, jax 0"}
+    assert again["metrics"] == first["metrics"]
+
+
 def test_a_folder_that_cannot_be_a_store_is_found_at_the_start(videos, model, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     words = manifest(videos, tmp_path, captioned("red"))
@@ -283,6 +377,7 @@ sys.exit(killed_at.main())
 """
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_goes_on_and_ends_with_the_same_result(videos, tmp_path):
     model = save_random_model(tmp_path / "model", SEES_ORDER)
     rows = [*captioned(*COLOURS, "red_then_blue")]
