@@ -7,13 +7,14 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from harvest_jax.arguments_of_videos import Array, Videos, described, each_video, is_clips, items_of
 from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.tokenizer import Tokenizer
@@ -32,11 +33,6 @@ from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.weights.workdir_model import load_any_model
 
 IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
-
-Array = np.ndarray | jax.Array
-Video = str | os.PathLike[str] | Array
-Videos = Video | Iterable[Video]
-_VIDEOS = "a path, one clip as uint8 [T, H, W, 3], clips as uint8 [B, T, H, W, 3], or a sequence of paths or of clips"
 
 
 class Model:
@@ -165,10 +161,10 @@ class Model:
         """
         size, frames = self.config.video.image_size, self.config.video.num_frames
         wanted = (frames if frames > 1 else "T", size, size, 3)
-        if not _is_clips(clips, 5) or clips.shape[2:] != wanted[1:] or (frames > 1 and clips.shape[1] != frames):
+        if not is_clips(clips, 5) or clips.shape[2:] != wanted[1:] or (frames > 1 and clips.shape[1] != frames):
             shape = ", ".join(map(str, wanted))
             raise DataError(
-                f"prepared clips must be uint8 [B, {shape}], not {_described(clips)}; encode_video takes any size"
+                f"prepared clips must be uint8 [B, {shape}], not {described(clips)}; encode_video takes any size"
             )
         return self._video(self.params, ((clip,) for clip in np.asarray(clips)), self.config.video.embed_dim)
 
@@ -184,10 +180,12 @@ class Model:
         Raises:
           DataError: an argument of another kind.
         """
-        rows = [texts] if isinstance(texts, str) else list(_items(texts, "texts", "a string or a sequence of strings"))
+        rows = (
+            [texts] if isinstance(texts, str) else list(items_of(texts, "texts", "a string or a sequence of strings"))
+        )
         for number, text in enumerate(rows):
             if not isinstance(text, str):
-                raise DataError(f"texts[{number}] must be a string, not {_described(text)}")
+                raise DataError(f"texts[{number}] must be a string, not {described(text)}")
         ids = self.tokenizer(rows, self.config.text.context_length)
         return self._text(self.params, ((row,) for row in ids), self.config.text.embed_dim)
 
@@ -265,7 +263,7 @@ class Model:
     def _prepared(self, videos: Videos) -> Generator[UInt8[np.ndarray, "t s s 3"]]:
         """Clips as the model sees them, one by one."""
         size, resize = self.config.video.image_size, self.config.preprocessing.resize
-        items = _each(videos)
+        items = each_video(videos)
         first = next(items, None)
         if first is None:
             return
@@ -305,7 +303,7 @@ def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None)
       ConfigError: no such device.
     """
     if not isinstance(folder, str | os.PathLike):
-        raise DataError(f"a model folder is given as a path, not {_described(folder)}")
+        raise DataError(f"a model folder is given as a path, not {described(folder)}")
     found = _device(device)
     model = load_any_model(folder)
     return Model(model.config, model.params, model.name, found, model.origin)
@@ -321,45 +319,3 @@ def _device(device: str | jax.Device | None) -> jax.Device | None:
     there = dict.fromkeys([*jax.local_devices(), *jax.local_devices(backend="cpu")])
     names = ", ".join(sorted({f"{one.platform}:{one.local_hardware_id or 0}" for one in there}))
     raise ConfigError(f"device {device!r} is not on this machine, which has {names}")
-
-
-def _each(videos: Any) -> Iterator[Any]:
-    """The clips of an argument, one by one: all paths as str, or all NumPy arrays uint8 [T, H, W, 3]."""
-    if isinstance(videos, str | os.PathLike):
-        videos = [videos]
-    elif isinstance(videos, Array) and videos.dtype.kind != "U":
-        if not _is_clips(videos, 4) and not _is_clips(videos, 5):
-            raise DataError(f"videos must be {_VIDEOS}, not {_described(videos)}")
-        videos = np.asarray(videos if videos.ndim == 5 else videos[None])
-    of_paths = None
-    for number, video in enumerate(_items(videos, "videos", _VIDEOS)):
-        path = os.fspath(video) if isinstance(video, str | os.PathLike) else None
-        if not isinstance(path, str) and not _is_clips(video, 4):
-            wanted = "a path (text) or a clip (uint8 [T, H, W, 3])"
-            raise DataError(f"videos[{number}] must be {wanted}, not {_described(video)}")
-        if of_paths not in (None, path is not None):
-            raise DataError(f"videos[{number}] is {_described(video)}: give only paths or only arrays")
-        of_paths = path is not None
-        if path is None and 0 in video.shape:
-            raise DataError(f"videos[{number}] is empty: {_described(video)} as [T, H, W, 3]")
-        yield np.asarray(video) if path is None else path
-        del video  # an array would stay in memory while the next one is made
-
-
-def _is_clips(value: Any, ndim: int) -> bool:
-    """Whether a value is one clip (`ndim` 4) or a batch of clips (5), whatever their size."""
-    return isinstance(value, Array) and value.dtype == np.uint8 and value.ndim == ndim and value.shape[-1] == 3
-
-
-def _items(values: Any, name: str, wanted: str) -> Iterator[Any]:
-    """Iterate over a sequence or generator; bytes and unordered collections are refused."""
-    if isinstance(values, bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
-        raise DataError(f"{name} must be {wanted}, not {_described(values)}")
-    return iter(values)
-
-
-def _described(value: Any) -> str:
-    """What was given, for an error: dtype and shape of an array, otherwise the type."""
-    if isinstance(value, Array):
-        return f"{value.dtype} {list(value.shape)}"
-    return "None" if value is None else type(value).__name__

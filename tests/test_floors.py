@@ -27,6 +27,7 @@ FLOORS = [
     ("harvest_jax.checkpoint",),
     ("harvest_jax.weights",),
     ("harvest_jax.train",),
+    ("harvest_jax.arguments_of_videos",),
     ("harvest_jax.api",),
     ("harvest_jax",),  # the package's own names: load and Model
     ("harvest_jax.evaluate",),
