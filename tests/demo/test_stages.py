@@ -75,7 +75,7 @@ def test_the_tables_are_those_of_harvest_results(finished, capsys, tmp_path, mon
 
 def test_an_evaluation_of_its_shards_by_hand_is_of_the_same_protocol(finished, tmp_path):
     folder, _ = finished
-    words = ["--config.data.shards", str(folder / "shards"), "--config.data.split", "retrieval"]
+    words = [f"--config.data.shards={folder / 'shards'}", "--config.data.split=retrieval"]
     model, out = str(SHIPPED), tmp_path / "r.json"
     assert main(["eval", "--config", "eval/retrieval", "--model", model, "--out", str(out), *words]) == 0
     demo, by_hand = (read_result(path) for path in (folder / "results/image_model_retrieval.json", out))
