@@ -151,5 +151,8 @@ def label_numbers(labels: Sequence[str], ids: Sequence[str], classes: Sequence[s
     if unknown:
         row, label = unknown[0]
         several = ", it could be several of them" if [*map(loose, classes)].count(loose(label)) > 1 else ""
-        raise DataError(f"{len(unknown)} labels are not a class, the first: {label!r} of {row}{several}")
+        raise DataError(
+            f"{len(unknown)} labels are not a class, the first: {label!r:.80} of {row}{several}; correct them, or the "
+            f"list of the {len(classes)} classes"
+        )
     return np.array([numbers[label] for label in labels], np.int64)
