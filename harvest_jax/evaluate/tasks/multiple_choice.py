@@ -50,7 +50,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
       NonFiniteError: an embedding is zero or not finite.
     """
     base = max(settings.answer_base, 0)
-    rows = [read_options(sample.id, sample.extra, base) for sample in data.samples]
+    rows = [read_options(f"{sample.id} of {data.name}", sample.extra, base) for sample in data.samples]
     if settings.answer_base < 0:
         _check_base(rows)
     questions = data.column("question") if "{question}" in settings.prompt else [""] * len(rows)

@@ -86,7 +86,7 @@ def classified(found: "Scores", data: EvaluationSet, labels: Sequence[str]) -> T
       DataError: a label is not a class.
     """
     classes = found.classes
-    label = label_numbers(labels, [sample.id for sample in data.samples], found.all_classes)
+    label = label_numbers(labels, row_names(data), found.all_classes)
     samples = data.samples
     if len(classes) < len(found.all_classes):
         place = {name: number for number, name in enumerate(classes)}
@@ -112,6 +112,11 @@ def classified(found: "Scores", data: EvaluationSet, labels: Sequence[str]) -> T
     )
 
 
+def row_names(data: EvaluationSet) -> list[str]:
+    """What messages call the rows."""
+    return [f"row {sample.id} of {data.name}" for sample in data.samples]
+
+
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """A score for each clip and class, with all that is said of them."""
@@ -131,7 +136,7 @@ def _prompt_scores(
 ) -> Scores:
     """By the similarity with sentences that name the classes."""
     classes = read_classes(Path(settings.classes)) if settings.classes else sorted(set(map(class_text, labels)))
-    label_numbers(labels, [sample.id for sample in data.samples], classes)  # a wrong label is found before the work
+    label_numbers(labels, row_names(data), classes)  # a wrong label is found before the work
     all_classes = classes
     if settings.half_of_classes >= 0:
         if len(classes) < 2:
@@ -164,7 +169,7 @@ def _head_scores(
 ) -> Scores:
     """By the model's fine-tuned head; no text is read."""
     head = head_of(model, "classification")
-    label_numbers(labels, [sample.id for sample in data.samples], head.classes)
+    label_numbers(labels, row_names(data), head.classes)
     video = embed_in_ways(model, data, settings, progress, {CLASS_LOGITS: head.class_logits})[0]
     protocol = {"answer_from": "head", "classes_from": "model"}
     texts = TextFacts(0, model.config.text.context_length, 0)
