@@ -1,7 +1,6 @@
 """Use of a trained model: `load` a model folder, embed videos and texts, answer at a masked word."""
 
 import contextlib
-import copy
 import functools
 import hashlib
 import itertools
@@ -62,7 +61,6 @@ class Model:
         self.name = name
         self.origin = dict(origin or {})
         self.tokenizer = Tokenizer(config.text.vocab_size)
-        self._device = device
         self.params = jax.device_put(params, device)
         harvest = Harvest(config)
         self._video = jax.jit(functools.partial(video_embedding, harvest))
@@ -70,19 +68,6 @@ class Model:
         self._answer = jax.jit(functools.partial(answer_logits, harvest))
         self._classes = jax.jit(functools.partial(class_logits, harvest))
         self._head_answer = jax.jit(functools.partial(head_answer_logits, harvest))
-
-    def with_parameters(self, params: Params, name: str, origin: Mapping[str, Any] | None = None) -> "Model":
-        """A model of the same description with other parameters, which shares the compiled functions.
-
-        Args:
-          params: as at the start; on the device of this model.
-          name, origin: of the new model.
-        """
-        other = copy.copy(self)
-        other.__dict__.pop("digest", None)  # computed from the parameters, and kept
-        other.name, other.origin = name, dict(origin or {})
-        other.params = jax.device_put(params, self._device)
-        return other
 
     @property
     def num_frames(self) -> int:
