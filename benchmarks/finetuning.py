@@ -93,8 +93,8 @@ def write_world(folder: Path, seed: int) -> Path:
     return shards
 
 
-def measure(task: str, arm: str, folder: Path, shards: Path, args: argparse.Namespace) -> float:
-    """Train one arm, if it has a training, and evaluate it: the score in percent."""
+def measure(task: str, arm: str, folder: Path, shards: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Train one arm, if it has a training, and evaluate it: scores in percent, first that of the task."""
     fields = ARMS[task, arm]
     workdir = folder / f"{task} {arm}".replace(", ", "_").replace(" ", "_")
     workdir.mkdir(parents=True, exist_ok=True)
@@ -112,10 +112,12 @@ def measure(task: str, arm: str, folder: Path, shards: Path, args: argparse.Name
     out = workdir / "result.json"
     _run("eval", "--config", config, "--model", model, "--out", out, f"--config.data.shards={shards}",
          f"--config.data.split={split}", *words)  # fmt: skip
-    score = json.loads(out.read_text("utf-8"))["metrics"]
+    metrics = json.loads(out.read_text("utf-8"))["metrics"]
+    score = metrics
     for name in place:
         score = score[name]
-    return float(score)
+    by_type = metrics["per_type"] if task == "videoqa" else {}
+    return {"/".join(place): float(score)} | {name: float(one[place[0]]) for name, one in by_type.items()}
 
 
 def _run(*words: object) -> None:
@@ -135,11 +137,12 @@ def main() -> None:
     args = parser.parse_args()
     args.workdir, args.model = args.workdir.absolute(), args.model.absolute()
     shards = write_world(args.workdir, args.seed)
-    scores: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
     for task, arm in ARMS:
         if args.only in ("", task):
             scores.setdefault(task, {})[arm] = measure(task, arm, args.workdir, shards, args)
-            print(f"{task:16} {arm:26} {scores[task][arm]:6.1f} %", flush=True)
+            found = ", ".join(f"{name} {score:.1f} %" for name, score in scores[task][arm].items())
+            print(f"{task:16} {arm:26} {found}", flush=True)
     if args.out:
         settings = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
         args.out.write_text(json.dumps({"model": args.model.name, **settings, "percent": scores}, indent=2) + "\n")

@@ -1,7 +1,6 @@
 """Use of a trained model: `load` a model folder, embed videos and texts, answer at a masked word."""
 
 import contextlib
-import copy
 import functools
 import hashlib
 import itertools
@@ -60,7 +59,6 @@ class Model:
         self.origin = dict(origin or {})
         self.tokenizer = Tokenizer(config.text.vocab_size)
         devices = device if device is None or isinstance(device, Sequence) else (device,)
-        self._devices = devices
         self.num_devices = 1 if devices is None else len(devices)
         self.params = place(params, devices)
         self._over: dict[tuple[jax.Device, ...], Model] = {}
@@ -80,20 +78,6 @@ class Model:
         if asked not in self._over:
             self._over[asked] = Model(self.config, self.params, self.name, asked, self.origin)
         return self._over[asked]
-
-    def with_parameters(self, params: Params, name: str, origin: Mapping[str, Any] | None = None) -> "Model":
-        """A model of the same description with other parameters, which shares the compiled functions.
-
-        Args:
-          params: as at the start; on the devices of this model.
-          name, origin: of the new model.
-        """
-        other = copy.copy(self)
-        other.__dict__.pop("digest", None)  # computed from the parameters, and kept
-        other.name, other.origin = name, dict(origin or {})
-        other.params = place(params, self._devices)
-        other._over = {}
-        return other
 
     @property
     def num_frames(self) -> int:

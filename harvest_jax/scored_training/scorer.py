@@ -1,11 +1,15 @@
 """The evaluations that a run's config names, checked before its first step, and their scores of a model."""
 
+import copy
 import dataclasses
+import logging
 import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from harvest_jax.api import Model
 from harvest_jax.checkpoint.scores import StepScores
@@ -19,6 +23,8 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Params
 from harvest_jax.terminal import printable
 from harvest_jax.weights.mistaken_path import check_may_be_config
+
+log = logging.getLogger(__name__)
 
 OVERRIDE = "--config."  # begins a field's word on a command line; it may be left out here
 BOUNDS = ("optimistic", "pessimistic")  # groups that say what ties leave open: not for the log
@@ -59,13 +65,16 @@ class RunScorer:
         """
         if self._model is None:
             self._model = Model(config, {}, "")
-        model = self._model.with_parameters(params, f"{self._workdir}@{step}")
+        model = copy.copy(self._model)  # it has computed nothing of its parameters, such as their digest
+        model.params, model.name = jax.device_put(params), f"{self._workdir}@{step}"
         values: dict[str, float] = {}
         protocols = {}
         for one in self._evaluations:
             result = evaluation.evaluate(one.settings, model, one.data, lambda done, total, words: pulse())
             if one.settings.strict and result.faults:
                 raise DataError(f"eval.config, {one.name}: strict=True: {'; '.join(result.faults)}")
+            for fault in result.faults:
+                log.warning("evaluation %s of step %d: %s", one.name, step, fault)
             values |= flat_scores(result.metrics, one.name)
             protocols[one.name] = result.protocol_hash
         metric = full_name(self._metric, tuple(protocols), values)

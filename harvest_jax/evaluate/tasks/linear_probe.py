@@ -75,9 +75,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     own = train.column(settings.label_column)
     classes = sorted(set(map(class_text, own)))
     labels = data.column(settings.label_column)
-    ids = [sample.id for sample in data.samples]
-    label_numbers(labels, ids, classes)  # a wrong label is found before the work
-    of_clip = _labels_of_clips(train, label_numbers(own, [sample.id for sample in train.samples], classes))
+    label_numbers(labels, zero_shot.row_names(data), classes)  # a wrong label is found before the work
+    of_clip = _labels_of_clips(train, label_numbers(own, zero_shot.row_names(train), classes))
     if not settings.train.skip_missing:
         _check_there(train, train.reader.absent())
     trained = embed_videos(model, train, settings, progress)
