@@ -95,9 +95,10 @@ def test_training_clips_are_embedded_once_for_all_that_is_tried(probe, model, tm
     assert (metrics["top1"], metrics["n"], metrics["train_clips"], metrics["held_out_clips"]) == (100, 4, 8, 4)
     assert "held_out_top1" in capsys.readouterr().out
     assert result["inputs"]["train_manifest"]["name"] == "train.jsonl"
-    other = probe(parts(*COLOURS), *store, "--config.weight_decays=(0.5,)")
+    other = probe(parts(*COLOURS), *store, "--config.weight_decays=(1e-5,)")
     assert model.clips_seen == 12
-    assert other["metrics"]["weight_decay"] == 0.5
+    assert other["metrics"]["weight_decay"] == 1e-5
+    assert f"weight_decay{'1e-05':>22}" in capsys.readouterr().out
     assert other["protocol_hash"] != result["protocol_hash"]
     assert probe(parts(*COLOURS))["protocol"] == result["protocol"]
 
