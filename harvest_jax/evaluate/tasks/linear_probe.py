@@ -110,7 +110,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores over all classes, and what was chosen on the clips held out."""
-    return tables.number_lines(metrics)
+    shown = {name: value for name, value in metrics.items() if name != "weight_decay"}
+    return [*tables.number_lines(shown), f"{'weight_decay':<24}{metrics['weight_decay']:>10g}"]
 
 
 def _labels_of_clips(train: EvaluationSet, numbers: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " clips"]:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -419,3 +420,47 @@ def test_killed_again_and_again_it_goes_on_and_ends_with_the_same_result(videos,
     assert sum(one["computed"] for one in facts) == 48 - kept[-1]
     assert without_run(resumed) == without_run(plain)  # with the digest of the ranks of all queries
     assert not list(store.glob("*/*/*.tmp"))
+
+
+@pytest.mark.slow
+def test_evaluations_at_once_share_a_store_though_one_is_killed(videos, tmp_path):
+    model = save_random_model(tmp_path / "model", SEES_ORDER)
+    rows = [*captioned(*COLOURS, "red_then_blue")]
+    rows += [{"video": "red_then_blue.mp4", "start": s / 10, "caption": f"red from {s} to blue"} for s in range(1, 8)]
+    data = manifest(videos, tmp_path, [{"id": str(number), **row} for number, row in enumerate(rows)])
+    store = ["--store", str(tmp_path / "store"), "--config.batch_size=4"]
+
+    def started(name, task, *words):
+        given = [
+            "--config",
+            str(CONFIGS / f"{task}.py"),
+            "--model",
+            str(model),
+            "--out",
+            str(tmp_path / name / "r.json"),
+            *words,
+        ]
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.Popen([sys.executable, "-m", "harvest_jax", "eval", *given, *data], env=environment)
+
+    def ended(*processes):
+        return [process.wait(300) for process in processes]
+
+    plain = [started(f"plain {task}", task, "--config.batch_size=4") for task in ("retrieval", "reversal")]
+    assert ended(*plain) == [0, 0]
+    killed, *others = [started(f"{n}", task, *store) for n, task in enumerate(("reversal", "retrieval", "reversal"))]
+    while not segments(tmp_path) and killed.poll() is None:
+        time.sleep(0.01)
+    killed.kill()
+    assert ended(*others) == [0, 0]
+    killed.wait()
+    assert ended(started("again", "reversal", *store)) == [0]
+
+    def content(name):
+        return without_run(json.loads((tmp_path / name / "r.json").read_text()))
+
+    assert content("1") == content("plain retrieval")
+    assert content("2") == content("again") == content("plain reversal")
+    again = json.loads((tmp_path / "again" / "r.json").read_text())["run"]["store"].values()
+    assert all((facts["from_store"], facts["computed"]) == (12, 0) for facts in again)
+    assert not list((tmp_path / "store").glob("**/*.damaged"))

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.evaluate.report.grids import checked_queries
+from harvest_jax.evaluate.report.query_scores import METRICS
+from harvest_jax.evaluate.report.result_files import read_result
 from harvest_jax.evaluate.scores import linear_probe
 from harvest_jax.evaluate.scores.cosines import unit_vectors
 from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest
@@ -92,17 +95,23 @@ def test_training_clips_are_embedded_once_for_all_that_is_tried(probe, model, tm
     assert (metrics["top1"], metrics["n"], metrics["train_clips"], metrics["held_out_clips"]) == (100, 4, 8, 4)
     assert "held_out_top1" in capsys.readouterr().out
     assert result["inputs"]["train_manifest"]["name"] == "train.jsonl"
-    other = probe(parts(*COLOURS), *store, "--config.weight_decays=(0.5,)")
+    other = probe(parts(*COLOURS), *store, "--config.weight_decays=(1e-5,)")
     assert model.clips_seen == 12
-    assert other["metrics"]["weight_decay"] == 0.5
+    assert other["metrics"]["weight_decay"] == 1e-5
+    assert f"weight_decay{'1e-05':>22}" in capsys.readouterr().out
     assert other["protocol_hash"] != result["protocol_hash"]
     assert probe(parts(*COLOURS))["protocol"] == result["protocol"]
 
 
-def test_the_training_set_decides_and_is_in_the_protocol(probe):
+def test_the_training_set_decides_and_is_in_the_protocol(probe, tmp_path):
     right = probe(parts(*COLOURS))
     swapped = {"red": "green", "green": "red"}
     wrong = probe([row | {"label": swapped.get(row["label"], row["label"])} for row in parts(*COLOURS)])
+    written = read_result(tmp_path / "out" / "result.json")
+    for metric in METRICS["linear_probe"]:
+        assert written.number(metric.path) is not None
+        if metric.part:
+            checked_queries(written, metric)  # refuses a mean that is not the score
     assert (right["metrics"]["top1"], wrong["metrics"]["top1"]) == (100, 50)
     assert right["protocol"]["train"]["sha256"] != wrong["protocol"]["train"]["sha256"]
     mixed = [row | {"video": "red_then_blue.mp4", "start": 0.3, "end": 1 + row["end"]} for row in parts("red")]
