@@ -30,7 +30,7 @@ class NumberModel(ColourModel):
     def _embed(self, clips):
         assert clips.shape[2:] == (SIDE, SIDE, 3)
         self.batches.append(len(clips))
-        self.seen += [[read_number(frame) for frame in clip] for clip in clips]
+        self.seen += [[read_number(frame) for frame in clip] for clip in clips if clip.any()]  # black ones fill up
         return self.unit(clips.mean(axis=(1, 2, 3)))
 
     def encode_video(self, videos):
