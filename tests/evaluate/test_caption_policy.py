@@ -63,6 +63,6 @@ def test_a_query_bank_that_cannot_be_read(content, message, tmp_path):
     path = tmp_path / "bank.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"captions of the query bank .*bank\.txt.*{message}") as error:
+    with pytest.raises(DataError, match=rf"captions of the query bank.*bank\.txt.*{message}") as error:
         caption_policy.read_bank(path)
     assert "\n" not in str(error.value)
