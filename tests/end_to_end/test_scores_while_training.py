@@ -1,6 +1,7 @@
 """Runs that are evaluated while they train: the same losses, the best checkpoint, and kills at the worst moments."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from harvest_jax import cli
 from harvest_jax.checkpoint.scores import SCORES, StepScores, read_scores, write_scores
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.errors import CheckpointError, ConfigError, DataError
+from harvest_jax.evaluate import evaluation
 from tests.helpers.train_command import ROOT, environment, local_command, train_arguments
 
 STEPS = ("train.steps=6", "train.save_every=4", "train.keep_checkpoints=1")
@@ -92,6 +94,26 @@ def test_a_run_killed_between_evaluation_and_its_record_goes_on_as_if_it_had_not
     assert [row["step"] for row in logged(run)[1]] == [0, 2, 4, 6]
     # Another process has another number of devices, whose losses agree closely.
     np.testing.assert_allclose(logged(run)[0], logged(scored)[0], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_request_to_stop_during_an_evaluation_loses_nothing(scored, world_shards, tmp_path, monkeypatch):
+    whole, done = evaluation.evaluate, []
+
+    def terminated(*args):
+        done.append(whole(*args))
+        if len(done) == 2:  # of step 2
+            os.kill(os.getpid(), signal.SIGTERM)
+        return done[-1]
+
+    monkeypatch.setattr(evaluation, "evaluate", terminated)
+    run, overrides = tmp_path / "run", words(world_shards, "eval.export=best")
+    train(world_shards, run, *overrides, code=42)
+    assert Workdir(run).complete_steps() == [2, 3]  # it stops after the next step
+    assert [row["step"] for row in logged(run)[1]] == [0, 2]
+    train(world_shards, run, *overrides)
+    assert len(done) == 4
+    assert logged(run) == logged(scored)
 
 
 def test_scores_that_the_log_lacks_are_written_again_without_another_evaluation(scored, world_shards, tmp_path):

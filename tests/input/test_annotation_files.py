@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from harvest_jax.errors import DataError
 from harvest_jax.input import annotation_files
 from harvest_jax.input.annotation_files import (
     read_json,
@@ -14,21 +13,7 @@ from harvest_jax.input.annotation_files import (
     read_table,
     read_text,
 )
-
-
-def fault(call, *args, **options):
-    """The message, which is one line."""
-    with pytest.raises(DataError) as caught:
-        call(*args, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def put(path, text="[]"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
+from tests.helpers.faults import fault, put
 
 
 def test_huge_files_are_refused_before_they_are_read(tmp_path):

@@ -2,16 +2,8 @@
 
 import pytest
 
-from harvest_jax.errors import DataError
 from harvest_jax.input.annotation_records import Record
-
-
-def fault(call, *args):
-    with pytest.raises(DataError) as caught:
-        call(*args)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+from tests.helpers.faults import fault
 
 
 def of(value):

@@ -3,13 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-import pytest
-
-from harvest_jax.errors import DataError
 from harvest_jax.evaluate.benchmarks import locate_annotations
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark
 from harvest_jax.evaluate.benchmarks.locate_annotations import locate
 from harvest_jax.input.annotation_files import only, read_text
+from tests.helpers.faults import fault, put
 
 ONE = Benchmark(
     name="kites",
@@ -26,21 +24,6 @@ ONE = Benchmark(
     licence="not stated",
 )
 TWO = dataclasses.replace(ONE, files={"captions": ("data.json",), "list of videos": ("list.txt",)})
-
-
-def fault(call, *args, **options):
-    """The message, which is one line."""
-    with pytest.raises(DataError) as caught:
-        call(*args, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def put(path, text="[]"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
 
 
 def test_one_file_may_have_any_name(tmp_path):
