@@ -14,6 +14,7 @@ FLOORS = [
     ("harvest_jax.arguments", "harvest_jax.pages"),
     ("harvest_jax.pixels",),
     ("harvest_jax.config",),
+    ("harvest_jax.synthetic",),
     ("data_pipeline.media_paths", "data_pipeline.child_process"),
     ("data_pipeline.shards",),
     ("data_pipeline.decode",),
