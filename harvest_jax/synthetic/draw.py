@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from harvest_jax.synthetic.dice import Dice
+from harvest_jax.synthetic.marks import draw_marks
 from harvest_jax.synthetic.scene import Scene, Thing
 from harvest_jax.synthetic.trajectory import State, camera_at, states_at
 
@@ -55,20 +56,22 @@ def render_clip(scene: Scene, num_frames: int, size: int = SIZE) -> UInt8[np.nda
     return np.stack([_draw(scene, (t + 0.5) / num_frames, ground, size) for t in range(num_frames)])
 
 
-def render_still(scene: Scene, time: float, size: int = SIZE) -> UInt8[np.ndarray, "s s 3"]:
-    """One picture at a time in 0..1, without marks: uint8 RGB."""
-    return _draw(scene, time, _ground(scene, size), size)
+def render_still(scene: Scene, time: float, marks: bool, size: int = SIZE) -> UInt8[np.ndarray, "s s 3"]:
+    """One picture at a time in 0..1: uint8 RGB. With marks, what happens can be told from it, and nothing is hidden."""
+    return _draw(scene, time, _ground(scene, size), size, marks)
 
 
-def _draw(scene: Scene, time: float, ground: Image.Image, size: int) -> UInt8[np.ndarray, "s s 3"]:
+def _draw(scene: Scene, time: float, ground: Image.Image, size: int, marks: bool = False) -> UInt8[np.ndarray, "s s 3"]:
     camera, scale = camera_at(scene, time), size * _SUPERSAMPLING
     left = round((_MARGIN + camera) * scale)
     top = round(_MARGIN * scale)
     image = ground.crop((left, top, left + scale, top + scale))
     states = states_at(scene, time)
     for thing, state in reversed(list(zip(scene.things, states, strict=True))):  # what is named lies on top
-        if state.visible:
+        if state.visible or marks:
             _draw_thing(image, thing, state, camera, scale)
+    if marks:
+        draw_marks(image, scene, states, time)
     return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
 

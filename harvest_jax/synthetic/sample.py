@@ -102,7 +102,9 @@ def _scene(dice: Dice, held: bool, actions: Sequence[str]) -> Scene:
         free = [look for look in _LOOKS if look not in looks and _fits(look, action, held)]
         looks.append(dice.pick(free))
     extra = dice.pick((0, 0, 1, 2))
-    others = [look for look in dice.shuffled(_LOOKS) if look not in looks][:extra]
+    others: list[tuple[str, str]] = []
+    for _ in range(extra):
+        others.append(dice.pick([look for look in _LOOKS if look not in looks and look not in others]))
     centre = [(0.5, 0.5)] if len(actions) == 1 else dice.shuffled([(0.29, 0.5), (0.71, 0.5)])
     things = [_thing(dice, look, place, dice.pick(SIZES)) for look, place in zip(looks, centre, strict=True)]
     corners = dice.shuffled([(0.14, 0.14), (0.86, 0.14), (0.14, 0.86), (0.86, 0.86)])
