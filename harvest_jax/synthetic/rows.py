@@ -90,11 +90,11 @@ def read_world(path: str | Path) -> World:
         raise DataError(f"{path} cannot be read as JSON ({error})") from error
     kinds = {"harvest_world": str, "seed": int, "size": int, "clips": dict}
     if not isinstance(facts, dict) or {name: type(value) for name, value in facts.items()} != kinds:
-        raise DataError(f"{path} does not describe a generated world: `harvest synthetic` writes such files")
+        raise DataError(f"{path} does not describe a generated world: `harvest world` writes such files")
     if facts["harvest_world"] != WORLD_VERSION:
         raise DataError(
             f"{path} describes version {facts['harvest_world'][:20]} of the generated world, and this program makes "
-            f"version {WORLD_VERSION}: write the file again with `harvest synthetic`"
+            f"version {WORLD_VERSION}: write the file again with `harvest world`"
         )
     if not all(type(count) is int for count in facts["clips"].values()):
         raise DataError(f"{path}: the number of clips of each split must be a whole number")
