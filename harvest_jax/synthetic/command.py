@@ -14,8 +14,9 @@ million clips take no room before. --videos also writes every clip as an MP4 fil
   harvest shards --manifest small.world.json --out shards/small --split train
   harvest shards --manifest small.world.json --out shards/small --split choice --frames 8
 
-Splits: train and val (captions; names that begin so are also possible), retrieval (one caption each), choice (several
-sentences of which one is right), questions (with one word as answer), actions (a label). All but train and val show
+Splits: train and val (captions; names that begin so are also possible), stills and unmarked (single pictures with and
+without marks that tell what happens), retrieval (one caption each), choice (several
+sentences of which one is right), questions (with one word as answer), actions (a label). The last four show
 combinations of look and action that no training clip has. Tests want --frames 8, as many as the model sees: then a
 clip and its reverse have the same frames.
 """

@@ -3,12 +3,15 @@
 | split | each clip has |
 |---|---|
 | `train...`, `val...` | two captions; of combinations of look and action that training may have |
+| `stills...` | one picture with marks that tell what happens (`marks.py`), and two captions; of the same combinations |
+| `unmarked...` | the same as `stills...` with the same number and name, without the marks |
 | `retrieval` | one caption, different from all others |
 | `choice` | `options`, `answer` and `type` (the factor); two clips after each other are each other's reverse |
 | `questions` | `question`, `answer` and `type` |
 | `actions` | `label` |
 
-All splits but the first two show combinations that no training clip has.
+The other splits show combinations that no training clip has. Every fourth still has no marks, and captions that tell
+only what is seen: so that a model of pictures also knows things that do nothing.
 """
 
 import dataclasses
@@ -18,16 +21,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
+
 from harvest_jax.errors import DataError
 from harvest_jax.synthetic import WORLD_VERSION
 from harvest_jax.synthetic.choices import FACTORS, Choice, choice_of
-from harvest_jax.synthetic.draw import SIZE
+from harvest_jax.synthetic.draw import SIZE, render_still
 from harvest_jax.synthetic.questions import QUESTIONS, action_scene, question_of
 from harvest_jax.synthetic.sample import any_scene, dice_of
 from harvest_jax.synthetic.scene import ACTIONS, Scene
-from harvest_jax.synthetic.sentences import caption, wording_of
+from harvest_jax.synthetic.sentences import caption, looks, wording_of
 
 SUFFIX = ".world.json"
+TRAINING = ("train", "val", "stills", "unmarked")  # begins of the names of splits
 TEST_SPLITS = ("retrieval", "choice", "questions", "actions")
 SIZES = (32, 512)  # pixels
 MOST = 100_000_000  # clips of a split
@@ -59,10 +66,10 @@ class World:
         if not self.clips:
             raise DataError("a world needs at least one split with clips")
         for split, count in self.clips.items():
-            if split not in TEST_SPLITS and not split.startswith(("train", "val")):
+            if split not in TEST_SPLITS and not split.startswith(TRAINING):
                 raise DataError(
                     f"a world has no split {split[:40]!r}: it has {', '.join(TEST_SPLITS)}, and names that begin with "
-                    "train or val"
+                    f"{', '.join(TRAINING)}"
                 )
             if not 1 <= count <= MOST:
                 raise DataError(f"split {split[:40]}: {count} clips; 1 to {MOST:,} are possible")
@@ -108,12 +115,33 @@ def scene_of(seed: int, split: str, number: int) -> Scene:
     """What a clip shows."""
     if split == "choice":
         return choice_at(seed, number).scene
-    dice = dice_of(seed, split, number)
+    dice = dice_of(seed, _stills_of(split), number)
     if split == "questions":
         return question_of(dice, list(QUESTIONS)[number % len(QUESTIONS)]).scene
     if split == "actions":
         return action_scene(dice, ACTIONS[number % len(ACTIONS)])
     return any_scene(dice, held=split in TEST_SPLITS)
+
+
+def _stills_of(split: str) -> str:
+    """The split of marked stills that has the same scenes as one of unmarked stills; every other split itself."""
+    return "stills" + split.removeprefix("unmarked") if split.startswith("unmarked") else split
+
+
+def is_still(split: str) -> bool:
+    """Whether the clips of a split are single pictures."""
+    return split.startswith(("stills", "unmarked"))
+
+
+def still_of(seed: int, split: str, number: int, size: int) -> UInt8[np.ndarray, "s s 3"]:
+    """The picture of a still: uint8 RGB."""
+    time = dice_of(seed, _stills_of(split), number, "time").between(0.0, 1.0)
+    marks = split.startswith("stills") and not _only_looks(number)
+    return render_still(scene_of(seed, split, number), time, marks, size)
+
+
+def _only_looks(number: int) -> bool:
+    return number % 4 == 3
 
 
 def choice_at(seed: int, number: int) -> Choice:
@@ -128,7 +156,7 @@ def choice_at(seed: int, number: int) -> Choice:
 
 def columns(seed: int, split: str, number: int) -> dict[str, Any]:
     """What a manifest says about a clip besides its name."""
-    dice = dice_of(seed, split, number, "words")
+    dice = dice_of(seed, _stills_of(split), number, "words")
     if split == "choice":
         choice = choice_at(seed, number)
         told = {"options": choice.sentences, "answer": choice.answer, "type": choice.factor}
@@ -143,7 +171,8 @@ def columns(seed: int, split: str, number: int) -> dict[str, Any]:
         return {
             "captions": [caption(scene, dataclasses.replace(wording_of(dice), sizes=True, textures=True, ground=True))]
         }
-    return {"captions": list(dict.fromkeys(caption(scene, wording_of(dice)) for _ in range(2)))}
+    tell = looks if is_still(split) and _only_looks(number) else caption
+    return {"captions": list(dict.fromkeys(tell(scene, wording_of(dice)) for _ in range(2)))}
 
 
 def numbers_of(world: World, split: str) -> Iterator[tuple[int, dict[str, Any]]]:

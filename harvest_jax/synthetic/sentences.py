@@ -75,6 +75,12 @@ def caption(scene: Scene, wording: Wording) -> str:
     return text
 
 
+def looks(scene: Scene, wording: Wording) -> str:
+    """What a single picture of a scene shows: the named things, and the ground if the wording tells it."""
+    text = " and ".join(name_of(thing, wording) for thing in scene.things[: scene.named])
+    return text + (f" on a {scene.ground} ground" if wording.ground else "")
+
+
 def name_of(thing: Thing, wording: Wording, article: str = "a") -> str:
     """A thing by its look, and its size and texture if the wording tells them."""
     words = [article, thing.size if wording.sizes else "", thing.texture if wording.textures else ""]
