@@ -140,12 +140,6 @@ def plot(rows: Sequence[Row], swept: Sequence[str], columns: Sequence[str]) -> b
                     spread = statistics.stdev(found) if len(found) > 1 else 0.0
                     place = float(value) if numbers and value is not None else labels.index(str(value))
                     points.append((place, statistics.fmean(found), spread))
-                        (
-                            float(value) if numbers and value is not None else labels.index(str(value)),
-                            statistics.fmean(found),
-                            spread,
-                        )
-                    )
             x, y, spread = zip(*sorted(points), strict=True)
             axes.errorbar(x, y, spread, marker="o", markersize=4, capsize=3, label=column)
         if not numbers:
