@@ -33,7 +33,8 @@ def difficulty(clips: int, seed: int) -> dict[str, dict[str, float]]:
         found["order_blind"] += either[choice.answer] / max(1, sum(either))
         found["ceiling"] += true[choice.answer] and sum(true) == 1
     return {
-        factor: {"n": int(found["n"])} | {name: round(100 * found[name] / found["n"], 1) for name in found if name != "n"}
+        factor: {"n": int(found["n"])}
+        | {name: round(100 * found[name] / found["n"], 1) for name in found if name != "n"}
         for factor, found in sums.items()
         if found["n"]
     }
