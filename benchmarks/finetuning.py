@@ -1,23 +1,25 @@
-"""What fine-tuning adds to frozen features, on the demo's world: scores on combinations that are in no training.
+r"""What fine-tuning adds to frozen features, on the demo's world: scores on combinations that are in no training.
 
-    python benchmarks/finetuning.py --workdir runs/finetuning --out finetuning.json
-    python benchmarks/finetuning.py --workdir runs/finetuning2 --model runs/demo/export  # from a video model
+    python benchmarks/finetuning.py --workdir runs/finetuning --only retrieval --out retrieval.json
+    python benchmarks/finetuning.py --workdir runs/finetuning --only classification --out classification.json
+    python benchmarks/finetuning.py --workdir runs/finetuning_qa --only videoqa --out videoqa.json \
+        --model runs/demo/export --steps 300 --learning_rate 1e-3  # of `harvest demo --workdir runs/demo`
 
 Clips of one coloured shape with one of ten motions; a third of the combinations of colour, shape and motion is held
 out. Every arm is the command `harvest train --config finetune/...` with the demo's sizes, and then `harvest eval`:
-captions found by text-to-video R@1 among 40 clips, the ten motions as classes, and questions about colour, shape and
-motion. In the frozen arms the towers stay as they are; for questions the decoder and the head train. About an hour
-on two cores with the default number of steps; a finished arm is not run again.
+captions found by text-to-video R@1 among 40 clips, the ten motions as classes, and three questions about each clip: its
+colour, its shape and its motion. In the frozen arms the towers stay as they are; for questions the decoder and the head
+train. About an hour on two cores with the default number of steps; a finished arm is not run again.
+
+No question names two of the three: where one did ("what does the red heart do?"), no training clip had the answers
+that the held-out clips need, the head learnt that from the words alone, and no answer about motion was right.
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
-
-import numpy as np
 
 from harvest_jax.demo.clips import TEST_FRAMES, scenes, write_video
 from harvest_jax.demo.world import FRAMES, Scene, render_clip
@@ -39,6 +41,7 @@ SIZES = {
     "train.batch_size": 64,
     "train.clip_norm": 1.0,
     "train.weight_decay": 0.1,
+    "train.decay": "cosine",
     "train.log_every": 100,
     "train.save_every": 10**6,
 }
@@ -48,27 +51,27 @@ TASKS = {
     "classification": ("eval/zero_shot", "choice", {"answer_from": "head"}, ("top1",)),
     "videoqa": ("eval/videoqa", "choice", {"answer_from": "head"}, ("acc_all",)),
 }
-ALL = '((".*",1.0),)'
+# The towers of questions: a tenth of the head's rate, as the config has it, and the text tower as in post-pretraining.
+SLOW_TOWER = '(("text/.*",0.0),("video/.*",0.1),("logit_scale",0.0),(".*",1.0))'
 # (task, arm) -> fields of its training; None: the model itself
 ARMS: dict[tuple[str, str], dict[str, object] | None] = {
     ("retrieval", "frozen"): None,
     ("retrieval", "fine-tuned, text frozen"): {"train.lr_multipliers": '(("text/.*",0.0),(".*",1.0))'},
-    ("retrieval", "fine-tuned"): {},
     ("classification", "frozen, linear"): {"train.lr_multipliers": FROZEN_TOWERS},
     ("classification", "frozen, attentive"): {"train.lr_multipliers": FROZEN_TOWERS, "objective.head": "attentive"},
     ("classification", "fine-tuned, linear"): {"train.lr_multipliers": '(("text/.*",0.0),(".*",1.0))'},
     ("videoqa", "frozen towers"): {"train.lr_multipliers": FROZEN_TOWERS},
-    ("videoqa", "fine-tuned"): {"train.lr_multipliers": ALL},
+    ("videoqa", "fine-tuned"): {"train.lr_multipliers": SLOW_TOWER},
 }
 
 
-def question(scene: Scene, kind: int) -> tuple[str, str]:
-    """A question about a scene, and its answer."""
-    return (
-        (f"what color is the {scene.shape}?", scene.color),
-        (f"what is the {scene.color} shape?", scene.shape),
-        (f"what does the {scene.color} {scene.shape} do?", scene.motion),
-    )[kind]
+def questions(scene: Scene) -> dict[str, str]:
+    """The questions about a scene, and their answers."""
+    return {
+        "what color is the shape?": scene.color,
+        "what shape is it?": scene.shape,
+        "what does the shape do?": scene.motion,
+    }
 
 
 def write_world(folder: Path, seed: int) -> Path:
@@ -76,26 +79,23 @@ def write_world(folder: Path, seed: int) -> Path:
     shards = folder / "shards"
     if (shards / "dataset_info.json").is_file():
         return shards
-    rng = np.random.default_rng(seed)
     rows = []
     for split, of in scenes(seed).items():
         (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
         for number, scene in enumerate(of):
             video = f"videos/{split}/{number:05d}.mp4"
             write_video(folder / video, render_clip(scene, FRAMES if split == "train" else TEST_FRAMES))
-            asked, answer = question(scene, int(rng.integers(3)))
+            asked = questions(scene)
             row = {"id": f"{split}-{number:05d}", "video": video, "caption": scene.caption, "split": split}
-            rows.append(row | {"label": scene.motion, "question": asked, "answer": answer})
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    _run("shards", "--manifest", folder / "manifest.csv", "--out", shards, "--short_side", 64)
+            row |= {"label": scene.motion, "question": list(asked), "answer": list(asked.values())}
+            rows.append(json.dumps(row | {"type": ["color", "shape", "motion"]}))
+    (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    _run("shards", "--manifest", folder / "manifest.jsonl", "--out", shards, "--short_side", 64)
     return shards
 
 
-def measure(task: str, arm: str, folder: Path, shards: Path, args: argparse.Namespace) -> float:
-    """Train one arm, if it has a training, and evaluate it: the score in percent."""
+def measure(task: str, arm: str, folder: Path, shards: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Train one arm, if it has a training, and evaluate it: scores in percent, first that of the task."""
     fields = ARMS[task, arm]
     workdir = folder / f"{task} {arm}".replace(", ", "_").replace(" ", "_")
     workdir.mkdir(parents=True, exist_ok=True)
@@ -113,10 +113,12 @@ def measure(task: str, arm: str, folder: Path, shards: Path, args: argparse.Name
     out = workdir / "result.json"
     _run("eval", "--config", config, "--model", model, "--out", out, f"--config.data.shards={shards}",
          f"--config.data.split={split}", *words)  # fmt: skip
-    score = json.loads(out.read_text("utf-8"))["metrics"]
+    metrics = json.loads(out.read_text("utf-8"))["metrics"]
+    score = metrics
     for name in place:
         score = score[name]
-    return float(score)
+    by_type = metrics["per_type"] if task == "videoqa" else {}
+    return {"/".join(place): float(score)} | {name: float(one[place[0]]) for name, one in by_type.items()}
 
 
 def _run(*words: object) -> None:
@@ -136,11 +138,12 @@ def main() -> None:
     args = parser.parse_args()
     args.workdir, args.model = args.workdir.absolute(), args.model.absolute()
     shards = write_world(args.workdir, args.seed)
-    scores: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
     for task, arm in ARMS:
         if args.only in ("", task):
             scores.setdefault(task, {})[arm] = measure(task, arm, args.workdir, shards, args)
-            print(f"{task:16} {arm:26} {scores[task][arm]:6.1f} %", flush=True)
+            found = ", ".join(f"{name} {score:.1f} %" for name, score in scores[task][arm].items())
+            print(f"{task:16} {arm:26} {found}", flush=True)
     if args.out:
         settings = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
         args.out.write_text(json.dumps({"model": args.model.name, **settings, "percent": scores}, indent=2) + "\n")

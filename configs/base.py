@@ -49,8 +49,9 @@ def get_config() -> ConfigDict:
     train.steps = 1000
     train.batch_size = 256  # clips of a step, on all devices together; each is a negative of all others
     train.accumulate = 1  # parts that a batch is computed in, one after another: saves memory; all negatives stay
-    train.learning_rate = 1e-5  # its peak: linear warm-up, then a cosine to 0
+    train.learning_rate = 1e-5  # its peak: linear warm-up, then `decay` to 0
     train.warmup_steps = 100  # of the learning rate
+    train.decay = "cosine"  # how the learning rate falls after the warm-up: cosine or linear
     train.weight_decay = 0.2  # on matrices only; not on biases, norms, embeddings and logit_scale
     train.b1 = 0.9  # AdamW
     train.b2 = 0.98
@@ -67,7 +68,7 @@ def get_config() -> ConfigDict:
     # path; 0 freezes the parameter
     train.log_every = 20  # steps between two lines of metrics
     train.save_every = 1000  # steps between two checkpoints
-    train.keep_checkpoints = 2  # the newest ones; older ones are deleted
+    train.keep_checkpoints = 2  # the newest ones; older ones are deleted, except the best (eval.metric)
 
     config.objective = objective = ConfigDict()  # what is learnt; configs/finetune/ has configs of fine-tuning
     objective.name = "post_pretraining"  # post_pretraining: contrastive loss and masked words, by the weights of
@@ -80,6 +81,15 @@ def get_config() -> ConfigDict:
     objective.prompt = "Question: {question} Answer: {mask}"  # text around a question
     objective.answer_from = "head"  # head: a classifier over the answers; mask: the word at {mask}, by the decoder
     objective.dropout = 0.5  # of the answers' classifier
+
+    config.eval = eval = ConfigDict()  # scores while the run trains; they change nothing in the training
+    eval.every = 0  # evaluate after so many steps or epochs, before the first step and after the last; 0: never
+    eval.unit = "steps"  # steps, or epochs (passes over as many clips as the shards hold)
+    eval.config = ""  # the words after `harvest eval --config`: "eval/retrieval --config.data.shards=DIR
+    # --config.data.split=val"; several: "['WORDS', 'WORDS']"
+    eval.metric = ""  # the score by which the best checkpoint is kept, such as t2v/R@1; empty: none is
+    eval.export = "last"  # which checkpoint becomes the model folder export/: last or best
+    eval.allow_missing = False  # evaluate although videos are not there: they count as wrong
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices over which the batch is split; -1: all devices / fsdp

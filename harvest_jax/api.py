@@ -6,17 +6,19 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from harvest_jax.arguments_of_videos import Array, Videos, described, each_video, is_clips, items_of
 from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores
+from harvest_jax.model.batches import InBatches, place
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.model.inference import (
@@ -29,13 +31,7 @@ from harvest_jax.model.inference import (
 from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.weights.workdir_model import load_any_model
 
-BATCH_SIZES = (1, 2, 4, 8, 16)  # rows of one call; each is compiled once, a batch is padded to the next of them
 IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
-
-Array = np.ndarray | jax.Array
-Video = str | os.PathLike[str] | Array
-Videos = Video | Iterable[Video]
-_VIDEOS = "a path, one clip as uint8 [T, H, W, 3], clips as uint8 [B, T, H, W, 3], or a sequence of paths or of clips"
 
 
 class Model:
@@ -45,7 +41,8 @@ class Model:
       config: the towers' description.
       params: nested dict of arrays.
       name: for error messages, such as the folder.
-      device: where the parameters lie and everything is computed; None is JAX's default device.
+      device: where the parameters lie and everything is computed; None is JAX's default device. Several devices of this
+        process each hold all parameters, and divide among them calls with more than 16 rows.
       origin: JSON values that say where the parameters come from, such as run and step.
     """
 
@@ -54,20 +51,33 @@ class Model:
         config: HarvestConfig,
         params: Params,
         name: str,
-        device: jax.Device | None = None,
+        device: jax.Device | Sequence[jax.Device] | None = None,
         origin: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.name = name
         self.origin = dict(origin or {})
         self.tokenizer = Tokenizer(config.text.vocab_size)
-        self.params = jax.device_put(params, device)
+        devices = device if device is None or isinstance(device, Sequence) else (device,)
+        self.num_devices = 1 if devices is None else len(devices)
+        self.params = place(params, devices)
+        self._over: dict[tuple[jax.Device, ...], Model] = {}
         harvest = Harvest(config)
-        self._video = jax.jit(functools.partial(video_embedding, harvest))
-        self._text = jax.jit(functools.partial(text_embedding, harvest))
-        self._answer = jax.jit(functools.partial(answer_logits, harvest))
-        self._classes = jax.jit(functools.partial(class_logits, harvest))
-        self._head_answer = jax.jit(functools.partial(head_answer_logits, harvest))
+        self._video = InBatches(functools.partial(video_embedding, harvest), devices)
+        self._text = InBatches(functools.partial(text_embedding, harvest), devices)
+        self._answer = InBatches(functools.partial(answer_logits, harvest), devices)
+        self._classes = InBatches(functools.partial(class_logits, harvest), devices)
+        self._head_answer = InBatches(functools.partial(head_answer_logits, harvest), devices)
+
+    def over(self, devices: Sequence[jax.Device]) -> "Model":
+        """The same model on these devices of this process; its results are the same in every bit.
+
+        A second call with the same devices gives the same object, whose programs are compiled.
+        """
+        asked = tuple(devices)
+        if asked not in self._over:
+            self._over[asked] = Model(self.config, self.params, self.name, asked, self.origin)
+        return self._over[asked]
 
     @property
     def num_frames(self) -> int:
@@ -108,7 +118,7 @@ class Model:
           DataError: an argument of another kind, or a file that cannot be read: its name and the reason.
         """
         with contextlib.closing(self._prepared(videos)) as clips:
-            return self._in_batches(self._video, ((clip,) for clip in clips), self.config.video.embed_dim)
+            return self._video(self.params, ((clip,) for clip in clips), self.config.video.embed_dim)
 
     def prepare(self, videos: Videos) -> UInt8[np.ndarray, "b t s s 3"]:
         """The frames that the model sees: uint8 [B, num_frames, image_size, image_size, 3], all in memory.
@@ -135,12 +145,12 @@ class Model:
         """
         size, frames = self.config.video.image_size, self.config.video.num_frames
         wanted = (frames if frames > 1 else "T", size, size, 3)
-        if not _is_clips(clips, 5) or clips.shape[2:] != wanted[1:] or (frames > 1 and clips.shape[1] != frames):
+        if not is_clips(clips, 5) or clips.shape[2:] != wanted[1:] or (frames > 1 and clips.shape[1] != frames):
             shape = ", ".join(map(str, wanted))
             raise DataError(
-                f"prepared clips must be uint8 [B, {shape}], not {_described(clips)}; encode_video takes any size"
+                f"prepared clips must be uint8 [B, {shape}], not {described(clips)}; encode_video takes any size"
             )
-        return self._in_batches(self._video, ((clip,) for clip in np.asarray(clips)), self.config.video.embed_dim)
+        return self._video(self.params, ((clip,) for clip in np.asarray(clips)), self.config.video.embed_dim)
 
     def encode_text(self, texts: str | Iterable[str]) -> Float[np.ndarray, "b d"]:
         """Embed texts; what exceeds the text tower's context is cut.
@@ -154,12 +164,14 @@ class Model:
         Raises:
           DataError: an argument of another kind.
         """
-        rows = [texts] if isinstance(texts, str) else list(_items(texts, "texts", "a string or a sequence of strings"))
+        rows = (
+            [texts] if isinstance(texts, str) else list(items_of(texts, "texts", "a string or a sequence of strings"))
+        )
         for number, text in enumerate(rows):
             if not isinstance(text, str):
-                raise DataError(f"texts[{number}] must be a string, not {_described(text)}")
+                raise DataError(f"texts[{number}] must be a string, not {described(text)}")
         ids = self.tokenizer(rows, self.config.text.context_length)
-        return self._in_batches(self._text, ((row,) for row in ids), self.config.text.embed_dim)
+        return self._text(self.params, ((row,) for row in ids), self.config.text.embed_dim)
 
     def answer_logits(
         self, videos: Videos, ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]
@@ -179,7 +191,7 @@ class Model:
         """
         if self.config.decoder is None:
             raise DataError(f"{self.name} has no decoder for masked words: it can embed but not answer")
-        return self._in_batches(self._answer, self._asked(videos, ids, slot), self.config.text.vocab_size)
+        return self._answer(self.params, self._asked(videos, ids, slot), self.config.text.vocab_size)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -200,7 +212,7 @@ class Model:
         """
         self._check_head("classification", answers=False)
         with contextlib.closing(self._prepared(videos)) as clips:
-            return self._in_batches(self._classes, ((clip,) for clip in clips), len(self.classes))
+            return self._classes(self.params, ((clip,) for clip in clips), len(self.classes))
 
     def head_answer_logits(
         self, videos: Videos, ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]
@@ -217,7 +229,7 @@ class Model:
           DataError: the model has no such head, or as for `answer_logits`.
         """
         self._check_head("videoqa", answers=True)
-        return self._in_batches(self._head_answer, self._asked(videos, ids, slot), len(self.classes))
+        return self._head_answer(self.params, self._asked(videos, ids, slot), len(self.classes))
 
     def _check_head(self, objective: str, answers: bool) -> None:
         if self.config.head is None or (self.config.head.kind == "answers") != answers:
@@ -235,7 +247,7 @@ class Model:
     def _prepared(self, videos: Videos) -> Generator[UInt8[np.ndarray, "t s s 3"]]:
         """Clips as the model sees them, one by one."""
         size, resize = self.config.video.image_size, self.config.preprocessing.resize
-        items = _each(videos)
+        items = each_video(videos)
         first = next(items, None)
         if first is None:
             return
@@ -256,20 +268,6 @@ class Model:
                     raise DataError(str(frames))
                 yield frames
 
-    def _in_batches(
-        self, function: Callable[..., jax.Array], rows: Iterable[tuple[np.ndarray, ...]], width: int
-    ) -> Float[np.ndarray, "b width"]:
-        """`function(params, *arrays)` over rows stacked to batches; a batch is padded to one of BATCH_SIZES."""
-        outputs = [np.zeros((0, width), np.float32)]
-        rows = iter(rows)
-        while batch := list(itertools.islice(rows, BATCH_SIZES[-1])):
-            count = len(batch)
-            batch += batch[-1:] * (min(size for size in BATCH_SIZES if size >= count) - count)
-            arrays = [np.stack(column) for column in zip(*batch, strict=True)]
-            del batch
-            outputs.append(np.asarray(function(self.params, *arrays))[:count])
-        return np.concatenate(outputs)
-
 
 def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None) -> Model:
     """Load a model folder written by `harvest train` (its `export`), `harvest weights import` or `harvest demo`.
@@ -279,7 +277,8 @@ def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None)
       device: where to compute: a `jax.Device`, or "cpu", "gpu", "tpu" with the number of the device where there are
         several ("gpu:1"). None is JAX's default device.
 
-    A training folder can be given, too, finished or not: WORKDIR is its newest good checkpoint, WORKDIR@STEP another.
+    A training folder can be given, too, finished or not: WORKDIR is its newest good checkpoint, WORKDIR@STEP another,
+    WORKDIR@best the one with the best score (docs/training.md).
     The name of the model says which one it is.
 
     Raises:
@@ -288,7 +287,7 @@ def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None)
       ConfigError: no such device.
     """
     if not isinstance(folder, str | os.PathLike):
-        raise DataError(f"a model folder is given as a path, not {_described(folder)}")
+        raise DataError(f"a model folder is given as a path, not {described(folder)}")
     found = _device(device)
     model = load_any_model(folder)
     return Model(model.config, model.params, model.name, found, model.origin)
@@ -304,45 +303,3 @@ def _device(device: str | jax.Device | None) -> jax.Device | None:
     there = dict.fromkeys([*jax.local_devices(), *jax.local_devices(backend="cpu")])
     names = ", ".join(sorted({f"{one.platform}:{one.local_hardware_id or 0}" for one in there}))
     raise ConfigError(f"device {device!r} is not on this machine, which has {names}")
-
-
-def _each(videos: Any) -> Iterator[Any]:
-    """The clips of an argument, one by one: all paths as str, or all NumPy arrays uint8 [T, H, W, 3]."""
-    if isinstance(videos, str | os.PathLike):
-        videos = [videos]
-    elif isinstance(videos, Array) and videos.dtype.kind != "U":
-        if not _is_clips(videos, 4) and not _is_clips(videos, 5):
-            raise DataError(f"videos must be {_VIDEOS}, not {_described(videos)}")
-        videos = np.asarray(videos if videos.ndim == 5 else videos[None])
-    of_paths = None
-    for number, video in enumerate(_items(videos, "videos", _VIDEOS)):
-        path = os.fspath(video) if isinstance(video, str | os.PathLike) else None
-        if not isinstance(path, str) and not _is_clips(video, 4):
-            wanted = "a path (text) or a clip (uint8 [T, H, W, 3])"
-            raise DataError(f"videos[{number}] must be {wanted}, not {_described(video)}")
-        if of_paths not in (None, path is not None):
-            raise DataError(f"videos[{number}] is {_described(video)}: give only paths or only arrays")
-        of_paths = path is not None
-        if path is None and 0 in video.shape:
-            raise DataError(f"videos[{number}] is empty: {_described(video)} as [T, H, W, 3]")
-        yield np.asarray(video) if path is None else path
-        del video  # an array would stay in memory while the next one is made
-
-
-def _is_clips(value: Any, ndim: int) -> bool:
-    """Whether a value is one clip (`ndim` 4) or a batch of clips (5), whatever their size."""
-    return isinstance(value, Array) and value.dtype == np.uint8 and value.ndim == ndim and value.shape[-1] == 3
-
-
-def _items(values: Any, name: str, wanted: str) -> Iterator[Any]:
-    """Iterate over a sequence or generator; bytes and unordered collections are refused."""
-    if isinstance(values, bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
-        raise DataError(f"{name} must be {wanted}, not {_described(values)}")
-    return iter(values)
-
-
-def _described(value: Any) -> str:
-    """What was given, for an error: dtype and shape of an array, otherwise the type."""
-    if isinstance(value, Array):
-        return f"{value.dtype} {list(value.shape)}"
-    return "None" if value is None else type(value).__name__

@@ -7,6 +7,8 @@ for, so that `harvest --help` is instant and `harvest shards` never loads the mo
 import argparse
 import importlib
 import logging
+import os
+import select
 import signal
 import sys
 import traceback
@@ -27,7 +29,10 @@ COMMANDS = {
     "shards": ("data_pipeline.command", "turn captioned videos into shards of decoded frames"),
     "inspect": ("harvest_jax.describe", "show what a shard folder, model folder, training folder or checkpoint holds"),
     "weights": ("harvest_jax.weights.command", "import, export and mix checkpoints"),
-    "train": ("harvest_jax.train.command", "train a model, or continue from the last checkpoint of its folder"),
+    "train": (
+        "harvest_jax.scored_training.command",
+        "train a model, or continue from the last checkpoint of its folder",
+    ),
     "eval": ("harvest_jax.evaluate.command", "score a model under a named protocol"),
     "results": ("harvest_jax.evaluate.report.command", "show results as tables, with intervals and differences"),
     "search": ("harvest_jax.search.command", "find videos by words"),
@@ -94,10 +99,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"harvest {args.command}: {str(error) or 'interrupted'}", file=sys.stderr)
         return getattr(error, "exit_code", 128 + signal.SIGINT)
     except OSError as error:  # disk full, permission denied, missing folder: the system's message names the path
+        if isinstance(error, BrokenPipeError) and _output_was_closed():
+            return 128 + signal.SIGPIPE
         if args.debug:
             traceback.print_exc()
         print(f"harvest {args.command}: {printable(error)}", file=sys.stderr)
         return 1
+
+
+def _output_was_closed() -> bool:
+    """Whether who reads what this process prints has stopped, as `head` does: no fault, so nothing is said about it."""
+    try:
+        output = sys.stdout.fileno()
+        poll = select.poll()
+        poll.register(output, select.POLLOUT)
+        closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # it is not a file
+        return False
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # else Python complains when it ends
+    return closed
 
 
 if __name__ == "__main__":

@@ -177,8 +177,11 @@ def describe_workdir(workdir: Workdir) -> dict[str, Any]:
 
     Returns:
       JSON values: `kind` ("workdir"), `checkpoints` (complete steps), `export` (whether the model folder is there);
-      where there are any, `incomplete` (steps whose save was not finished), `last_metrics` and `config`.
+      where there are any, `incomplete` (steps whose save was not finished), `last_metrics`, `last_scores` (of an
+      evaluation while it trained), `best` (the checkpoint with the best score) and `config`.
     """
+    from harvest_jax.checkpoint.scores import best_step
+    from harvest_jax.train.metrics import SCORES
     from harvest_jax.weights.files.open_checkpoint import read_json
 
     complete = workdir.complete_steps()
@@ -188,9 +191,15 @@ def describe_workdir(workdir: Workdir) -> dict[str, Any]:
         found["incomplete"] = incomplete
     metrics = workdir.metrics
     lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.is_file() else []
-    while lines and "last_metrics" not in found:  # a killed run leaves half a line at the end
-        with contextlib.suppress(ValueError, RecursionError):
-            found["last_metrics"] = json.loads(lines.pop())
+    for name, wanted in (("last_metrics", False), ("last_scores", True)):
+        for line in reversed(lines):
+            if (f'"{SCORES}' in line) == wanted:
+                with contextlib.suppress(ValueError, RecursionError):  # a killed run leaves half a line at the end
+                    found[name] = json.loads(line)
+                    break
+    best = best_step(workdir)
+    if best is not None:
+        found["best"] = dict(zip(("step", "score", "metric"), best, strict=True))
     if workdir.config.is_file():
         found["config"] = read_json(workdir.config)
     return found

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import uuid
@@ -13,8 +14,11 @@ ASIDE = ".tmp"  # how the name of a file or folder ends that is still being writ
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
     """A name to write a file to; at the end that file is synced to the disk and replaces `path`.
+
+    Without `durable` it is not synced, which takes much less time: a kill of the process still leaves the old file or
+    the whole new one, but a power cut may leave a damaged one.
 
     The name is unique: two processes that write the same file do not disturb each other, the later one wins. A link
     is followed: the file it points to is replaced, the link stays.
@@ -26,20 +30,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{ASIDE}")
     try:
         yield aside
-        sync(aside)
+        if durable:
+            sync(aside)
         aside.replace(path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Write a file so that a reader, or the next start after a power cut, finds the old one or the whole new one.
+
+    `durable`: as for `atomic_file`.
 
     Raises:
       OSError: as for `atomic_file`.
     """
-    with atomic_file(path) as aside:
+    with atomic_file(path, durable) as aside:
         aside.write_bytes(content)
 
 
@@ -98,6 +106,16 @@ def remove_unless_held(folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -216,6 +216,25 @@ def test_it_computes_on_the_device_asked_for(video_model, files):
     assert {leaf.device for leaf in jax.tree.leaves(harvest_jax.load(SHIPPED, "cpu").params)} == {jax.devices("cpu")[0]}
 
 
+def test_several_devices_change_no_bit(video_model):
+    several = video_model.over(jax.local_devices()[:3])
+    size = video_model.config.video.image_size
+    rows = 2 * 3 * 16 + 21  # two full calls, and a part that one device could not take
+    clips = np.random.default_rng(0).integers(0, 256, (rows, 4, size, size, 3), np.uint8)
+    alone = np.concatenate([video_model.encode_clips(clips[i : i + 16]) for i in range(0, 112, 16)])
+    np.testing.assert_array_equal(several.encode_clips(clips)[:112], alone)
+    np.testing.assert_array_equal(several.encode_clips(clips[:5]), video_model.encode_clips(clips[:5]))
+    texts = [f"text {number}" for number in range(48)]
+    np.testing.assert_array_equal(several.encode_text(texts), video_model.encode_text(texts))
+    ids = np.zeros((17, 8), np.int32)
+    np.testing.assert_array_equal(
+        several.answer_logits(clips[:17], ids, ids[:, 0])[:16],
+        video_model.answer_logits(clips[:16], ids[:16], ids[:16, 0]),
+    )
+    assert several.digest == video_model.digest
+    assert {d for leaf in jax.tree.leaves(several.params) for d in leaf.devices()} == set(jax.local_devices()[:3])
+
+
 def test_the_digest_is_of_description_and_weights(video_model, image_model, tmp_path):
     config, params = video_model.config, jax.tree.map(np.asarray, video_model.params)
     save_model(tmp_path / "elsewhere", config, params, {"made_by": "another"})

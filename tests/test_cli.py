@@ -96,3 +96,10 @@ def test_mistakes_are_one_line_and_debug_shows_more(tmp_path, capsys):
     assert capsys.readouterr().err == f"harvest inspect: no file or folder {missing}\n"
     assert cli.main(["inspect", missing, "--debug"]) == 3
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_is_no_fault():
+    """As in `harvest eval --list | head -1`."""
+    command = f"{sys.executable} -m harvest_jax eval --list | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (141, "", "")

@@ -11,7 +11,7 @@ from tests.helpers.project_modules import MODULES, PROJECT
 FLOORS = [
     ("harvest_jax.errors", "harvest_jax.version"),
     ("harvest_jax.files", "harvest_jax.machine", "harvest_jax.signals", "harvest_jax.terminal"),
-    ("harvest_jax.arguments", "harvest_jax.pages"),
+    ("harvest_jax.arguments", "harvest_jax.embeddings_file", "harvest_jax.pages"),
     ("harvest_jax.pixels",),
     ("harvest_jax.config",),
     ("harvest_jax.synthetic",),
@@ -28,9 +28,11 @@ FLOORS = [
     ("harvest_jax.checkpoint",),
     ("harvest_jax.weights",),
     ("harvest_jax.train",),
+    ("harvest_jax.arguments_of_videos",),
     ("harvest_jax.api",),
     ("harvest_jax",),  # the package's own names: load and Model
     ("harvest_jax.evaluate",),
+    ("harvest_jax.scored_training",),
     ("harvest_jax.search",),
     ("harvest_jax.bench",),
     ("harvest_jax.plan",),

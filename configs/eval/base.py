@@ -22,14 +22,18 @@ def get_config() -> ConfigDict:
     data.partial = False  # accept annotations with fewer rows than the benchmark has: a result of its own
     data.workers = 0  # processes that decode videos; 0: one for each CPU core
 
-    config.frames = 0  # different frames that the model sees of a clip; 0: as many as it takes
+    # Frames that are taken of a clip. A video model that takes more is shown each several times. 0: as many as the
+    # model takes (an image model takes any number: 8).
+    config.frames = 0
     config.sampling = "segment_middle"  # which frames: or "linspace_inclusive", or "fps" (docs/evaluation.md, Frames)
     config.sampling_fps = 1.0  # with "fps": frames a second, `frames` at most
     config.views = 1  # times that frames are taken of a clip, each time shifted; the embeddings are averaged
     config.crops = 1  # squares of each frame: 1 is the centre, 3 are along the longer side; averaged, too
     config.resize = ""  # "crop" or "squash" instead of the model's own way of making pictures square
-    config.batch_size = 16  # clips, texts or questions in one call of the model
-    config.strict = False  # an error where a video is missing, or where ties leave a score open by over 0.1 points
+    config.batch_size = 16  # clips, texts or questions in one call of the model (from 16 up: on each device)
+    # True: the command fails, after the result was written, where a video is missing, or where the model gives so many
+    # equal scores that their order would move a figure by over 0.1 points.
+    config.strict = False
     return config
 
 

@@ -24,4 +24,5 @@ def get_config() -> ConfigDict:
     config.ensemble = "mean_vector"  # of the sentences: mean_vector, mean_cosine, mean_probability
     config.answer_from = "prompts"  # head: by the classifier of a model that was fine-tuned (configs/finetune/), which
     # knows its classes; then classes, prompts and ensemble have no use
+    config.half_of_classes = -1  # a seed (0, 1, ...): among a random half of the classes, and their clips; -1: all
     return config

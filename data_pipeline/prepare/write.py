@@ -5,7 +5,6 @@ shard with a readable ledger and a file of the size in the ledger is finished; e
 """
 
 import contextlib
-import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from array_record.python import array_record_module
 from data_pipeline.decode.pool import DecodeResult, DecoderPool
 from data_pipeline.prepare import ledger, plan, spool
 from data_pipeline.shards.shard_format import WRITER_OPTIONS, shard_path
-from harvest_jax.files import atomic_file
+from harvest_jax.files import atomic_file, sha256_of
 
 STOP = "stop"  # if a file of this name is in the work folder, no further shard is begun
 OnClip = Callable[[str | None, int], None]  # called after each clip: reason of the reject or None, bytes of the record
@@ -146,12 +145,6 @@ def _count_attempt(job: Path, index: int) -> int:
 def path_of(job: Path, index: int) -> Path:
     """The file of a shard in a work folder."""
     return job / f"{index:05d}"
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file's content, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finished(job: Path, todo: plan.SplitPlan, moved_to: Path | None) -> list[ledger.FinishedShard]:

@@ -41,13 +41,17 @@ class Checkpointer:
     then `save`.
     """
 
-    def __init__(self, workdir: Path, keep: int, identity: dict[str, Any]):
+    def __init__(
+        self, workdir: Path, keep: int, identity: dict[str, Any], scored_by: dict[str, Any] | None = None
+    ) -> None:
         """Open and lock the workdir.
 
         Args:
           workdir: a folder on a POSIX file system that all processes share; made if missing.
-          keep: good steps kept, from 1 up; older ones are deleted after a newer one is complete.
+          keep: good steps kept, from 1 up, besides the one with the best score; older ones are deleted after a newer
+            one is complete.
           identity: JSON dict of all that must not change over the life of a workdir.
+          scored_by: JSON dict that checkpoints keep: how the run evaluates them; None if it does not.
 
         Raises:
           CheckpointError: the folder cannot be written, another run uses it, or it holds a run of another identity.
@@ -55,6 +59,7 @@ class Checkpointer:
         self.workdir = Workdir(Path(workdir).absolute())
         self.keep = keep
         self._identity = _json_copy(identity)
+        self._noted = {"scored_by": _json_copy(scored_by)} if scored_by else {}
         self._frozen_digest: str | None = None
         self._folders: StepFolders | None = None
         self._pending: tuple[int, SharedWork] | None = None  # the step being saved
@@ -160,6 +165,7 @@ class Checkpointer:
             "run_identity": self._identity,
             "frozen_digest": self._frozen_digest,
             "topology": current_processes(),
+            **self._noted,
         }
         # "user" is empty: versions up to 0.1.0 need it to restore.
         contents = items | {"meta": record | {"arrays": spec(items), "user": {}}}

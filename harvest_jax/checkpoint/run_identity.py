@@ -13,6 +13,8 @@ from harvest_jax.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
+BEFORE = {"train.decay": "cosine"}  # what runs did that began before these fields existed
+
 
 def check_identity(stored: Any, current: Any, workdir: Workdir) -> None:
     """Compare two run identities (nested JSON dicts) in the fields of `current`: older ones may have more.
@@ -20,7 +22,8 @@ def check_identity(stored: Any, current: Any, workdir: Workdir) -> None:
     Raises:
       CheckpointError: naming the fields that differ, with both values, and what to do.
     """
-    old, new = flatten(stored), flatten(current)
+    new = flatten(current)
+    old = {name: value for name, value in BEFORE.items() if name in new} | flatten(stored)
     faults = [
         f"{name} was {old.get(name, 'absent')!r} and is {new[name]!r} now"
         for name in sorted(new)

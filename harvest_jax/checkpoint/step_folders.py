@@ -12,6 +12,7 @@ from typing import Any
 
 from harvest_jax.checkpoint import digests
 from harvest_jax.checkpoint.digests import DamagedError
+from harvest_jax.checkpoint.scores import best_step
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.errors import CheckpointError
 
@@ -67,8 +68,14 @@ class StepFolders:
         return target
 
     def prune(self, keep: int) -> None:
-        """Delete all but the newest `keep` complete steps. Incomplete ones stay for the next restart to judge."""
+        """Delete all but the newest `keep` complete steps, and the best.
+
+        Incomplete ones stay for the next restart to judge.
+        """
+        best = best_step(self.workdir)
         for step in self.workdir.complete_steps()[:-keep]:
+            if best is not None and step == best[0]:
+                continue
             folder = self.workdir.step(step)
             doomed = folder.with_name(f"{step}{DELETING}")
             folder.rename(doomed)  # atomic: a kill during the deletion leaves no half step

@@ -5,7 +5,7 @@
     metrics.jsonl            measurements, one JSON object a line
     tensorboard/             the same for TensorBoard
     frozen_text/             the frozen parameters, written once
-    checkpoints/STEP/        one folder a step, with a MANIFEST.json once it is complete
+    checkpoints/STEP/        one folder a step, with a MANIFEST.json once it is complete; SCORES.json if it was scored
     quarantine/              what was rejected at a restart: moved, never deleted
     export/                  the model folder that a finished run leaves
 

@@ -92,6 +92,7 @@ class TrainFields:
     log_every: _Steps
     save_every: _Steps
     keep_checkpoints: Annotated[int, Range(1, 10**6)]
+    decay: Literal["cosine", "linear"] = "cosine"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +107,23 @@ class ObjectiveFields:
     prompt: str = "Question: {question} Answer: {mask}"
     answer_from: Literal["head", "mask"] = "head"
     dropout: Annotated[float, Range(0, 0.99)] = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalFields:
+    """`config.eval`: evaluations while the run trains."""
+
+    every: Annotated[int, Range(0, 10**9)] = 0
+    unit: Literal["steps", "epochs"] = "steps"
+    config: str | tuple[str, ...] = ""
+    metric: str = ""
+    export: Literal["last", "best"] = "last"
+    allow_missing: bool = False
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """The evaluations that `config` names, each as the words of a `harvest eval` command."""
+        return (self.config,) if isinstance(self.config, str) else self.config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +146,7 @@ class RunConfig:
     train: TrainFields
     mesh: MeshFields
     objective: ObjectiveFields = ObjectiveFields()
+    eval: EvalFields = EvalFields()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict for JSON (tuples become lists there)."""
@@ -158,6 +177,7 @@ def _contradictions(config: RunConfig) -> list[str]:
         faults.append(f"data.shards={data.shards!r} names a folder twice: give it a larger share with data.weights")
     if mesh.data == 0:
         faults.append("mesh.data=0 must be -1 (all devices) or at least 1")
+    faults += _eval_contradictions(config.eval)
     if config.objective.name != "post_pretraining":
         return faults + _objective_contradictions(config)
     if train.mlm_weight and text.mask_ratio and not model.decoder_layers:
@@ -179,6 +199,20 @@ def _objective_contradictions(config: RunConfig) -> list[str]:
         faults.append("objective.label_column is empty: name the column of the labels")
     if objective.name == "classification" and objective.max_classes:
         faults.append("objective.max_classes is for answers (objective.name=videoqa), not for labels")
+    return faults
+
+
+def _eval_contradictions(fields: EvalFields) -> list[str]:
+    """The same for the evaluations of the run."""
+    if not fields.every:
+        given = [name for name in ("config", "metric") if getattr(fields, name)]
+        given += ["export=best"] if fields.export == "best" else []
+        return [f"eval.{name} has no use with eval.every=0: say how often to evaluate" for name in given]
+    faults = []
+    if not all(text.strip() for text in fields.configs) or not fields.configs:
+        faults.append("eval.config is empty: name what is evaluated, as after `harvest eval --config`")
+    if fields.export == "best" and not fields.metric:
+        faults.append("eval.export=best needs eval.metric: the score that says which checkpoint is the best")
     return faults
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from harvest_jax.errors import ConfigError
 
-EXPLANATION = """Writes WORKDIR/report.html (a page), WORKDIR/report.json (its figures), WORKDIR/clips (H.264 files
-and a manifest), WORKDIR/shards and WORKDIR/export (the trained model, for harvest search and harvest eval).
+EXPLANATION = """Writes WORKDIR/report.html (a page), WORKDIR/results (for harvest results), WORKDIR/report.json (other
+figures of the page), WORKDIR/clips (H.264 files and a manifest), WORKDIR/shards and WORKDIR/export (the trained model,
+for harvest search and harvest eval).
 
 About 6 minutes on 2 cores. Run the same command again to go on after an interruption.
 """

@@ -1,35 +1,36 @@
 """The demo's page: one HTML file that needs no other file, for readers who do not know the method.
 
-`write_report` takes the figures of report.json and the pictures. What follows from the figures (which motions are not
-learned, which results are within the noise of chance) is computed here; the layout is in `templates/`.
+`write_report` takes the results of the evaluations, the other figures of report.json and the pictures. The tables are
+those of `harvest results`. Which motions are not learned, and which results do not differ from chance, is said here;
+the layout is in `templates/`.
 """
 
 import dataclasses
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+import pyarrow.compute as pc
 from jaxtyping import Int, UInt8
 
 from harvest_jax.demo.charts import CHARTS, DARK, LIGHT, draw
 from harvest_jax.demo.clip_pictures import data_uri, highlight_kept, strip
+from harvest_jax.demo.scoring import headline
+from harvest_jax.errors import DataError
+from harvest_jax.evaluate.report import page as results_page
+from harvest_jax.evaluate.report.bootstrap import interval
+from harvest_jax.evaluate.report.grids import Report, number
+from harvest_jax.evaluate.report.query_scores import METRICS, query_scores
+from harvest_jax.evaluate.report.result_files import ResultFile
 from harvest_jax.files import write_atomically
 from harvest_jax.pages.environment import page_environment
 
 PATCH = 8  # pixels, of the demo's model
 TEMPLATES = Path(__file__).parent / "templates"
 FRAMES_A_PICTURE = 4  # of the clips with their kept patches, so that a phone shows the frames in two rows
-# name in report.json -> explanation in the table, and whether more is better
-_RETRIEVAL = {
-    "R@1": ("the right one comes first", True),
-    "R@5": ("the right one is in the first 5", True),
-    "R@10": ("the right one is in the first 10", True),
-    "MedR": ("median rank of the right one, 1 is best", False),
-    "MnR": ("mean rank of the right one, 1 is best", False),
-}
+ACCURACY = METRICS["multiple_choice"][0]
 _STAGES = {  # name in report.json -> name on the page; others keep theirs
     "clips": "write the clips",
     "shards": "decode them into shards",
@@ -40,7 +41,6 @@ _STAGES = {  # name in report.json -> name on the page; others keep theirs
     "cost": "time a step",
     "report": "draw this page",
 }
-_DIRECTIONS = {"t2v": "Find the clip that a caption describes", "v2t": "Find the caption that describes a clip"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,36 +78,48 @@ class Pair:
     Attributes:
       name: of the two motions.
       n: clips.
-      before: right answers of the image model; None if they are not known.
+      before: right answers of the image model.
       after: right answers of the video model.
-      weak: less than halfway from chance to 100.
-      noise: at most two standard errors of guessing above chance.
+      weak: `after` is less than halfway from chance to 100.
+      noise: chance is within the 95 % interval of `after`, or below it.
     """
 
     name: str
     n: int
-    before: float | None
+    before: float
     after: float
     weak: bool
     noise: bool
 
 
-def pairs(before: dict[str, Any], after: dict[str, Any]) -> list[Pair]:
-    """Each pair of motions with its results, the worst last; from the `motion_choice` of report.json."""
-    chance = float(after["chance"])
+def pairs(before: ResultFile, after: ResultFile) -> list[Pair]:
+    """Each pair of motions with its results, the worst last.
+
+    Args:
+      before, after: multiple choice of the image model and of the video model, on the same set.
+
+    Raises:
+      DataError: the table of the queries of `after` cannot be used.
+    """
+    if after.queries is None:
+        raise DataError(after.fault)
+    chance = float(after.content["metrics"]["chance"])
     rows = []
-    for name, score in after["per_type"].items():
-        accuracy, n = float(score["accuracy"]), int(score["n"])
-        error = math.sqrt(chance * (100 - chance) / n)
-        earlier = before["per_type"].get(name, {}).get("accuracy")
-        weak, noise = accuracy < (chance + 100) / 2, accuracy <= chance + 2 * error
-        rows.append(Pair(name, n, None if earlier is None else float(earlier), accuracy, weak, noise))
+    for name, score in after.content["metrics"]["per_type"].items():
+        own = query_scores(after.queries.filter(pc.equal(after.queries["type"], name)), ACCURACY)
+        ends = interval(own.values, own.clusters)
+        earlier, accuracy = before.content["metrics"]["per_type"][name]["accuracy"], score["accuracy"]
+        noise = ends is None or ends[0] <= chance
+        rows.append(Pair(name, score["n"], earlier, accuracy, accuracy < (chance + 100) / 2, noise))
     return sorted(rows, key=lambda row: -row.after)
 
 
 def write_report(
     path: Path,
     report: dict[str, Any],
+    tables: Report,
+    before: Mapping[str, ResultFile],
+    after: Mapping[str, ResultFile],
     curves: list[dict[str, Any]],
     clips: list[ShownClip],
     queries: list[Query],
@@ -118,16 +130,19 @@ def write_report(
     Args:
       path: of the HTML file.
       report: the content of report.json (`stages.run_demo`).
+      tables: of all results.
+      before: task -> result of the image model (`scoring.score`).
+      after: task -> result of the video model.
       curves: lines of metrics.jsonl.
       clips: examples of the generated clips.
       queries: examples.
       image_stills: captions and pictures like those that the image model was trained on.
 
     Raises:
+      DataError: the table of the queries of a result cannot be used.
       OSError: it cannot be written.
       KeyError, jinja2.UndefinedError: a figure is missing from `report`.
     """
-    before, after = report["before"], report["after"]
     limit = report["first_guess_limit"]
     charts = [
         {
@@ -144,10 +159,13 @@ def write_report(
         .get_template("report.html.j2")
         .render(
             report=report,
-            retrieval=[
-                _table(key, title, before["retrieval"], after["retrieval"]) for key, title in _DIRECTIONS.items()
-            ],
-            pairs=pairs(before["motion_choice"], after["motion_choice"]),
+            tables=tables,
+            choice={
+                "before": before["multiple_choice"].content["metrics"],
+                "after": after["multiple_choice"].content["metrics"],
+            },
+            headlines={task: (headline(before[task]), headline(after[task])) for task in after},
+            pairs=pairs(before["multiple_choice"], after["multiple_choice"]),
             clips=[_clip(clip) for clip in clips],
             stills=[{"caption": caption, "picture": data_uri(picture)} for caption, picture in image_stills],
             charts=[chart for chart in charts if chart["light"]],
@@ -167,25 +185,14 @@ def write_report(
 
 
 def _environment() -> jinja2.Environment:
-    environment = page_environment(TEMPLATES)
-    environment.filters |= {"number": format_number, "percent": percent, "change": change, "span": span}
+    environment = page_environment(TEMPLATES, results_page.TEMPLATES)
+    environment.filters |= {"percent": percent, "span": span}
     return environment
 
 
-def format_number(value: float) -> str:
-    """12.3, 100, 1,234: three digits, or whole numbers."""
-    return f"{value:,.1f}" if abs(value) < 99.95 else f"{value:,.0f}"
-
-
 def percent(value: float) -> str:
-    """12.3 %, with a space at which no line breaks."""
-    return format_number(value) + "\N{NO-BREAK SPACE}%"
-
-
-def change(value: float) -> str:
-    """+12.3, −4.5 or ±0."""
-    sign = "±" if value == 0 else "+" if value > 0 else "\N{MINUS SIGN}"
-    return sign + (format_number(abs(value)) if value else "0")
+    """12.3 %, as `harvest results` shows it, with a space at which no line breaks."""
+    return number(value, ACCURACY) + "\N{NO-BREAK SPACE}%"
 
 
 def span(seconds: float) -> str:
@@ -193,19 +200,6 @@ def span(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     return f"{round(seconds) // 60} min {round(seconds) % 60} s"
-
-
-def _table(key: str, title: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    rows = []
-    for name, (meaning, more_is_better) in _RETRIEVAL.items():
-        old, new = float(before[key][name]), float(after[key][name])
-        by = round(round(new, 1) - round(old, 1), 1)  # between the figures as shown
-        tone = "" if by == 0 else "better" if (by > 0) == more_is_better else "worse"
-        shown = percent if name.startswith("R@") else format_number
-        rows.append(
-            {"name": name, "meaning": meaning, "before": shown(old), "after": shown(new), "by": by, "tone": tone}
-        )
-    return {"title": title, "rows": rows, "queries": after[key].get("n_queries")}
 
 
 def _clip(clip: ShownClip) -> dict[str, Any]:

@@ -1,35 +1,54 @@
-"""The demo's two scores, computed as `harvest eval` does."""
+"""The demo's results: those of `harvest eval` for two splits of its shards, as files for `harvest results`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harvest_jax.config import files as config_files
 from harvest_jax.evaluate import evaluation
+from harvest_jax.evaluate.clips.embeddings import VideoTextModel
 from harvest_jax.evaluate.clips.evaluation_set import open_set
+from harvest_jax.evaluate.report.grids import number
+from harvest_jax.evaluate.report.query_scores import METRICS
+from harvest_jax.evaluate.report.result_files import ResultFile, read_result
+from harvest_jax.evaluate.result.results import check_writable
 from harvest_jax.terminal import progress
 
-SHOWN = ("R@1", "R@5", "R@10", "MedR", "MnR")
+SPLITS = {"retrieval": "retrieval", "multiple_choice": "choice"}  # task -> the split that it is evaluated on
 
 
-def evaluate(task: str, model: Any, shards: Path, split: str) -> dict[str, Any]:
-    """The scores of `configs/eval/TASK.py` on a split of the demo's shards."""
-    config = config_files.load_dict(str(config_files.config_file(f"eval/{task}.py")))
-    config.data.shards, config.data.split = str(shards), split
-    settings = evaluation.check(config)
-    with progress(task, "clips") as update:
-        return evaluation.evaluate(settings, model, open_set(settings.data), update).metrics
-
-
-def score(model: Any, shards: Path) -> dict[str, Any]:
+def score(
+    model: VideoTextModel, shards: Path, folder: Path, name: str, command: Sequence[str] = ()
+) -> dict[str, ResultFile]:
     """Retrieval over 40 clips of unseen combinations, and the choice between each motion and its reverse.
 
+    As `harvest eval --config eval/TASK --config.data.shards=SHARDS --config.data.split=SPLIT` does it. The average of
+    the video model's own frames (`frame_average`) is left out, because it needs nine times as many embeddings.
+
+    Args:
+      model: to evaluate.
+      shards: of the demo.
+      folder: for the results; made if missing.
+      name: of the model, the first part of the files' names.
+      command: the words of the command line, for the results.
+
     Returns:
-      {"retrieval": {"t2v", "v2t"}: {"R@1", ...}}, {"motion_choice": {"accuracy", "chance", "n", "per_type"}}; shares in
-      percent.
+      task -> its result, read back from its file.
     """
-    retrieval = evaluate("retrieval", model, shards, "retrieval")
-    choice = evaluate("multiple_choice", model, shards, "choice")
-    return {
-        "retrieval": {direction: {name: retrieval[direction][name] for name in SHOWN} for direction in ("t2v", "v2t")},
-        "motion_choice": {name: choice[name] for name in ("accuracy", "chance", "n", "per_type")},
-    }
+    results = {}
+    for task, split in SPLITS.items():
+        path = folder / f"{name}_{split}.json"
+        check_writable(path)
+        config = config_files.load_dict(str(config_files.config_file(f"eval/{task}.py")))
+        config.data.shards, config.data.split = str(shards), split
+        settings = evaluation.check(config)
+        with progress(split, "clips") as update:
+            evaluation.evaluate(settings, model, open_set(settings.data), update, command).write(path)
+        results[task] = read_result(path)
+    return results
+
+
+def headline(result: ResultFile) -> str:
+    """The task's first score, as `harvest results` shows it."""
+    metric = METRICS[result.task][0]
+    value = result.number(metric.path)
+    return "" if value is None else number(value, metric)

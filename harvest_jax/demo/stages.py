@@ -4,10 +4,10 @@ import contextlib
 import dataclasses
 import json
 import shlex
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.read import read_manifest
@@ -22,6 +22,8 @@ from harvest_jax.demo import charts, clips, image_clip, page_examples, scoring, 
 from harvest_jax.demo.report import write_report
 from harvest_jax.demo.world import SIZE
 from harvest_jax.errors import ConfigError
+from harvest_jax.evaluate.report import grids, result_files, show
+from harvest_jax.evaluate.report.query_scores import METRICS
 from harvest_jax.files import write_atomically
 from harvest_jax.input.patches import num_kept
 from harvest_jax.machine import available_cores
@@ -46,12 +48,15 @@ class DemoOptions:
     train_image_clip: bool = False
     train_clips: int = clips.TRAIN_CLIPS
 
+    def words(self, workdir: Path) -> list[str]:
+        """The words after `harvest` of the command that makes this demo."""
+        words = ["demo", "--workdir", str(workdir), "--seed", str(self.seed)]
+        words += [] if self.steps is None else ["--steps", str(self.steps)]
+        return words + (["--train_image_clip"] if self.train_image_clip else [])
+
     def command(self, workdir: Path) -> str:
         """The shell command that makes this demo."""
-        words = ["harvest", "demo", "--workdir", str(workdir), "--seed", str(self.seed)]
-        words += [] if self.steps is None else ["--steps", str(self.steps)]
-        words += ["--train_image_clip"] if self.train_image_clip else []
-        return shlex.join(words)
+        return shlex.join(["harvest", *self.words(workdir)])
 
 
 def run_demo(workdir: Path, options: DemoOptions) -> None:
@@ -66,7 +71,8 @@ def run_demo(workdir: Path, options: DemoOptions) -> None:
     """
     workdir.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    shards = workdir / "shards"
+    shards, results = workdir / "shards", workdir / "results"
+    words = options.words(workdir)
 
     with _stage("clips", "write H.264 clips with captions", seconds):
         manifest_file = _write_clips(workdir / "clips", options)
@@ -82,8 +88,8 @@ def run_demo(workdir: Path, options: DemoOptions) -> None:
 
     with _stage("before", "evaluate the image model, frame by frame", seconds):
         image_model = api.load(image_folder)
-        before = scoring.score(image_model, shards)
-        print(f"   {scoring_line(before)}", flush=True)
+        before = scoring.score(image_model, shards, results, "image_model", words)
+        _print_headlines(before)
 
     overrides = [f"data.shards={shards}", f"model.init_from={image_folder}", f"seed={options.seed}"]
     if options.steps is not None:
@@ -94,8 +100,8 @@ def run_demo(workdir: Path, options: DemoOptions) -> None:
 
     with _stage("after", "evaluate the video model", seconds):
         model = api.load(export)
-        after = scoring.score(model, shards)
-        print(f"   {scoring_line(after)}", flush=True)
+        after = scoring.score(model, shards, results, "video_model", words)
+        _print_headlines(after)
 
     video = model.config.video
     total = video.num_frames * video.cells_per_frame
@@ -109,8 +115,10 @@ def run_demo(workdir: Path, options: DemoOptions) -> None:
     captions = [row.captions[0] for row in read_manifest(manifest_file).rows if row.split == run.data.split]
     longer = dataclasses.replace(options, steps=2 * run.train.steps)
     report = {
-        "before": before,
-        "after": after,
+        "results": {
+            when: {task: str(result.path.relative_to(workdir)) for task, result in of.items()}
+            for when, of in (("before", before), ("after", after))
+        },
         "text_tower_digest": {
             "before": tree_digest(image_model.params["text"]),
             "after": tree_digest(model.params["text"]),
@@ -126,22 +134,24 @@ def run_demo(workdir: Path, options: DemoOptions) -> None:
         "version": __version__,
         "command": options.command(workdir),
         "longer_command": longer.command(Path(f"{workdir}-long")),
+        "results_command": shlex.join(["harvest", "results", str(results)]),
     }
     with _stage("report", "draw the page", seconds):
         curves = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
         shown = page_examples.page_examples(image_model, model, shards, run)
-        write_report(workdir / "report.html", report, curves, *shown)
+        found = result_files.read_results([results])
+        tables = grids.report(found.results, found.left_out)
+        write_report(workdir / "report.html", report, tables, before, after, curves, *shown)
     write_atomically(workdir / "report.json", json.dumps(report, indent=2).encode() + b"\n")
+    for text in tables.warnings:
+        print(f"warning: {text}", file=sys.stderr)
+    print("\n".join(["", *show.terminal(tables, show.terminal_width()), ""]))
     print(f"done in {sum(seconds.values()):.0f} s: open {workdir / 'report.html'} in a browser", flush=True)
 
 
-def scoring_line(scores: dict[str, Any]) -> str:
-    """The two main figures of `scoring.score`, in words."""
-    retrieval, choice = scores["retrieval"]["t2v"], scores["motion_choice"]
-    return (
-        f"text-to-video R@1 {retrieval['R@1']:.1f} %; motion or its reverse {choice['accuracy']:.1f} % "
-        f"(chance {choice['chance']:.0f} %, {choice['n']} clips)"
-    )
+def _print_headlines(results: Mapping[str, result_files.ResultFile]) -> None:
+    for task, result in results.items():
+        print(f"   {task}: {METRICS[task][0].name} {scoring.headline(result)}, in {result.path}", flush=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate.benchmarks.benchmark import Captions
+from harvest_jax.input.annotation_files import read_text
 
 # What a config can ask for; "" takes the rows as they are.
 Wanted = Literal["", "one", "several", "paragraph"]
@@ -44,9 +45,9 @@ def read_bank(path: Path) -> list[str]:
       DataError: the file cannot be read or holds none.
     """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"captions of the query bank {path}: {error}") from error
+        lines = read_text(path).splitlines()
+    except DataError as error:
+        raise DataError(f"captions of the query bank: {error}") from error
     captions = [line.strip() for line in lines if line.strip()]
     if not captions:
         raise DataError(f"captions of the query bank {path}: the file has none")

@@ -2,8 +2,9 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.terminal import printable, progress
@@ -27,15 +28,18 @@ at all is an error without --allow_missing. `harvest results` makes tables of re
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest eval`."""
     parser.epilog = EXAMPLES
-    parser.usage = "harvest eval --config FILE --model DIR [--out FILE] [--allow_missing] [--config.FIELD=VALUE ...]\n"
-    parser.usage += "       harvest eval --suite paper --model DIR --config.data.root=DIR --out DIR [--again]"
+    parser.usage = (
+        "harvest eval --config FILE --model DIR [--out FILE] [--store DIR] [--allow_missing] [--config.FIELD=VALUE ...]"
+        "\n       harvest eval --suite paper --model DIR --config.data.root=DIR --out DIR [--store DIR] [--again]"
+    )
     parser.add_argument(
         "--config",
         metavar="FILE",
         help="config file, or a packaged one: a task (eval/retrieval, eval/multiple_choice, eval/clip_choice, "
-        "eval/pairs, eval/reversal, eval/zero_shot, eval/videoqa, eval/counting) or a benchmark (eval/msrvtt_1ka)",
+        "eval/pairs, eval/reversal, eval/zero_shot, eval/linear_probe, eval/videoqa, eval/counting) or a benchmark "
+        "(eval/msrvtt_1ka)",
     )
-    parser.add_argument("--model", metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training")
+    parser.add_argument("--model", metavar="DIR", help="model folder, or WORKDIR[@STEP|@best] of a training")
     parser.add_argument(
         "--list", action="store_true", help="show all benchmarks, what they need and where it comes from"
     )
@@ -49,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file for the result; without it the last line printed. With --suite: the folder for the results",
     )
     parser.add_argument("--again", action="store_true", help="with --suite: score again what has a result already")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="folder that keeps embeddings: clips and texts that this model has embedded before, in any evaluation, "
+        "are not embedded again, and a killed evaluation continues",
+    )
     parser.add_argument(
         "--allow_missing", action="store_true", help="score although videos are not there: they count as wrong"
     )
@@ -74,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
 
     from harvest_jax.config.files import load_dict
     from harvest_jax.evaluate import evaluation
+    from harvest_jax.evaluate.clips.embedding_store import check_root, store_for
     from harvest_jax.evaluate.clips.evaluation_set import check_all_there, open_set
+    from harvest_jax.evaluate.devices import on_all_devices
     from harvest_jax.evaluate.result.results import check_writable
     from harvest_jax.weights.mistaken_path import check_may_be_config
 
@@ -82,15 +95,17 @@ def run(args: argparse.Namespace) -> int:
     settings = evaluation.check(load_dict(args.config, args.overrides, "evaluation"))
     if args.out is not None:
         check_writable(args.out)  # now, not after an hour
-    data = open_set(settings.data)
+    if args.store is not None:
+        check_root(args.store)
+    data = open_set(settings.data, settings.given_files)
     if not args.allow_missing:
         check_all_there(data, data.reader.absent())
 
     import harvest_jax
 
-    model = harvest_jax.load(args.model)
-    with progress("evaluation", "clips") as update:
-        result = evaluation.evaluate(settings, model, data, update, args.command_line)
+    model, settings = on_all_devices(harvest_jax.load(args.model), settings)
+    with store_for(args.store, model.digest) as store, progress("evaluation", "clips") as update:
+        result = evaluation.evaluate(settings, model, data, update, args.command_line, store)
     if args.out is not None:
         result.write(args.out)  # before anything is printed: the terminal may be gone
     print("\n".join(table(result)))
@@ -112,5 +127,15 @@ def table(result: "EvaluationResult") -> list[str]:
         "",
         *load_task(result.task).table(result.metrics),
         *(f"warning: {printable(text)}" for text in result.warnings),
+        *_store_lines(result.run.get("store")),
         f"protocol {result.protocol_hash[:12]}",
     ]
+
+
+def _store_lines(store: Mapping[str, Any] | None) -> list[str]:
+    if store is None:
+        return []
+    if not store:
+        return ["nothing was taken from the store: this task needs no embeddings"]
+    taken, computed = (sum(facts[kind] for facts in store.values()) for kind in ("from_store", "computed"))
+    return [f"{taken:,} of {taken + computed:,} embeddings came from the store"]

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from harvest_jax.config.fields import build
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate import tasks
-from harvest_jax.evaluate.clips.embeddings import VideoTextModel, is_image_model
+from harvest_jax.evaluate.clips.embedding_store import EmbeddingStore, computed_by
+from harvest_jax.evaluate.clips.embeddings import ModelWithStore, VideoTextModel, is_image_model
 from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.result import provenance
 from harvest_jax.evaluate.result.protocol import protocol
@@ -23,6 +24,7 @@ from harvest_jax.terminal import Progress
 # Fields of tasks that name a file: where one is empty, the file of this purpose in a benchmark's annotations is taken.
 OF_ANNOTATIONS = ("answers", "classes")
 MAX_TIE_SPREAD = 0.1  # points between the best and the worst order of ties above which a score needs a warning
+_EQUAL = "equal scores leave the figures open"
 
 
 @runtime_checkable
@@ -71,6 +73,7 @@ def evaluate(
     data: EvaluationSet,
     progress: Progress,
     command: Sequence[str] = (),
+    store: EmbeddingStore | None = None,
 ) -> EvaluationResult:
     """Score the model.
 
@@ -80,9 +83,10 @@ def evaluate(
       data: of `evaluation_set.open_set`.
       progress: called after each clip.
       command: the words of the command line, for the result.
+      store: of this model; embeddings that it has are not computed, others are added.
 
     Raises:
-      ConfigError: the settings do not fit the model.
+      ConfigError: the settings do not fit the model, or a file of the store cannot be read.
       DataError: the set lacks a column, a row cannot be used, or no video could be read.
       NonFiniteError: the model's output is not finite.
     """
@@ -94,6 +98,9 @@ def evaluate(
         if purpose in data.files and getattr(settings, purpose, None) == ""
     }
     settings = dataclasses.replace(settings, frames=settings.frames or model.num_frames, **given)
+    if store is not None:
+        store.begin()
+        model = ModelWithStore(model, store)
     output = load_task(settings.task).run(model, data, settings, progress)
     missing = [
         {"video": data.clips[number].video, "reason": reason} for number, reason in sorted(output.reasons.items())
@@ -110,8 +117,9 @@ def evaluate(
         missing=missing,
         metrics=output.metrics,
         faults=_faults(output, data),
-        notes=_notes(output, data, settings),
-        run=provenance.run_facts(command, time.monotonic() - begun, settings.seed),
+        notes=_notes(output, data, settings) + _store_notes(store),
+        run=provenance.run_facts(command, time.monotonic() - begun, settings.seed)
+        | ({} if store is None else {"store": store.facts()}),
         queries=output.queries,
     )
 
@@ -135,6 +143,9 @@ def _notes(output: TaskOutput, data: EvaluationSet, settings: TaskSettings) -> l
             f"{output.texts.cut:,} of {output.texts.n:,} texts are longer than the {output.texts.length} tokens that "
             "are read, and were cut"
         )
+    spread = _open_ties(output)
+    if MAX_TIE_SPREAD < spread <= (output.data_ties or 0.0) + MAX_TIE_SPREAD:
+        notes.append(f"{_EQUAL} by up to {spread:.2f} points: the set has equal texts or answers")
     frames = settings.frames * settings.views
     fewer = sum(count for distinct, count in data.distinct.items() if distinct < frames)
     if fewer and settings.sampling == "fps":
@@ -143,6 +154,14 @@ def _notes(output: TaskOutput, data: EvaluationSet, settings: TaskSettings) -> l
     elif fewer:
         notes.append(f"{fewer:,} of {len(data.clips):,} clips have fewer than {frames} different frames: some repeat")
     return notes
+
+
+def _store_notes(store: EmbeddingStore | None) -> list[str]:
+    found = {by for facts in (store.facts() if store else {}).values() for by in facts["store_computed_on"]}
+    others = sorted(found - {computed_by()})
+    if not others:
+        return []
+    return [f"embeddings from the store were computed on {'; '.join(others)}, and not here: they differ by rounding"]
 
 
 def _faults(output: TaskOutput, data: EvaluationSet) -> list[str]:
@@ -154,7 +173,12 @@ def _faults(output: TaskOutput, data: EvaluationSet) -> list[str]:
         warnings.append(
             f"{data.unstored} rows were rejected when the shards were made and are not counted: give data.manifest too"
         )
-    spread = tie_spread(output.metrics)
-    if spread > MAX_TIE_SPREAD:
-        warnings.append(f"equal scores leave the figures open by up to {spread:.2f} points (optimistic, pessimistic)")
+    spread = _open_ties(output)
+    if spread > (output.data_ties or 0.0) + MAX_TIE_SPREAD:
+        warnings.append(f"{_EQUAL} by up to {spread:.2f} points (optimistic, pessimistic)")
     return warnings
+
+
+def _open_ties(output: TaskOutput) -> float:
+    """Points between the best and the worst order of ties; 0 where ties are answers."""
+    return 0.0 if output.data_ties is None else tie_spread(output.metrics)

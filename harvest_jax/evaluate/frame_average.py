@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from harvest_jax.evaluate.clips.embeddings import (
+    FORWARD,
     VideoEmbeddings,
     VideoTextModel,
     clip_encoder,
@@ -24,6 +25,7 @@ from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
 
+FRAME_AVERAGE = "frame_average"  # name of this way to look at a clip
 IN_WORDS = "mean of the unit embeddings of each frame shown as a clip"  # for protocols
 
 
@@ -63,7 +65,11 @@ def embed_and_score(
         own = embed_videos(model, data, settings, progress)
         return own, score(own)
     own, averaged = embed_in_ways(
-        model, data, settings, progress, [clip_encoder(model), lambda clips: average_of_frames(model, clips)]
+        model,
+        data,
+        settings,
+        progress,
+        {FORWARD: clip_encoder(model), FRAME_AVERAGE: lambda clips: average_of_frames(model, clips)},
     )
     return own, {**score(own), "frame_average": without_bounds(score(averaged))}
 

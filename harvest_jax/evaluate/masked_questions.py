@@ -9,8 +9,9 @@ from jaxtyping import Float, Float32, Int, Int32
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.evaluate.clips.embeddings import VideoTextModel, frame_batches
+from harvest_jax.evaluate.clips.embeddings import VideoTextModel
 from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.clips.frame_batches import frame_batches
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.input.question_prompt import prompt_ids, split_prompt
 from harvest_jax.terminal import Progress
@@ -99,13 +100,14 @@ def logit_batches(
     rows_of: dict[int, list[int]] = {}
     for row, sample in enumerate(data.samples):
         rows_of.setdefault(sample.clip, []).append(row)
-    for clips, frames in frame_batches(model, data, settings, unreadable, progress):
-        pairs = [(position, row) for position, clip in enumerate(clips) for row in rows_of[clip]]
+    for batch in frame_batches(model.config, data, settings, unreadable, progress):
+        pairs = [(position, row) for position, clip in enumerate(batch.numbers) for row in rows_of[clip]]
         for start in range(0, len(pairs), settings.batch_size):
             positions, rows = map(np.array, zip(*pairs[start : start + settings.batch_size], strict=True))
             yield (
                 rows,
                 np.asarray(
-                    (logits_of or model.answer_logits)(frames[positions], asked.ids[rows], asked.slot[rows]), np.float32
+                    (logits_of or model.answer_logits)(batch.frames[positions], asked.ids[rows], asked.slot[rows]),
+                    np.float32,
                 ),
             )

@@ -1,30 +1,12 @@
 """Rows of questions and labels: what readers of several datasets check."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from harvest_jax.evaluate.benchmarks.benchmark import Row
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import printable
 
 OPTIONS = 5  # of a question in every multiple-choice benchmark here
-
-
-def checked(rows: Iterable[tuple[Record, Row]]) -> list[Row]:
-    """The rows, each with an id of its own.
-
-    Raises:
-      DataError: two rows have the same id.
-    """
-    first: dict[str, str] = {}
-    result = []
-    for record, row in rows:
-        if first.setdefault(row.id, record.where) != record.where:
-            raise record.fault(
-                f"the id {printable(row.id, 80)} is used already, in {first[row.id].rpartition(', ')[2]}"
-            )
-        result.append(row)
-    return result
 
 
 def choice(record: Record, options: list[str], first: int = 0) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The fields that every evaluation config has; `configs/eval/base.py` explains them to users."""
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from harvest_jax.config.fields import Range
@@ -45,6 +47,11 @@ class TaskSettings:
     def frame_sampling(self) -> Sampling:
         """The fields that say which frames, views and crops are seen."""
         return Sampling(self.sampling, self.sampling_fps, self.views, self.crops)
+
+    @property
+    def given_files(self) -> Mapping[str, Path | None]:
+        """Files that are read in place of a benchmark's own, by purpose; None: none is read. A task names its own."""
+        return {}
 
     def contradictions(self) -> list[str]:
         """Contradictions between fields that are each in range. A task adds its own checks."""

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,14 @@ from typing import Any
 from harvest_jax.config.files import load_dict
 from harvest_jax.errors import ConfigError, DataError, HarvestError
 from harvest_jax.evaluate import evaluation
+from harvest_jax.evaluate.clips.embedding_store import EmbeddingStore, check_root, store_for
 from harvest_jax.evaluate.clips.embeddings import VideoTextModel
 from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet, check_all_there, open_set
+from harvest_jax.evaluate.devices import on_all_devices
 from harvest_jax.evaluate.masked_questions import MaskedSettings
 from harvest_jax.evaluate.report.grids import report
 from harvest_jax.evaluate.report.result_files import read_result
-from harvest_jax.evaluate.report.show import terminal
+from harvest_jax.evaluate.report.show import terminal, terminal_width
 from harvest_jax.evaluate.result.protocol import digest
 from harvest_jax.evaluate.result.provenance import file_facts
 from harvest_jax.evaluate.result.results import check_writable
@@ -42,6 +43,8 @@ def run_suite(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"--out {args.out} is a file: --suite writes several results into a folder")
     check_writable(args.out / "result.json")
+    if args.store is not None:
+        check_root(args.store)
     if not root.is_dir():
         raise DataError(f"no folder {root}: data.root is the folder with a folder for each dataset")
     present, absent = look_below(root, entries)
@@ -54,8 +57,9 @@ def run_suite(args: argparse.Namespace) -> int:
         import harvest_jax
 
         model = harvest_jax.load(args.model)
-        for one, settings, data, missing in opened:
-            scored.score(one, settings, data, missing, model)
+        with store_for(args.store, model.digest) as store:
+            for one, settings, data, missing in opened:
+                scored.score(one, settings, data, missing, model, store)
     _show(scored, absent)
     if scored.failed:
         count = f"{len(scored.failed)} of {len(present)} benchmarks"
@@ -110,7 +114,7 @@ class _Suite:
         try:
             config = load_dict(f"eval/{one.benchmark.name}", [*overrides, *one.overrides], "evaluation")
             settings = evaluation.check(config)
-            data = open_set(settings.data)
+            data = open_set(settings.data, settings.given_files)
             missing = data.reader.absent()
             if not allow_missing:
                 check_all_there(data, missing)
@@ -126,6 +130,7 @@ class _Suite:
         data: EvaluationSet,
         missing: Mapping[int, str],
         model: VideoTextModel,
+        store: EmbeddingStore | None = None,
     ) -> None:
         """Score a benchmark and write its result, unless there is one already; an error is shown."""
         if isinstance(settings, MaskedSettings) and model.config.decoder is None:
@@ -135,8 +140,9 @@ class _Suite:
             asked = request(settings, data, missing, model)
             path = self.out / f"{one.benchmark.name}-{asked[:12]}.json"
             if self._again or not _is_result_of(path, asked, settings.strict):
+                placed, batches = on_all_devices(model, settings)
                 with progress(one.benchmark.name, "clips") as update:
-                    result = evaluation.evaluate(settings, model, data, update, self._command)
+                    result = evaluation.evaluate(batches, placed, data, update, self._command, store)
                 dataclasses.replace(result, run=result.run | {"request": asked}).write(path)
                 print(f"{one.benchmark.name}: written to {printable(path)}", flush=True)
                 self.written.append(path)
@@ -179,15 +185,11 @@ def _is_result_of(path: Path, asked: str, strict: bool) -> bool:
     return fit and result.queries is not None and result.content["run"].get("request") == asked
 
 
-def _width() -> int:
-    return max(60, shutil.get_terminal_size((120, 24)).columns)
-
-
 def _show(scored: _Suite, absent: Sequence[Absent]) -> None:
     if scored.written:
         shown = report([read_result(path) for path in scored.written])
         headlines = dataclasses.replace(shown, grids=shown.grids[:1])
-        print("\n".join(["", *terminal(headlines, _width())]))
+        print("\n".join(["", *terminal(headlines, terminal_width())]))
         print(f"all scores: harvest results {printable(scored.out)}")
         for text in shown.warnings:
             print(f"warning: {printable(text)}", file=sys.stderr)
@@ -200,6 +202,8 @@ def _show_absent(absent: Sequence[Absent]) -> None:
     """What is not there and where to get it; addresses stay whole."""
     if absent:
         print("\nnot there:")
-    wrapper = textwrap.TextWrapper(_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(
+        terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
     for line in absent_lines(absent):
         print("\n".join(wrapper.wrap(f"- {printable(line)}")))

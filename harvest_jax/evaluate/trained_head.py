@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from harvest_jax.errors import DataError
-from harvest_jax.evaluate.clips.embeddings import VideoTextModel
+from harvest_jax.evaluate.clips.embeddings import ModelWithStore, VideoTextModel
 
 
 @runtime_checkable
@@ -33,6 +33,8 @@ def head_of(model: VideoTextModel, objective: Literal["classification", "videoqa
     Raises:
       DataError: it has none, or another.
     """
+    if isinstance(model, ModelWithStore):
+        model = model.model
     head = getattr(model.config, "head", None)
     if not isinstance(model, HeadModel) or head is None or (head.kind == "answers") != (objective == "videoqa"):
         raise DataError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harvest_jax.errors import DataError
+from harvest_jax.files import sha256_of
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import one_line, printable
 
@@ -38,6 +39,18 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror or one_line(error, 200)}") from error
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or one_line(error, 200)}") from error
+
+
 def read_text(path: Path) -> str:
     """The content of a file as text; a byte order mark at its start is removed.
 
@@ -49,7 +62,8 @@ def read_text(path: Path) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8 text") from error
+        hint = ": this is no text file" if b"\0" in content else ""
+        raise DataError(f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8 text{hint}") from error
     if "\0" in text:
         raise DataError(f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: byte 0x00 is not text")
     return text
@@ -223,10 +237,25 @@ def read_table(
             else:
                 records.append(Record(where, dict(zip(names, cells, strict=True))))
     except csv.Error as error:
-        raise DataError(f"{path}, line {begin}: {error}") from error
+        hint = " (is a quote not closed? one inside a quoted cell is doubled)" if quotes else ""
+        raise DataError(f"{path}, line {begin}: {error}{hint}") from error
     if not records:
         raise DataError(f"{path} has no rows")
     return records
+
+
+def check_no_header(records: Sequence[Record], column: str) -> None:
+    """Check that the first line of a table without a header is a row.
+
+    Args:
+      records: of the table.
+      column: one that has a number in every row.
+
+    Raises:
+      DataError: it has none there, as the names of columns.
+    """
+    if not any(letter.isdecimal() for letter in str(records[0].value(column))):
+        raise records[0].fault("this is a header, and the official file has none: remove the line")
 
 
 def _check_header(names: list[str], columns: Sequence[str], delimiter: str, where: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from harvest_jax.errors import DataError
+from harvest_jax.input.annotation_files import read_text
 
 NAME_COLUMNS = ("name", "label", "class", "class_name")  # of a table of classes
 NUMBER_COLUMNS = ("id", "number", "index", "class_id", "label_id")
@@ -44,9 +45,12 @@ def read_classes(path: Path) -> list[str]:
       DataError: the file cannot be read, is empty, names a class twice, or is not a list of class names.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_text(path)
+    except DataError as error:
+        raise DataError(f"class names: {error}") from error
+    try:
         found = _json_names(text) if path.suffix.lower() == ".json" else _listed_names(path, text)
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise DataError(f"class names {path}: {error}") from error
     names = [name for name in map(class_text, found) if name]
     if not names:
@@ -151,5 +155,8 @@ def label_numbers(labels: Sequence[str], ids: Sequence[str], classes: Sequence[s
     if unknown:
         row, label = unknown[0]
         several = ", it could be several of them" if [*map(loose, classes)].count(loose(label)) > 1 else ""
-        raise DataError(f"{len(unknown)} labels are not a class, the first: {label!r} of {row}{several}")
+        raise DataError(
+            f"{len(unknown)} labels are not a class, the first: {label!r:.80} of {row}{several}; correct them, or the "
+            f"list of the {len(classes)} classes"
+        )
     return np.array([numbers[label] for label in labels], np.int64)

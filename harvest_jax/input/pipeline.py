@@ -9,7 +9,7 @@ leave the loader.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
@@ -102,13 +102,20 @@ def evaluation_clips(
 
 
 def evaluation_views(
-    folder: str | os.PathLike[str], split: str, num_frames: int, image_size: int, resize: str, sampling: Sampling
+    folder: str | os.PathLike[str],
+    split: str,
+    num_frames: int,
+    image_size: int,
+    resize: str,
+    sampling: Sampling,
+    wanted: Callable[[shard_format.Record], bool] | None = None,
 ) -> Iterator[tuple[shard_format.Record, list[UInt8[np.ndarray, "t S S 3"]], int]]:
     """As `evaluation_clips`, with the clips of each view and crop, and the number of different frames that they show.
 
     Args:
       folder, split, num_frames, image_size, resize: as in `evaluation_clips`.
       sampling: applied to the stored frames.
+      wanted: whether a record's pictures are decoded; what is not wanted is left out. None: all are.
 
     Raises:
       DataError: as `evaluation_clips`.
@@ -116,6 +123,8 @@ def evaluation_views(
     records = Records(os.fspath(folder), split)
     for number in range(len(records)):
         record = records.read(number)
+        if wanted is not None and not wanted(record):
+            continue
         try:
             chosen = stored_indices(len(record.jpegs), record.seconds, num_frames, sampling)
         except ValueError as error:

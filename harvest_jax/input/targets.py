@@ -1,7 +1,10 @@
-"""What an example holds besides its pixels: a caption with masked words, a label, or a question with its answer."""
+"""What an example holds besides its pixels: a caption with masked words, a label, or a question with its answer.
+
+Of several captions or questions of a clip one is drawn for each example.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import DataError
 from harvest_jax.input.answers import normal, read_answers
 from harvest_jax.input.class_names import class_finder, class_text, read_classes
+from harvest_jax.input.question_lists import each_question
 from harvest_jax.input.question_prompt import prompt_ids
 from harvest_jax.input.text_masking import mask_slots, num_slots
 from harvest_jax.input.tokenizer import Tokenizer
@@ -53,7 +57,7 @@ def _labels(run: RunConfig, classes: Sequence[str]) -> MakeTexts:
     column, number = run.objective.label_column, class_finder(classes)
 
     def make(record: shard_format.Record, _: np.random.Generator) -> Texts:
-        label = _cell(record, column)
+        label = _cell(record.extra, column)
         found = number(label)
         if found is None:
             raise ValueError(f"the label {label!r} is none of the {len(classes)} classes (objective.classes)")
@@ -66,8 +70,10 @@ def _questions(run: RunConfig, tokenizer: Tokenizer, classes: Sequence[str]) -> 
     objective, number = run.objective, {answer: i for i, answer in enumerate(classes)}
 
     def make(record: shard_format.Record, rng: np.random.Generator) -> Texts:
-        answer = normal(_cell(record, "answer"))
-        ids, slot, _ = prompt_ids(tokenizer, objective.prompt, _cell(record, "question"), run.text.length)
+        questions = each_question(record.extra)
+        cells = questions[rng.integers(len(questions))]
+        answer = normal(_cell(cells, "answer"))
+        ids, slot, _ = prompt_ids(tokenizer, objective.prompt, _cell(cells, "question"), run.text.length)
         tokens = tokenizer.encode(answer)
         if not tokens:
             raise ValueError(f"the answer {answer!r} has no words")
@@ -83,8 +89,8 @@ def _questions(run: RunConfig, tokenizer: Tokenizer, classes: Sequence[str]) -> 
     return make
 
 
-def _cell(record: shard_format.Record, column: str) -> str:
-    value: Any = record.extra.get(column)
+def _cell(cells: Mapping[str, Any], column: str) -> str:
+    value: Any = cells.get(column)
     text = "" if value is None else str(value).strip()
     if not text:
         raise ValueError(f"no `{column}`")
@@ -110,8 +116,9 @@ def training_classes(run: RunConfig) -> tuple[str, ...]:
     for folder in run.data.folders:
         shards = shard_format.open_shards(folder, run.data.split)
         for number in range(len(shards)):
-            value = shard_format.parse_record(shards[number]).extra.get(column)
-            counts.update([form(str(value))] if value is not None else [])
+            value = shard_format.parse_record(shards[number], frames=False).extra.get(column)
+            several = value if isinstance(value, list) and objective.name == "videoqa" else [value]
+            counts.update(form(str(one)) for one in several if one is not None)
     counts.pop("", None)
     if not counts:
         raise DataError(f"no record of split {run.data.split!r} of {run.data.shards} has a column `{column}`")

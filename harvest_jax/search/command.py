@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest search`."""
     parser.epilog = EXPLANATION
     parser.add_argument(
-        "--model", required=True, type=Path, metavar="DIR", help="model folder, or WORKDIR[@STEP] of a training"
+        "--model",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="model folder, or WORKDIR[@STEP|@best] of a training",
     )
     parser.add_argument(
         "--videos", required=True, type=Path, metavar="FOLDER", help="folder to search, with all folders below it"

@@ -1,12 +1,10 @@
 """The index file of `harvest search`: the embedding of each video of a folder, and the state of the file it is of.
 
-One safetensors file, so that reading it runs no code: the tensor `embeddings` float32 [N, D], the tensor `files` (UTF-8
-JSON, one entry a video) and, in the header, the version that wrote it and a SHA-256 over both.
+The format is that of `harvest_jax.embeddings_file`, with one JSON entry a video.
 """
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -14,24 +12,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
+from harvest_jax import embeddings_file
+from harvest_jax.embeddings_file import DamagedFileError, EmbeddingsFile, OutdatedFileError
 from harvest_jax.errors import ConfigError
-from harvest_jax.files import write_atomically
 from harvest_jax.version import __version__
 
-# The number is raised when frames are chosen, prepared or embedded in another way. 2: Pillow resizes whole pictures.
-KIND, NUMBER = "harvest_jax search index", 2
-FORMAT = f"{KIND} {NUMBER}"
-
-
-class DamagedIndexError(Exception):
-    """The file is not an index, or damaged; the message is the reason."""
-
-
-class OutdatedIndexError(Exception):
-    """The embeddings in the index were made in another way than this version makes them."""
+KIND = "harvest_jax search index"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +85,9 @@ def open_or_new(path: Path, model: str) -> tuple[SearchIndex, str]:
         index = read(path)
     except OSError as error:
         raise ConfigError(f"the index {path} cannot be read ({error.strerror}): name another with --index") from error
-    except OutdatedIndexError:
+    except OutdatedFileError:
         return new, f"the index {path} is of another version, which prepared frames differently: it is built again"
-    except DamagedIndexError as error:
+    except DamagedFileError as error:
         kept = ""
         try:
             aside = path.with_name(path.name + ".damaged")
@@ -120,28 +107,20 @@ def read(path: Path) -> SearchIndex | None:
     """The index in a file, None if there is no file.
 
     Raises:
-      DamagedIndexError: cut, altered, or another kind of file.
-      OutdatedIndexError: written by a version that prepared or embedded frames differently.
+      DamagedFileError: cut, altered, or another kind of file.
+      OutdatedFileError: written by a version that prepared or embedded frames differently.
       OSError: it cannot be read.
     """
     if not path.exists():
         return None
+    content = embeddings_file.read(path, KIND)
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT and header.get("format", "").startswith(f"{KIND} "):
-                raise OutdatedIndexError(header["format"])
-            if header.get("format") != FORMAT:
-                raise DamagedIndexError(f"it is not a {FORMAT!r}")
-            embeddings, files = file.get_tensor("embeddings"), file.get_tensor("files").tobytes()
-        if header["sha256"] != _digest(header["model"], embeddings, files):
-            raise DamagedIndexError("its content was altered")
-        entries = _entries(json.loads(files), embeddings)
-        if header["version"] != __version__:  # this version may read videos that the other could not
-            entries = {name: entry for name, entry in entries.items() if entry.embedding is not None}
-        return SearchIndex(header["model"], entries)
-    except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise DamagedIndexError(f"{type(error).__name__}: {error}") from error
+        entries = _entries(content.rows, content.embeddings)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise DamagedFileError(f"{type(error).__name__}: {error}") from error
+    if content.version != __version__:  # this version may read videos that the other could not
+        entries = {name: entry for name, entry in entries.items() if entry.embedding is not None}
+    return SearchIndex(content.maker, entries)
 
 
 def write(path: Path, index: SearchIndex) -> None:
@@ -157,20 +136,8 @@ def write(path: Path, index: SearchIndex) -> None:
         if entry.embedding is not None:
             rows.append(entry.embedding)
         files.append([name, entry.size, entry.mtime_ns, row, entry.reason])
-    # Python holds names that are not UTF-8 with lone surrogates, which JSON can hold only in escaped form.
-    text = json.dumps(files, ensure_ascii=True).encode()
     embeddings = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
-    digest = _digest(index.model, embeddings, text)
-    header = {"format": FORMAT, "version": __version__, "model": index.model, "sha256": digest}
-    content = save({"embeddings": embeddings, "files": np.frombuffer(text, np.uint8)}, header)
-    write_atomically(path, content)
-
-
-def _digest(model: str, embeddings: np.ndarray, files: bytes) -> str:
-    digest = hashlib.sha256(json.dumps([model, str(embeddings.dtype), list(embeddings.shape)]).encode())
-    digest.update(np.ascontiguousarray(embeddings).tobytes())
-    digest.update(files)
-    return digest.hexdigest()
+    embeddings_file.write(path, KIND, EmbeddingsFile(index.model, embeddings, files, __version__))
 
 
 def _entries(files: list[list[Any]], embeddings: np.ndarray) -> dict[str, Entry]:

@@ -18,6 +18,7 @@ from harvest_jax.train.mesh import put_batch
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.program import TrainProgram
+from harvest_jax.train.scoring import Scoring
 from harvest_jax.train.step import TrainState
 
 AHEAD = 2  # steps that the host may be ahead of the device: each holds a batch in the device's memory
@@ -32,6 +33,7 @@ def run_steps(
     checkpointer: Checkpointer,
     writer: MetricWriter,
     stop: StopSignal,
+    scoring: Scoring | None = None,
 ) -> TrainState:
     """Steps from `state.step` to `train.steps`; returns the last state, saved.
 
@@ -44,6 +46,7 @@ def run_steps(
       frozen: the other parameters.
       batches: this process's batches, at the position that fits the state.
       checkpointer, writer, stop: where states and measurements go, and what asks for a stop.
+      scoring: the evaluations of the run, if it has any. A step that is scored is saved first.
 
     Raises:
       NonFiniteError: at the first logged or saved step after it happened; nothing non-finite is saved.
@@ -55,6 +58,9 @@ def run_steps(
     step = start = since_step = int(state.step)
     since, waited = time.perf_counter(), 0.0
     running: collections.deque[Any] = collections.deque()
+    if scoring is not None:
+        scoring.at_start(step, state)
+        since = time.perf_counter()
     while step < train.steps:
         began = time.perf_counter()
         batch = next(batches)
@@ -70,7 +76,8 @@ def run_steps(
             jax.block_until_ready(running.popleft())
         last = step == train.steps
         stopping = stop.requested(step) and not last
-        save = stopping or last or step % train.save_every == 0
+        scored = scoring is not None and not stopping and scoring.due(step)
+        save = stopping or last or scored or step % train.save_every == 0
         show = step % train.log_every == 0 or step == start + 1 or last
         if save or show:
             batches.damaged.share(consensus.all_gather)
@@ -91,6 +98,10 @@ def run_steps(
             checkpointer.save(step, state, batches)
         if stopping:
             raise Preempted(f"stopped by {stop.name}, saved at step {step}: run the same command again to go on")
+        if scored and scoring is not None:
+            began = time.perf_counter()
+            scoring.score(step, state)
+            since += time.perf_counter() - began  # the speed in the log is that of the steps
     return state
 
 

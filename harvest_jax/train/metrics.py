@@ -1,6 +1,7 @@
 """Measurements of a run: JSON lines always, TensorBoard if it is installed, and a line or a display on the terminal.
 
-`metrics.jsonl` has one object a line: {"step": 20, "loss": 2.31, ...}; nan and inf are null.
+`metrics.jsonl` has one object a line: {"step": 20, "loss": 2.31, ...}; nan and inf are null. Scores of evaluations are
+lines of their own: {"step": 20, "eval/retrieval/t2v/R@1": 40.0, ...}.
 """
 
 import json
@@ -28,6 +29,8 @@ _SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "data_wait": ("data wait", "{:.0%}".format),
     "bad_records": ("bad records", "{:.0f}".format),
 }
+_DISPLAY = "the display"  # name of a sink
+SCORES = "eval/"  # begins the names of scores
 _BAR_COLUMNS = 70  # width of a terminal from which on a progress bar is drawn
 
 
@@ -67,7 +70,7 @@ class MetricWriter:
         self._lines = layout.metrics.name
         self._add(self._lines, lambda: JsonLines(layout.metrics, restored_step))
         self._add("TensorBoard", lambda: tensorboard(layout.tensorboard, restored_step))
-        self._add("the display", lambda: LiveDisplay(total_steps, restored_step) if live else PlainLines(total_steps))
+        self._add(_DISPLAY, lambda: LiveDisplay(total_steps, restored_step) if live else PlainLines(total_steps))
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Record the measurements (Python, numpy or jax scalars) after a number of finished steps."""
@@ -77,6 +80,13 @@ class MetricWriter:
                 sink.write(step, numbers)
             except Exception as error:
                 self._failed(name, error)
+
+    def write_scores(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the scores of an evaluation in the files; the display shows measurements of steps alone."""
+        display = self._sinks.pop(_DISPLAY, None)
+        self.write(step, values)
+        if display is not None:
+            self._sinks[_DISPLAY] = display
 
     def close(self) -> None:
         """Close the sinks; a second call does nothing."""
@@ -139,7 +149,10 @@ class JsonLines:
 
 
 def cut(path: Path, restored_step: int) -> None:
-    """Keep the lines of a metrics file up to a step, without half-written ones."""
+    """Keep the lines of a metrics file up to a step, without half-written ones, and without the scores of that step.
+
+    These are written again by the run that goes on from there.
+    """
     if not path.exists():
         return
     old = path.read_bytes()
@@ -150,7 +163,9 @@ def cut(path: Path, restored_step: int) -> None:
 
 def _belongs(line: bytes, restored_step: int) -> bool:
     try:
-        return line.endswith(b"\n") and json.loads(line)["step"] <= restored_step
+        values = json.loads(line)
+        scores = any(str(name).startswith(SCORES) for name in values)
+        return line.endswith(b"\n") and values["step"] + scores <= restored_step
     except (ValueError, TypeError, KeyError):
         return False
 

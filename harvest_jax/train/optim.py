@@ -1,4 +1,4 @@
-"""AdamW as in CLIP and InternVideo: warm-up and cosine, weight decay on matrices only, a multiplier per parameter."""
+"""AdamW as in CLIP and InternVideo: warm-up and fall of the rate, decay of matrices, a multiplier per parameter."""
 
 import re
 from typing import Any
@@ -15,21 +15,23 @@ NO_DECAY = re.compile(r".*(bias|scale|embedding)$")
 
 
 def schedule(train: TrainFields) -> optax.Schedule:
-    """Learning rate over steps: linear from 0 to the peak, cosine to 0; then the same for the steps with all patches.
+    """Learning rate over steps: linear from 0 to the peak, `decay` to 0; then the same for the steps with all patches.
 
     The warm-up of the latter takes a fifth of them (InternVideo's ViCLIP, `run_freeze_unmask.sh`: 0.1 of 0.5 epochs).
     """
     dropping, last = train.steps - train.unmasked_steps, train.unmasked_steps
-    first = _rise_and_fall(train.learning_rate, max(dropping, 1), train.warmup_steps)
+    first = _rise_and_fall(train.learning_rate, max(dropping, 1), train.warmup_steps, train.decay)
     if not last:
         return first
-    return optax.join_schedules([first, _rise_and_fall(train.unmasked_learning_rate, last, last // 5)], [dropping])
+    final = _rise_and_fall(train.unmasked_learning_rate, last, last // 5, train.decay)
+    return optax.join_schedules([first, final], [dropping])
 
 
-def _rise_and_fall(peak: float, steps: int, warmup: int) -> optax.Schedule:
+def _rise_and_fall(peak: float, steps: int, warmup: int, decay: str) -> optax.Schedule:
     warmup = min(warmup, steps - 1)
-    cosine = optax.cosine_decay_schedule(peak, steps - warmup)
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), cosine], [warmup])
+    left = steps - warmup
+    fall = optax.linear_schedule(peak, 0.0, left) if decay == "linear" else optax.cosine_decay_schedule(peak, left)
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), fall], [warmup])
 
 
 def decays(path: str) -> bool:

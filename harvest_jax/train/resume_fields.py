@@ -20,8 +20,8 @@ def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
     }.items():
         for name in names:
             del fields[section][name]
-    del fields["mesh"], fields["distributed"]
-    if run.objective.name == "post_pretraining":  # so do they not have this section
+    del fields["mesh"], fields["distributed"], fields["eval"]
+    if run.objective.name == "post_pretraining":  # runs that began before this section existed do not have it
         del fields["objective"]
     else:
         del fields["objective"]["classes"]  # the workdir keeps the classes themselves

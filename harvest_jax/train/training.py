@@ -7,9 +7,13 @@ from pathlib import Path
 
 import jax
 
+from harvest_jax.checkpoint import consensus
 from harvest_jax.checkpoint.checkpointer import Checkpointer
+from harvest_jax.checkpoint.load_step import load_step
+from harvest_jax.checkpoint.scores import best_step
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config.run import RunConfig
+from harvest_jax.errors import ConfigError
 from harvest_jax.files import write_atomically
 from harvest_jax.input.batches import Batches
 from harvest_jax.input.patches import num_kept
@@ -25,6 +29,7 @@ from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.program import TrainProgram, train_program
 from harvest_jax.train.resume_fields import identity
+from harvest_jax.train.scoring import Scorer, Scoring, scored_by
 from harvest_jax.train.step import TrainState
 from harvest_jax.train.validate import repeated_clips, run_model_config, shard_folders
 from harvest_jax.version import __version__
@@ -33,12 +38,13 @@ from harvest_jax.weights.folder import save_model
 log = logging.getLogger(__name__)
 
 
-def train(run: RunConfig, workdir: Path) -> Path:
+def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
     """Train, or go on from the newest good checkpoint in `workdir`.
 
     Args:
       run: the checked config.
       workdir: made if missing.
+      scorer: what evaluates the model as `run.eval` says; needed on process 0, where it is called.
 
     Returns:
       the model folder `workdir/export`.
@@ -51,6 +57,8 @@ def train(run: RunConfig, workdir: Path) -> Path:
     shard_folders(run)
     check_shared_workdir(workdir)
     lead = jax.process_index() == 0
+    if run.eval.every and lead and scorer is None:
+        raise ConfigError("eval.every is not 0, but nothing was given that evaluates: `harvest train` does")
     layout = Workdir(workdir)
     config = run_model_config(run, layout)
     program = train_program(run, config=config)
@@ -67,7 +75,7 @@ def train(run: RunConfig, workdir: Path) -> Path:
         stack.callback(batches.close)
         check_same_run(run, batches.sets.digest)
         known = identity(run, batches.sets.digest)
-        checkpointer = stack.enter_context(Checkpointer(workdir, run.train.keep_checkpoints, known))
+        checkpointer = stack.enter_context(Checkpointer(workdir, run.train.keep_checkpoints, known, scored_by(run)))
         if lead:
             _warn_of_another_start(run, layout)
             description = {"model": config.to_dict(), "version": __version__}
@@ -83,12 +91,19 @@ def train(run: RunConfig, workdir: Path) -> Path:
         writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, enabled=lead))
         stop = stack.enter_context(StopSignal())
         batches.stop_requested = lambda: stop.received
-        state = run_steps(program, state, frozen, batches, checkpointer, writer, stop)
+        scoring = None
+        if run.eval.every:
+            scoring = Scoring(program, frozen, batches.sets.num_clips, scorer, checkpointer, writer, stop)
+        state = run_steps(program, state, frozen, batches, checkpointer, writer, stop, scoring)
+        step = run.train.steps
+        if run.eval.export == "best":
+            step, state = best_state(program, checkpointer, step, state)
         params = meshes.fetch(merge(state.params, frozen), program.mesh)
         params.pop("logit_bias", None)  # the sigmoid loss's: it does not change a ranking, and a model folder has none
     if lead:
-        save_model(layout.export, config, params, {"workdir_step": run.train.steps, "config": run.to_dict()})
-        print(f"model folder: {layout.export}", flush=True)
+        save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict()})
+        of_best = f", of the best step, {step}" if run.eval.export == "best" else ""
+        print(f"model folder: {layout.export}{of_best}", flush=True)
     return layout.export
 
 
@@ -104,6 +119,21 @@ def start(program: TrainProgram, checkpointer: Checkpointer, batches: Batches) -
         checkpointer.save_frozen(frozen)
         state = first if state is None else state
     return state, frozen
+
+
+def best_state(
+    program: TrainProgram, checkpointer: Checkpointer, last: int, state: TrainState
+) -> tuple[int, TrainState]:
+    """The step with the best score, and its state; those that are given if no step has a score.
+
+    Raises:
+      CheckpointError: the checkpoint is damaged.
+    """
+    best = consensus.on_primary(lambda: best_step(checkpointer.workdir))
+    if best is None or best[0] == last:
+        return last, state
+    checkpointer.wait()
+    return best[0], load_step(checkpointer.workdir.step(best[0]), program.state)
 
 
 def opening(run: RunConfig, config: HarvestConfig, mesh: jax.sharding.Mesh, clips: int, step: int) -> str:

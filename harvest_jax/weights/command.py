@@ -22,7 +22,7 @@ _IMPORT = """What SRC may be (recognised by its content; the table is in docs/we
   Hugging Face CLIP folders                        openai/clip-vit-base-patch16
   ViCLIP .pth                                      OpenGVLab/ViCLIP
   Scenic's CLIP (msgpack, npz); harvest_jax's own folders and files
-  a training folder: WORKDIR (its newest good checkpoint) or WORKDIR@STEP, also of a run that did not end
+  a training folder: WORKDIR (its newest good checkpoint), WORKDIR@STEP or WORKDIR@best, also of a run that did not end
 No pickle is executed. The architecture is read from the checkpoint.
 
   harvest weights import ViT-B-16.pt --out weights/clip_b16

@@ -1,6 +1,7 @@
 """The model of a training folder: a checkpoint of a run, finished or not, as a description and host arrays.
 
-A path names a checkpoint in three ways: WORKDIR (its newest good step), WORKDIR@STEP, WORKDIR/checkpoints/STEP.
+A path names a checkpoint in four ways: WORKDIR (its newest good step), WORKDIR@STEP, WORKDIR@best (the step with the
+best score, of a run that is evaluated while it trains), WORKDIR/checkpoints/STEP.
 Everything read is compared with its digests first. Nothing is written, locked or moved: the run may still be going on.
 """
 
@@ -16,6 +17,7 @@ from flax import traverse_util
 from harvest_jax.checkpoint import digests
 from harvest_jax.checkpoint.digests import DamagedError
 from harvest_jax.checkpoint.orbax_files import load_on_host, load_record
+from harvest_jax.checkpoint.scores import best_step
 from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
 from harvest_jax.errors import CheckpointError, DataError
@@ -27,6 +29,7 @@ from harvest_jax.weights.folder import check_parameters, load_config, load_model
 
 log = logging.getLogger(__name__)
 
+BEST = "best"
 NOT_IN_A_MODEL = ("logit_bias",)  # the sigmoid loss's: it does not change a ranking
 
 
@@ -61,7 +64,7 @@ def checkpoint_of(path: str | os.PathLike[str]) -> tuple[Workdir, int | None] | 
     """The training folder and the step that a path names (None: the newest good one); None if it names no checkpoint.
 
     Raises:
-      CheckpointError: what follows the @ is not a number.
+      CheckpointError: what follows the @ is neither a number nor "best", or no step has a score.
     """
     folder = Path(path)
     of_step = workdir_of_step(folder)
@@ -74,6 +77,13 @@ def checkpoint_of(path: str | os.PathLike[str]) -> tuple[Workdir, int | None] | 
     if not at or not Workdir(Path(base)).exists:
         return None
     workdir = Workdir(Path(base))
+    if step == BEST:
+        best = best_step(workdir)
+        if best is None:
+            raise CheckpointError(
+                f"{path}: no checkpoint has a score that decides; eval.every and eval.metric of a training give them"
+            )
+        return workdir, best[0]
     if not step.isdecimal():
         raise CheckpointError(f"{path}: {step!r} is not a step; {_steps(workdir)}")
     return workdir, int(step)

@@ -331,7 +331,11 @@ def test_any_bytes_as_a_record(raw):
         record = parse_record(raw)
     except DataError as error:
         one_line(error)
+        with contextlib.suppress(DataError):  # a record may be damaged elsewhere
+            parse_record(raw, frames=False)
         return
+    with contextlib.suppress(DataError):  # protobuf takes fields that it does not know
+        assert isinstance(parse_record(raw, frames=False).id, str)
     assert isinstance(record.id, str)
     assert isinstance(record.extra, dict)
     assert all(isinstance(text, str) for text in record.captions)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import pytest
 from harvest_jax.cli import main
 from harvest_jax.config import files, run
 from harvest_jax.demo import step_cost
+from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.demo.stages import DemoOptions
+from harvest_jax.evaluate.report.model_rows import is_image_model
+from harvest_jax.evaluate.report.result_files import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 # Two training clips of each caption are enough for a batch.
@@ -25,7 +29,7 @@ def finished(tmp_path_factory):
     """The folder of a demo of 4 steps, and what the command printed."""
     folder = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "harvest_jax", "demo", "--workdir", "a demo", "--steps", "4"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "a demo", done.stdout
@@ -34,21 +38,49 @@ def finished(tmp_path_factory):
 def test_the_report_holds_every_figure(finished):
     folder, _ = finished
     report = json.loads((folder / "report.json").read_text())
-    for when in ("before", "after"):
-        retrieval, choice = report[when]["retrieval"], report[when]["motion_choice"]
-        for way in ("t2v", "v2t"):
-            assert set(retrieval[way]) == {"R@1", "R@5", "R@10", "MedR", "MnR"}
-        assert choice["n"] == 200
-        assert choice["chance"] == 50
-        assert 0 <= choice["accuracy"] <= 100
+    assert {when: set(names) for when, names in report["results"].items()} == {
+        when: {"retrieval", "multiple_choice"} for when in ("before", "after")
+    }
+    for when, names in report["results"].items():
+        for task, name in names.items():
+            result = read_result(folder / name)
+            assert result.task == task
+            assert result.queries is not None
+            assert is_image_model(result) == (when == "before")
+            assert result.content["run"]["command"][:3] == ["demo", "--workdir", "a demo"]
+            assert result.content["n_expected"] == {"retrieval": 40, "multiple_choice": 200}[task]
     # Of two twins a model of single frames gets one right, as both look alike to it up to what H.264 makes of them.
-    assert abs(report["before"]["motion_choice"]["accuracy"] - 50) <= 3
+    choice = read_result(folder / report["results"]["before"]["multiple_choice"])
+    assert abs(choice.number(("accuracy",)) - choice.number(("chance",))) <= 3
     assert report["text_tower_digest"]["before"] == report["text_tower_digest"]["after"]
     assert report["tokens"] == {"all": 512, "kept": 52}
     assert report["step_ms"]["all"] > report["step_ms"]["kept"] > 0
     assert 14.7 < report["step_flops"]["all"] / report["step_flops"]["kept"] < 14.8
     assert report["first_guess_limit"] == pytest.approx(0.7026, abs=1e-4)  # 64 of 1,280 clips with 80 captions
     assert {"clips", "shards", "before", "train", "after", "cost"} <= set(report["seconds"])
+
+
+def test_the_tables_are_those_of_harvest_results(finished, capsys, tmp_path, monkeypatch):
+    folder, printed = finished
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["results", str(folder / "results"), "--html", str(tmp_path / "results.html")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("image_clip, image model") >= 3
+    assert shown in printed
+    pages = [(folder / "report.html").read_text(), (tmp_path / "results.html").read_text()]
+    one, other = (re.findall(r"<table>.*?</table>", page, re.DOTALL) for page in pages)
+    assert len(one) == 3
+    assert one == other
+
+
+def test_an_evaluation_of_its_shards_by_hand_is_of_the_same_protocol(finished, tmp_path):
+    folder, _ = finished
+    words = [f"--config.data.shards={folder / 'shards'}", "--config.data.split=retrieval"]
+    model, out = str(SHIPPED), tmp_path / "r.json"
+    assert main(["eval", "--config", "eval/retrieval", "--model", model, "--out", str(out), *words]) == 0
+    demo, by_hand = (read_result(path) for path in (folder / "results/image_model_retrieval.json", out))
+    assert demo.protocol_hash == by_hand.protocol_hash
+    assert demo.content["metrics"] == by_hand.content["metrics"]
 
 
 def test_the_page_and_the_model_can_be_used(finished, capsys, tmp_path):
@@ -141,5 +173,5 @@ def test_a_demo_killed_at_any_stage_goes_on(tmp_path):
     assert "they are there already" in done.stdout
     assert (folder / "report.html").is_file()
     report = json.loads((folder / "report.json").read_text())
-    assert report["after"]["motion_choice"]["n"] == 200
+    assert read_result(folder / report["results"]["after"]["multiple_choice"]).content["n_expected"] == 200
     assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()][-1] == 4

@@ -114,6 +114,7 @@ def test_classes_are_scored_by_the_head(classified, world_shards, tmp_path, caps
     assert "10 labels are not a class" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_questions_are_answered_by_the_head(classified, world_shards, tmp_path, capsys):
     model = train("videoqa", world_shards, tmp_path / "qa", classified / "export", **{"model.decoder_layers": 1})
     assert load_config(model).head.classes == ("0", "1")
@@ -126,6 +127,7 @@ def test_questions_are_answered_by_the_head(classified, world_shards, tmp_path, 
     assert "the head has its own answers" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_word_at_the_mask_is_trained_without_a_head(classified, world_shards, tmp_path):
     fields = {
         "model.decoder_layers": 1,
@@ -147,6 +149,7 @@ def test_retrieval_starts_from_a_fine_tuned_model_and_has_no_head(classified, wo
     assert lines(tmp_path / "run", "loss") == lines(tmp_path / "run", "contrastive_loss")
 
 
+@pytest.mark.slow
 def test_the_same_classes_go_on_from_the_head_and_others_start_anew(classified, world_shards, tmp_path):
     fields = {"objective.head": "attentive", "train.steps": 1, "train.learning_rate": 0.0}
     before = load_model(classified / "export")[1]["head"]["classifier"]["kernel"]

@@ -49,6 +49,7 @@ def stands_still(workdir, seconds=3.0):
     return len(steps(workdir)) == before
 
 
+@pytest.mark.slow
 def test_a_stopped_loader_process_does_not_keep_the_run_from_saving(tmp_path):
     with begin(tmp_path) as process:
         wait_until(lambda: len(steps(tmp_path)) > 2)

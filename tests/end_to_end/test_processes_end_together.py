@@ -74,6 +74,7 @@ def run_ranks(commands):
     return [(process.returncode, text) for process, text in zip(processes, errors, strict=True)]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_saves_one_step_in_all(shards, tmp_path):
     workdir = tmp_path / "run"
     command = train_command(shards, workdir, "train.steps=100000", "train.save_every=100000")
@@ -111,6 +112,7 @@ def test_processes_with_workdirs_of_their_own_do_not_begin(shards, tmp_path):
     assert not list((tmp_path / "run0").iterdir())
 
 
+@pytest.mark.slow
 def test_damaged_records_have_one_budget_for_all_processes(shards, tmp_path):
     """One step reads each of the 8 clips once, in two processes; 4 are damaged, and not all in one process's half."""
     for number in range(4):

@@ -145,6 +145,7 @@ def test_a_workdir_of_another_config_is_refused_by_name(world_shards, unbroken):
     assert "train.learning_rate was 0.002 and is 0.5 now" in refused.stderr
 
 
+@pytest.mark.slow
 def test_more_steps_for_a_finished_run_are_refused_with_the_way_to_go_on(world_shards, unbroken, tmp_path):
     refused = train(world_shards, unbroken, "--config.train.steps=24")
     assert refused.returncode == 5

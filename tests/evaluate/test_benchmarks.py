@@ -15,9 +15,11 @@ from harvest_jax.evaluate.benchmarks.read_benchmark import read
 from harvest_jax.evaluate.report.grids import checked_queries, report
 from harvest_jax.evaluate.report.query_scores import METRICS
 from harvest_jax.evaluate.report.result_files import read_result
+from tests.helpers import benchmark_miniatures as miniatures
 from tests.helpers.annotations import ANNOTATIONS
 from tests.helpers.benchmark_files import MINIATURES, write_benchmark
 from tests.helpers.colour_evaluation import COLOURS, CONFIGS, REPOSITORY, evaluate, write_shards
+from tests.helpers.opened_files import opened_below
 
 
 @pytest.fixture
@@ -45,9 +47,11 @@ def test_every_benchmark_has_a_miniature():
 
 
 @pytest.mark.parametrize("name", all_benchmarks())
-def test_a_miniature_is_scored_by_the_benchmarks_name(name, benchmark_files, model, tmp_path):
+def test_a_miniature_is_scored_by_the_benchmarks_name(name, benchmark_files, model, tmp_path, monkeypatch):
     words = benchmark_files(name)
-    result = evaluate(name, [*words, "--config.data.partial=True"], tmp_path)
+    with opened_below(tmp_path / "annotations", monkeypatch) as opened:
+        result = evaluate(name, [*words, "--config.data.partial=True"], tmp_path)
+    assert opened == {fact["name"] for purpose, fact in result["inputs"].items() if purpose != "distinct_frames"}
     assert result["n_missing"] == 0
     assert result["task"] == all_benchmarks()[name].task
     assert result["protocol"]["data"]["name"] == name
@@ -57,11 +61,50 @@ def test_a_miniature_is_scored_by_the_benchmarks_name(name, benchmark_files, mod
     assert all(len(result["inputs"][purpose]["sha256"]) == 64 for purpose in all_benchmarks()[name].files)
 
 
+def test_the_list_beside_a_pickle_is_an_input(videos, model, tmp_path, monkeypatch):
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    miniatures.msvd_pickle(folder)
+    for number, row in enumerate(read(all_benchmarks()["msvd"], folder, partial=True)):
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        shutil.copy(videos / f"{list(COLOURS)[number]}.mp4", tmp_path / "videos" / f"{row.video}.mp4")
+    words = [f"--config.data.annotations={folder}", f"--config.data.videos={tmp_path / 'videos'}"]
+    with opened_below(folder, monkeypatch) as opened:
+        inputs = evaluate("msvd", [*words, "--config.data.partial=True"], tmp_path)["inputs"]
+    assert opened == {inputs["captions"]["name"], inputs["list of videos"]["name"]}
+    assert opened == {"raw-captions.pkl", "test_list.txt"}
+
+
+@pytest.mark.parametrize(
+    ("name", "purpose", "file", "field"),
+    [
+        ("msrvtt_qa", "answers", "train_qa.json", "answers"),
+        ("tgif_frame", "answers", "Train_frameqa_question.csv", "answers"),
+        ("kinetics400_list", "classes", "kinetics_label_map.txt", "classes"),
+    ],
+)
+def test_a_file_that_is_given_takes_the_place_of_the_benchmarks_own(
+    name, purpose, file, field, benchmark_files, model, tmp_path, monkeypatch
+):
+    words = [*benchmark_files(name), "--config.data.partial=True"]
+    (own,) = (tmp_path / "annotations").rglob(file)
+    given = tmp_path / "given.txt"
+    shutil.copy(own, given)
+    own.unlink()
+    with opened_below(tmp_path, monkeypatch) as opened:
+        inputs = evaluate(name, [*words, f"--config.{field}={given}"], tmp_path)["inputs"]
+    assert inputs[purpose]["name"] == "given.txt"
+    assert "given.txt" in opened
+    if purpose == "answers":  # those of the set itself: no file
+        words += ["--config.answers=test_set", "--config.max_answers=0"]
+        assert purpose not in evaluate(name, words, tmp_path)["inputs"]
+
+
 # one benchmark of each task
 OF_TASK = {benchmark.task: name for name, benchmark in all_benchmarks().items()}
 
 
-@pytest.mark.parametrize("task", METRICS)
+@pytest.mark.parametrize("task", [task for task in METRICS if task in OF_TASK])
 def test_the_queries_of_every_task_give_its_scores(task, benchmark_files, model, tmp_path):
     """With a video that is missing, and with ties, because several videos have one colour."""
     words = [*benchmark_files(OF_TASK[task]), "--config.data.partial=True", "--allow_missing"]

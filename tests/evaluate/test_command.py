@@ -14,6 +14,7 @@ from data_pipeline.decode import pool
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError, NonFiniteError
 from harvest_jax.evaluate.scores import ranking
+from tests.helpers import whole_matrix
 from tests.helpers.annotations import DATA
 from tests.helpers.colour_evaluation import (
     COLOURS,
@@ -254,7 +255,7 @@ def test_a_real_model_folder_is_scored_as_its_own_api_says(videos, tmp_path, mon
     monkeypatch.setitem(harvest_jax.__dict__, "load", lambda folder: model)  # compile once
     video = model.encode_video([videos / f"{n}.mp4" for n in names])
     text = model.encode_text([f"a {n} square" for n in names])
-    by_hand = ranking.summary(ranking.text_to_video(ranking.similarity(video, text), np.arange(5)))
+    by_hand = ranking.summary(whole_matrix.text_to_video(ranking.similarity(video, text), np.arange(5)))
     assert evaluate("retrieval", words, tmp_path)["metrics"]["t2v"] == by_hand
     assert evaluate("zero_shot", words, tmp_path)["metrics"]["n"] == 5
     assert evaluate("multiple_choice", words, tmp_path)["metrics"]["chance"] == 50

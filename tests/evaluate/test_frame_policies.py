@@ -29,8 +29,9 @@ class NumberModel(ColourModel):
 
     def _embed(self, clips):
         assert clips.shape[2:] == (SIDE, SIDE, 3)
-        self.batches.append(len(clips))
-        self.seen += [[read_number(frame) for frame in clip] for clip in clips]
+        real = [clip for clip in clips if clip.any()]  # black ones fill up a call
+        self.batches.append(len(real))
+        self.seen += [[read_number(frame) for frame in clip] for clip in real]
         return self.unit(clips.mean(axis=(1, 2, 3)))
 
     def encode_video(self, videos):
@@ -233,7 +234,7 @@ class Given:
     def __init__(self, clips):
         self.clips = clips
 
-    def read(self, num_frames, image_size, resize, sampling):
+    def read(self, num_frames, image_size, resize, sampling, known=None):
         return ((number, ClipFrames(views, 1)) for number, views in enumerate(self.clips))
 
     def digest(self, number):
@@ -243,6 +244,9 @@ class Given:
         return {}
 
     def described(self):
+        return {}
+
+    def preparation(self):
         return {}
 
 
@@ -275,7 +279,7 @@ def test_clips_of_several_lengths_come_in_batches_of_their_own(model):
 def test_few_clips_wait_for_others_of_their_length(model):
     """Twelve clips of twelve lengths and batches of three: each would wait to the end."""
     read, most = [], []
-    clips = [[np.zeros((count, SIDE, SIDE, 3), np.uint8)] for count in range(1, 13)]
+    clips = [[np.ones((count, SIDE, SIDE, 3), np.uint8)] for count in range(1, 13)]
     real = model.encode_video
     model.encode_video = lambda videos: most.append(len(read) - len(model.batches)) or real(videos)
     averaged(model, (read.append(1) or clip for clip in clips), ["sampling=fps"], len(clips))

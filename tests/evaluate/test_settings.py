@@ -14,11 +14,15 @@ from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate import evaluation, tasks
 from tests.helpers.colour_evaluation import CONFIGS, REPOSITORY, manifest
 
-TASKS = ["clip_choice", "counting", "multiple_choice", "pairs", "retrieval", "reversal", "videoqa", "zero_shot"]
+TASKS = ["clip_choice", "counting", "linear_probe", "multiple_choice", "pairs", "retrieval", "reversal"]
+TASKS += ["videoqa", "zero_shot"]
 OLD_TASKS = ["multiple_choice", "retrieval", "videoqa", "zero_shot"]  # of version 0.1.0
 OLD = REPOSITORY / "tests" / "data" / "evaluation" / "configs_0_1_0"
 MANIFEST = ["data.manifest=x.csv"]
-NEEDED = dict.fromkeys(TASKS, MANIFEST) | {"videoqa": [*MANIFEST, "answers=train.json"]}
+NEEDED = dict.fromkeys(TASKS, MANIFEST) | {
+    "videoqa": [*MANIFEST, "answers=train.json"],
+    "linear_probe": [*MANIFEST, "train.manifest=t.csv"],
+}
 
 
 def test_the_tasks_are_the_files_of_their_folder():

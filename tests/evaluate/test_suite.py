@@ -6,11 +6,13 @@ import shutil
 import pytest
 
 import harvest_jax
+from data_pipeline.decode.clip import decode_clip
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate import evaluation
 from harvest_jax.evaluate.benchmarks.named import all_benchmarks
 from harvest_jax.evaluate.suites import SUITES, look_below
+from tests.helpers import colour_evaluation
 from tests.helpers.annotations import ANNOTATIONS
 from tests.helpers.benchmark_files import write_benchmark
 
@@ -55,6 +57,37 @@ def test_what_is_there_is_scored_and_the_rest_listed(root, model, tmp_path, caps
         assert all_benchmarks()[name].title in listed
         assert " ".join(all_benchmarks()[name].source.split()) in listed
     assert "MSR-VTT 1k-A" not in listed
+
+
+def test_with_a_store_each_video_is_decoded_once_for_all_benchmarks(root, model, tmp_path, monkeypatch):
+    questions = root / "msrvtt" / "annotations" / "msrvtt_mc_test.jsonl"
+    questions.write_text(questions.read_text("utf-8").replace("video701", "video977"), "utf-8")  # retrieval's videos
+    for path in (root / "msrvtt" / "videos").glob("video701*"):
+        path.replace(path.with_name(path.name.replace("video701", "video977")))
+    decoded = []
+
+    def counted(path, *words):
+        decoded.append(path.name)
+        return decode_clip(path, *words)
+
+    monkeypatch.setattr(colour_evaluation, "decode_clip", counted)
+    plain = {name: scored(path) for name, path in suite(root, tmp_path).items()}
+    of_two = {name for name in decoded if decoded.count(name) == 2}
+    assert of_two == {f"video{9770 + number}.mp4" for number in range(4)}
+    shutil.rmtree(tmp_path / "out")
+    decoded.clear()
+    found = suite(root, tmp_path, "--store", str(tmp_path / "store"))
+    assert of_two <= set(decoded)
+    assert len(decoded) == len(set(decoded))
+    for name, path in found.items():
+        stored = scored(path)
+        assert (stored["metrics"], stored["queries"]) == (plain[name]["metrics"], plain[name]["queries"])
+    facts = scored(found["msrvtt_mc"])["run"]["store"]
+    forward = next(counts for way, counts in facts.items() if way.startswith("forward-"))
+    assert forward["from_store"] == len(of_two)
+    decoded.clear()
+    suite(root, tmp_path, "--again", "--store", str(tmp_path / "store"))
+    assert decoded == []
 
 
 def test_a_result_is_kept_unless_asked_for_again(root, model, tmp_path, capsys):

@@ -41,6 +41,7 @@ def test_huge_files_are_refused_before_they_are_read(tmp_path):
 def test_text(tmp_path):
     assert read_text(put(tmp_path / "t", b"\xef\xbb\xbfa\xc3\xa9")) == "aé"
     assert "t, line 3: byte 0xff is not UTF-8" in fault(read_text, put(tmp_path / "t", b"a\nb\nc\xff\n"))
+    assert "0xff is not UTF-8 text: this is no text file" in fault(read_text, put(tmp_path / "t", b"\0\0\xff"))
     assert "it is a folder" in fault(read_text, tmp_path)
 
 
@@ -115,7 +116,7 @@ def test_tables_with_a_header(tmp_path):
         ("id,text\n1,a\n2,b,c\n", "line 3: 3 cells, but 2 columns"),
         ("id,text\n1,a\n2\tb\n", "line 3: 1 cells, but 2 columns (cells are separated by tabs"),
         ("id,id\n1,a\n", "line 1: the column 'id' is named twice"),
-        ('id,text\n1,"a\n2,b\n', "line 2: unexpected end of data"),
+        ('id,text\n1,"a\n2,b\n', "line 2: unexpected end of data (is a quote not closed?"),
         ("id,text\n", "has no rows"),
         ("", "has no rows"),
         ("id\n1\x002\n", "line 2: byte 0x00 is not text"),

@@ -61,7 +61,7 @@ def test_class_files(tmp_path, name, content, classes):
         ("none.csv", "", "names no class"),
         ("twice.txt", "a_b\na b\n", "'a b' appears more than once"),
         ("wrong.csv", "id,title\n0,x\n", "no column `name`, `label`, `class`, `class_name`"),
-        ("bytes.txt", b"\xff\xfe\xfa", "utf-8"),
+        ("bytes.txt", b"\xff\xfe\xfa", "is not UTF-8"),
         ("broken.json", "{", "broken.json"),
         ("numbers.json", "[1, 2]", "a list of names"),
         ("numbers.json", '{"a": 0, "b": 7}', "0.. or 1.., each once"),

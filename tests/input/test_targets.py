@@ -83,6 +83,33 @@ def test_questions_hold_their_answers_first_token_at_the_mask(labelled):
     assert set(np.take_along_axis(batch["ids"], batch["slots"], axis=1)[:, 0].tolist()) == first
 
 
+def test_one_of_several_questions_is_drawn_each_time_and_the_same_one_again(tmp_path):
+    answers = ["one", "two", "three"]
+    several = {"question": ["how many?", "which number?", "say it"], "answer": answers}
+    write(tmp_path, "train", [make_record(i, captions=(), extra=several) for i in range(4)])
+    run = config(tmp_path, ASK)
+    assert training_classes(run) == ("one", "three", "two")
+    batches = training_batches(run, SIZE, PATCH, TOKENIZER, 0, 1, training_classes(run))
+    taken = [next(batches) for _ in range(6)]
+    batches.set_state({"next_batch": 4})
+    again = [next(batches) for _ in range(2)]
+    batches.close()
+    rows = [row for batch in taken for row in zip(batch["ids"], batch["slots"][:, 0], strict=True)]
+    drawn = [TOKENIZER.decode(ids[1:slot]) for ids, slot in rows]
+    labels = [label for batch in taken for label in batch["labels"].tolist()]
+    number = {"how many ?": 0, "which number ?": 2, "say it": 1}  # of the answer among the classes
+    assert [number[text.removeprefix("question : ").removesuffix(" answer :")] for text in drawn] == labels
+    assert set(labels) == {0, 1, 2}
+    for batch, same in zip(taken[4:], again, strict=True):
+        assert all(np.array_equal(batch[name], same[name]) for name in batch)
+
+
+def test_lists_of_questions_that_do_not_fit_name_the_record(tmp_path):
+    write(tmp_path, "train", [make_record(0, extra={"question": ["how many?", "who?"], "answer": ["one"]})])
+    with pytest.raises(DataError, match=r"record 0 .*several questions are lists of equal length, not `question` 2"):
+        batch_of(tmp_path, ASK, "train.batch_size=1")
+
+
 def test_without_a_head_every_answer_trains(labelled):
     run = config(labelled, ASK, "objective.answer_from=mask")
     batches = training_batches(run, SIZE, PATCH, TOKENIZER, 0, 1)

@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harvest_jax.embeddings_file import DamagedFileError, OutdatedFileError, format_of
 from harvest_jax.search import index as index_file
-from harvest_jax.search.index import DamagedIndexError, Entry, SearchIndex
+from harvest_jax.search.index import Entry, SearchIndex
 
 
 def test_an_index_of_frames_prepared_otherwise_is_built_anew(place):
     whole = place.go("red").out
     content = place.index.read_bytes()
-    place.index.write_bytes(content.replace(index_file.FORMAT.encode(), b"harvest_jax search index 1"))
-    with pytest.raises(index_file.OutdatedIndexError):
+    place.index.write_bytes(content.replace(format_of(index_file.KIND).encode(), b"harvest_jax search index 1"))
+    with pytest.raises(OutdatedFileError):
         index_file.read(place.index)
     found = place.go("red")
     assert (found.out, found.embedded) == (whole, 3)
@@ -41,7 +42,7 @@ def test_a_damaged_index_is_built_anew(place, damage):
     whole = place.go("red").out
     damaged = damage(place.index.read_bytes())
     place.index.write_bytes(damaged)
-    with pytest.raises(DamagedIndexError):
+    with pytest.raises(DamagedFileError):
         index_file.read(place.index)
     found = place.go("red")
     assert found.out == whole

@@ -20,6 +20,7 @@ from harvest_jax.train.mesh import make_mesh
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.program import TrainProgram
+from harvest_jax.train.scoring import Scoring
 from harvest_jax.train.step import TrainState
 from tests.helpers.small_model import TINY
 from tests.helpers.train_runs import make_batch, make_run
@@ -59,7 +60,7 @@ class OnDevice:
         return self
 
 
-def run_steps(start=0, bad_step=-1, stop_at=None, **changes):
+def run_steps(start=0, bad_step=-1, stop_at=None, score_at=None, **changes):
     """Events of a run of `changes`, and its checkpointer; what it raises, it raises."""
     run = make_run(**changes)
     mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
@@ -77,10 +78,16 @@ def run_steps(start=0, bad_step=-1, stop_at=None, **changes):
     stop.name = "SIGTERM"
     checkpointer.save.side_effect = lambda step, state, data: program.events.append(("save", step))
     try:
-        loop.run_steps(program, state, {}, batches, checkpointer, writer, stop)
+        scoring = None
+        if score_at is not None:
+            scoring = create_autospec(Scoring, instance=True)
+            scoring.due.side_effect = lambda step: step in score_at
+            scoring.at_start.side_effect = lambda step, state: program.events.append(("at_start", step))
+            scoring.score.side_effect = lambda step, state: program.events.append(("score", (step, int(state.step))))
+        loop.run_steps(program, state, {}, batches, checkpointer, writer, stop, scoring)
     except (NonFiniteError, Preempted) as error:
         program.events.append((type(error).__name__, str(error)))
-    events = collections.defaultdict(list)
+    events = collections.defaultdict(list, {"all": program.events})
     for kind, *what in program.events:
         events[kind].append(tuple(what) if len(what) > 1 else what[0])
     return events
@@ -108,6 +115,18 @@ def test_the_host_is_never_more_than_two_steps_ahead():
 
 def test_it_saves_every_so_many_steps_and_at_the_end():
     assert run_steps(train__steps=7, train__save_every=3)["save"] == [3, 6, 7]
+
+
+def test_what_is_scored_is_saved_first():
+    run = run_steps(3, score_at=(4, 6), train__steps=6, train__save_every=100)
+    assert (run["at_start"], run["save"], run["score"]) == ([3], [4, 6], [(4, 4), (6, 6)])
+    order = [kind for kind, *_ in run["all"] if kind in ("save", "score", "step")]
+    assert order == ["step", "save", "score", "step", "step", "save", "score"]
+
+
+def test_a_stop_does_not_wait_for_an_evaluation():
+    run = run_steps(score_at=(4,), train__steps=6, train__save_every=100, stop_at=4)
+    assert (run["save"], run["score"], len(run["Preempted"])) == ([4], [], 1)
 
 
 def test_a_stop_saves_and_is_reported():

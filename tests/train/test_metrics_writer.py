@@ -61,6 +61,20 @@ def test_a_resume_cuts_what_lies_beyond_the_restored_step(tmp_path, restored, ke
     assert [line["step"] for line in lines(tmp_path)] == [*kept, 10]
 
 
+def test_scores_are_lines_of_their_own_that_a_resume_writes_again(tmp_path, capsys):
+    with MetricWriter(tmp_path, 10, 0) as writer:
+        for step in (0, 2, 4):
+            writer.write(step, {"loss": step})
+            writer.write_scores(step, {"eval/r/n": float(step)})
+        writer.write(5, {"loss": 5})
+    assert capsys.readouterr().out.count("step") == 4  # the display shows steps alone
+    written = [(line["step"], "eval/r/n" in line) for line in lines(tmp_path)]
+    assert written == [(0, False), (0, True), (2, False), (2, True), (4, False), (4, True), (5, False)]
+    with MetricWriter(tmp_path, 10, 4):
+        assert lines(tmp_path) == [{"step": 0, "loss": 0}, {"step": 0, "eval/r/n": 0}, {"step": 2, "loss": 2},
+                                   {"step": 2, "eval/r/n": 2}, {"step": 4, "loss": 4}]  # fmt: skip
+
+
 def test_plain_lines_have_the_main_numbers_alone(tmp_path, capsys):
     with MetricWriter(tmp_path, 10000, 100) as writer:
         writer.write(101, {"loss": 2.0, "grad_norm": 0.5, "clips_per_s": 1234.4, "data_wait": 0.031})

@@ -214,6 +214,13 @@ def test_schedule_warms_up_and_ends_at_zero():
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(55), rate(100)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
 
 
+def test_the_rate_can_fall_linearly():
+    rate = schedule(
+        make_run(train__warmup_steps=10, train__steps=110, train__learning_rate=1.0, train__decay="linear").train
+    )
+    np.testing.assert_allclose([rate(step) for step in (5, 10, 35, 60, 110)], [0.5, 1.0, 0.75, 0.5, 0.0], atol=1e-6)
+
+
 def test_the_last_steps_have_a_schedule_of_their_own():
     run = make_run(
         train__warmup_steps=10,

@@ -25,6 +25,7 @@ class Row:
       captions: of the clip, in the order of the file; may be empty.
       extra: what the task reads besides: `label`; `question` and `answer`; `options` and `answer` (counted from 0);
         `type` and more.
+      where: file and place in it, for messages; may be empty.
     """
 
     id: str
@@ -33,6 +34,11 @@ class Row:
     end: float | None = None
     captions: tuple[str, ...] = ()
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    where: str = dataclasses.field(default="", compare=False)
+
+
+def _nothing_more(files: Mapping[str, Path]) -> Mapping[str, Path]:
+    return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +61,9 @@ class Benchmark:
       source: where the files and videos come from, in one sentence.
       licence: its terms, in a few words; "not stated" where nothing was found.
       notes: what a reader of a score has to know; may be empty.
+      split_of: name of the dataset of which this is one of several splits, whose mean is reported; else empty.
+      more_files: from the files that were found to those that these make necessary, again by purpose. It raises
+        `DataError` if one is not there.
     """
 
     name: str
@@ -70,6 +79,8 @@ class Benchmark:
     source: str
     licence: str
     notes: str = ""
+    split_of: str = ""
+    more_files: Callable[[Mapping[str, Path]], Mapping[str, Path]] = _nothing_more
 
 
 def counts(rows: list[Row]) -> dict[str, int]:

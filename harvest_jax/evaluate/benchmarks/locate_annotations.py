@@ -1,23 +1,24 @@
 """Finding the annotation files of a benchmark by their known names."""
 
-import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark
-from harvest_jax.input.annotation_files import read_bytes
+from harvest_jax.input.annotation_files import file_digest
 
 _MAX_DEPTH = 8  # folders below the one that is given
 _MAX_FILES = 2_000_000
+NONE_GIVEN: Mapping[str, Path | None] = {}
 
 
 class MissingAnnotations(DataError):
     """A benchmark's annotation files are not there."""
 
 
-def locate(benchmark: Benchmark, path: Path) -> dict[str, Path]:
-    """The annotation files of a benchmark: purpose -> path.
+def locate(benchmark: Benchmark, path: Path, given: Mapping[str, Path | None] = NONE_GIVEN) -> dict[str, Path]:
+    """The annotation files of a benchmark that are read: purpose -> path.
 
     In a folder each file is looked for by its known names, in the order in which the benchmark gives them, in all
     subfolders (at most 8 deep). Upper and lower case are the same. Several files of one name are accepted if their
@@ -26,12 +27,20 @@ def locate(benchmark: Benchmark, path: Path) -> dict[str, Path]:
     Args:
       benchmark: what is needed.
       path: a folder; or the file itself, under any name, if the benchmark needs only one.
+      given: by purpose the file that is read in place of the benchmark's own, which need not be there; None: none is.
 
     Raises:
       MissingAnnotations: there is no such folder, or a file is missing in it.
-      DataError: there are several files of one name with different content, or the path is one file of several.
+      DataError: there are several files of one name with different content, the path is one file of several, or one of
+        `Benchmark.more_files` is missing.
     """
-    needed = dict(benchmark.files)
+    found = _own_files(benchmark, path, {name: of for name, of in benchmark.files.items() if name not in given})
+    found |= {name: file for name, file in given.items() if file is not None and name in benchmark.files}
+    files = {name: found[name] for name in benchmark.files if name in found}
+    return {**files, **benchmark.more_files(files)}
+
+
+def _own_files(benchmark: Benchmark, path: Path, needed: Mapping[str, tuple[str, ...]]) -> dict[str, Path]:
     if os.path.isfile(path):
         if len(needed) == 1:
             return dict.fromkeys(needed, path)
@@ -50,8 +59,8 @@ def _choose(benchmark: Benchmark, folder: Path, purpose: str, below: list[Path],
     for name in names:
         found = [path for path in below if _is_called(path, folder, name)]
         if found:
-            first = _digest(found[0])
-            other = next((path for path in found[1:] if _digest(path) != first), None)
+            first = file_digest(found[0])
+            other = next((path for path in found[1:] if file_digest(path) != first), None)
             if other is None:
                 return found[0]
             raise DataError(
@@ -100,7 +109,3 @@ def _find(folder: Path, names: set[str]) -> tuple[list[Path], list[Path]]:
                 if os.path.isfile(path):
                     (outside if leads_out else inside).append(path)
     return sorted(inside), sorted(outside)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(read_bytes(path)).hexdigest()

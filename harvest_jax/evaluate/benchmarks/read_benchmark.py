@@ -1,6 +1,5 @@
 """The rows of a benchmark out of its annotation files, checked against what the benchmark is known to hold."""
 
-import collections
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,18 +10,31 @@ from harvest_jax.terminal import printable
 
 
 def read(benchmark: Benchmark, annotations: Path, partial: bool = False) -> list[Row]:
-    """The rows, in the order of the file.
+    """The rows of a benchmark's own files.
 
     Args:
       benchmark: what to read.
       annotations: a folder with the annotation files, or the file if there is one; see `locate_annotations.locate`.
+      partial: as `read_files`.
+
+    Raises:
+      DataError: a file is missing; or as `read_files`.
+    """
+    return read_files(benchmark, locate(benchmark, annotations), partial)
+
+
+def read_files(benchmark: Benchmark, files: Mapping[str, Path], partial: bool = False) -> list[Row]:
+    """The rows, in the order of the file.
+
+    Args:
+      benchmark: what to read.
+      files: of `locate_annotations.locate`.
       partial: accept other counts than the benchmark's; what is read is another set then.
 
     Raises:
-      DataError: a file is missing or wrong, an id appears twice, a span is empty, a row has no caption or too many for
-        the benchmark's policy, or the counts are not the benchmark's.
+      DataError: a file is wrong, an id appears twice, a span is empty, a row has no caption or too many for the
+        benchmark's policy, or the counts are not the benchmark's.
     """
-    files = locate(benchmark, annotations)
     rows = benchmark.read(files)
     where = ", ".join(str(path) for path in dict.fromkeys(files.values()))
     if not rows:
@@ -34,10 +46,12 @@ def read(benchmark: Benchmark, annotations: Path, partial: bool = False) -> list
 
 
 def _check_rows(benchmark: Benchmark, rows: list[Row], where: str) -> None:
-    twice = next((name for name, count in collections.Counter(row.id for row in rows).items() if count > 1), None)
-    if twice is not None:
-        raise DataError(f"{where}: the id {printable(twice, 80)!r} appears twice")
+    first: dict[str, Row] = {}
     for row in rows:
+        before = first.setdefault(row.id, row)
+        if before is not row:
+            there = f", in {before.where.rpartition(', ')[2]}" if before.where else ""
+            raise DataError(f"{row.where or where}: the id {printable(row.id, 80)!r} is used already{there}")
         end = float("inf") if row.end is None else row.end
         if not 0 <= (row.start or 0.0) < end:
             raise DataError(f"{where}: {printable(row.id, 80)} has an empty span, {row.start} to {row.end} s")

@@ -1,20 +1,26 @@
 """Embeddings of the clips and texts of an evaluation set."""
 
+import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
-from harvest_jax.errors import DataError
+from harvest_jax.evaluate.clips.embedding_store import EmbeddingStore
 from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
+from harvest_jax.evaluate.clips.frame_batches import frame_batches
+from harvest_jax.evaluate.clips.stored_clips import StoredClips
 from harvest_jax.evaluate.result.results import TextFacts
 from harvest_jax.evaluate.scores.cosines import unit_vectors
 from harvest_jax.evaluate.settings import TaskSettings
+from harvest_jax.model.batches import BATCH_SIZES
+from harvest_jax.model.inference import PRECISION
 from harvest_jax.terminal import Progress
 
-_WAITING = 2  # batches; more clips than in so many do not wait for others with as many frames
+FORWARD = "forward"  # name of the way to look at a clip as it is
 
 # Prepared clips to embeddings, one row for each: of `clip_encoder`, or another way to look at a clip.
 VideoEncoder = Callable[[UInt8[np.ndarray, "b t h w 3"]], Float[np.ndarray, "b d"]]
@@ -77,6 +83,57 @@ class VideoEmbeddings:
     reasons: dict[int, str]
 
 
+class ModelWithStore:
+    """A model whose embeddings are taken from a store where it has them, and are stored where it has not."""
+
+    def __init__(self, model: VideoTextModel, store: EmbeddingStore) -> None:
+        self.model, self.store = model, store
+        self.config, self.name = model.config, model.name
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """The model's."""
+        return self.model.origin
+
+    @property
+    def digest(self) -> str:
+        """The model's."""
+        return self.model.digest
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's."""
+        return self.model.tokenizer
+
+    @property
+    def num_frames(self) -> int:
+        """The model's."""
+        return self.model.num_frames
+
+    @property
+    def logit_scale(self) -> float:
+        """The model's."""
+        return self.model.logit_scale
+
+    def encode_video(self, videos: UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b d"]:
+        """The model's: without the store, which knows clips by their files and not by their frames."""
+        return self.model.encode_video(videos)
+
+    def encode_clips(self, clips: UInt8[np.ndarray, "b t s s 3"]) -> Float[np.ndarray, "b d"]:
+        """The model's, as `encode_video`."""
+        return self.model.encode_clips(clips)
+
+    def encode_text(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]:
+        """The model's; `embed_texts` uses the store."""
+        return self.model.encode_text(texts)
+
+    def answer_logits(
+        self, videos: UInt8[np.ndarray, "b t h w 3"], ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]
+    ) -> Float[np.ndarray, "b vocab"]:
+        """The model's: logits are not stored."""
+        return self.model.answer_logits(videos, ids, slot)
+
+
 def is_image_model(model: VideoTextModel) -> bool:
     """Whether the model averages the embeddings of single frames, of which it takes any number."""
     return bool(model.config.video.num_frames == 1)
@@ -91,52 +148,11 @@ def clip_encoder(model: VideoTextModel) -> VideoEncoder:
     return model.encode_clips if is_image_model(model) else model.encode_video
 
 
-def frame_batches(
-    model: VideoTextModel, data: EvaluationSet, settings: TaskSettings, unreadable: dict[int, str], progress: Progress
-) -> Iterator[tuple[list[int], UInt8[np.ndarray, "b t s s 3"]]]:
-    """Clip numbers and frames as the model needs them, `settings.batch_size` at a time (the last batch is smaller).
-
-    A clip of several views or crops occurs once for each, one after the other. At a rate (`settings.sampling` "fps")
-    clips with other numbers of frames come in other batches, which are smaller if too many of them wait.
-
-    Clips that cannot be read are added to `unreadable`: clip number -> reason.
-
-    Raises:
-      DataError: no clip could be read; a wrong root folder is not a score of 0 %.
-    """
-    size, resize = model.config.video.image_size, settings.resize or model.config.preprocessing.resize
-    waiting: dict[int, list[tuple[int, UInt8[np.ndarray, "t s s 3"]]]] = {}  # by number of frames
-    clips = data.frames(settings.frames, size, resize, settings.frame_sampling)
-    for done, (number, clip) in enumerate(clips, start=1):
-        if isinstance(clip, str):
-            unreadable[number] = clip
-        for view in () if isinstance(clip, str) else clip.views:
-            batch = waiting.setdefault(len(view), [])
-            batch.append((number, view))
-            if len(batch) == settings.batch_size or sum(map(len, waiting.values())) > _WAITING * settings.batch_size:
-                yield _batch(waiting.pop(max(waiting, key=lambda frames: len(waiting[frames]))))
-        progress(done, len(data.clips), "")
-    while waiting:
-        yield _batch(waiting.pop(next(iter(waiting))))
-    if len(unreadable) == len(data.clips):
-        number, reason = next(iter(unreadable.items()))
-        raise DataError(
-            f"none of the {len(data.clips)} videos of {data.name} could be read; the first, "
-            f"{data.clips[number].video}: {reason} (is {data.folder_field} right?)"
-        )
-
-
-def _batch(
-    rows: Sequence[tuple[int, UInt8[np.ndarray, "t s s 3"]]],
-) -> tuple[list[int], UInt8[np.ndarray, "b t s s 3"]]:
-    return [number for number, _ in rows], np.stack([frames for _, frames in rows])
-
-
 def embed_videos(
     model: VideoTextModel, data: EvaluationSet, settings: TaskSettings, progress: Progress
 ) -> VideoEmbeddings:
     """Embed every clip of the set, `settings.batch_size` clips a call; errors as `frame_batches`."""
-    return embed_in_ways(model, data, settings, progress, [clip_encoder(model)])[0]
+    return embed_in_ways(model, data, settings, progress, {FORWARD: clip_encoder(model)})[0]
 
 
 def embed_in_ways(
@@ -144,30 +160,96 @@ def embed_in_ways(
     data: EvaluationSet,
     settings: TaskSettings,
     progress: Progress,
-    encoders: Sequence[VideoEncoder],
+    encoders: Mapping[str, VideoEncoder],
 ) -> list[VideoEmbeddings]:
-    """Embed every clip once by each of several encoders; each clip is read once.
+    """Embed every clip once by each of several encoders; each clip is read once, or not at all if a store knows it.
 
     The embedding of a clip of several views and crops is the mean of their unit embeddings, as a unit vector.
+
+    Args:
+      model, data, settings, progress: as for `embed_videos`.
+      encoders: by name. One that is changed gets another name, or `embeddings_file.METHOD` is raised: the store knows
+        embeddings by the name.
+
+    Returns:
+      one for each encoder, in their order.
 
     Raises:
       DataError: as `frame_batches`.
       NonFiniteError: the embedding of one of several views is zero or not finite.
     """
     unreadable: dict[int, str] = {}
-    rows: list[dict[int, Float[np.ndarray, " width"]]] = [{} for _ in encoders]
-    averaged = settings.views * settings.crops > 1
-    for numbers, frames in frame_batches(model, data, settings, unreadable, progress):
-        for encode, own in zip(encoders, rows, strict=True):
-            embedded = np.asarray(encode(frames), np.float32)
-            if not averaged:
-                own.update(zip(numbers, embedded, strict=True))
+    rows: dict[str, dict[int, Float[np.ndarray, " width"]]] = {way: {} for way in encoders}
+    known = None
+    if isinstance(model, ModelWithStore):
+        known = StoredClips(model.store, encoders, _clips_made_by(model, data, settings))
+        rows = known.rows
+    parts = {way: _Parts(settings.views * settings.crops) for way in encoders}
+    for batch in frame_batches(model.config, data, settings, unreadable, progress, known):
+        for way, encode in encoders.items():
+            lacking = [i for i, number in enumerate(batch.numbers) if number not in rows[way]]
+            if not lacking:
                 continue
-            for number, row in zip(numbers, unit_vectors(embedded, "video"), strict=True):
-                own[number] = own[number] + row if number in own else row
-    if averaged:
-        rows = [dict(zip(own, unit_vectors(np.stack(list(own.values())), "video"), strict=True)) for own in rows]
-    return [_in_order(own, len(data.clips), unreadable) for own in rows]
+            padding = np.zeros((-len(lacking) % call_rows(settings.batch_size), *batch.frames.shape[1:]), np.uint8)
+            embedded = np.asarray(encode(np.concatenate([batch.frames[lacking], padding])), np.float32)
+            whole = parts[way].add([(batch.numbers[i], batch.views[i]) for i in lacking], embedded[: len(lacking)])
+            rows[way] |= whole
+            if known is not None and whole:
+                distinct = dict(zip(batch.numbers, batch.distinct, strict=True))
+                known.add(way, list(whole), np.stack(list(whole.values())), [distinct[number] for number in whole])
+        if known is not None:
+            known.write_if_due()
+    return [_in_order(own, len(data.clips), unreadable) for own in rows.values()]
+
+
+def call_rows(batch_size: int) -> int:
+    """Rows of the program that a call of so many runs: a call is filled up to a multiple of them.
+
+    A compiled program rounds otherwise for another number of rows, but alike for each row wherever it stands. So the
+    embedding of a clip does not depend on the clips beside it, nor on how many of them a store knew already.
+    """
+    return min(size for size in BATCH_SIZES if size >= min(batch_size, BATCH_SIZES[-1]))
+
+
+class _Parts:
+    """The unit embeddings of views and crops, until all of a clip are there.
+
+    They are added in their order, and not as they come, which depends on the clips beside them.
+    """
+
+    def __init__(self, views: int) -> None:
+        self._views = views
+        self._rows: dict[int, dict[int, Float[np.ndarray, " width"]]] = collections.defaultdict(dict)
+
+    def add(
+        self, views: Sequence[tuple[int, int]], embedded: Float32[np.ndarray, "rows width"]
+    ) -> dict[int, Float32[np.ndarray, " width"]]:
+        """The embeddings of the clips that these rows, of (clip, view), make whole."""
+        if self._views == 1:
+            return {number: row for (number, _), row in zip(views, embedded, strict=True)}
+        whole = {}
+        for (number, view), row in zip(views, unit_vectors(embedded, "video"), strict=True):
+            self._rows[number][view] = row
+            if len(self._rows[number]) == self._views:
+                own = self._rows.pop(number)
+                total = np.sum(np.stack([own[one] for one in range(self._views)]), axis=0)
+                whole[number] = unit_vectors(total[None], "video")[0].astype(np.float32)
+        return whole
+
+
+def _clips_made_by(model: VideoTextModel, data: EvaluationSet, settings: TaskSettings) -> dict[str, Any]:
+    """All that decides about the embedding of a clip besides the model, its content and the way to look at it."""
+    several = settings.views * settings.crops > 1
+    return {
+        "frames": settings.frames,
+        **settings.frame_sampling.described(),
+        **({"average": "unit vector of the mean of the unit embeddings of views and crops"} if several else {}),
+        "image_size": model.config.video.image_size,
+        "resize": settings.resize or model.config.preprocessing.resize,
+        "frame_source": data.reader.preparation(),
+        "matmul_precision": PRECISION,
+        "rows_of_a_call": call_rows(settings.batch_size),
+    }
 
 
 def _in_order(rows: dict[int, Float[np.ndarray, " width"]], count: int, unreadable: dict[int, str]) -> VideoEmbeddings:
@@ -186,11 +268,23 @@ def text_facts(model: VideoTextModel, texts: Sequence[str]) -> TextFacts:
 
 
 def embed_texts(model: VideoTextModel, texts: Sequence[str], batch_size: int) -> Float32[np.ndarray, "texts width"]:
-    """Embed texts. Equal ones are embedded once, so that their embeddings are equal whatever batch they are in."""
+    """Embed texts, or take them from the store. Equal ones are embedded once, and so are equal in every bit."""
     distinct = list(dict.fromkeys(texts))
-    parts = [
-        np.asarray(model.encode_text(distinct[start : start + batch_size]), np.float32)
-        for start in range(0, len(distinct), batch_size)
-    ]
-    number = {text: i for i, text in enumerate(distinct)}
-    return np.concatenate(parts)[[number[text] for text in texts]]
+    rows: dict[str, Float[np.ndarray, " width"]] = {}
+    store = model.store if isinstance(model, ModelWithStore) else None
+    if store is not None:
+        made_by = {"matmul_precision": PRECISION, "rows_of_a_call": call_rows(batch_size)}
+        folder = store.folder("text", made_by)
+        ids = model.tokenizer(distinct, model.config.text.context_length)
+        keys = {text: hashlib.sha256(row.tobytes()).hexdigest() for text, row in zip(distinct, ids, strict=True)}
+        rows = {text: stored.embedding for text in distinct if (stored := folder.find(keys[text])) is not None}
+    lacking = [text for text in distinct if text not in rows]
+    for start in range(0, len(lacking), batch_size):
+        batch = lacking[start : start + batch_size]
+        padding = [""] * (-len(batch) % call_rows(batch_size))
+        embedded = np.asarray(model.encode_text(batch + padding), np.float32)[: len(batch)]
+        rows.update(zip(batch, embedded, strict=True))
+        if store is not None:
+            folder.add([keys[text] for text in batch], embedded, batch)
+            store.write_if_due()
+    return np.stack([rows[text] for text in texts])

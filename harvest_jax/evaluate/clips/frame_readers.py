@@ -2,21 +2,26 @@
 
 import collections
 import dataclasses
-import functools
 import hashlib
-import io
+import itertools
 import os
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image
 
+from harvest_jax.evaluate.clips.jpeg_quality import jpeg_quality
+from harvest_jax.evaluate.clips.known_clips import ClipContent, KnownClip, KnownClips
+from harvest_jax.evaluate.clips.stored_parts import other_part
 from harvest_jax.evaluate.clips.video_files import stem, stems
 from harvest_jax.machine import available_cores
 from harvest_jax.pixels.frame_sampling import Sampling
+
+if TYPE_CHECKING:
+    from data_pipeline.shards.shard_format import Record
 
 _DEFAULT = Sampling()
 Frames = UInt8[np.ndarray, "t s s 3"]
@@ -74,13 +79,16 @@ class ClipFrames:
     distinct: int
 
 
+Clip = ClipFrames | KnownClip | str  # frames, no need of them, or the reason why there are none
+
+
 @runtime_checkable
 class FrameReader(Protocol):
     """The frames of all clips of a set."""
 
     def read(
-        self, num_frames: int, image_size: int, resize: str, sampling: Sampling
-    ) -> Iterator[tuple[int, ClipFrames | str]]:
+        self, num_frames: int, image_size: int, resize: str, sampling: Sampling, known: KnownClips | None = None
+    ) -> Iterator[tuple[int, Clip]]:
         """Pairs of a clip's number and its frames, or the reason why there are none; each clip once, in any order.
 
         Args:
@@ -88,7 +96,11 @@ class FrameReader(Protocol):
           image_size: side of the square in pixels.
           resize: how pictures become squares, as the model's `Preprocessing.resize`.
           sampling: which frames, views and crops.
+          known: clips that it knows are not decoded; None: all are.
         """
+
+    def preparation(self) -> dict[str, Any]:
+        """What decides about the frames of a clip besides its content and the arguments of `read`, as JSON."""
 
     def absent(self) -> dict[int, str]:
         """Clips that are known to be missing before anything is read, with the reason."""
@@ -103,17 +115,17 @@ class FrameReader(Protocol):
 class ShardReader:
     """Frames from shards: some of the stored frames of each record."""
 
-    def __init__(self, shards: str, split: str, ids: dict[str, int], count: int, whole: bool = False):
+    def __init__(self, shards: str, split: str, ids: dict[str, int], clips: Sequence[VideoSpan], whole: bool = False):
         """A reader.
 
         Args:
           shards, split: where the records are.
           ids: clip number by row id; a clip's frames may be stored under the id of any of its rows.
-          count: number of clips.
+          clips: their spans. A record of another part of the video is not the clip's.
           whole: the clips are those of the shards, so that none is absent.
         """
         self._whole = whole
-        self._shards, self._split, self._ids, self._count = shards, split, ids, count
+        self._shards, self._split, self._ids, self._clips = shards, split, ids, clips
         self._frames: collections.Counter[int] = collections.Counter()  # of the records read
         self._short_sides: collections.Counter[int] = collections.Counter()
         self._qualities: set[int | None] = set()
@@ -121,8 +133,13 @@ class ShardReader:
         self._sampling = _DEFAULT
 
     def read(
-        self, num_frames: int, image_size: int, resize: str, sampling: Sampling = _DEFAULT
-    ) -> Iterator[tuple[int, ClipFrames | str]]:
+        self,
+        num_frames: int,
+        image_size: int,
+        resize: str,
+        sampling: Sampling = _DEFAULT,
+        known: KnownClips | None = None,
+    ) -> Iterator[tuple[int, Clip]]:
         """See `FrameReader`."""
         self._sampling = sampling
         import simplejpeg
@@ -130,32 +147,45 @@ class ShardReader:
         from harvest_jax.input.pipeline import evaluation_views
 
         seen: set[int] = set()
-        clips = evaluation_views(self._shards, self._split, num_frames, image_size, resize, sampling)
+        others: dict[int, str] = {}
+        skipped: collections.deque[tuple[int, Clip]] = collections.deque()
+
+        def wanted(record: "Record") -> bool:
+            """Whether the record is decoded: it is the first of one of the set's clips, and not known."""
+            number = self._clip_of(record.id, record.seconds, others)
+            if number is None or number in seen:
+                return False
+            seen.add(number)
+            self._frames[len(record.jpegs)] += 1
+            self._short_sides[min(simplejpeg.decode_jpeg_header(record.jpegs[0])[:2])] += 1
+            self._qualities.add(jpeg_quality(record.jpegs[0]))
+            self._digests[number] = hashlib.sha256(b"".join(map(_digest, record.jpegs))).hexdigest()
+            times = repr([float(time) for time in record.seconds])  # at a rate they choose the frames
+            content = ClipContent(hashlib.sha256(f"{self._digests[number]} {times}".encode()).hexdigest())
+            found = known.look_up(number, content) if known else None
+            if found is not None:
+                skipped.append((number, found))
+            return found is None
+
+        clips = evaluation_views(self._shards, self._split, num_frames, image_size, resize, sampling, wanted)
         for record, views, distinct in clips:
-            number = self._ids.get(record.id)
-            if number is not None and number not in seen:
-                seen.add(number)
-                self._frames[len(record.jpegs)] += 1
-                self._short_sides[min(simplejpeg.decode_jpeg_header(record.jpegs[0])[:2])] += 1
-                self._qualities.add(_quality(record.jpegs[0]))
-                self._digests[number] = hashlib.sha256(b"".join(map(_digest, record.jpegs))).hexdigest()
-                yield number, ClipFrames(views, distinct)
-        reasons = self._rejected()
-        for number in range(self._count):
-            if number not in seen:
-                yield number, reasons.get(number, f"not in split {self._split} of the shards")
+            while skipped:
+                yield skipped.popleft()
+            yield self._ids[record.id], ClipFrames(views, distinct)
+        yield from skipped
+        yield from self._reasons(seen, others).items()
 
     def absent(self) -> dict[int, str]:
-        """See `FrameReader`; every record is read for its id."""
+        """See `FrameReader`; every record is read, and its pictures are passed over."""
         if self._whole:
             return {}
         from data_pipeline.shards.shard_format import open_shards, parse_record
 
         source = open_shards(self._shards, self._split)
-        stored = {self._ids.get(parse_record(source[number]).id) for number in range(len(source))}
-        reasons = self._rejected()
-        missing = f"not in split {self._split} of the shards"
-        return {number: reasons.get(number, missing) for number in range(self._count) if number not in stored}
+        others: dict[int, str] = {}
+        records = (parse_record(source[number], frames=False) for number in range(len(source)))
+        stored = {self._clip_of(record.id, record.seconds, others) for record in records}
+        return self._reasons(stored, others)
 
     def described(self) -> dict[str, Any]:
         """See `FrameReader`. Short videos have fewer frames and small ones are not enlarged, so the most count."""
@@ -170,9 +200,34 @@ class ShardReader:
             "frames_sha256": hashlib.sha256("".join(sorted(self._digests.values())).encode()).hexdigest(),
         }
 
+    def preparation(self) -> dict[str, Any]:
+        """See `FrameReader`."""
+        versions = {name: version(name) for name in ("simplejpeg", "pillow")}
+        return {"from": "shards", "decoder": "libjpeg-turbo", **versions}
+
     def digest(self, number: int) -> str | None:
         """See `FrameReader`."""
         return self._digests.get(number)
+
+    def _clip_of(self, record_id: str, seconds: Sequence[float], others: dict[int, str]) -> int | None:
+        """The number of the clip that a record is of; None if it is of none.
+
+        Where it is of another part of the video, the reason is added to `others`.
+        """
+        number = self._ids.get(record_id)
+        if number is None or self._whole:
+            return number
+        clip = self._clips[number]
+        fault = other_part(clip.start, clip.end, seconds)
+        if fault:
+            others[number] = fault
+        return None if fault else number
+
+    def _reasons(self, found: set[int] | set[int | None], others: dict[int, str]) -> dict[int, str]:
+        """Why there is no record of the clips that were not found."""
+        reasons = self._rejected() | others
+        missing = f"not in split {self._split} of the shards"
+        return {number: reasons.get(number, missing) for number in range(len(self._clips)) if number not in found}
 
     def _rejected(self) -> dict[int, str]:
         from data_pipeline.shards.rejects import read_rejects
@@ -197,8 +252,13 @@ class VideoReader:
         self._sampling = _DEFAULT
 
     def read(
-        self, num_frames: int, image_size: int, resize: str, sampling: Sampling = _DEFAULT
-    ) -> Iterator[tuple[int, ClipFrames | str]]:
+        self,
+        num_frames: int,
+        image_size: int,
+        resize: str,
+        sampling: Sampling = _DEFAULT,
+        known: KnownClips | None = None,
+    ) -> Iterator[tuple[int, Clip]]:
         """See `FrameReader`."""
         self._sampling = sampling
         from data_pipeline.decode.pool import Span, VideoDecoder
@@ -206,17 +266,36 @@ class VideoReader:
         from harvest_jax.pixels.frame_sampling import segment_indices
         from harvest_jax.pixels.square import view_clips
 
-        spans: dict[int, Span] = {}
-        for number, clip in enumerate(self._clips):
+        paths: dict[int, str] = {}
+        for number in range(len(self._clips)):
             path, reason = self._resolved(number)
             if reason:
                 yield number, reason
             else:
-                spans[number] = (path, clip.start, clip.end)
+                paths[number] = path
+        waiting: collections.deque[int] = collections.deque()  # clips whose frames are being decoded
+        skipped: collections.deque[tuple[int, Clip]] = collections.deque()
+
+        def spans() -> Iterator[Span]:
+            """Of the clips to decode. Taken as the decoder needs them, so that a file is hashed and decoded in turn."""
+            digests = known.file_digests(paths.values()) if known else itertools.repeat(None, len(paths))
+            for (number, path), sha256 in zip(paths.items(), digests, strict=True):
+                clip = self._clips[number]
+                content = ClipContent(sha256, clip.start, clip.end, path) if sha256 else None
+                found = known.look_up(number, content) if known and content else None
+                if found is not None:
+                    skipped.append((number, found))
+                else:
+                    waiting.append(number)
+                    yield path, clip.start, clip.end
+
         fit = resize if sampling.crops == 1 else "shorter"
         workers = self._workers or available_cores()
         with VideoDecoder(num_frames, image_size, workers, fit=fit, sampling=sampling) as decoder:
-            for number, decoded in zip(spans, decoder.decode_views(spans.values()), strict=True):
+            for decoded in decoder.decode_views(spans()):
+                while skipped:
+                    yield skipped.popleft()
+                number = waiting.popleft()
                 if isinstance(decoded, VideoRejected):
                     yield number, decoded.reason
                     continue
@@ -225,6 +304,7 @@ class VideoReader:
                     views = [segment_indices(len(decoded.frames), num_frames, None)]
                 prepared = view_clips(decoded.frames, views, image_size, resize, sampling.crops)
                 yield number, ClipFrames(prepared, len(decoded.frames))
+        yield from skipped
 
     def absent(self) -> dict[int, str]:
         """See `FrameReader`; the files are looked for and not opened."""
@@ -238,6 +318,14 @@ class VideoReader:
     def described(self) -> dict[str, Any]:
         """See `FrameReader`."""
         return {"from": "video files", **self._sampling.described(), "decoder": "FFmpeg"}
+
+    def preparation(self) -> dict[str, Any]:
+        """See `FrameReader`; with the versions of PyAV and of the FFmpeg that it was built with."""
+        import av
+
+        ffmpeg = {name: ".".join(map(str, numbers)) for name, numbers in sorted(av.library_versions.items())}
+        versions = {name: version(name) for name in ("av", "pillow")}
+        return {"from": "video files", "decoder": "FFmpeg", "ffmpeg": ffmpeg, **versions}
 
     def digest(self, number: int) -> str | None:
         """See `FrameReader`."""
@@ -258,24 +346,3 @@ class VideoReader:
 
 def _digest(jpeg: bytes) -> bytes:
     return hashlib.sha256(jpeg).digest()
-
-
-def _quality(jpeg: bytes) -> int | None:
-    """The quality, 1 to 100, that libjpeg's tables of this picture belong to; None if they are others."""
-    return _qualities().get(_tables(jpeg))
-
-
-@functools.cache
-def _qualities() -> dict[tuple[tuple[int, ...], ...], int]:
-    found = {}
-    for quality in range(1, 101):
-        file = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
-        found[_tables(file.getvalue())] = quality
-    return found
-
-
-def _tables(jpeg: bytes) -> tuple[tuple[int, ...], ...]:
-    with Image.open(io.BytesIO(jpeg)) as picture:
-        tables = getattr(picture, "quantization", {})
-    return tuple(tuple(tables[number]) for number in sorted(tables))

@@ -6,7 +6,7 @@ from typing import Any
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.evaluate.question_rows import OPTIONS, checked
+from harvest_jax.evaluate.question_rows import OPTIONS
 from harvest_jax.input.annotation_files import only, read_json
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import printable
@@ -18,7 +18,7 @@ def _record(value: Any, where: str) -> Record:
     return Record(where, value)
 
 
-def _rows(record: Record, name: str) -> list[tuple[Record, Row]]:
+def _rows(record: Record, name: str) -> list[Row]:
     """The rows of one question, one for each clip; see `tasks.clip_choice`."""
     choices = record.value("choices")
     if not isinstance(choices, dict) or sorted(choices) != [str(number) for number in range(OPTIONS)]:
@@ -35,7 +35,7 @@ def _rows(record: Record, name: str) -> list[tuple[Record, Row]]:
         if end <= start:
             raise clip.fault(f"the clip ends at {end:g} s, not after its start at {start:g} s")
         extra = {"question_id": name, "text": text, "answer": int(number == answer), "type": kind}
-        rows.append((clip, Row(f"{name}/{number}", clip.text("video_uid"), start, end, extra=extra)))
+        rows.append(Row(f"{name}/{number}", clip.text("video_uid"), start, end, extra=extra, where=clip.where))
     return rows
 
 
@@ -44,11 +44,11 @@ def _read(files: Mapping[str, Path]) -> list[Row]:
     questions = read_json(path, dict)
     if not questions:
         raise DataError(f"{path} has no questions")
-    return checked(
-        pair
+    return [
+        row
         for name, value in questions.items()
-        for pair in _rows(_record(value, f"{path}, question {printable(name, 40)}"), name)
-    )
+        for row in _rows(_record(value, f"{path}, question {printable(name, 40)}"), name)
+    ]
 
 
 BENCHMARKS = (

@@ -6,7 +6,6 @@ from typing import Any
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.evaluate.benchmarks.clip_lists import read_clip_list
-from harvest_jax.evaluate.question_rows import checked
 from harvest_jax.input.annotation_files import read_table
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.input.class_names import class_text, read_classes
@@ -19,20 +18,20 @@ def clip_name(youtube_id: str, start: float, end: float) -> str:
 
 def _row(record: Record) -> Row:
     name = clip_name(record.text("youtube_id"), record.seconds("time_start"), record.seconds("time_end"))
-    return Row(name, name, extra={"label": class_text(record.text("label"))})
+    return Row(name, name, extra={"label": class_text(record.text("label"))}, where=record.where)
 
 
 def _read_table(files: Mapping[str, Path]) -> list[Row]:
     columns = ("label", "youtube_id", "time_start", "time_end")
-    return checked((record, _row(record)) for record in read_table(files["clips"], columns))
+    return [_row(record) for record in read_table(files["clips"], columns)]
 
 
 def _read_list(files: Mapping[str, Path]) -> list[Row]:
     records = read_clip_list(files["clips"], read_classes(files["classes"]))
-    return checked(
-        (record, Row(record.text("clip"), record.text("clip"), extra={"label": record.text("label")}))
+    return [
+        Row(record.text("clip"), record.text("clip"), extra={"label": record.text("label")}, where=record.where)
         for record in records
-    )
+    ]
 
 
 _COMMON: dict[str, Any] = {

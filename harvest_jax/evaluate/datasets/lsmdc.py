@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.input.annotation_files import only, read_table
+from harvest_jax.input.annotation_files import check_no_header, only, read_table
 
 # The times are in the film, and clips are files of their own.
 COLUMNS = ("clip", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
@@ -12,7 +12,11 @@ COLUMNS = ("clip", "start_aligned", "end_aligned", "start_extracted", "end_extra
 
 def _read(files: Mapping[str, Path]) -> list[Row]:
     records = read_table(only(files), COLUMNS, "\t", header=False, quotes=False)
-    return [Row(record.text("clip"), record.text("clip"), captions=(record.text("sentence"),)) for record in records]
+    check_no_header(records, "start_aligned")
+    return [
+        Row(clip, clip, captions=(record.text("sentence"),), where=record.where)
+        for record, clip in ((record, record.text("clip")) for record in records)
+    ]
 
 
 BENCHMARKS = (

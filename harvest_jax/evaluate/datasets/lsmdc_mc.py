@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.evaluate.question_rows import checked, choice
+from harvest_jax.evaluate.question_rows import choice
 from harvest_jax.input.annotation_files import only, read_table
 
 # From the readme of the test; the times are in the film, and clips are files of their own.
@@ -21,8 +21,9 @@ def _read(files: Mapping[str, Path]) -> list[Row]:
         clip = record.text("clip")
         seen[clip] += 1
         name = clip if seen[clip] == 1 else f"{clip}#{seen[clip]}"  # several questions may be about one clip
-        rows.append((record, Row(name, clip, extra=choice(record, [record.text(s) for s in SENTENCES], first=1))))
-    return checked(rows)
+        extra = choice(record, [record.text(s) for s in SENTENCES], first=1)
+        rows.append(Row(name, clip, extra=extra, where=record.where))
+    return rows
 
 
 BENCHMARKS = (

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.evaluate.question_rows import checked
 from harvest_jax.input.annotation_files import read_table
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.input.class_names import class_text, read_classes
@@ -18,12 +17,12 @@ def _row(record: Record, classes: frozenset[str]) -> Row:
     if label not in classes:
         raise record.fault(f"{printable(label, 80)!r} is not in the file of categories")
     name = record.text("filename")
-    return Row(name, name, extra={"label": label})
+    return Row(name, name, extra={"label": label}, where=record.where)
 
 
 def _read(files: Mapping[str, Path]) -> list[Row]:
     classes = frozenset(read_classes(files["classes"]))
-    return checked((record, _row(record, classes)) for record in read_table(files["clips"], COLUMNS, header=False))
+    return [_row(record, classes) for record in read_table(files["clips"], COLUMNS, header=False)]
 
 
 BENCHMARKS = (

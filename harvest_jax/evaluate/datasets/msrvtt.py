@@ -6,7 +6,7 @@ collaborative-experts' misc/datasets/msrvtt/*_list_full.txt and with the numbers
 because it has no validation set (frozen-in-time, issue 28).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ from harvest_jax.errors import DataError
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.evaluate.benchmarks.caption_lists import captions_of, read_caption_list
 from harvest_jax.evaluate.clips.video_files import stem
-from harvest_jax.input.annotation_files import holds_json, only, read_json, read_lines, read_table, records_of
+from harvest_jax.input.annotation_files import holds_json, only, read_json, read_table, records_of
 
 TEST = range(7010, 10_000)
-_VIDEOS = 10_000
 _SOURCE = (
     "the captions are in msrvtt_data.zip of github.com/ArrowLuo/CLIP4Clip (release v0.0), the videos in "
     "www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip"
@@ -52,49 +51,21 @@ def _collect(entries: list[Any], name: str, where: str) -> dict[str, list[str]]:
     return captions
 
 
-def caption_rows(captions: Mapping[str, list[str]], videos: Iterable[str]) -> list[Row]:
-    """The rows of those of the videos that have captions."""
-    return [Row(video, video, captions=tuple(captions[video])) for video in videos if video in captions]
-
-
-def train_7k() -> list[str]:
-    """The 7,010 videos of the training list "7k" of 1k-A: the official training and validation videos."""
-    return [f"video{number}" for number in range(TEST.start)]
-
-
-def train_9k(test: Iterable[Row]) -> list[str]:
-    """The 9,000 videos of the training list "9k": all that are not in 1k-A.
-
-    Args:
-      test: the rows of 1k-A.
-    """
-    excluded = {row.video for row in test}
-    return [name for name in (f"video{number}" for number in range(_VIDEOS)) if name not in excluded]
-
-
-def read_train_list(path: Path) -> list[str]:
-    """A list of videos: MSRVTT_train.9k.csv (column `video_id`) or a text file with one a line.
-
-    Raises:
-      DataError: the file cannot be read, or names a video twice.
-    """
-    lines = [stem(line) for line in read_lines(path)]
-    return lines[1:] if lines[0] == "video_id" else lines
-
-
 def _read_1k_a(files: Mapping[str, Path]) -> list[Row]:
     path = only(files)
     if holds_json(path):
         return [Row(video, video, captions=tuple(captions)) for video, captions in read_caption_list(path).items()]
     records = read_table(path, ("video_id", "sentence"))
     return [
-        Row(record.text("video_id"), record.text("video_id"), captions=(record.text("sentence"),)) for record in records
+        Row(video, video, captions=(record.text("sentence"),), where=record.where)
+        for record, video in ((record, record.text("video_id")) for record in records)
     ]
 
 
 def _read_full(files: Mapping[str, Path]) -> list[Row]:
     captions = read_captions(only(files))
-    return caption_rows(captions, (f"video{number}" for number in TEST))
+    videos = (f"video{number}" for number in TEST)
+    return [Row(video, video, captions=tuple(captions[video])) for video in videos if video in captions]
 
 
 BENCHMARKS = (

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.evaluate.question_rows import checked, choice
+from harvest_jax.evaluate.question_rows import choice
 from harvest_jax.input.annotation_files import only, read_json_rows
 from harvest_jax.input.annotation_records import Record
 
@@ -12,12 +12,12 @@ from harvest_jax.input.annotation_records import Record
 def _row(record: Record) -> Row:
     clip, options = ("clip_name", "options") if "clip_name" in record.cells else ("video", "caption")
     video = record.text(clip)
-    return Row(PurePosixPath(video).stem, video, extra=choice(record, record.texts(options)))
+    return Row(PurePosixPath(video).stem, video, extra=choice(record, record.texts(options)), where=record.where)
 
 
 def _read(files: Mapping[str, Path]) -> list[Row]:
     """Both forms: JSON lines of ClipBERT and InternVideo1, and the JSON list of VindLU, UMT and their successors."""
-    return checked((record, _row(record)) for record in read_json_rows(only(files)))
+    return [_row(record) for record in read_json_rows(only(files))]
 
 
 BENCHMARKS = (

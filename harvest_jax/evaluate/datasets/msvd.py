@@ -7,10 +7,11 @@ from harvest_jax.errors import DataError
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.evaluate.benchmarks.caption_lists import check_listed, read_caption_list
 from harvest_jax.evaluate.clips.video_files import stem
-from harvest_jax.input.annotation_files import only, read_bytes, read_lines
+from harvest_jax.input.annotation_files import read_bytes, read_lines
 from harvest_jax.terminal import printable
 
 TEST_LIST = "test_list.txt"
+LIST = "list of videos"
 
 
 def read_raw_captions(path: Path) -> dict[str, list[str]]:
@@ -45,12 +46,21 @@ def read_raw_captions(path: Path) -> dict[str, list[str]]:
     return captions
 
 
+def _list_of_pickle(files: Mapping[str, Path]) -> dict[str, Path]:
+    """The list of the test videos, if the captions are the pickle of all splits."""
+    path = files["captions"]
+    if path.suffix.lower() not in (".pkl", ".pickle"):
+        return {}
+    list_file = path.with_name(TEST_LIST)
+    if not list_file.is_file():
+        raise DataError(f"{path} holds all splits: {TEST_LIST}, the list of the test videos, must lie beside it")
+    return {LIST: list_file}
+
+
 def _read(files: Mapping[str, Path]) -> list[Row]:
-    path = only(files)
-    if path.suffix.lower() in (".pkl", ".pickle"):
-        list_file = path.with_name(TEST_LIST)
-        if not list_file.is_file():
-            raise DataError(f"{path} holds all splits: {TEST_LIST}, the list of the test videos, must lie beside it")
+    path = files["captions"]
+    if LIST in files:
+        list_file = files[LIST]
         captions = read_raw_captions(path)
         videos = [stem(name) for name in read_lines(list_file)]
         check_listed(videos, captions, list_file, path)
@@ -79,6 +89,7 @@ BENCHMARKS = (
         "own video only. Scores of video to text depend on the rule for several captions (v2t_rule); the captions "
         "joined to one text are another task and score far higher. Files are called youtubeid_start_end; the vidN of "
         "MSVD-QA are other names of the same clips. Conventions: CLIP4Clip 12 frames at 1 a second and 32 tokens, UMT "
-        "12 frames and 64 tokens.",
+        "12 frames and 64 tokens. raw-captions.pkl holds all splits and needs test_list.txt beside it.",
+        more_files=_list_of_pickle,
     ),
 )

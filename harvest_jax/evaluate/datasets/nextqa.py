@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.evaluate.question_rows import checked, choice, known
+from harvest_jax.evaluate.question_rows import choice, known
 from harvest_jax.input.annotation_files import only, read_table
 from harvest_jax.input.annotation_records import Record
 
@@ -18,12 +18,13 @@ def _row(record: Record) -> Row:
     video, kind = record.text("video"), known(record, "type", TYPES)
     extra = choice(record, [record.text(name) for name in OPTION_COLUMNS])
     extra |= {"question": record.text("question"), "type": kind, "group": GROUPS[kind[0]]}
-    return Row(f"{video}_{record.text('qid')}", video, extra=extra)  # `qid` counts the questions of one video
+    name = f"{video}_{record.text('qid')}"  # `qid` counts the questions of one video
+    return Row(name, video, extra=extra, where=record.where)
 
 
 def _read(files: Mapping[str, Path]) -> list[Row]:
     columns = ("video", "question", "answer", "qid", "type", *OPTION_COLUMNS)
-    return checked((record, _row(record)) for record in read_table(only(files), columns))
+    return [_row(record) for record in read_table(only(files), columns)]
 
 
 BENCHMARKS = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.evaluate.question_rows import checked, text_or_number
+from harvest_jax.evaluate.question_rows import text_or_number
 from harvest_jax.input.annotation_files import read_json_rows, read_text
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.terminal import printable
@@ -23,8 +23,8 @@ def _read(files: Mapping[str, Path], video_of: Callable[[Record], str]) -> list[
         own = "id" in record.cells or "question_id" in record.cells
         name = text_or_number(record, "id", "question_id") if own else f"{video}#{count[video]}"
         extra = {"question": record.text("question"), "answer": record.text("answer")}
-        rows.append((record, Row(name, video, extra=extra)))
-    return checked(rows)
+        rows.append(Row(name, video, extra=extra, where=record.where))
+    return rows
 
 
 def _named(record: Record, prefix: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
 from harvest_jax.evaluate.datasets.ssv2_retrieval import without_brackets
-from harvest_jax.evaluate.question_rows import checked, text_or_number
+from harvest_jax.evaluate.question_rows import text_or_number
 from harvest_jax.input.annotation_files import read_records
 from harvest_jax.input.annotation_records import Record
 from harvest_jax.input.class_names import loose, read_classes
@@ -17,12 +17,12 @@ def _row(record: Record, classes: Mapping[str, str]) -> Row:
     if loose(template) not in classes:
         raise record.fault(f"the template {printable(template, 80)!r} is not in the file of labels")
     name = text_or_number(record, "id")
-    return Row(name, name, extra={"label": classes[loose(template)]})
+    return Row(name, name, extra={"label": classes[loose(template)]}, where=record.where)
 
 
 def _read(files: Mapping[str, Path]) -> list[Row]:
     classes = {loose(name): name for name in read_classes(files["classes"])}
-    return checked((record, _row(record, classes)) for record in read_records(files["clips"]))
+    return [_row(record, classes) for record in read_records(files["clips"])]
 
 
 BENCHMARKS = (

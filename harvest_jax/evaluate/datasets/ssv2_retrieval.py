@@ -28,7 +28,7 @@ def _read(files: Mapping[str, Path]) -> list[Row]:
     rows = []
     for record in read_records(only(files)):
         caption = without_brackets(record.text("caption"))
-        rows += [Row(video, video, captions=(caption,)) for video in texts_of(record, "video")]
+        rows += [Row(video, video, captions=(caption,), where=record.where) for video in texts_of(record, "video")]
     return rows
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.evaluate.benchmarks.benchmark import Benchmark, Row
-from harvest_jax.evaluate.question_rows import checked, choice, known
+from harvest_jax.evaluate.question_rows import choice, known
 from harvest_jax.input.annotation_files import read_table
 from harvest_jax.input.annotation_records import Record
 
@@ -34,17 +34,15 @@ def _reader(
     def read(files: Mapping[str, Path]) -> list[Row]:
         needed = ("gif_name", "question", "answer", "vid_id", *columns)
         records = read_table(files["questions"], needed, "\t", quotes=False)
-        return checked(
-            (
-                record,
-                Row(
-                    record.text("vid_id"),  # of the question, in spite of its name; `key` is that of the GIF
-                    record.text("gif_name"),
-                    extra={"question": record.text("question"), **of_kind(record)},
-                ),
+        return [
+            Row(
+                record.text("vid_id"),  # of the question, in spite of its name; `key` is that of the GIF
+                record.text("gif_name"),
+                extra={"question": record.text("question"), **of_kind(record)},
+                where=record.where,
             )
             for record in records
-        )
+        ]
 
     return read
 

@@ -21,7 +21,9 @@ def _read(files: Mapping[str, Path]) -> list[Row]:
         extra = {"group": str(group), "type": ";".join([record.text("major"), *minor])}
         for side in ("pos", "neg"):
             name = f"{group}_{side}"
-            rows.append(Row(name, f"vinoground_videos/{name}.mp4", captions=(record.text(f"{side}_cap"),), extra=extra))
+            captions = (record.text(f"{side}_cap"),)
+            video = f"vinoground_videos/{name}.mp4"
+            rows.append(Row(name, video, captions=captions, extra=extra, where=record.where))
     return rows
 
 

@@ -1,7 +1,6 @@
 """`harvest results`: tables of results on the terminal, as Markdown and as a page."""
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from harvest_jax.evaluate.report.grids import report
     from harvest_jax.evaluate.report.page import page
     from harvest_jax.evaluate.report.result_files import read_results
-    from harvest_jax.evaluate.report.show import markdown, terminal
+    from harvest_jax.evaluate.report.show import markdown, terminal, terminal_width
     from harvest_jax.files import write_atomically
 
     for option, out in (("--markdown", args.markdown), ("--html", args.html)):
@@ -48,5 +47,5 @@ def run(args: argparse.Namespace) -> int:
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, make(shown).encode("utf-8"))
-    print("\n".join(terminal(shown, max(60, shutil.get_terminal_size((120, 24)).columns))))
+    print("\n".join(terminal(shown, terminal_width())))
     return 0

@@ -8,6 +8,7 @@ import numpy as np
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.report.bootstrap import RESAMPLES, SEED, interval
+from harvest_jax.evaluate.report.means import NOTE_HALVES, NOTE_SPLITS, OTHER_HALVES, MeanColumn, mean_columns, mean_of
 from harvest_jax.evaluate.report.model_rows import ModelRow, model_rows
 from harvest_jax.evaluate.report.protocol_columns import ProtocolColumn, protocol_columns
 from harvest_jax.evaluate.report.query_scores import METRICS, Metric, QueryScores, differences, query_scores
@@ -67,7 +68,7 @@ def report(results: Sequence[ResultFile], warnings: Sequence[str] = ()) -> Repor
     said += [result.fault for result in used.values() if result.fault]
     rows, columns = model_rows(list(used.values())), protocol_columns(list(used.values()))
     table = {(row, column): _of(row, column, used) for row in rows for column in columns}
-    grids = [_overview(rows, columns, table, said)] if len(columns) > 1 else []
+    grids = [_overview(rows, columns, table, used, said)] if len(columns) > 1 else []
     grids += [_details(rows, column, table, said) for column in columns]
     several = any(len(own) > 1 for own in table.values())
     return Report(tuple(grids), (METHOD, SEEDS) if several else (METHOD,), tuple(dict.fromkeys(map(printable, said))))
@@ -122,21 +123,48 @@ def _overview(
     rows: Sequence[ModelRow],
     columns: Sequence[ProtocolColumn],
     table: dict[tuple[ModelRow, ProtocolColumn], list[ResultFile]],
+    used: dict[tuple[str, str], ResultFile],
     said: list[str],
 ) -> Grid:
-    heads = tuple((column.title, METRICS[column.task][0].name, *column.differs) for column in columns)
+    means = mean_columns(list(used.values()))
+    halves = {one for mean in means if mean.over == "halves" for one in mean.members}
+    columns = [column for column in columns if column.protocol_hash not in halves]  # often ten, shown as their mean
+    shown: list[ProtocolColumn | MeanColumn] = [*columns, *means]
+    heads = tuple((column.title, METRICS[column.task][0].name, *column.differs) for column in shown)
     body = []
     for row in rows:
         cells = []
         for column in columns:
             own = table[row, column]
-            cell = score(row, own, METRICS[column.task][0], said)[0]
-            cells.append(dataclasses.replace(cell, text=f"{cell.text} *") if cell.text and _warnings(own) else cell)
+            cells.append(_marked(score(row, own, METRICS[column.task][0], said)[0], own))
+        cells += [_mean_cell(row, mean, used) for mean in means]
         body.append((row.label, tuple(cells)))
-    notes = ["The first score of each protocol; each column is one protocol."]
+    several = ", or a mean over several" if means else ""
+    notes = [f"The first score of each protocol; each column is one protocol{several}."]
+    notes += [NOTE_SPLITS] if any(mean.over == "splits" for mean in means) else []
+    notes += [NOTE_HALVES] if halves else []
+    for mean in means:
+        drawn = {found.members for row in rows if (found := mean_of(mean, row.weights, used))}
+        if mean.over == "halves" and len(drawn) > 1:
+            said.append(f"{mean.title}: {OTHER_HALVES}")
     if any(cell.text.endswith("*") for _, cells in body for cell in cells):
         notes.append("* has warnings: see the table of its protocol (harvest results).")
     return Grid("Overview", heads, tuple(body), tuple(notes))
+
+
+def _marked(cell: Cell, results: Sequence[ResultFile]) -> Cell:
+    return dataclasses.replace(cell, text=f"{cell.text} *") if cell.text and _warnings(results) else cell
+
+
+def _mean_cell(row: ModelRow, column: MeanColumn, used: dict[tuple[str, str], ResultFile]) -> Cell:
+    found = None if row.average_of_frames else mean_of(column, row.weights, used)
+    if found is None:
+        return Cell()
+    metric = METRICS[column.task][0]
+    spread = "" if found.spread is None else f" ± {number(found.spread, metric)}"
+    count = f" (n={found.n})" if spread or column.over == "halves" else ""
+    own = [used[weights, one] for weights in row.weights for one in found.members if (weights, one) in used]
+    return _marked(Cell(f"{number(found.value, metric)}{spread}{count}"), own)
 
 
 def _details(

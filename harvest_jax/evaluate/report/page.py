@@ -6,7 +6,7 @@ from harvest_jax.evaluate.report.grids import Report
 from harvest_jax.pages.environment import page_environment
 from harvest_jax.version import __version__
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"  # grids.html.j2 and grids.css: the tables, for other pages too
 
 
 def page(report: Report) -> str:

@@ -62,6 +62,11 @@ METRICS: dict[str, tuple[Metric, ...]] = {
         Metric("mean of both", ("AVG",)),
         Metric("mean class top-1", ("mean_class_top1",)),
     ),
+    "linear_probe": (
+        Metric("top-1", ("top1",), "class", interval=True),
+        Metric("top-5", ("top5",), "class", k=5),
+        Metric("mean class top-1", ("mean_class_top1",)),
+    ),
     "pairs": (
         Metric("group", ("group",), "pair", "group", interval=True),
         Metric("text", ("text",)),

@@ -68,8 +68,11 @@ class ResultFile:
 
     @property
     def set_name(self) -> str:
-        """Name of the evaluation set."""
-        return str(self.content["data"].get("name", ""))
+        """Name of the evaluation set, with the split where it is the name of a file or folder, not of a benchmark."""
+        data = self.content["data"]
+        name, split = str(data.get("name", "")), str(data.get("split") or "")
+        is_benchmark = str(data.get("kind", "")).startswith("benchmark")
+        return f"{name}, split {split}" if split and not is_benchmark else name
 
     @property
     def warnings(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Tables for a terminal and as Markdown."""
 
+import shutil
 import textwrap
 from collections.abc import Sequence
 
@@ -7,6 +8,11 @@ from harvest_jax.evaluate.report.grids import Cell, Grid, Report
 
 _HEAD = 24  # characters of a column's head in a line
 _LABEL = 40  # of a row's
+
+
+def terminal_width() -> int:
+    """Characters of a line of this terminal; 120 where there is none."""
+    return max(60, shutil.get_terminal_size((120, 24)).columns)
 
 
 def terminal(report: Report, width: int) -> list[str]:

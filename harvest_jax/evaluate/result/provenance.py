@@ -1,7 +1,6 @@
 """Where a result comes from, besides its protocol: model, files that were read, program and machine."""
 
 import datetime
-import hashlib
 import importlib.metadata
 import platform
 import sys
@@ -11,8 +10,8 @@ from typing import Any
 
 import jax
 
-from harvest_jax.errors import DataError
 from harvest_jax.evaluate.clips.embeddings import VideoTextModel
+from harvest_jax.input.annotation_files import file_digest
 from harvest_jax.model.inference import PRECISION
 from harvest_jax.version import __version__
 
@@ -68,19 +67,6 @@ def file_facts(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
         if path.is_file():
             facts[purpose]["sha256"] = file_digest(path)
     return facts
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes.
-
-    Raises:
-      DataError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _versions() -> dict[str, str]:

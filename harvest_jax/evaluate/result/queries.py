@@ -4,7 +4,6 @@ A query is known by what was asked, not by its place in a file, so that two resu
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from harvest_jax.evaluate.clips.frame_readers import VideoSpan
 from harvest_jax.evaluate.scores.ranking import Ranks
-from harvest_jax.files import atomic_file
+from harvest_jax.files import atomic_file, sha256_of
 
 SCHEMA = pa.schema(
     [
@@ -86,8 +85,7 @@ class Queries:
         table = pa.concat_tables([SCHEMA.empty_table(), *(part.table() for part in parts)])
         with atomic_file(path) as aside:
             pq.write_table(table, aside, compression="zstd")
-            with aside.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return sha256_of(aside)
 
 
 def _text(value: str) -> str:

@@ -42,6 +42,8 @@ class TaskOutput:
       queries: the ranks that the scores come from.
       texts: of what the model read.
       files: what the task read besides the set, by purpose: "classes", "answers".
+      data_ties: points by which ties that the data bring (equal texts, candidates that cannot be told apart) can open a
+        score; more are a fault. None: a tie is an answer like others, of which nothing is said.
     """
 
     protocol: dict[str, Any]
@@ -52,6 +54,7 @@ class TaskOutput:
     queries: Sequence[Queries]
     texts: TextFacts
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    data_ties: float | None = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ percentage (0 to 100) and is not rounded.
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -66,17 +65,26 @@ class Counter:
     Scores come block by block, so that the whole matrix is never needed.
     """
 
-    def __init__(self, queries: int, query: Int[np.ndarray, " pairs"], score: Float[np.ndarray, " pairs"]):
+    def __init__(
+        self,
+        queries: int,
+        query: Int[np.ndarray, " pairs"],
+        score: Float[np.ndarray, " pairs"],
+        tolerance: float = 0.0,
+    ):
         """Without answers yet.
 
         Args:
           queries: their number.
           query: of each pair of a query and a right answer.
           score: of each pair, exactly as it stands in the blocks.
+          tolerance: scores no further from the best right one than this tie with it.
         """
+        self._tolerance = tolerance
         self.best = np.full(queries, -np.inf, score.dtype)
         np.maximum.at(self.best, query, score)
-        self.right = np.bincount(query, weights=score == self.best[query], minlength=queries).astype(np.int64)
+        ties = self._tied(score, self.best[query])
+        self.right = np.bincount(query, weights=ties, minlength=queries).astype(np.int64)
         self.greater, self.equal = np.zeros(queries, np.int64), np.zeros(queries, np.int64)
 
     def add(
@@ -86,8 +94,13 @@ class Counter:
     ) -> None:
         """Scores of some answers, for some of the queries."""
         best = self.best[queries, None]
-        self.greater[queries] += np.sum(scores > best, axis=1)
-        self.equal[queries] += np.sum(scores == best, axis=1)
+        tied = self._tied(scores, best)
+        above = scores > best
+        self.greater[queries] += np.sum(above & ~tied if self._tolerance else above, axis=1)
+        self.equal[queries] += np.sum(tied, axis=1)
+
+    def _tied(self, scores: Float[np.ndarray, "*n"], best: Float[np.ndarray, "*m"]) -> Bool[np.ndarray, "*n"]:
+        return np.abs(scores - best) <= self._tolerance if self._tolerance else scores == best
 
     def ranks(self) -> Ranks:
         """The ranks among all answers so far; those of a query without a right answer mean nothing."""
@@ -121,51 +134,6 @@ def row_similarity(
     return unit_cosines(one, other).pairs(numbers, numbers)
 
 
-def text_to_video(
-    scores: Float[np.ndarray, "videos captions"],
-    owner: Int[np.ndarray, " captions"],
-    missing: Bool[np.ndarray, " videos"] | None = None,
-) -> Ranks:
-    """Every caption is a query; the answers are all videos.
-
-    Args:
-      scores: higher is more similar; rows of missing videos are ignored.
-      owner: the row of the video that each caption belongs to; any number of captions a video.
-      missing: videos that could not be read. They stay in the gallery, ranked after all others, and their captions stay
-        queries, with the last rank.
-
-    Raises:
-      DataError: a number in `owner` is not a row of `scores`, or there is no caption.
-      NonFiniteError: a score is not finite.
-    """
-    missing = _checked(scores, owner, missing)
-    lost = missing[owner]
-    own = np.where(lost, -np.inf, scores[owner, np.arange(len(owner))]).astype(scores.dtype)
-    counter = Counter(len(owner), np.arange(len(owner)), own)
-    for rows in _present(missing):
-        counter.add(scores[rows].T)
-    return counter.ranks().with_lost(lost, len(scores) - 1)
-
-
-def video_to_text(
-    scores: Float[np.ndarray, "videos captions"],
-    owner: Int[np.ndarray, " captions"],
-    missing: Bool[np.ndarray, " videos"] | None = None,
-) -> Ranks:
-    """Every video is a query; the answers are all captions, and the best-ranked of the video's own captions counts.
-
-    Arguments and errors as in `text_to_video`; a video without captions is an error too. A missing video has the last
-    possible rank; its captions stay in the gallery.
-    """
-    missing = _checked(scores, owner, missing)
-    count = captions_of_each(owner, len(scores))
-    own = np.where(missing[owner], -np.inf, scores[owner, np.arange(len(owner))]).astype(scores.dtype)
-    counter = Counter(len(scores), owner, own)
-    for rows in _present(missing):
-        counter.add(scores[rows], rows)
-    return counter.ranks().with_lost(missing, len(owner) - count)
-
-
 def captions_of_each(owner: Int[np.ndarray, " captions"], videos: int) -> Int[np.ndarray, " videos"]:
     """The number of captions of each video.
 
@@ -197,23 +165,11 @@ def choice(
     missing = np.zeros(len(scores), bool) if missing is None else missing
     if len(answer) and not 0 <= answer.min() <= answer.max() < scores.shape[1]:
         raise DataError(f"an answer is outside 0..{scores.shape[1] - 1}, the numbers of the options")
-    _require_finite(scores[~missing])
+    require_finite(scores[~missing])
     right = np.take_along_axis(scores, answer[:, None], axis=1)
     greater = np.where(missing, scores.shape[1] - 1, np.sum(scores > right, axis=1))
     tied = np.where(missing, 0, np.sum(scores == right, axis=1) - 1)
     return Ranks(greater, tied, np.ones(len(scores), np.int64))
-
-
-def _checked(
-    scores: Float[np.ndarray, "videos captions"],
-    owner: Int[np.ndarray, " captions"],
-    missing: Bool[np.ndarray, " videos"] | None,
-) -> Bool[np.ndarray, " videos"]:
-    """The mask of the missing videos."""
-    check_owner(owner, len(scores))
-    missing = np.zeros(len(scores), bool) if missing is None else missing
-    _require_finite(scores[~missing] if missing.any() else scores)
-    return missing
 
 
 def check_owner(owner: Int[np.ndarray, " captions"], videos: int) -> None:
@@ -224,14 +180,8 @@ def check_owner(owner: Int[np.ndarray, " captions"], videos: int) -> None:
         raise DataError(f"captions belong to video numbers {owner.min()}..{owner.max()}, of {videos} videos")
 
 
-def _present(missing: Bool[np.ndarray, " videos"]) -> Iterator[Int[np.ndarray, " some_videos"]]:
-    """The numbers of the videos that are not missing, as many as a tile has."""
-    present = np.flatnonzero(~missing)
-    for part in spans(len(present), TILE[0]):
-        yield present[part]
-
-
-def _require_finite(scores: Float[np.ndarray, "rows columns"]) -> None:
+def require_finite(scores: Float[np.ndarray, "rows columns"]) -> None:
+    """Raises NonFiniteError: a score is not finite."""
     bad = int(np.size(scores) - np.count_nonzero(np.isfinite(scores)))
     if bad:  # no number is greater than NaN: a matrix of NaN would score 100 %
         raise NonFiniteError(

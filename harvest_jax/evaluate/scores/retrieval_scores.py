@@ -60,7 +60,7 @@ class RetrievalScores:
     v2t: Ranks
 
 
-def scores(gallery: Gallery, extra: Extra) -> RetrievalScores:
+def scores(gallery: Gallery, extra: Extra, tolerance: float = 0.0) -> RetrievalScores:
     """All figures; `metrics` has these keys.
 
       "t2v", "v2t": `ranking.summary`; where captions have several right videos also "mAP" and "nDCG" (percent). Of a
@@ -70,10 +70,15 @@ def scores(gallery: Gallery, extra: Extra) -> RetrievalScores:
       "dual_softmax", for one scale: {"scale", "t2v", "v2t"}; for several, "dual_softmax_S" with each scale S.
       "querybank", for QB-Norm: {"beta", "captions", "t2v"}.
 
+    Args:
+      gallery: of `gallery.arrange`.
+      extra: what is computed besides.
+      tolerance: cosines no further apart than this tie, in "t2v" and "v2t" alone.
+
     Raises:
       NonFiniteError: an embedding of the bank is zero or not finite.
     """
-    plain = _Plain(gallery)
+    plain = _Plain(gallery, tolerance)
     columns: list[_Column] = [plain]
     for scale in extra.dual_softmax:
         name = "dual_softmax" if len(extra.dual_softmax) == 1 else f"dual_softmax_{scale:g}"
@@ -100,10 +105,11 @@ class _Column(Protocol):
 
 
 class _Plain:
-    def __init__(self, gallery: Gallery):
+    def __init__(self, gallery: Gallery, tolerance: float):
         source, right = gallery.source, gallery.right
         self._gallery = gallery
-        self._captions, self._videos = CaptionRanks(source, right), VideoRanks(source, right)
+        self._captions = CaptionRanks(source, right, tolerance=tolerance)
+        self._videos = VideoRanks(source, right, tolerance=tolerance)
         self._by_video: list[MaxOverCaptionsRanks] = []
         self._counts: list[RightAnswerCounts] = []
         if gallery.owner is None:

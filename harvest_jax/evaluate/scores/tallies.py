@@ -69,10 +69,11 @@ def _starts(owner: Int[np.ndarray, " captions"]) -> Int[np.ndarray, " videos"]:
 class CaptionRanks:
     """Text-to-video: every caption is a query, the videos are its answers."""
 
-    def __init__(self, source: Cosines, relevance: Relevance, rescore: Rescore | None = None):
-        """`relevance` has pairs with videos of `source` alone."""
+    def __init__(self, source: Cosines, relevance: Relevance, rescore: Rescore | None = None, tolerance: float = 0.0):
+        """`relevance` has pairs with videos of `source` alone; `tolerance` as in `Counter`."""
         self._rescore = rescore
-        self._counter = Counter(source.shape[1], relevance.caption, _scores(source, relevance, rescore))
+        scores = _scores(source, relevance, rescore)
+        self._counter = Counter(source.shape[1], relevance.caption, scores, tolerance)
 
     def add(self, block: Float32[np.ndarray, "v c"], videos: slice, captions: slice) -> None:
         """See `Tally`."""
@@ -86,10 +87,11 @@ class CaptionRanks:
 class VideoRanks:
     """Video-to-text: every video is a query, the captions are its answers, the best-ranked right one counts."""
 
-    def __init__(self, source: Cosines, relevance: Relevance, rescore: Rescore | None = None):
-        """`relevance` has pairs with videos of `source` alone."""
+    def __init__(self, source: Cosines, relevance: Relevance, rescore: Rescore | None = None, tolerance: float = 0.0):
+        """`relevance` has pairs with videos of `source` alone; `tolerance` as in `Counter`."""
         self._rescore = rescore
-        self._counter = Counter(source.shape[0], relevance.video, _scores(source, relevance, rescore))
+        scores = _scores(source, relevance, rescore)
+        self._counter = Counter(source.shape[0], relevance.video, scores, tolerance)
 
     def add(self, block: Float32[np.ndarray, "v c"], videos: slice, captions: slice) -> None:
         """See `Tally`."""

@@ -53,9 +53,10 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         a number from 0 to 10, or no video could be read.
       NonFiniteError: a number's logit is not finite.
     """
+    data = data.by_question()
     questions = data.column("question")
     asked = prompted(model, settings, questions)
-    answers = read_counts(data.column("answer"), [sample.id for sample in data.samples])
+    answers = read_counts(data.column("answer"), [f"{sample.id} of {data.name}" for sample in data.samples])
     words = candidates(WORDS, model.tokenizer)
     if words.n_collisions:
         raise DataError(f"{model.name}'s tokenizer gives several of {', '.join(WORDS)} the same first token")

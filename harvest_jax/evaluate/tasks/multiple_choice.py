@@ -50,7 +50,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
       NonFiniteError: an embedding is zero or not finite.
     """
     base = max(settings.answer_base, 0)
-    rows = [read_options(sample.id, sample.extra, base) for sample in data.samples]
+    rows = [read_options(f"{sample.id} of {data.name}", sample.extra, base) for sample in data.samples]
     if settings.answer_base < 0:
         _check_base(rows)
     questions = data.column("question") if "{question}" in settings.prompt else [""] * len(rows)
@@ -96,6 +96,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         metrics=metrics,
         queries=[Queries("choice", clips, right, ranked(video), missing, types)],
         texts=text_facts(model, flat),
+        data_ties=100 * float(np.mean([own.count(one) > 1 for own, one in zip(texts, right, strict=True)])),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Int
 
 from harvest_jax.config.fields import Range
 from harvest_jax.errors import ConfigError, DataError
@@ -20,7 +20,6 @@ from harvest_jax.evaluate.result.results import TaskOutput
 from harvest_jax.evaluate.scores import compat, ranking
 from harvest_jax.evaluate.scores.compat import Program
 from harvest_jax.evaluate.scores.gallery import Positives, arrange
-from harvest_jax.evaluate.scores.rescoring import SoftmaxSums
 from harvest_jax.evaluate.scores.retrieval_scores import Extra, RetrievalScores, scores
 from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.terminal import Progress
@@ -135,7 +134,17 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         ],
         texts=text_facts(model, captions),
         files={"querybank": Path(settings.querybank)} if bank else {},
+        data_ties=shared_texts(captions, owner),
     )
+
+
+def shared_texts(captions: Sequence[str], owner: Int[np.ndarray, " captions"]) -> float:
+    """Percentage of the videos with a caption whose text another video has, too: video to text these two tie."""
+    owners: dict[str, set[int]] = {}
+    for caption, clip in zip(captions, owner.tolist(), strict=True):
+        owners.setdefault(caption, set()).add(clip)
+    shared = {clip for own in owners.values() if len(own) > 1 for clip in own}
+    return 100 * len(shared) / len(np.unique(owner))
 
 
 def _hint(data: EvaluationSet) -> str:
@@ -174,9 +183,11 @@ def score(
     owner: Int[np.ndarray, " captions"],
     missing: Bool[np.ndarray, " videos"],
     dual_softmax_scale: float = 0.0,
+    tolerance: float = 0.0,
 ) -> dict[str, Any]:
-    """The metrics of `rank` with at most one scale of dual softmax."""
-    return rank(video, text, owner, missing, Extra((dual_softmax_scale,) if dual_softmax_scale else ())).metrics
+    """The metrics of `rank` with at most one scale of dual softmax; cosines within `tolerance` of each other tie."""
+    extra = Extra((dual_softmax_scale,) if dual_softmax_scale else ())
+    return scores(arrange(video, text, owner, missing), extra, tolerance).metrics
 
 
 def rank(
@@ -208,18 +219,3 @@ def rank(
       DataError: a video has no caption.
     """
     return scores(arrange(video, text, owner, missing, positives, texts), extra)
-
-
-def dual_softmax(
-    scores: Float32[np.ndarray, "videos captions"], scale: float, axis: int
-) -> Float[np.ndarray, "videos captions"]:
-    """Scores times softmax(scale * scores) over the queries: axis 1 (captions) for text-to-video, axis 0 for the other.
-
-    In float64: at CLIP's scale of 100 the softmax over many queries underflows in float32, which would make unequal
-    scores tie. InternVideo uses scale 100 (it acts on logits), ViCLIP 1 (nearly no effect).
-    """
-    sums = SoftmaxSums(scores.shape, scale)
-    if scores.size:
-        sums.add(scores, slice(0, len(scores)), slice(0, scores.shape[1]))
-    rows, columns = np.ogrid[: len(scores), : scores.shape[1]]
-    return (sums.over_captions if axis == 1 else sums.over_videos)(scores, rows, columns)

@@ -18,7 +18,14 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate import frame_average, tables
-from harvest_jax.evaluate.clips.embeddings import VideoTextModel, clip_encoder, embed_in_ways, embed_texts, text_facts
+from harvest_jax.evaluate.clips.embeddings import (
+    FORWARD,
+    VideoTextModel,
+    clip_encoder,
+    embed_in_ways,
+    embed_texts,
+    text_facts,
+)
 from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.result.queries import Queries
 from harvest_jax.evaluate.result.results import TaskOutput, mean_by_type
@@ -30,6 +37,7 @@ from harvest_jax.terminal import Progress
 # Cosines no further apart count as equal. Our choice: in a model without a sense of order, other frames first means
 # other float32 numbers added first, which moves cosines by less than this; else rounding would decide.
 TOLERANCE = 1e-5
+BACKWARD = "backward"  # name of this way to look at a clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +72,11 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         data,
         settings,
         progress,
-        [
-            encode,
-            lambda clips: encode(np.ascontiguousarray(clips[:, ::-1])),
-            lambda clips: frame_average.average_of_frames(model, clips),
-        ],
+        {
+            FORWARD: encode,
+            BACKWARD: lambda clips: encode(np.ascontiguousarray(clips[:, ::-1])),
+            frame_average.FRAME_AVERAGE: lambda clips: frame_average.average_of_frames(model, clips),
+        },
     )
     missing = forward.missing
 
@@ -113,6 +121,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
             )
         ],
         texts=text_facts(model, [*captions, *reversed_of.values()]),
+        data_ties=None,  # a model that does not see the order is at chance by ties alone: that is its answer
     )
 
 
@@ -221,6 +230,7 @@ def score_both_ways(
       "both_ways": `pairs.score` of the groups of a clip, the clip backwards, and their captions. RTime-Binary is its
         `video_accuracy` (a caption chooses one of two clips) and `text_accuracy` (a clip chooses one of two captions).
       "retrieval": `retrieval.score` among all forward and backward clips (RTime-Hard).
+      In both, cosines that differ by at most `TOLERANCE` are a tie.
 
     Raises:
       NonFiniteError: an embedding is zero or not finite.
@@ -233,5 +243,6 @@ def score_both_ways(
             np.concatenate([caption, reversed_caption]),
             np.arange(2 * len(forward)),
             np.concatenate([missing, missing]),
+            tolerance=TOLERANCE,
         ),
     }

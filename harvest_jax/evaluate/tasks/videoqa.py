@@ -60,6 +60,13 @@ class Settings(MaskedSettings):
             faults.append(f"max_answers={self.max_answers} is for a file of answers, not for answers={TEST_SET}")
         return faults
 
+    @property
+    def given_files(self) -> Mapping[str, Path | None]:
+        """See `TaskSettings`."""
+        if self.answer_from == "head" or self.answers == TEST_SET:
+            return {"answers": None}
+        return {"answers": Path(self.answers)} if self.answers else {}
+
     def _answers_come_with_the_benchmark(self) -> bool:
         return bool(self.data.benchmark) and "answers" in find_benchmark(self.data.benchmark).files
 
@@ -73,6 +80,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         cannot be used, or no video could be read.
       NonFiniteError: a candidate's logit is not finite.
     """
+    data = data.by_question()
     questions = data.column("question")
     asked = prompted(model, settings, questions)
     answers = [normal(answer) for answer in data.column("answer")]
@@ -97,6 +105,8 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
     types = data.column_if_complete("type") or question_types(questions)
     metrics = score(ranks, ~missing, right >= 0, types, allowed)
     metrics["n_cut_questions"] = asked.n_cut
+    _, place, count = np.unique(columns, return_inverse=True, return_counts=True)
+    alike = (count[place] > 1)[right[right >= 0]]  # answers that another candidate has the logit of
     clips = [data.clips[sample.clip] for sample in data.samples]
     identities = [data.identity(sample.clip) for sample in data.samples]
     # An answer that is no candidate counts as wrong, as a missing video does.
@@ -119,6 +129,7 @@ def run(model: VideoTextModel, data: EvaluationSet, settings: Settings, progress
         queries=[Queries("answer", clips, questions, of_query, missing, types)],
         texts=TextFacts(len(questions), asked.length, asked.n_cut),
         files={} if own or head else {"answers": Path(settings.answers)},
+        data_ties=100 * float(alike.mean()) if len(alike) else 0.0,
     )
 
 

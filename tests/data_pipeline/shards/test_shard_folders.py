@@ -1,5 +1,6 @@
 """Shard folders: records are read as they were written, also by TFDS; the bytes are always the same; damage is seen."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -19,7 +20,14 @@ from data_pipeline.manifest.rows import ClipRow, Reject
 from data_pipeline.prepare.options import Options
 from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards import statistics, tfds_metadata
-from data_pipeline.shards.shard_format import Record, encode, encode_jpeg, open_shards, parse_record, shard_path
+from data_pipeline.shards.shard_format import (
+    Record,
+    encode,
+    encode_jpeg,
+    open_shards,
+    parse_record,
+    shard_path,
+)
 from harvest_jax.errors import DataError
 from tests.helpers.shard_files import write_records
 from tests.helpers.video_files import read_number, write_numbered_videos
@@ -112,6 +120,8 @@ def test_our_bytes_are_what_tfds_would_write():
     }
     raw = features.serialize_example(features.encode_example(example))
     assert parse_record(raw) == record
+    without = dataclasses.replace(record, jpegs=())
+    assert parse_record(raw, frames=False) == parse_record(encode(record), frames=False) == without
     assert len(raw) == len(encode(record))
 
 
@@ -119,6 +129,7 @@ def test_our_bytes_are_what_tfds_would_write():
 def test_records_without_captions_survive_the_way(tmp_path, captions):
     record = Record("a", captions, (b"x",), (0.0,), 2, 1, {"question": "what?"})
     assert parse_record(encode(record)) == record
+    assert parse_record(encode(record), frames=False) == dataclasses.replace(record, jpegs=())
     assert encode(record) == encode(record)
     write_records(tmp_path, "train", [encode(record)])
     (example,) = tfds.builder_from_directory(tmp_path).as_data_source("train")
@@ -129,6 +140,8 @@ def test_records_without_captions_survive_the_way(tmp_path, captions):
 def test_bytes_that_are_no_record(raw):
     with pytest.raises(DataError, match="was not written by `harvest shards`"):
         parse_record(raw)
+    with pytest.raises(DataError, match="was not written by `harvest shards`"):
+        parse_record(raw, frames=False)
 
 
 def test_jpeg_keeps_pictures_well():

@@ -75,7 +75,7 @@ def test_other_counts(tmp_path):
     ("rows", "policy", "words"),
     [
         ([], "one", "no rows in"),
-        ([Row("a", "a", captions=("x",)), Row("a", "b", captions=("y",))], "one", "the id 'a' appears twice"),
+        ([Row("a", "a", captions=("x",)), Row("a", "b", captions=("y",))], "one", "the id 'a' is used already"),
         ([Row("a", "a", captions=("x", "y"))], "one", "a has 2 captions, but in Kites each video has one text"),
         ([Row("a", "a", captions=("x", "y"))], "paragraph", "a has 2 captions"),
         ([Row("a", "a")], "one", "a has 0 captions"),

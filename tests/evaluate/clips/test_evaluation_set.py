@@ -104,7 +104,7 @@ class Reader:
     def __init__(self, numbers):
         self.numbers = numbers
 
-    def read(self, num_frames, image_size, resize, sampling):
+    def read(self, num_frames, image_size, resize, sampling, known=None):
         return ((number, "reason") for number in self.numbers)
 
     def absent(self):
@@ -115,6 +115,9 @@ class Reader:
 
     def digest(self, number):
         return None
+
+    def preparation(self):
+        return {}
 
 
 def test_a_reader_that_loses_or_doubles_a_clip_is_caught():

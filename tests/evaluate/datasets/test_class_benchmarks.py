@@ -9,6 +9,7 @@ from harvest_jax.errors import DataError
 from harvest_jax.evaluate.benchmarks.benchmark import counts
 from harvest_jax.evaluate.benchmarks.clip_lists import read_clip_list
 from harvest_jax.evaluate.benchmarks.locate_annotations import locate
+from harvest_jax.evaluate.benchmarks.read_benchmark import read_files
 from harvest_jax.evaluate.datasets import hmdb51, kinetics, moments, ssv2, ucf101
 from harvest_jax.input.class_names import label_numbers, read_classes
 from tests.helpers import class_miniatures
@@ -167,7 +168,7 @@ def test_a_faulty_file_is_one_line(name, files, message, tmp_path):
         suffix = ".json" if files["classes"].startswith("{") else ".txt"
         paths["classes"] = written(tmp_path / f"classes{suffix}", files["classes"])
     with pytest.raises(DataError, match=message) as error:
-        BENCHMARKS[name].read(paths)
+        read_files(BENCHMARKS[name], paths, partial=True)
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -23,6 +23,10 @@ def test_wrong_files(tmp_path):
     miniatures.write_lines(path, ["clip,1,2,3,4,a kite"])
     assert "cells are separated by commas, in the official file by tabs" in fault(LSMDC, path)
     miniatures.write_lines(path, ["clip\t1\t2\t3\t4\ta kite", "clip\t5\t6\t7\t8\ta goat"])
-    assert "the id 'clip' appears twice" in fault(LSMDC, path)  # the files of other splits
+    header = path.read_text("utf-8")
+    path.write_text("name\tstart\tend\tfrom\tto\tsentence\n" + header, "utf-8")
+    assert "line 1: this is a header, and the official file has none" in fault(LSMDC, path)
+    path.write_text(header, "utf-8")
+    assert "line 2: the id 'clip' is used already, in line 1" in fault(LSMDC, path)  # the files of other splits
     miniatures.write_lines(path, ["clip\t1\t2\t3\t4\t "])
     assert "line 1: 'sentence' is empty" in fault(LSMDC, path)

@@ -3,9 +3,6 @@
 import collections
 import json
 
-import pytest
-
-from harvest_jax.errors import DataError
 from harvest_jax.evaluate.benchmarks.read_benchmark import read
 from harvest_jax.evaluate.datasets import msrvtt
 from tests.helpers import benchmark_miniatures as miniatures
@@ -39,7 +36,7 @@ def test_wrong_files_for_1k_a(tmp_path):
     path = miniatures.write_lines(tmp_path / "train.csv", ["video_id", "video0"])
     assert "line 1: the first line must name the columns video_id, sentence; sentence not in" in fault(ONE_K_A, path)
     path = miniatures.write_lines(tmp_path / "twice.csv", ["video_id,sentence", "video1,a kite", "video1,a goat"])
-    assert "the id 'video1' appears twice" in fault(ONE_K_A, path)
+    assert "line 3: the id 'video1' is used already, in line 2" in fault(ONE_K_A, path)
     path = miniatures.write_lines(tmp_path / "tabs.csv", ["video_id\tsentence", "video1\ta kite"])
     assert "separated by tabs, in the official file by commas" in fault(ONE_K_A, path)
     path = miniatures.write_lines(tmp_path / "empty.csv", ["video_id,sentence", "video1,"])
@@ -76,31 +73,12 @@ def test_wrong_files_for_the_full_set(tmp_path):
     assert "column 1: not JSON" in fault(FULL, miniatures.msrvtt_1ka(tmp_path) / "MSRVTT_JSFUSION_test.csv")
 
 
-def test_training_lists(tmp_path):
-    test = read(ONE_K_A, miniatures.msrvtt_1ka(tmp_path), partial=True)
-    assert msrvtt.train_7k()[::7009] == ["video0", "video7009"]
-    nine = msrvtt.train_9k(test)
-    assert len(nine) == 10_000 - len(test)
-    assert not {row.video for row in test} & set(nine)
-    rows = msrvtt.caption_rows({"video3": ["a kite", "a goat"]}, msrvtt.train_7k())
-    assert [(row.id, row.captions) for row in rows] == [("video3", ("a kite", "a goat"))]
-    listed = miniatures.write_lines(tmp_path / "MSRVTT_train.9k.csv", ["video_id", "video0", "video5.mp4"])
-    assert msrvtt.read_train_list(listed) == ["video0", "video5"]
-    with pytest.raises(DataError, match="line 2: 'video0' is in line 1 already"):
-        msrvtt.read_train_list(miniatures.write_lines(tmp_path / "list.txt", ["video0", "video0"]))
-
-
 def test_the_real_1k_a():
     rows = real(ONE_K_A, "msrvtt")
     counts = collections.Counter(row.captions for row in rows)
     assert len(rows) == 1000
     assert sum(count for count in counts.values() if count > 1) == 9  # rows whose caption another row has too
     assert sum(count > 1 for count in counts.values()) == 4
-    folder = ANNOTATIONS / "msrvtt"
-    official = msrvtt.read_train_list(folder / "MSRVTT_train.9k.csv")
-    assert len(official) == 9000
-    assert msrvtt.train_9k(rows) == official == msrvtt.read_train_list(folder / "train_list_jsfusion.txt")
-    assert {row.video for row in rows} == set(msrvtt.read_train_list(folder / "val_list_jsfusion.txt"))
 
 
 def test_the_real_full_set():

@@ -226,6 +226,19 @@ def test_what_is_no_result_is_one_line(tmp_path, capsys, harm, says):
     assert says in error
 
 
+def test_a_split_is_named_where_the_set_is_a_file_or_folder(tmp_path):
+    names = {
+        "a": ("manifest", "clips.csv", "val"),
+        "b": ("shards", "shards", "test"),
+        "c": ("benchmark over shards", "MSVD", "test"),
+        "d": ("manifest", "clips.csv", ""),
+    }
+    for model, (kind, name, split) in names.items():
+        write_retrieval(tmp_path / f"{model}.json", *noisy(0), model, kind=kind, set_name=name, split=split)
+    found = [read_result(tmp_path / f"{model}.json").set_name for model in names]
+    assert found == ["clips.csv, split val", "shards, split test", "MSVD", "clips.csv"]
+
+
 def test_an_empty_folder_and_an_old_result(tmp_path, capsys):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", "utf-8")

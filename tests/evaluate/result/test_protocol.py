@@ -32,7 +32,7 @@ def test_pictures_are_shown_as_in_the_models_training(videos, model, tmp_path, r
     else:
         words = manifest(tmp_path, tmp_path, captioned("margins"))
     evaluate("retrieval", words, tmp_path)
-    red, _, blue = np.concatenate(seen).mean(axis=(0, 1, 2, 3))
+    red, _, blue = seen[0][0].mean(axis=(0, 1, 2))  # the others fill up the batch
     assert (red > 190) == (resize == "crop")
     assert (blue > 100) == (resize == "squash")
     if not stored:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harvest_jax.errors import DataError, NonFiniteError
 from harvest_jax.evaluate.scores import ranking
+from tests.helpers import whole_matrix
 from tests.helpers.tie_orders import orders
 
 FIVE = ("R@1", "R@5", "R@10", "MedR", "MnR")
@@ -21,8 +22,8 @@ def scores_of(rows):
 
 def both(scores, owner=None, missing=None):
     owner = np.arange(scores.shape[1]) if owner is None else np.array(owner)
-    t2v = ranking.summary(ranking.text_to_video(scores, owner, missing))
-    v2t = ranking.summary(ranking.video_to_text(scores, owner, missing))
+    t2v = ranking.summary(whole_matrix.text_to_video(scores, owner, missing))
+    v2t = ranking.summary(whole_matrix.video_to_text(scores, owner, missing))
     return t2v, v2t
 
 
@@ -84,7 +85,7 @@ def test_ragged_captions_count_the_best_own_one():
 def test_several_own_captions_in_a_tie():
     # two own and two other captions tie: P(first is own) = 1/2, E[wrong ones before it] = 2/3
     scores = scores_of([[0.5, 0.5, 0.5, 0.5, 0.9], [0.0, 0.0, 0.1, 0.1, 0.2]])
-    ranks = ranking.video_to_text(scores, np.array([0, 0, 1, 1, 1]))
+    ranks = whole_matrix.video_to_text(scores, np.array([0, 0, 1, 1, 1]))
     assert ranks.greater[0] == 1
     assert ranking.probability_within(ranks, 2)[0] == pytest.approx(1 / 2)
     assert ranking.probability_within(ranks, 3)[0] == pytest.approx(5 / 6)
@@ -96,11 +97,11 @@ def test_several_own_captions_in_a_tie():
 def test_non_finite_scores_are_an_error(value):
     scores = np.eye(4, dtype=np.float32)
     scores[1, 2] = value
-    for function in (ranking.text_to_video, ranking.video_to_text, ranking.choice):
+    for function in (whole_matrix.text_to_video, whole_matrix.video_to_text, ranking.choice):
         with pytest.raises(NonFiniteError, match="1 of 16 scores are not finite"):
             function(scores, np.arange(4))
     with pytest.raises(NonFiniteError):
-        ranking.text_to_video(np.full((4, 4), value, np.float32), np.arange(4))
+        whole_matrix.text_to_video(np.full((4, 4), value, np.float32), np.arange(4))
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
@@ -116,11 +117,11 @@ def test_embeddings_without_direction_are_an_error(bad):
 def test_owners_and_answers_must_exist():
     scores = np.eye(3, dtype=np.float32)
     with pytest.raises(DataError, match=r"video numbers 0\.\.3, of 3"):
-        ranking.text_to_video(scores, np.array([0, 1, 3]))
+        whole_matrix.text_to_video(scores, np.array([0, 1, 3]))
     with pytest.raises(DataError, match="video number 1 has no caption"):
-        ranking.video_to_text(scores, np.array([0, 0, 2]))
+        whole_matrix.video_to_text(scores, np.array([0, 0, 2]))
     with pytest.raises(DataError, match="no captions"):
-        ranking.text_to_video(np.zeros((3, 0), np.float32), np.zeros(0, np.int64))
+        whole_matrix.text_to_video(np.zeros((3, 0), np.float32), np.zeros(0, np.int64))
     with pytest.raises(DataError, match=r"0\.\.2"):
         ranking.choice(scores, np.array([0, 1, 3]))
 
@@ -165,7 +166,7 @@ def test_a_missing_video_never_ranks_before_a_readable_one():
 
 def test_a_missing_video_with_several_captions_is_behind_all_others():
     scores = np.zeros((2, 5), np.float32)
-    ranks = ranking.video_to_text(scores, np.array([0, 0, 0, 1, 1]), np.array([True, False]))
+    ranks = whole_matrix.video_to_text(scores, np.array([0, 0, 0, 1, 1]), np.array([True, False]))
     assert ranks.greater.tolist() == [2, 0]  # two captions of the other video, then the first of its own
     assert ranks.tied.tolist() == [0, 3]
 

@@ -11,6 +11,7 @@ from harvest_jax.evaluate.scores.gallery import arrange
 from harvest_jax.evaluate.scores.rescoring import BestIsActive, query_bank
 from harvest_jax.evaluate.scores.retrieval_scores import Extra, scores
 from harvest_jax.evaluate.tasks import retrieval
+from tests.helpers import whole_matrix
 
 TILES = [(1, 1), (2, 3), (5, 4), (1000, 2), (3, 1000)]
 
@@ -65,15 +66,15 @@ def test_tiles_give_the_ranks_of_the_matrix(tile, kinds, monkeypatch):
         video, text, owner, missing = embeddings(seed, 9, 21, kinds=kinds)
         whole = matrix(video, text, missing)
         found = retrieval.rank(video, text, owner, missing, Extra())
-        same(found.t2v, ranking.text_to_video(whole, owner, missing))
-        same(found.v2t, ranking.video_to_text(whole, owner, missing))
+        same(found.t2v, whole_matrix.text_to_video(whole, owner, missing))
+        same(found.v2t, whole_matrix.video_to_text(whole, owner, missing))
 
 
 def best_of_each_video(whole, owner, missing):
     """Videos against videos, each answer with the highest score of its captions, as plain loops."""
     videos = len(whole)
     square = np.array([[max(whole[v, owner == other]) for other in range(videos)] for v in range(videos)])
-    return ranking.video_to_text(square.astype(np.float32), np.arange(videos), missing)
+    return whole_matrix.video_to_text(square.astype(np.float32), np.arange(videos), missing)
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -127,9 +128,12 @@ def test_dual_softmax_in_tiles_is_that_of_the_matrix(tile, scale, monkeypatch):
         video, text, owner, missing = embeddings(seed, 9, 21, kinds=30)
         whole = matrix(video, text, missing)
         block = retrieval.score(video, text, owner, missing, scale)["dual_softmax"]
-        for direction, axis, function in (("t2v", 1, ranking.text_to_video), ("v2t", 0, ranking.video_to_text)):
+        for direction, axis, function in (
+            ("t2v", 1, whole_matrix.text_to_video),
+            ("v2t", 0, whole_matrix.video_to_text),
+        ):
             boosted = np.zeros(whole.shape)
-            boosted[~missing] = retrieval.dual_softmax(whole[~missing], scale, axis)
+            boosted[~missing] = whole_matrix.dual_softmax(whole[~missing], scale, axis)
             # Twins tie in tiles; sums over a matrix that is not sorted by video may differ in their last bits.
             fraction, exponent = np.frexp(boosted)
             expected = function(np.ldexp(np.round(fraction, 12), exponent), owner, missing)
@@ -168,7 +172,7 @@ def test_a_query_bank_divides_by_what_its_captions_find(tile, beta, monkeypatch)
         cosine = ranking.similarity(video, text).astype(np.float64)
         expected = qb_norm(ranking.similarity(video, bank).astype(np.float64).T, cosine.T, beta)
         metrics = retrieval.rank(video, text, owner, missing, Extra(bank=bank, bank_beta=beta)).metrics
-        assert metrics["querybank"]["t2v"] == ranking.summary(ranking.text_to_video(expected.T, owner))
+        assert metrics["querybank"]["t2v"] == ranking.summary(whole_matrix.text_to_video(expected.T, owner))
         assert (metrics["querybank"]["beta"], metrics["querybank"]["captions"]) == (beta, 4)
         changed += metrics["querybank"]["t2v"] != metrics["t2v"]
         assert "v2t" not in metrics["querybank"]

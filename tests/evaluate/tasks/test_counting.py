@@ -64,7 +64,7 @@ def test_an_answer_must_be_a_number_from_0_to_10(videos, counter, tmp_path, caps
     rows = [question("red", "how often?", "0"), question("blue", "how often?", answer)]
     evaluate("counting", manifest(videos, tmp_path, rows), tmp_path, code=DataError.exit_code)
     error = capsys.readouterr().err
-    assert "row blue how often?: `answer` must be a whole number from 0 to 10" in error
+    assert "row blue how often? of set.jsonl: `answer` must be a whole number from 0 to 10" in error
     assert error.count("\n") == 1
 
 

@@ -12,7 +12,7 @@ from tests.helpers.annotations import ANNOTATIONS
 from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest
 
 
-def test_multiple_choice(videos, model, tmp_path):
+def test_multiple_choice(videos, model, tmp_path, capsys):
     names = list(COLOURS)
     rows = [
         {"video": f"{name}.mp4", "options": [f"a {other} thing" for other in names], "answer": i, "type": "colour"}
@@ -27,6 +27,12 @@ def test_multiple_choice(videos, model, tmp_path):
     assert result["metrics"]["per_type"]["tie"] == {"n": 1, "accuracy": 50}
     assert model.clips_seen == 4  # two questions about one video: seen once
     assert any("equal scores" in warning for warning in result["warnings"])
+    words = manifest(videos, tmp_path, rows[:-1])
+    assert evaluate("multiple_choice", [*words, "--config.strict=True"], tmp_path)  # equal options are no fault
+    rows[-2]["options"] = ["it is here", "it is there"]
+    words = manifest(videos, tmp_path, rows[:-1])
+    evaluate("multiple_choice", [*words, "--config.strict=True"], tmp_path, code=DataError.exit_code)
+    assert "equal scores leave the figures open by up to 20.00 points" in capsys.readouterr().err
 
 
 def test_the_average_of_frames_stands_beside_where_asked_for(videos, model, tmp_path, capsys):

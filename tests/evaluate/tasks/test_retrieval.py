@@ -6,6 +6,7 @@ import pytest
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.evaluate.result.protocol import digest
 from harvest_jax.evaluate.tasks import retrieval
+from tests.helpers import whole_matrix
 from tests.helpers.colour_evaluation import COLOURS, captioned, evaluate, manifest
 
 
@@ -62,10 +63,10 @@ def test_dual_softmax_multiplies_by_the_share_of_the_other_queries():
     scores = np.array([[0.5, 0.2], [0.4, 0.1]], np.float32)
     weights = np.exp(10 * scores.astype(np.float64))
     np.testing.assert_allclose(
-        retrieval.dual_softmax(scores, 10.0, axis=1), scores * weights / weights.sum(axis=1, keepdims=True)
+        whole_matrix.dual_softmax(scores, 10.0, axis=1), scores * weights / weights.sum(axis=1, keepdims=True)
     )
     np.testing.assert_allclose(
-        retrieval.dual_softmax(scores, 10.0, axis=0), scores * weights / weights.sum(axis=0, keepdims=True)
+        whole_matrix.dual_softmax(scores, 10.0, axis=0), scores * weights / weights.sum(axis=0, keepdims=True)
     )
 
 
@@ -205,3 +206,9 @@ def test_what_the_rows_or_files_rule_out_is_refused_before_a_clip_is_read(
     evaluate("retrieval", given, tmp_path, code=DataError.exit_code)
     assert message in capsys.readouterr().err
     assert model.clips_seen == 0
+
+
+def test_videos_that_share_a_text_are_no_fault_of_the_model():
+    captions, owner = ["a kite", "a goat", "a kite", "a sheep", "a sheep"], np.array([0, 0, 1, 2, 2])
+    assert retrieval.shared_texts(captions, owner) == pytest.approx(200 / 3)
+    assert retrieval.shared_texts(captions[1:2], owner[1:2]) == 0

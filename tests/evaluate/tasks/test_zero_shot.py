@@ -5,7 +5,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from harvest_jax.errors import DataError
+from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.evaluate.half_classes import half_classes
 from harvest_jax.evaluate.scores import ranking
 from harvest_jax.evaluate.tasks import zero_shot
 from tests.helpers.colour_evaluation import COLOURS, evaluate, manifest
@@ -34,6 +35,39 @@ def test_labels_may_stand_in_another_column_and_must_be_classes(videos, model, t
     assert evaluate("zero_shot", [*words, "--config.label_column=category"], tmp_path)["metrics"]["top1"] == 100
     evaluate("zero_shot", words, tmp_path, code=DataError.exit_code)
     assert "4 rows have no `label`, the first: red" in capsys.readouterr().err
+
+
+def test_half_of_the_classes(videos, model, tmp_path, capsys):
+    """A seed leaves the same two of four classes, and the clips of these."""
+    rows = [{"video": f"{name}.mp4", "label": name} for name in COLOURS]
+    rows.append({"video": "red.mp4", "id": "again", "label": "blue"})
+    words = manifest(videos, tmp_path, rows)
+    whole = evaluate("zero_shot", words, tmp_path)
+    halves = [evaluate("zero_shot", [*words, f"--config.half_of_classes={seed}"], tmp_path) for seed in (0, 3)]
+    for seed, result in zip((0, 3), halves, strict=True):
+        drawn = half_classes(sorted(COLOURS), seed)
+        assert list(result["metrics"]["per_class"]) == list(drawn)
+        assert (result["protocol"]["classes"], result["metrics"]["chance"]) == (2, 50)
+        assert result["n_expected"] == result["metrics"]["n"] == 2 + ("blue" in drawn)
+        assert result["protocol"]["half_of_classes"] == seed
+    assert half_classes(sorted(COLOURS), 0) != half_classes(sorted(COLOURS), 3)
+    assert len({result["protocol_hash"] for result in (whole, *halves)}) == 3
+    assert "half_of_classes" not in whole["protocol"]
+    wrong = [*words, "--config.half_of_classes=0", "--config.answer_from=head"]
+    evaluate("zero_shot", wrong, tmp_path, ConfigError.exit_code)
+    assert "half_of_classes is for classes that no head was trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "says"), [(1, "has 1 class"), (4, "no row has a class of the half of 2")])
+def test_a_half_without_rows_is_one_line(videos, model, tmp_path, capsys, count, says):
+    (tmp_path / "classes.txt").write_text("\n".join(sorted(COLOURS)[:count]), encoding="utf-8")
+    lost = next(name for name in sorted(COLOURS) if name not in half_classes(sorted(COLOURS), 0))
+    words = manifest(videos, tmp_path, [{"video": "red.mp4", "label": sorted(COLOURS)[0] if count == 1 else lost}])
+    words += [f"--config.classes={tmp_path / 'classes.txt'}", "--config.half_of_classes=0"]
+    evaluate("zero_shot", words, tmp_path, code=DataError.exit_code)
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
 
 
 def unit(x):

@@ -1,4 +1,4 @@
-"""`harvest train`: the command line of training; `training.py` does the work, and is imported when it starts."""
+"""`harvest train`: training, and the evaluations of a run while it trains, put together."""
 
 import argparse
 from pathlib import Path
@@ -14,6 +14,10 @@ EXAMPLES = """examples:
 
 DIR gets config.json, metrics.jsonl (one JSON object a line), checkpoints/ and, at the end, the model folder export/. If
 tensorboardX is installed (the extra harvest_jax[tensorboard]), it gets tensorboard/ too.
+
+With --config.eval.every=N the run is evaluated while it trains and keeps its best checkpoint, WORKDIR@best:
+  --config.eval.every=500 --config.eval.metric=t2v/R@1 \\
+  --config.eval.config="eval/retrieval --config.data.shards=shards/val --config.data.split=val"
 
 Run the same command again to go on from the last checkpoint. The workdir holds everything for that: the model folder of
 model.init_from is read at the first start alone.
@@ -48,15 +52,24 @@ def run(args: argparse.Namespace) -> int:
     check_may_be_config(args.config)
     checked = run_config.load(args.config, args.overrides)
     if args.validate_only:
+        from harvest_jax.scored_training.scorer import run_scorer
         from harvest_jax.train.validate import validate
 
-        print("\n".join(validate(checked, args.workdir)))
+        lines = validate(checked, args.workdir)
+        run_scorer(checked, args.workdir)
+        print("\n".join(lines))
         return 0
+    import jax
+
+    from harvest_jax.scored_training.scorer import run_scorer
     from harvest_jax.train import distributed
     from harvest_jax.train.training import train
+    from harvest_jax.train.validate import shard_folders
 
     if checked.distributed:
         distributed.initialize_from_environment()
     with distributed.failing_together():
-        train(checked, args.workdir)
+        shard_folders(checked)
+        lead = jax.process_index() == 0  # the others do not evaluate
+        train(checked, args.workdir, run_scorer(checked, args.workdir) if lead else None)
     return 0
