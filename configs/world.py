@@ -11,9 +11,13 @@ r"""The generated world's video model: post-pretraining of its image model (conf
 The experiments on the paper's claims change one field of it each: configs/sweeps/.
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from configs import base
+
+SEEDS = (0, 1, 2)  # of every setting of the sweeps
 
 
 def get_config() -> ConfigDict:
@@ -35,3 +39,9 @@ def get_config() -> ConfigDict:
     config.train.clip_norm = 1.0
     config.train.log_every = 100
     return config
+
+
+def evaluate(add: Callable[..., None]) -> None:
+    """What the sweeps score every run on."""
+    add("choice", "eval/multiple_choice", **{"data.split": "choice"})
+    add("retrieval", "eval/retrieval", **{"data.split": "retrieval"})
