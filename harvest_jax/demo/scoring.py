@@ -1,7 +1,8 @@
 """The demo's results: those of `harvest eval` for two splits of its shards, as files for `harvest results`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from harvest_jax.config import files as config_files
 from harvest_jax.evaluate import evaluation
@@ -14,6 +15,7 @@ from harvest_jax.evaluate.result.results import check_writable
 from harvest_jax.terminal import progress
 
 SPLITS = {"retrieval": "retrieval", "multiple_choice": "choice"}  # task -> the split that it is evaluated on
+_REPEATED = ("R@1", "R@5", "R@10", "MedR", "MnR")
 
 
 def score(
@@ -45,6 +47,20 @@ def score(
             evaluation.evaluate(settings, model, open_set(settings.data), update, command).write(path)
         results[task] = read_result(path)
     return results
+
+
+def figures(results: Mapping[str, ResultFile]) -> dict[str, Any]:
+    """The scores that report.json repeats, for programs that read it.
+
+    Returns:
+      {"retrieval": {"t2v", "v2t"}: {"R@1", ...}}, {"motion_choice": {"accuracy", "chance", "n", "per_type"}}; shares in
+      percent.
+    """
+    retrieval, choice = (results[task].content["metrics"] for task in SPLITS)
+    return {
+        "retrieval": {way: {name: retrieval[way][name] for name in _REPEATED} for way in ("t2v", "v2t")},
+        "motion_choice": {name: choice[name] for name in ("accuracy", "chance", "n", "per_type")},
+    }
 
 
 def headline(result: ResultFile) -> str:

@@ -115,6 +115,8 @@ def run_demo(workdir: Path, options: DemoOptions) -> None:
     captions = [row.captions[0] for row in read_manifest(manifest_file).rows if row.split == run.data.split]
     longer = dataclasses.replace(options, steps=2 * run.train.steps)
     report = {
+        "before": scoring.figures(before),
+        "after": scoring.figures(after),
         "results": {
             when: {task: str(result.path.relative_to(workdir)) for task, result in of.items()}
             for when, of in (("before", before), ("after", after))

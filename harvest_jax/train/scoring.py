@@ -27,9 +27,9 @@ from harvest_jax.train.metrics import SCORES, MetricWriter
 from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.program import TrainProgram
 from harvest_jax.train.step import TrainState
+from harvest_jax.weights.workdir_model import NOT_IN_A_MODEL
 
 POLL_SECONDS = 1.0  # between two looks of waiting processes
-NOT_IN_A_MODEL = "logit_bias"  # the sigmoid loss's: it does not change a ranking, and a model has none
 
 
 class Interrupted(Exception):
@@ -71,8 +71,8 @@ class Scoring:
         if unit == "steps":
             return step % every == 0
         # The first step at which as many clips were seen as so many passes have.
-        passes = lambda steps: steps * train.batch_size // (every * self.clips)  # noqa: E731
-        return passes(step) > passes(step - 1)
+        passes, earlier = (steps * train.batch_size // (every * self.clips) for steps in (step, step - 1))
+        return passes > earlier
 
     def at_start(self, step: int, state: TrainState) -> None:
         """Score the state that a run begins or goes on with, if that is due or its config evaluates otherwise now.
@@ -96,9 +96,7 @@ class Scoring:
         """
         found = None
         if not known:
-            params = meshes.fetch(merge(state.params, self.frozen), self.program.mesh)
-            params.pop(NOT_IN_A_MODEL, None)
-            found = self._evaluate(params, step)
+            found = self._evaluate(model_parameters(self.program, state, self.frozen), step)
             if step:  # nothing is saved before the first step
                 self._keep(step, found)
         if jax.process_index() == 0:
@@ -203,6 +201,14 @@ class _Work:
     def _pulse(self) -> None:
         if self._given_up.is_set():
             raise Interrupted
+
+
+def model_parameters(program: TrainProgram, state: TrainState, frozen: Tree) -> Params:
+    """The parameters of the model that a run has made so far: float32 arrays on the host, of every process."""
+    params: Params = meshes.fetch(merge(state.params, frozen), program.mesh)
+    for name in NOT_IN_A_MODEL:
+        params.pop(name, None)
+    return params
 
 
 def scored_by(run: RunConfig) -> dict[str, Any] | None:

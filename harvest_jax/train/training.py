@@ -20,16 +20,15 @@ from harvest_jax.input.patches import num_kept
 from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.train import mesh as meshes
 from harvest_jax.train.agreement import check_same_run, check_shared_workdir
-from harvest_jax.train.freeze import Tree, merge
+from harvest_jax.train.freeze import Tree
 from harvest_jax.train.initial_state import initial_state
 from harvest_jax.train.loop import run_steps
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.program import TrainProgram, train_program
 from harvest_jax.train.resume_fields import identity
-from harvest_jax.train.scoring import Scorer, Scoring, scored_by
+from harvest_jax.train.scoring import Scorer, Scoring, model_parameters, scored_by
 from harvest_jax.train.step import TrainState
 from harvest_jax.train.validate import repeated_clips, run_model_config, shard_folders
 from harvest_jax.version import __version__
@@ -98,8 +97,7 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
         step = run.train.steps
         if run.eval.export == "best":
             step, state = best_state(program, checkpointer, step, state)
-        params = meshes.fetch(merge(state.params, frozen), program.mesh)
-        params.pop("logit_bias", None)  # the sigmoid loss's: it does not change a ranking, and a model folder has none
+        params = model_parameters(program, state, frozen)
     if lead:
         save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict()})
         of_best = f", of the best step, {step}" if run.eval.export == "best" else ""

@@ -49,6 +49,14 @@ def test_the_report_holds_every_figure(finished):
             assert is_image_model(result) == (when == "before")
             assert result.content["run"]["command"][:3] == ["demo", "--workdir", "a demo"]
             assert result.content["n_expected"] == {"retrieval": 40, "multiple_choice": 200}[task]
+            metrics, told = result.content["metrics"], report[when]
+            if task == "retrieval":
+                for way in ("t2v", "v2t"):
+                    assert told["retrieval"][way].items() <= metrics[way].items()
+                    assert set(told["retrieval"][way]) == {"R@1", "R@5", "R@10", "MedR", "MnR"}
+            else:
+                assert told["motion_choice"].items() <= metrics.items()
+                assert {"accuracy", "chance", "n"} <= set(told["motion_choice"])
     # Of two twins a model of single frames gets one right, as both look alike to it up to what H.264 makes of them.
     choice = read_result(folder / report["results"]["before"]["multiple_choice"])
     assert abs(choice.number(("accuracy",)) - choice.number(("chance",))) <= 3

@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import contextlib
-import hashlib
 import json
 import os
 import stat
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harvest_jax.files import write_atomically
+from harvest_jax.files import sha256_of, write_atomically
 
 # A file that was changed so short before it was read might be changed again without another time: it is read each time.
 TOO_NEW = 2.0  # seconds; FAT has the coarsest times
@@ -74,8 +73,7 @@ class FileDigests:
         if found is None:
             read = time.time_ns()
             try:
-                with open(path, "rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
+                found = sha256_of(Path(path))
             except OSError:
                 return None
             self._now[path, *state] = found

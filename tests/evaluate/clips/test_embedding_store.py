@@ -349,8 +349,8 @@ def test_digests_of_files_are_remembered_unless_they_may_change_unseen(tmp_path,
     assert [value is None for value in found] == [False, False, True, True]
     digests.write()
     read = []
-    real = file_digests.hashlib.file_digest
-    monkeypatch.setattr(file_digests.hashlib, "file_digest", lambda *a: read.append(a[0].name) or real(*a))
+    real = file_digests.sha256_of
+    monkeypatch.setattr(file_digests, "sha256_of", lambda path: read.append(str(path)) or real(path))
     again = FileDigests(tmp_path / "d.json")
     assert list(again.of([*paths, str(new)])) == [*found, found[1]]
     assert read == [str(new)]
