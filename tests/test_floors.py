@@ -12,7 +12,7 @@ FLOORS = [
     ("harvest_jax.errors", "harvest_jax.version"),
     ("harvest_jax.files", "harvest_jax.machine", "harvest_jax.signals", "harvest_jax.terminal"),
     ("harvest_jax.arguments", "harvest_jax.embeddings_file", "harvest_jax.pages"),
-    ("harvest_jax.pixels",),
+    ("harvest_jax.pixels", "harvest_jax.encode"),
     ("harvest_jax.config",),
     ("harvest_jax.synthetic",),
     ("data_pipeline.media_paths", "data_pipeline.child_process"),

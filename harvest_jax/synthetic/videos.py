@@ -5,25 +5,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
-from jaxtyping import UInt8
-
+from harvest_jax.encode import write_video
 from harvest_jax.files import atomic_file
 from harvest_jax.synthetic.draw import render_clip
 from harvest_jax.synthetic.rows import SECONDS, World, numbers_of, scene_of
-
-
-def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"], frames_per_second: Fraction) -> None:
-    """Encode frames as H.264 in MP4."""
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=frames_per_second)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        stream.time_base = 1 / frames_per_second
-        stream.options = {"crf": "18", "preset": "veryfast", "threads": "1"}
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def write_videos(world: World, folder: Path, num_frames: int, report: Callable[[int], None]) -> Path:
