@@ -19,16 +19,17 @@ from pathlib import Path
 
 import numpy as np
 
+from harvest_jax import encode
 from harvest_jax.demo import clips, world
 
 CLIPS = 40
 WIDTHS = (64, 128, 192, 256, 320)  # pixels; the demo's clips have 64
 FILLS = ("1", "170")
-TREE = clips.ENCODER | {"mbtree": "1"}
+TREE = encode.ENCODER | {"mbtree": "1"}
 OPTIONS = {
     "macroblock tree": TREE,
     "macroblock tree, no vector code": TREE | {"x264-params": "asm=0"},
-    "as the demo": clips.ENCODER,
+    "as the demo": encode.ENCODER,
 }
 
 
@@ -39,7 +40,7 @@ def digests(width: int) -> list[str]:
         path = Path(folder, "clip.mp4")
         for scene in clips.scenes(0)["choice"][:CLIPS]:
             frames = world.render_clip(scene)
-            clips.write_video(path, np.tile(frames, (1, 1, width // world.SIZE, 1)))
+            encode.write_video(path, np.tile(frames, (1, 1, width // world.SIZE, 1)))
             found.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return found
 
@@ -58,7 +59,7 @@ def differing(options: str, width: int) -> int:
 def whole() -> None:
     """Print processor time and bytes of all clips of the demo."""
     for name in ("macroblock tree", "as the demo"):
-        clips.ENCODER = OPTIONS[name]
+        encode.ENCODER = OPTIONS[name]
         with tempfile.TemporaryDirectory() as folder:
             began = time.process_time()
             clips.write_clips(Path(folder), 0)
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=world.SIZE, help="of these clips")
     args = parser.parse_args()
     if args.options:
-        clips.ENCODER = OPTIONS[args.options]
+        encode.ENCODER = OPTIONS[args.options]
         print("\n".join(digests(args.width)))
         return
     for name in OPTIONS:

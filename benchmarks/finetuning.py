@@ -23,8 +23,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harvest_jax.demo.clips import TEST_FRAMES, scenes, write_video
+from harvest_jax.demo.clips import TEST_FRAMES, scenes
 from harvest_jax.demo.world import FRAMES, render_clip
+from harvest_jax.encode import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 HARVEST = (sys.executable, "-m", "harvest_jax")

@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.distributed = False  # several processes: call jax.distributed.initialize() first (the launch scripts set it)
 
     config.model = model = ConfigDict()
-    model.size = "B/16"  # demo, B/32, B/16, L/14, L/14@336, H/14
+    model.size = "B/16"  # demo, world, B/32, B/16, L/14, L/14@336, H/14
     model.num_frames = 8  # frames of a clip that the video tower sees
     model.keep_ratio = 0.1  # share of the video patches that the video tower sees in training; 1.0 drops none
     model.drop_scope = "clip"  # where patches are kept. clip: anywhere in the clip; frame: equally many in each frame;

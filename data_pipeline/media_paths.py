@@ -31,8 +31,9 @@ class FilePart:
 
     Attributes:
       offset, size: bytes of a tar's member or of a TFRecord's record.
-      record: number of an ArrayRecord's record.
-      field: the bytes are a `tf.train.Example` and this field of it holds the clip; "": the bytes are the clip.
+      record: number of an ArrayRecord's record, or of a clip of a generated world.
+      field: the bytes are a `tf.train.Example` and this field of it holds the clip; "": the bytes are the clip. Of a
+        generated world the split.
     """
 
     offset: int | None = None

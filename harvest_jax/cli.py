@@ -22,6 +22,10 @@ from harvest_jax.version import __version__
 
 COMMANDS = {
     "demo": ("harvest_jax.demo.command", "generate clips, write shards, train, score and report: all of it, small"),
+    "world": (
+        "harvest_jax.synthetic.command",
+        "describe a generated world of clips in which every factor is known",
+    ),
     "shards": ("data_pipeline.command", "turn captioned videos into shards of decoded frames"),
     "inspect": ("harvest_jax.describe", "show what a shard folder, model folder, training folder or checkpoint holds"),
     "weights": ("harvest_jax.weights.command", "import, export and mix checkpoints"),

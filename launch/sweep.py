@@ -6,85 +6,33 @@
 
     python -m launch.sweep --config sweeps/keep_ratio --workdir-root runs/keep --backend local
 
-Everything is checked before anything starts. A run's folder is named by a digest of its complete config, so that the
-same values are the same run however they were given, a changed config makes a new one, and what is complete is skipped.
+Everything is checked before anything starts. A run's folder is named by what the sweep sets in it and by a digest of
+its complete config: the same values are the same run however they were given, a changed config makes a new one, and
+what is complete is skipped. A function `evaluate(add)` says what each finished run is scored on:
+
+    def evaluate(add):
+        add("choice", "eval/multiple_choice", **{"data.split": "choice"})
+
+At the end `results.csv` has every run, `results.md` and `results.svg` mean and spread over the seeds.
 """
 
-import dataclasses
-import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harvest_jax import signals
 from harvest_jax.arguments import Parser
-from harvest_jax.checkpoint.workdir import Workdir
-from harvest_jax.config import files as config_files
-from harvest_jax.config import run as run_config
 from harvest_jax.errors import ConfigError, HarvestError, Preempted
 from harvest_jax.files import write_atomically
 from harvest_jax.version import __version__
 
 from .processes import run_one
+from .sweep_runs import Evaluation, Run, evaluations, expand
+from .sweep_table import write_results
 
 STOP_STATUSES = {Preempted.exit_code, *signals.STATUSES}  # requested stops of a run: the sweep stops as well
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One line of a sweep."""
-
-    id: str
-    overrides: tuple[str, ...]  # field=value, as after --config.
-    workdir: Path
-
-    def arguments(self, config: str) -> list[str]:
-        """What `harvest train` is called with."""
-        fields = [f"--config.{override}" for override in self.overrides]
-        return ["--config", config, "--workdir", str(self.workdir), *fields]
-
-    @property
-    def complete(self) -> bool:
-        """Whether the training ended."""
-        return Workdir(self.workdir).exported
-
-
-def expand(config: str, root: Path, name: str = "", common: Sequence[str] = ()) -> list[Run]:
-    """The runs of a config's sweep, in its order, every one checked.
-
-    Args:
-      config: file, with its argument if it takes one ("configs/x.py:argument").
-      root: the folder that holds the runs' folders.
-      name: "" for the function `sweep`, else `sweep_<name>`.
-      common: overrides of every run, field=value.
-
-    Raises:
-      ConfigError: no such sweep, an unknown field, a value that cannot be used, two runs that are the same.
-    """
-    runs: list[Run] = []
-    calls: list[dict[str, Any]] = []
-    _sweep_function(config, name)(lambda **values: calls.append(values))
-    if not calls:
-        raise ConfigError(f"{config}: the sweep {name or 'sweep'} adds no run")
-    for number, values in enumerate(calls, 1):
-        overrides = (*common, *(f"{field}={_text(value)}" for field, value in values.items()))
-        try:
-            checked = run_config.load(config, overrides)
-        except ConfigError as error:
-            raise ConfigError(f"run {number} of the sweep ({_words(values)}): {error}") from error
-        canonical = json.dumps(checked.to_dict(), sort_keys=True)
-        digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
-        for earlier, run in enumerate(runs, 1):
-            if run.id == digest:
-                raise ConfigError(
-                    f"runs {earlier} and {number} of the sweep are the same run "
-                    f"({_words(calls[earlier - 1])} and {_words(values)} give one config)"
-                )
-        runs.append(Run(digest, overrides, root / digest))
-    return runs
 
 
 def write_plan(path: Path, config: str, name: str, runs: Sequence[Run]) -> None:
@@ -103,23 +51,51 @@ def write_plan(path: Path, config: str, name: str, runs: Sequence[Run]) -> None:
     write_atomically(path, (json.dumps(plan, indent=2) + "\n").encode())
 
 
-def run_locally(runs: Sequence[Run], config: str, command: Sequence[str]) -> int:
-    """One run after the other, also after a failed one. Returns 0 or the first failure's status."""
+def run_locally(
+    runs: Sequence[Run], config: str, command: Sequence[str], retries: int = 0, scoring: Sequence[Evaluation] = ()
+) -> int:
+    """One run after the other, also after a failed one; then what failed once more, as often as `retries` says.
+
+    Returns:
+      0, or the status of the first that failed to the end, or of a requested stop.
+    """
     failed: dict[str, int] = {}
-    for number, run in enumerate(runs, 1):
-        if run.complete:
-            _say(f"{number}/{len(runs)} {run.id} is complete")
-            continue
-        _say(f"{number}/{len(runs)} {run.id}: {' '.join(run.overrides)}")
-        status = run_one([*command, *run.arguments(config)])
-        if status in STOP_STATUSES:
-            _say("stopped; run the same command again to go on")
-            return status
-        if status:
-            failed[run.id] = status
+    for attempt in range(retries + 1):
+        todo = [run for run in runs if attempt == 0 or run.id in failed]
+        if attempt and todo:
+            _say(f"{len(todo)} failed and are tried again, from where they stopped")
+        for number, run in enumerate(todo, 1):
+            status = _one(run, f"{number}/{len(todo)} {run.workdir.name}", config, command, scoring)
+            if status in STOP_STATUSES:
+                _say("stopped; run the same command again to go on")
+                return status
+            failed.pop(run.id, None)
+            if status:
+                failed[run.id] = status
+        if not any(status != ConfigError.exit_code for status in failed.values()):
+            break
     if failed:
-        _say(f"{len(failed)} of {len(runs)} failed: " + ", ".join(f"{id} (status {s})" for id, s in failed.items()))
+        names = {run.id: run.workdir.name for run in runs}
+        words = ", ".join(f"{names[id]} (status {status})" for id, status in failed.items())
+        _say(f"{len(failed)} of {len(runs)} failed: {words}")
     return next(iter(failed.values()), 0)
+
+
+def _one(run: Run, name: str, config: str, command: Sequence[str], scoring: Sequence[Evaluation]) -> int:
+    """Train a run that is not complete, and score it where it has no scores yet; the status of what failed, or 0."""
+    if run.complete:
+        _say(f"{name} is complete")
+    else:
+        _say(f"{name}: {' '.join(run.overrides)}")
+        if status := run_one([*command, *run.arguments(config)]):
+            return status
+    for evaluation in scoring:
+        if not run.result(evaluation.name).is_file():
+            run.result(evaluation.name).parent.mkdir(parents=True, exist_ok=True)
+            _say(f"{name}: {evaluation.name}")
+            if status := run_one([sys.executable, "-m", "harvest_jax", "eval", *evaluation.arguments(run)]):
+                return status
+    return 0
 
 
 def build_parser() -> Parser:
@@ -144,6 +120,12 @@ def build_parser() -> Parser:
         metavar="WORDS",
         help="what trains; default: harvest train. With print: --command 'sbatch launch/slurm.sbatch'",
     )
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=1,
+        help="with local: further tries of a failed run (default: %(default)s)",
+    )
     parser.add_argument("--dry_run", action="store_true", help="check and list the runs; start and write nothing")
     return parser
 
@@ -155,9 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     try:
         runs = expand(args.config, args.workdir_root, args.sweep, common)
+        scoring = evaluations(args.config)
+        if args.retries < 0:
+            raise ConfigError(f"--retries {args.retries}: 0 or more")
         if args.dry_run:
             for run in runs:
-                print(f"{run.id}  {'complete' if run.complete else 'to do':8}  {' '.join(run.overrides)}")
+                print(f"{run.workdir.name}  {'complete' if run.complete else 'to do':8}  {' '.join(run.overrides)}")
             return 0
         write_plan(args.workdir_root / "sweep.json", args.config, args.sweep, runs)
         if args.backend == "print":
@@ -168,37 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         # This interpreter's own harvest_jax, whatever `harvest` is on PATH.
         words = shlex.split(args.command) if args.command else [sys.executable, "-m", "harvest_jax", "train"]
-        return run_locally(runs, args.config, words)
+        status = run_locally(runs, args.config, words, args.retries, scoring)
+        print(write_results(args.workdir_root, runs, scoring), flush=True)
+        return status
     except (HarvestError, OSError) as error:
         _say(" ".join(str(error).split()))
         return error.exit_code if isinstance(error, HarvestError) else 1
-
-
-def _sweep_function(config: str, name: str) -> Callable[[Callable[..., None]], None]:
-    file = config.partition(":")[0]
-    wanted = f"sweep_{name}" if name else "sweep"
-    module = config_files.load_module(file)
-    function = getattr(module, wanted, None)
-    if not callable(function):
-        found = sorted(key for key in vars(module) if key == "sweep" or key.startswith("sweep_"))
-        raise ConfigError(f"{file} has no function {wanted}(add)" + (f"; it has {', '.join(found)}" if found else ""))
-    result: Callable[[Callable[..., None]], None] = function
-    return result
-
-
-def _text(value: Any) -> str:
-    """A value as `--config.field=` takes it: floats with all their digits, true and false in lower case."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float | tuple | list):
-        return repr(value)
-    raise ConfigError(f"a sweep's value must be a number, a string, a bool or a tuple of them, not {value!r}")
-
-
-def _words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{field}={value}" for field, value in values.items()) or "no values"
 
 
 def _say(message: str) -> None:

@@ -29,8 +29,8 @@ def world_clips(tmp_path_factory):
     """Manifest of 24 training and 10 test clips of the demo's world, real H.264 files."""
     import numpy as np
 
-    from harvest_jax.demo.clips import write_video
     from harvest_jax.demo.world import MOTIONS, combinations, random_scene, render_clip
+    from harvest_jax.encode import write_video
 
     folder = tmp_path_factory.mktemp("world")
     rng = np.random.default_rng(0)

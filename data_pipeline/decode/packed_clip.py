@@ -1,4 +1,4 @@
-"""Decode a clip that is a part of a file: a member of a tar, a record of a TFRecord or ArrayRecord file.
+"""The clip in a part of a file: a member of a tar, a record of a TFRecord or ArrayRecord, a clip of a generated world.
 
 Runs inside a worker process: the file may have changed since `part` was found, or be an attack.
 """
@@ -15,12 +15,14 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipeline.decode.clip import DecodedClip, decode_clip
+from data_pipeline.decode.rendered_clip import rendered_clip
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.decode.still import is_still, is_turned, read_still
 from data_pipeline.media_paths import FilePart, VideoRejected, open_regular
 from data_pipeline.shards import shard_format
 from harvest_jax.errors import DataError
 from harvest_jax.pixels.frame_sampling import segment_indices
+from harvest_jax.synthetic.rows import is_world
 from harvest_jax.terminal import one_line
 
 
@@ -38,6 +40,8 @@ def read_packed(path: str, part: FilePart, spec: DecodeSpec, start: float | None
     Raises:
       VideoRejected: it cannot be used; `reason` says why.
     """
+    if is_world(path):
+        return PackedClip(rendered_clip(path, part, spec, start, end))
     extent = None if part.offset is None or part.size is None else (part.offset, part.size)
     if not part.field:
         return PackedClip(decode_clip(open_regular(path, spec.max_bytes, extent), spec, start, end))

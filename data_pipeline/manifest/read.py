@@ -3,7 +3,8 @@
 A manifest is CSV, TSV, JSON lines or Parquet with `video` (path relative to the manifest's folder or to `root`) and
 `caption`; optional `id` (default: the file's stem), `split`, `start` and `end` (seconds or h:m:s, positions in the
 file). The layouts of well-known datasets are recognised (layouts.py). Every other column is kept in `extra`. Instead of
-a manifest: a folder of WebDataset tars, a folder of videos with captions beside them, or a TFDS dataset (sources/).
+a manifest: a folder of WebDataset tars, a folder of videos with captions beside them, a TFDS dataset, or a generated
+world (sources/).
 """
 
 import dataclasses
@@ -15,9 +16,10 @@ from pathlib import Path
 from data_pipeline.manifest import layouts, tables
 from data_pipeline.manifest.rows import DEFAULT_SPLIT, ClipRow, Reject, RowChecker, check_split
 from data_pipeline.media_paths import MEDIA_SUFFIXES, VideoRejected, local_name, resolve_below
-from data_pipeline.sources import media_folder, tfds_folder, webdataset
+from data_pipeline.sources import generated_world, media_folder, tfds_folder, webdataset
 from data_pipeline.sources.raw_row import ANSWER_COLUMNS, RawRow, RowFault
 from harvest_jax.errors import DataError
+from harvest_jax.synthetic.rows import is_world
 from harvest_jax.terminal import printable
 
 _MAX_HELD = 10_000  # rejects that wait for the first row whose split is known
@@ -94,6 +96,8 @@ class ManifestStream:
             return _media_rows(source, name, str(self.root))
         if webdataset.is_tar(source):
             return webdataset.read_rows(source, self._below_root(source))
+        if is_world(source):
+            return generated_world.read_rows(source, self._below_root(source), self.split)
         folder = self._below_root(source.parent) if self.rebased else ""
         return _table_rows(source, self.root / folder, "" if folder == "." else folder)
 

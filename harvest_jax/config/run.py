@@ -16,7 +16,7 @@ from harvest_jax.config.fields import Range, build
 from harvest_jax.config.files import load_dict
 from harvest_jax.errors import ConfigError
 
-Size = Literal["demo", "B/32", "B/16", "L/14", "L/14@336", "H/14"]
+Size = Literal["demo", "world", "B/32", "B/16", "L/14", "L/14@336", "H/14"]
 SIZES: tuple[str, ...] = get_args(Size)
 _Steps = Annotated[int, Range(1, 10**9)]
 

@@ -2,36 +2,17 @@
 
 import csv
 import json
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from jaxtyping import UInt8
 
 from harvest_jax.demo.world import FRAMES, Scene, combinations, random_scene, render_clip
+from harvest_jax.encode import write_video
 from harvest_jax.terminal import progress
 
-FRAMES_PER_SECOND = 8
 TRAIN_CLIPS = 16  # of each training combination
 TEST_FRAMES = 8  # as many as the model sees: the middles of 8 segments of 16 frames would not be symmetric in time
 CHOICE_CLIPS = 5  # of each held-out combination; each has its twin
-# One thread, so that timing decides nothing. No macroblock tree: its vector code takes 8 macroblocks at once, and in a
-# picture 4 macroblocks wide it reads memory that nothing has written, so that the same frames became other bytes
-# (docs/demo.md, "What is reproducible").
-ENCODER: dict[str, object] = {"crf": "18", "preset": "veryfast", "threads": "1", "mbtree": "0"}
-
-
-def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
-    """Encode frames as H.264 in MP4, at 8 frames a second; equal frames give equal bytes on one machine."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        stream.time_base = Fraction(1, FRAMES_PER_SECOND)
-        stream.options = ENCODER
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def scenes(seed: int, train_clips: int = TRAIN_CLIPS) -> dict[str, list[Scene]]:

@@ -157,6 +157,7 @@ def is_number(value: object) -> bool:
 # (image, patch, video width, layers, heads), (vocabulary, context, text width, layers, heads), shared dim., activation
 _SIZES = {
     "demo": ((64, 8, 64, 3, 4), (4096, 32, 64, 3, 4), 64, "quick_gelu"),
+    "world": ((64, 8, 64, 3, 4), (4096, 48, 64, 3, 4), 64, "quick_gelu"),  # docs/world.md: its captions are longer
     "B/32": ((224, 32, 768, 12, 12), (49408, 77, 512, 12, 8), 512, "quick_gelu"),
     "B/16": ((224, 16, 768, 12, 12), (49408, 77, 512, 12, 8), 512, "quick_gelu"),
     "L/14": ((224, 14, 1024, 24, 16), (49408, 77, 768, 12, 12), 768, "quick_gelu"),

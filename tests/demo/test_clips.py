@@ -7,13 +7,15 @@ import av
 import numpy as np
 
 from harvest_jax.demo import clips, world
+from harvest_jax.encode import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGESTS = """
 import hashlib, pathlib
 from harvest_jax.demo import clips, world
+from harvest_jax.encode import write_video
 for scene in clips.scenes(0)["choice"][:48]:
-    clips.write_video(pathlib.Path("clip.mp4"), world.render_clip(scene))
+    write_video(pathlib.Path("clip.mp4"), world.render_clip(scene))
     print(hashlib.sha256(pathlib.Path("clip.mp4").read_bytes()).hexdigest())
 """
 
@@ -28,7 +30,7 @@ def test_scenes_of_the_splits():
 
 def test_videos_are_real_h264(tmp_path):
     frames = world.render_clip(world.random_scene(np.random.default_rng(0), "blue", "bar", "grows"))
-    clips.write_video(tmp_path / "clip.mp4", frames)
+    write_video(tmp_path / "clip.mp4", frames)
     with av.open(str(tmp_path / "clip.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 
-from harvest_jax.demo.clips import write_video
+from harvest_jax.encode import write_video
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200), "grey": (90, 90, 90)}
 

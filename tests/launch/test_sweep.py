@@ -103,7 +103,7 @@ def test_the_runs_are_those_the_function_adds_in_its_order(config, tmp_path):
         (3e-5, "data.flip=true"),
     ]
     assert len({run.id for run in runs}) == 4
-    assert [run.workdir for run in runs] == [tmp_path / run.id for run in runs]
+    assert runs[1].workdir == tmp_path / f"learning_rate=1e-05_flip=true-{runs[1].id[:6]}"
 
 
 def test_ids_follow_the_complete_config_and_nothing_else(config, tmp_path):
@@ -166,7 +166,9 @@ def test_print_writes_the_plan_and_lines_a_shell_can_run(config, tmp_path, capsy
     assert first.train.steps == second.train.steps == 3
     plan = json.loads((root / "sweep.json").read_text())
     assert [["harvest", "train", *run["arguments"]] for run in plan["runs"]] == lines
-    assert [run["workdir"] for run in plan["runs"]] == [str(root / run["id"]) for run in plan["runs"]]
+    assert [run["workdir"] for run in plan["runs"]] == [
+        str(run.workdir) for run in sweep.expand(config, root, "other", ["train.steps=3"])
+    ]
     assert plan["sweep"] == "other"
 
     assert sweep.main([*options, "--command", "sbatch launch/slurm.sbatch"]) == 0
@@ -191,9 +193,10 @@ def test_local_runs_what_is_not_complete(config, tmp_path, capsys):
     assert sweep.main(local) == 0
     expected = [run.arguments(config) for run in sweep.expand(config, root) if run.id != done.id]
     assert calls(tmp_path) == expected
-    assert f"2/4 {done.id} is complete" in capsys.readouterr().err
+    assert f"2/4 {done.workdir.name} is complete" in capsys.readouterr().err
     assert sweep.main(local) == 0
     assert len(calls(tmp_path)) == 3
+    capsys.readouterr()
     assert sweep.main(options) == 0
     assert capsys.readouterr().out == ""
 
@@ -202,9 +205,11 @@ def test_a_failed_run_is_named_and_does_not_keep_the_others(config, tmp_path, ca
     fails = "if '--config.train.learning_rate=1e-05' in sys.argv: sys.exit(4)"
     options = ["--config", config, "--workdir-root", str(tmp_path / "runs"), "--backend", "local"]
     assert sweep.main([*options, "--command", trainer(tmp_path, fails)]) == 4
-    assert len(calls(tmp_path)) == 4
     runs = sweep.expand(config, tmp_path / "runs")
-    assert f"2 of 4 failed: {runs[0].id} (status 4), {runs[1].id} (status 4)" in capsys.readouterr().err
+    again = [runs[number].arguments(config) for number in (0, 1, 2, 3, 0, 1)]  # what failed is tried once more
+    assert calls(tmp_path) == again
+    names = [run.workdir.name for run in runs]
+    assert f"2 of 4 failed: {names[0]} (status 4), {names[1]} (status 4)" in capsys.readouterr().err
     assert [run.complete for run in runs] == [False, False, True, True]
 
 
@@ -254,3 +259,46 @@ def test_the_module_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     ratios = [loaded(shlex.split(line)).model.keep_ratio for line in done.stdout.splitlines()]
     assert ratios == [1.0, 0.5, 0.25, 0.1, 0.05]
+
+
+def test_every_finished_run_is_scored_and_the_seeds_of_equal_values_are_a_mean(tmp_path, capsys, monkeypatch):
+    """With results as `harvest eval` writes them; the command line of the evaluation is looked at."""
+    file = tmp_path / "c.py"
+    file.write_text(
+        CONFIG
+        + """
+def sweep_seeds(add):
+    for keep_ratio in (0.5, 0.1):
+        for seed in (0, 1):
+            add(**{"model.keep_ratio": keep_ratio, "seed": seed})
+
+def evaluate(add):
+    add("choice", "eval/multiple_choice", **{"data.split": "choice"})
+"""
+    )
+    root = tmp_path / "runs"
+    options = ["--config", str(file), "--workdir-root", str(root), "--sweep", "seeds", "--config.data.shards=s"]
+    runs = sweep.expand(str(file), root, "seeds", ["data.shards=s"])
+    for number, run in enumerate(runs):
+        run.result("choice").parent.mkdir(parents=True)
+        metrics = {"accuracy": 50.0 + number, "per_type": {"colour": {"accuracy": 10.0 * number}}}
+        run.result("choice").write_text(json.dumps({"task": "multiple_choice", "metrics": metrics}))
+    assert sweep.main([*options, "--backend", "local", "--command", trainer(tmp_path)]) == 0
+    assert len(calls(tmp_path)) == 4
+    rows = (root / "results.csv").read_text().splitlines()
+    assert rows[0] == "run,complete,model.keep_ratio,seed,choice accuracy,choice type colour"
+    assert rows[1] == f"{runs[0].workdir.name},True,0.5,0,50.0,0.0"
+    table = (root / "results.md").read_text().splitlines()
+    assert table[2:] == ["| 0.5 | 2 | 50.5 ± 0.7 | 5.0 ± 7.1 |", "| 0.1 | 2 | 52.5 ± 0.7 | 25.0 ± 7.1 |"]
+    assert "choice accuracy" in (root / "results.svg").read_text()
+
+    (evaluation,) = sweep.evaluations(str(file))
+    words = evaluation.arguments(runs[0])
+    assert words[:4] == ["--config", "eval/multiple_choice", "--model", str(runs[0].workdir / "export")]
+    assert words[-2:] == ["--config.data.shards=s", "--config.data.split=choice"]
+
+
+def test_a_folder_that_is_named_by_the_digest_alone_is_used_further(config, tmp_path):
+    run = sweep.expand(config, tmp_path)[0]
+    (tmp_path / run.id).mkdir()
+    assert sweep.expand(config, tmp_path)[0].workdir == tmp_path / run.id

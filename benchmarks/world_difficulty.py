@@ -1,0 +1,57 @@
+"""How hard the generated world's questions are: chance, a reader without the order of time, and perfect eyes.
+
+    python benchmarks/world_difficulty.py --out benchmarks/results/world_difficulty.json
+
+For each factor of the split `choice`, in percent: `chance`; `order_blind`, what a reader gets who judges every sentence
+rightly but cannot tell a clip from its reverse, and guesses among the sentences that are true of either; `ceiling`, the
+share of clips of which exactly the right sentence is true, judged from the positions in 8 frames. One line of JSON.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from harvest_jax.synthetic import WORLD_VERSION
+from harvest_jax.synthetic.choices import FACTORS
+from harvest_jax.synthetic.rows import choice_at
+from harvest_jax.synthetic.truth import is_true, seen
+
+FRAMES = 8
+
+
+def difficulty(clips: int, seed: int) -> dict[str, dict[str, float]]:
+    """The three figures of each factor over the first `clips` of the split, in percent; n is the number of clips."""
+    sums = {factor: {"chance": 0.0, "order_blind": 0.0, "ceiling": 0.0, "n": 0.0} for factor in FACTORS}
+    for number in range(clips):
+        choice = choice_at(seed, number)
+        clip, reverse = seen(choice.scene, FRAMES), seen(choice.scene.twin, FRAMES)
+        true = [is_true(option, clip) for option in choice.options]
+        either = [here or is_true(option, reverse) for here, option in zip(true, choice.options, strict=True)]
+        found = sums[choice.factor]
+        found["n"] += 1
+        found["chance"] += 1 / len(choice.options)
+        found["order_blind"] += either[choice.answer] / max(1, sum(either))
+        found["ceiling"] += true[choice.answer] and sum(true) == 1
+    return {
+        factor: {"n": int(found["n"])}
+        | {name: round(100 * found[name] / found["n"], 1) for name in found if name != "n"}
+        for factor, found in sums.items()
+        if found["n"]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    facts = {"world": WORLD_VERSION, "clips": args.clips, "seed": args.seed, "frames": FRAMES}
+    line = json.dumps(facts | {"factors": difficulty(args.clips, args.seed)})
+    print(line)
+    if args.out:
+        args.out.write_text(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Pictures of a scene, and the marks that show in a single picture what a clip shows in time."""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from harvest_jax.synthetic.dice import Dice
+from harvest_jax.synthetic.marks import draw_marks
+from harvest_jax.synthetic.scene import Scene, Thing
+from harvest_jax.synthetic.trajectory import State, camera_at, states_at
+
+SIZE = 64  # pixels, square, unless another is asked for
+_SUPERSAMPLING = 3
+_MARGIN = 0.25  # of the ground beyond each side of the picture, for the camera
+_COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (50, 80, 230),
+    "yellow": (235, 215, 50),
+    "purple": (160, 60, 190),
+}
+_FOOT = 0.35  # below it a thing is pale, in units of its radius, y down: a single patch shows which way it is turned
+_ROUND = [2 * math.pi * k / 40 for k in range(40)]
+_OUTLINES: dict[str, list[tuple[float, float]]] = {  # around the origin, radius about 1, y down
+    "circle": [(math.sin(t), math.cos(t)) for t in _ROUND],
+    "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
+    "triangle": [(0.0, -1.1), (0.95, 0.8), (-0.95, 0.8)],
+    "star": [
+        (
+            (1.15 if k % 2 == 0 else 0.48) * math.sin(math.pi * k / 5),
+            -(1.15 if k % 2 == 0 else 0.48) * math.cos(math.pi * k / 5),
+        )
+        for k in range(10)
+    ],
+    "heart": [
+        (math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 15)
+        for t in _ROUND
+    ],
+    "bar": [(-0.4, -1.1), (0.4, -1.1), (0.4, 1.1), (-0.4, 1.1)],
+}
+_STRIPES = [[(x - 0.13, -1.3), (x + 0.13, -1.3), (x + 0.13, 1.3), (x - 0.13, 1.3)] for x in (-0.7, -0.1, 0.5)]
+_DOTS = [
+    [(x + 0.17 * px, y + 0.17 * py) for px, py in _OUTLINES["circle"][::4]]
+    for x, y in ((-0.45, -0.4), (0.1, -0.65), (0.45, -0.1), (-0.15, 0.05), (-0.5, 0.5), (0.3, 0.5))
+]
+_PATTERNS = {"plain": [], "striped": _STRIPES, "dotted": _DOTS}
+
+
+def render_clip(scene: Scene, num_frames: int, size: int = SIZE) -> UInt8[np.ndarray, "t s s 3"]:
+    """The frames of a clip at the middles of equal parts of it: uint8 RGB; the twin has the same ones backwards."""
+    ground = _ground(scene, size)
+    return np.stack([_draw(scene, (t + 0.5) / num_frames, ground, size) for t in range(num_frames)])
+
+
+def render_still(scene: Scene, time: float, marks: bool, size: int = SIZE) -> UInt8[np.ndarray, "s s 3"]:
+    """One picture at a time in 0..1: uint8 RGB. With marks, what happens can be told from it, and nothing is hidden."""
+    return _draw(scene, time, _ground(scene, size), size, marks)
+
+
+def _draw(scene: Scene, time: float, ground: Image.Image, size: int, marks: bool = False) -> UInt8[np.ndarray, "s s 3"]:
+    camera, scale = camera_at(scene, time), size * _SUPERSAMPLING
+    left = round((_MARGIN + camera) * scale)
+    top = round(_MARGIN * scale)
+    image = ground.crop((left, top, left + scale, top + scale))
+    states = states_at(scene, time)
+    for thing, state in reversed(list(zip(scene.things, states, strict=True))):  # what is named lies on top
+        if state.visible or marks:
+            _draw_thing(image, thing, state, camera, scale)
+    if marks:
+        draw_marks(image, scene, states, time)
+    return np.asarray(image.resize((size, size), Image.Resampling.BOX))
+
+
+def _draw_thing(image: Image.Image, thing: Thing, state: State, camera: float, scale: int) -> None:
+    turn = math.radians(state.angle)
+    cos, sin = math.cos(turn) * state.radius * scale, math.sin(turn) * state.radius * scale
+    x, y = (state.x - camera) * scale, state.y * scale
+
+    def placed(outline: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(x + cos * px - sin * py, y + sin * px + cos * py) for px, py in outline]
+
+    colour = _COLOURS[thing.colour]
+    outline = _OUTLINES[thing.shape]
+    draw = ImageDraw.Draw(image)
+    draw.polygon(placed(outline), fill=colour)
+    if thing.texture != "plain":
+        mask = Image.new("L", image.size)
+        inside = ImageDraw.Draw(mask)
+        inside.polygon(placed(outline), fill=255)
+        pattern = Image.new("L", image.size)
+        for part in _PATTERNS[thing.texture]:
+            ImageDraw.Draw(pattern).polygon(placed(part), fill=255)
+        dark = tuple(c // 4 for c in colour)
+        image.paste(dark, mask=Image.fromarray(np.minimum(np.asarray(mask), np.asarray(pattern))))
+    draw.polygon(placed(_foot(thing.shape)), fill=tuple((c + 3 * 255) // 4 for c in colour))
+
+
+@functools.cache
+def _foot(shape: str) -> list[tuple[float, float]]:
+    """The part of an outline below _FOOT."""
+    outline = _OUTLINES[shape]
+    part = []
+    for (x0, y0), (x1, y1) in zip(outline, outline[1:] + outline[:1], strict=True):
+        if y0 >= _FOOT:
+            part.append((x0, y0))
+        if (y0 >= _FOOT) != (y1 >= _FOOT):
+            part.append((x0 + (x1 - x0) * (_FOOT - y0) / (y1 - y0), _FOOT))
+    return part
+
+
+def _ground(scene: Scene, size: int) -> Image.Image:
+    """The ground, larger than the picture by _MARGIN on each side."""
+    scale = size * _SUPERSAMPLING
+    side = round(scale * (1 + 2 * _MARGIN))
+    grey = round({"dark": 25, "light": 185, "checkered": 95, "speckled": 85}[scene.ground] + 45 * scene.shade)
+    if scene.ground == "checkered":
+        cells = np.arange(side) * 6 // scale
+        values = np.where(np.add.outer(cells, cells) % 2, grey, grey + 50)
+    elif scene.ground == "speckled":
+        dice = Dice("grain", scene.grain)
+        across = round(32 * (1 + 2 * _MARGIN))
+        noise = np.array([dice.number(90) for _ in range(across * across)]).reshape(across, across)
+        cells = np.arange(side) * 32 // scale
+        values = grey + noise[np.ix_(cells, cells)]
+    else:
+        values = np.full((side, side), grey)
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")

@@ -1,0 +1,174 @@
+"""The runs of a sweep: which there are, where each lies, what each is scored on."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harvest_jax.checkpoint.workdir import Workdir
+from harvest_jax.config import files as config_files
+from harvest_jax.config import run as run_config
+from harvest_jax.errors import ConfigError
+
+_LONGEST = 80  # characters of a folder's name before its digest
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+      id: digest of its complete config.
+      overrides: field=value, as after --config.
+      workdir: its folder.
+      values: what the sweep itself set, by field.
+      shards: that it trains on.
+    """
+
+    id: str
+    overrides: tuple[str, ...]
+    workdir: Path
+    values: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    shards: str = ""
+
+    def arguments(self, config: str) -> list[str]:
+        """What `harvest train` is called with."""
+        fields = [f"--config.{override}" for override in self.overrides]
+        return ["--config", config, "--workdir", str(self.workdir), *fields]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the training ended."""
+        return Workdir(self.workdir).exported
+
+    def result(self, name: str) -> Path:
+        """The result file of one of the sweep's evaluations."""
+        return self.workdir / "results" / f"{name}.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What every run of a sweep is scored on when it has ended.
+
+    Attributes:
+      name: of its result file and its columns.
+      config: of `harvest eval`.
+      overrides: field=value.
+    """
+
+    name: str
+    config: str
+    overrides: tuple[str, ...]
+
+    def arguments(self, run: Run) -> list[str]:
+        """What `harvest eval` is called with; without shards or videos of its own it takes the run's shards."""
+        fields = self.overrides
+        own = ("data.shards=", "data.manifest=", "data.videos=")
+        if run.shards and not any(field.startswith(own) for field in fields):
+            fields = (f"data.shards={run.shards}", *fields)
+        options = [f"--config.{field}" for field in fields]
+        out = str(run.result(self.name))
+        return ["--config", self.config, "--model", str(Workdir(run.workdir).export), "--out", out, *options]
+
+
+def expand(config: str, root: Path, name: str = "", common: Sequence[str] = ()) -> list[Run]:
+    """The runs of a config's sweep, in its order, every one checked.
+
+    Args:
+      config: file, with its argument if it takes one ("configs/x.py:argument").
+      root: the folder that holds the runs' folders.
+      name: "" for the function `sweep`, else `sweep_<name>`.
+      common: overrides of every run, field=value.
+
+    Raises:
+      ConfigError: no such sweep, an unknown field, a value that cannot be used, two runs that are the same.
+    """
+    runs: list[Run] = []
+    calls: list[dict[str, Any]] = []
+    _sweep_function(config, name)(lambda **values: calls.append(values))
+    if not calls:
+        raise ConfigError(f"{config}: the sweep {name or 'sweep'} adds no run")
+    for number, values in enumerate(calls, 1):
+        overrides = (*common, *(f"{field}={_text(value)}" for field, value in values.items()))
+        try:
+            checked = run_config.load(config, overrides)
+        except ConfigError as error:
+            raise ConfigError(f"run {number} of the sweep ({_words(values)}): {error}") from error
+        canonical = json.dumps(checked.to_dict(), sort_keys=True)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        for earlier, run in enumerate(runs, 1):
+            if run.id == digest:
+                raise ConfigError(
+                    f"runs {earlier} and {number} of the sweep are the same run "
+                    f"({_words(calls[earlier - 1])} and {_words(values)} give one config)"
+                )
+        runs.append(Run(digest, overrides, folder_of(root, values, digest), values, checked.data.shards))
+    return runs
+
+
+def folder_of(root: Path, values: dict[str, Any], digest: str) -> Path:
+    """A run's folder: what the sweep set in it, in short, and the begin of its digest.
+
+    A folder that an earlier version named by the digest alone is used further.
+    """
+    if (root / digest).is_dir():
+        return root / digest
+    words = [f"{field.rpartition('.')[2]}={_text(value)}" for field, value in values.items()]
+    name = re.sub(r"[^A-Za-z0-9=.+-]+", "_", "_".join(words))[:_LONGEST].strip("._-")
+    return root / (f"{name}-{digest[:6]}" if name else digest)
+
+
+def evaluations(config: str) -> list[Evaluation]:
+    """What a config's function `evaluate(add)` adds; [] without one.
+
+    Raises:
+      ConfigError: two of one name, a name that cannot be a file's, a value that cannot be used.
+    """
+    found: list[Evaluation] = []
+    function = getattr(_module(config), "evaluate", None)
+    if function is None:
+        return []
+
+    def add(name: str, config: str, **values: Any) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) or name in {one.name for one in found}:
+            raise ConfigError(f"evaluate: {name!r} names no result, or two: use letters, digits, _ and -")
+        overrides = tuple(f"{field}={_text(value)}" for field, value in values.items())
+        found.append(Evaluation(name, config, overrides))
+
+    function(add)
+    return found
+
+
+def _module(config: str) -> ModuleType:
+    return config_files.load_module(config.partition(":")[0])
+
+
+def _sweep_function(config: str, name: str) -> Callable[[Callable[..., None]], None]:
+    file = config.partition(":")[0]
+    wanted = f"sweep_{name}" if name else "sweep"
+    module = _module(config)
+    function = getattr(module, wanted, None)
+    if not callable(function):
+        found = sorted(key for key in vars(module) if key == "sweep" or key.startswith("sweep_"))
+        raise ConfigError(f"{file} has no function {wanted}(add)" + (f"; it has {', '.join(found)}" if found else ""))
+    result: Callable[[Callable[..., None]], None] = function
+    return result
+
+
+def _text(value: Any) -> str:
+    """A value as `--config.field=` takes it: floats with all their digits, true and false in lower case."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float | tuple | list):
+        return repr(value)
+    raise ConfigError(f"a sweep's value must be a number, a string, a bool or a tuple of them, not {value!r}")
+
+
+def _words(values: dict[str, Any]) -> str:
+    return ", ".join(f"{field}={value}" for field, value in values.items()) or "no values"
