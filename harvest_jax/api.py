@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from harvest_jax.arguments_of_videos import Array, Videos, described, each_video, is_clips, items_of
 from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.input.patches import keep_positions
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores
 from harvest_jax.model.batches import InBatches, place
@@ -35,7 +36,7 @@ IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by on
 
 
 class Model:
-    """A model ready for use. All patches are kept and everything is computed in float32.
+    """A model ready for use. All patches are kept unless it is told otherwise; everything is computed in float32.
 
     Args:
       config: the towers' description.
@@ -44,6 +45,7 @@ class Model:
       device: where the parameters lie and everything is computed; None is JAX's default device. Several devices of this
         process each hold all parameters, and divide among them calls with more than 16 rows.
       origin: JSON values that say where the parameters come from, such as run and step.
+      keep_ratio, seed: see `keeping`.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Model:
         name: str,
         device: jax.Device | Sequence[jax.Device] | None = None,
         origin: Mapping[str, Any] | None = None,
+        keep_ratio: float = 1.0,
+        seed: int = 0,
     ) -> None:
         self.config = config
         self.name = name
@@ -62,12 +66,16 @@ class Model:
         self.num_devices = 1 if devices is None else len(devices)
         self.params = place(params, devices)
         self._over: dict[tuple[jax.Device, ...], Model] = {}
+        self._devices, self._kept = devices, (keep_ratio, seed)
+        video = config.video
+        grid = (video.num_frames, (video.image_size // video.patch_size) ** 2)
+        cells = None if keep_ratio == 1.0 else keep_positions(np.random.default_rng(seed), *grid, keep_ratio)
         harvest = Harvest(config)
-        self._video = InBatches(functools.partial(video_embedding, harvest), devices)
+        self._video = InBatches(functools.partial(video_embedding, harvest, cells=cells), devices)
         self._text = InBatches(functools.partial(text_embedding, harvest), devices)
-        self._answer = InBatches(functools.partial(answer_logits, harvest), devices)
-        self._classes = InBatches(functools.partial(class_logits, harvest), devices)
-        self._head_answer = InBatches(functools.partial(head_answer_logits, harvest), devices)
+        self._answer = InBatches(functools.partial(answer_logits, harvest, cells=cells), devices)
+        self._classes = InBatches(functools.partial(class_logits, harvest, cells=cells), devices)
+        self._head_answer = InBatches(functools.partial(head_answer_logits, harvest, cells=cells), devices)
 
     def over(self, devices: Sequence[jax.Device]) -> "Model":
         """The same model on these devices of this process; its results are the same in every bit.
@@ -76,8 +84,22 @@ class Model:
         """
         asked = tuple(devices)
         if asked not in self._over:
-            self._over[asked] = Model(self.config, self.params, self.name, asked, self.origin)
+            self._over[asked] = Model(self.config, self.params, self.name, asked, self.origin, *self._kept)
         return self._over[asked]
+
+    def keeping(self, keep_ratio: float, seed: int = 0) -> "Model":
+        """The same model, which looks at this share of the patches of a clip: faster, and less exact.
+
+        Which patches is drawn once by the seed, over the whole clip as in training, and is the same for every clip; an
+        image model looks at the same patches of each frame. Our choice: what a clip's embedding is depends on nothing
+        but the clip.
+
+        Raises:
+          ConfigError: `keep_ratio` is not within (0, 1].
+        """
+        if not 0 < keep_ratio <= 1:
+            raise ConfigError(f"keep_ratio={keep_ratio}: must be above 0, and 1 at most (all patches)")
+        return Model(self.config, self.params, self.name, self._devices, self.origin, keep_ratio, seed)
 
     @property
     def num_frames(self) -> int:

@@ -16,7 +16,8 @@ import harvest_jax
 from data_pipeline.decode.clip import decode_clip
 from data_pipeline.decode.spec import DecodeSpec
 from harvest_jax.demo.image_clip import SHIPPED
-from harvest_jax.errors import DataError
+from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.input.patches import keep_positions, patchify
 from harvest_jax.model.config import Preprocessing
 from harvest_jax.pixels.square import fit
 from harvest_jax.weights.folder import load_model, save_model
@@ -233,6 +234,39 @@ def test_several_devices_change_no_bit(video_model):
     )
     assert several.digest == video_model.digest
     assert {d for leaf in jax.tree.leaves(several.params) for d in leaf.devices()} == set(jax.local_devices()[:3])
+
+
+def test_kept_patches_alone_decide_and_the_seed_draws_them(video_model):
+    size, patch = video_model.config.video.image_size, video_model.config.video.patch_size
+    clips = np.random.default_rng(0).integers(0, 256, (2, 4, size, size, 3), np.uint8)
+    cells = keep_positions(np.random.default_rng(3), 4, (size // patch) ** 2, 0.25)
+    blank = np.zeros_like(patchify(clips, patch))
+    blank[:, cells] = patchify(clips, patch)[:, cells]
+    grid = (2, 4, size // patch, size // patch, patch, patch, 3)
+    blanked = blank.reshape(grid).transpose(0, 1, 2, 4, 3, 5, 6).reshape(clips.shape)
+    assert (blanked != clips).mean() > 0.7
+    quarter = video_model.keeping(0.25, seed=3)
+    np.testing.assert_array_equal(quarter.encode_clips(blanked), quarter.encode_clips(clips))
+    kept, whole = quarter.encode_clips(clips), video_model.encode_clips(clips)
+    assert np.abs(kept - whole).max() > 1e-3
+    assert np.abs(kept - video_model.keeping(0.25, seed=4).encode_clips(clips)).max() > 1e-3
+    several = quarter.over(jax.local_devices()[:2])
+    np.testing.assert_array_equal(several.encode_clips(np.tile(clips, (8, 1, 1, 1, 1)))[:2], kept)
+    ids = np.zeros((2, 8), np.int32)
+    answers = [model.answer_logits(blanked, ids, ids[:, 0]) for model in (quarter, video_model)]
+    np.testing.assert_array_equal(answers[0], quarter.answer_logits(clips, ids, ids[:, 0]))
+    assert np.abs(answers[0] - answers[1]).max() > 1e-3
+    np.testing.assert_array_equal(quarter.keeping(1.0).encode_clips(clips), whole)
+    for ratio in (0.0, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match="must be above 0, and 1 at most"):
+            video_model.keeping(ratio)
+
+
+def test_an_image_model_keeps_the_same_patches_of_each_frame(image_model):
+    size = image_model.config.video.image_size
+    still = np.random.default_rng(0).integers(0, 256, (1, 1, size, size, 3), np.uint8)
+    half = image_model.keeping(0.5)
+    np.testing.assert_allclose(half.encode_clips(np.repeat(still, 3, 1)), half.encode_clips(still), atol=1e-6)
 
 
 def test_the_digest_is_of_description_and_weights(video_model, image_model, tmp_path):

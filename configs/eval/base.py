@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
     """The fields without a task."""
     config = ConfigDict()
     config.task = ""  # each config sets its own
-    config.seed = 0  # written into the result; nothing in an evaluation is random
+    config.seed = 0  # written into the result; nothing but the patches of `keep_ratio` is random
 
     config.data = data = ConfigDict()
     data.manifest = ""  # table of videos, which are decoded during the evaluation
@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     config.views = 1  # times that frames are taken of a clip, each time shifted; the embeddings are averaged
     config.crops = 1  # squares of each frame: 1 is the centre, 3 are along the longer side; averaged, too
     config.resize = ""  # "crop" or "squash" instead of the model's own way of making pictures square
+    config.keep_ratio = 1.0  # share of the patches of a clip that is looked at, the same patches in every clip
     config.batch_size = 16  # clips, texts or questions in one call of the model (from 16 up: on each device)
     # True: the command fails, after the result was written, where a video is missing, or where the model gives so many
     # equal scores that their order would move a figure by over 0.1 points.

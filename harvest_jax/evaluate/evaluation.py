@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from ml_collections import ConfigDict
 
+from harvest_jax.api import Model
 from harvest_jax.config.fields import build
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate import tasks
@@ -98,6 +99,8 @@ def evaluate(
         if purpose in data.files and getattr(settings, purpose, None) == ""
     }
     settings = dataclasses.replace(settings, frames=settings.frames or model.num_frames, **given)
+    if settings.keep_ratio < 1.0:
+        model = cast(Model, model).keeping(settings.keep_ratio, settings.seed)
     if store is not None:
         store.begin()
         model = ModelWithStore(model, store)

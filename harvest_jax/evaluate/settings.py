@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from harvest_jax.config.fields import Range
 from harvest_jax.pixels.frame_sampling import Policy, Sampling
@@ -42,11 +42,17 @@ class TaskSettings:
     views: Annotated[int, Range(1, 64)] = 1
     crops: Annotated[int, Range(1, 3)] = 1
     resize: Literal["", "crop", "squash"] = ""
+    keep_ratio: Annotated[float, Range(0.001, 1.0)] = 1.0
 
     @property
     def frame_sampling(self) -> Sampling:
         """The fields that say which frames, views and crops are seen."""
         return Sampling(self.sampling, self.sampling_fps, self.views, self.crops)
+
+    @property
+    def dropping(self) -> dict[str, Any]:
+        """How patches are dropped, for protocols; {} if none are."""
+        return {} if self.keep_ratio == 1.0 else {"keep_ratio": self.keep_ratio, "patches_drawn_by_seed": self.seed}
 
     @property
     def given_files(self) -> Mapping[str, Path | None]:

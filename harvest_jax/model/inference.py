@@ -6,6 +6,7 @@ to TF32, and embeddings would depend on the machine in the third digit.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from harvest_jax.input.patches import patchify
@@ -14,19 +15,34 @@ from harvest_jax.model.harvest import Harvest, Params, l2_normalise
 PRECISION = "highest"
 
 
-def all_patches(clips: UInt8[Array, "b t s s 3"], patch_size: int) -> tuple[UInt8[Array, "b n p"], Int[Array, "b n"]]:
-    """Every patch of the clips, and the cell of each in the (frame, row, column) grid."""
+Cells = Int[np.ndarray, " n"]
+
+
+def patches_at(
+    clips: UInt8[Array, "b t s s 3"], patch_size: int, cells: Cells | None
+) -> tuple[UInt8[Array, "b n p"], Int[Array, "b n"]]:
+    """The patches at some cells of the (frame, row, column) grid, the same ones of each clip, and these cells.
+
+    None is every cell.
+    """
     patches = patchify(clips, patch_size)
-    return patches, jnp.broadcast_to(jnp.arange(patches.shape[1], dtype=jnp.int32), patches.shape[:2])  # type: ignore[return-value]
+    if cells is None:
+        cells = np.arange(patches.shape[1], dtype=np.int32)
+    else:
+        patches = patches[:, cells]
+    return patches, jnp.broadcast_to(cells, patches.shape[:2])  # type: ignore[return-value]
 
 
-def video_embedding(harvest: Harvest, params: Params, clips: UInt8[Array, "b t s s 3"]) -> Float[Array, "b d"]:
+def video_embedding(
+    harvest: Harvest, params: Params, clips: UInt8[Array, "b t s s 3"], cells: Cells | None = None
+) -> Float[Array, "b d"]:
     """Embed clips of the model's own size; an image model embeds each frame and averages the normalised embeddings.
 
     Args:
       harvest: the model.
       params: its parameters; only "video" is used.
       clips: RGB; T is the model's number of frames, or any number for an image model.
+      cells: patches that are looked at, of an image model those of each frame; None is all.
 
     Returns:
       float32, L2-normalised.
@@ -34,10 +50,10 @@ def video_embedding(harvest: Harvest, params: Params, clips: UInt8[Array, "b t s
     video = harvest.config.video
     with jax.default_matmul_precision(PRECISION):
         if video.num_frames > 1:
-            return l2_normalise(harvest.encode_video(params, *all_patches(clips, video.patch_size))["embedding"])
+            return l2_normalise(harvest.encode_video(params, *patches_at(clips, video.patch_size, cells))["embedding"])
         count, frames = clips.shape[:2]
         single = clips.reshape(count * frames, 1, *clips.shape[2:])
-        embedded = l2_normalise(harvest.encode_video(params, *all_patches(single, video.patch_size))["embedding"])
+        embedded = l2_normalise(harvest.encode_video(params, *patches_at(single, video.patch_size, cells))["embedding"])
         return l2_normalise(embedded.reshape(count, frames, -1).mean(axis=1))
 
 
@@ -62,6 +78,7 @@ def answer_logits(
     clips: UInt8[Array, "b t s s 3"],
     ids: Int[Array, "b l"],
     slot: Int[Array, " b"],
+    cells: Cells | None = None,
 ) -> Float[Array, "b vocab"]:
     """The decoder's logits for one hidden token of each text, given its clip.
 
@@ -71,26 +88,29 @@ def answer_logits(
       clips: RGB, of the model's own size and number of frames.
       ids: int32 token ids; the one at `slot` is replaced by the mask embedding.
       slot: int32, position in the text.
+      cells: as for `video_embedding`.
 
     Returns:
       float32 logits over the vocabulary.
     """
     with jax.default_matmul_precision(PRECISION):
-        patches, cells = all_patches(clips, harvest.config.video.patch_size)
-        memory = harvest.encode_video(params, patches, cells)["tokens"]
+        memory = harvest.encode_video(params, *patches_at(clips, harvest.config.video.patch_size, cells))["tokens"]
         masked = jnp.arange(ids.shape[1])[None, :] == slot[:, None]
         tokens = harvest.encode_text(params, ids, masked)["tokens"]
         query = jnp.take_along_axis(tokens, slot[:, None, None], axis=1)
         return harvest.decode(params, query, memory)[:, 0]
 
 
-def class_logits(harvest: Harvest, params: Params, clips: UInt8[Array, "b t s s 3"]) -> Float[Array, "b classes"]:
+def class_logits(
+    harvest: Harvest, params: Params, clips: UInt8[Array, "b t s s 3"], cells: Cells | None = None
+) -> Float[Array, "b classes"]:
     """The logits of a head on the video tower; an image model's are the mean over the frames.
 
     Args:
       harvest: a model with such a head.
       params: its parameters; "video" and "head" are used.
       clips: RGB; T is the model's number of frames, or any number for an image model.
+      cells: as for `video_embedding`.
 
     Returns:
       float32 logits over the head's classes.
@@ -98,7 +118,7 @@ def class_logits(harvest: Harvest, params: Params, clips: UInt8[Array, "b t s s 
     video, count = harvest.config.video, len(clips)
     with jax.default_matmul_precision(PRECISION):
         clips = clips.reshape(-1, video.num_frames, *clips.shape[2:])
-        logits = harvest.classify(params, harvest.encode_video(params, *all_patches(clips, video.patch_size)))
+        logits = harvest.classify(params, harvest.encode_video(params, *patches_at(clips, video.patch_size, cells)))
         return logits.reshape(count, -1, logits.shape[-1]).mean(axis=1)
 
 
@@ -108,9 +128,10 @@ def head_answer_logits(
     clips: UInt8[Array, "b t s s 3"],
     ids: Int[Array, "b l"],
     slot: Int[Array, " b"],
+    cells: Cells | None = None,
 ) -> Float[Array, "b classes"]:
     """The logits of a head for answers; arguments as for `answer_logits`, float32 logits over the head's answers."""
     with jax.default_matmul_precision(PRECISION):
-        video = harvest.encode_video(params, *all_patches(clips, harvest.config.video.patch_size))
+        video = harvest.encode_video(params, *patches_at(clips, harvest.config.video.patch_size, cells))
         masked = jnp.arange(ids.shape[1])[None, :] == slot[:, None]
         return harvest.answer(params, video, harvest.encode_text(params, ids, masked), slot)

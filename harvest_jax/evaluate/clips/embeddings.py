@@ -247,6 +247,7 @@ def _clips_made_by(model: VideoTextModel, data: EvaluationSet, settings: TaskSet
         "image_size": model.config.video.image_size,
         "resize": settings.resize or model.config.preprocessing.resize,
         "frame_source": data.reader.preparation(),
+        **settings.dropping,
         "matmul_precision": PRECISION,
         "rows_of_a_call": call_rows(settings.batch_size),
     }

@@ -45,6 +45,7 @@ def protocol(
         "frames": settings.frames,
         "frame_source": data.reader.described(),
         **({"resize": settings.resize} if settings.resize else {}),
+        **settings.dropping,
         "scores_dtype": "float32",
         "ties": "expectation",
         "missing": "wrong",
