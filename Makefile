@@ -1,11 +1,11 @@
-# make demo | test | slow | parity | beam | gpu | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
+# make demo | test | slow | parity | beam | gpu | results | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow parity beam gpu lint format clean
+.PHONY: help venv demo test slow parity beam gpu results lint format clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -45,6 +45,9 @@ beam: $(VENV)/.beam ## harvest shards on Apache Beam's runners, Dask among them,
 
 gpu: $(VENV)-gpu/.gpu ## compile the step for GPUs; needs no GPU, but NVIDIA's libraries (4 GB, in .venv-gpu)
 	JAX_PLATFORMS=cpu $(VENV)-gpu/bin/python -m pytest -m gpu tests/gpu $(ARGS)
+
+results: $(VENV)/.dev ## tables and plots of docs/results.md, from the committed scores (benchmarks/claims.py makes them)
+	$(BIN)/python -m benchmarks.results_page
 
 lint: $(VENV)/.dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

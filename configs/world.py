@@ -1,8 +1,12 @@
 r"""The generated world's video model: post-pretraining of its image model (configs/world_image.py), on a CPU.
 
-    harvest world --out small.world.json --clips train=20000 retrieval=500 choice=6000 questions=1600 actions=1000
+    harvest world --out small.world.json \
+        --clips train=20000 retrieval=500 choice=6000 questions=1600 stills_test=500
     harvest shards --manifest small.world.json --out shards/world --split train
-    harvest shards --manifest small.world.json --out shards/world --split choice --frames 8
+    for split in retrieval choice questions; do
+        harvest shards --manifest small.world.json --out shards/world --split $split --frames 8
+    done
+    harvest shards --manifest small.world.json --out shards/world --split stills_test --frames 1
     harvest train --config world --workdir runs/world --config.data.shards=shards/world \
         --config.model.init_from=runs/world_image/export
     harvest eval --config eval/multiple_choice --model runs/world/export \
@@ -42,6 +46,8 @@ def get_config() -> ConfigDict:
 
 
 def evaluate(add: Callable[..., None]) -> None:
-    """What the sweeps score every run on."""
+    """What the sweeps score every run on: by factor, in search, by the decoder's word, and on pictures as before."""
     add("choice", "eval/multiple_choice", **{"data.split": "choice"})
     add("retrieval", "eval/retrieval", **{"data.split": "retrieval"})
+    add("questions", "eval/videoqa", **{"data.split": "questions", "answers": "test_set"})
+    add("stills", "eval/retrieval", **{"data.split": "stills_test"})

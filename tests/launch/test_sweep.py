@@ -238,6 +238,19 @@ time.sleep(60)
     assert len(calls(tmp_path)) == 1
 
 
+WORLD_SWEEPS = sorted(path.stem for path in (ROOT / "configs/sweeps").glob("world_*.py"))
+
+
+@pytest.mark.parametrize("name", WORLD_SWEEPS)
+def test_the_worlds_sweeps_expand(name, tmp_path):
+    config = f"{ROOT}/configs/sweeps/{name}.py"
+    runs = sweep.expand(config, tmp_path, "", ["data.shards=shards/world", "model.init_from=runs/world_image/export"])
+    seeds = [run.values["seed"] for run in runs]
+    assert len(set(seeds)) >= 3
+    assert len(runs) == len(set(seeds)) * seeds.count(seeds[0])
+    assert sweep.evaluations(config)[0].name.startswith("choice")
+
+
 @pytest.mark.parametrize("name", ["", "scope"])
 @pytest.mark.parametrize("swept", ["", ":harvest_b16"])
 def test_the_example_sweeps_expand(tmp_path, name, swept):
