@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOUND = ROOT / "benchmarks/results/claims"
 HARVEST = (sys.executable, "-m", "harvest_jax")
 TRAIN_SPLITS = {"train": 20_000, "train_1k": 1000, "train_10k": 10_000, "train_100k": 100_000}
-TEST_SPLITS = {"retrieval": 500, "choice": 6000, "questions": 1600}
+TEST_SPLITS = {"retrieval": 500, "choice": 3000, "questions": 800}
 STILL_SPLITS = {"stills": 60_000, "unmarked": 60_000, "stills_test": 500}
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # claim -> (config of configs/sweeps/, its function sweep_NAME)

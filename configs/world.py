@@ -1,7 +1,7 @@
 r"""The generated world's video model: post-pretraining of its image model (configs/world_image.py), on a CPU.
 
     harvest world --out small.world.json \
-        --clips train=20000 retrieval=500 choice=6000 questions=1600 stills_test=500
+        --clips train=20000 retrieval=500 choice=3000 questions=800 stills_test=500
     harvest shards --manifest small.world.json --out shards/world --split train
     for split in retrieval choice questions; do
         harvest shards --manifest small.world.json --out shards/world --split $split --frames 8

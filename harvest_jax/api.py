@@ -95,10 +95,12 @@ class Model:
         but the clip.
 
         Raises:
-          ConfigError: `keep_ratio` is not within (0, 1].
+          ConfigError: `keep_ratio` is not within (0, 1], or the seed is negative.
         """
         if not 0 < keep_ratio <= 1:
             raise ConfigError(f"keep_ratio={keep_ratio}: must be above 0, and 1 at most (all patches)")
+        if seed < 0:
+            raise ConfigError(f"seed={seed}: must not be negative")
         return Model(self.config, self.params, self.name, self._devices, self.origin, keep_ratio, seed)
 
     @property

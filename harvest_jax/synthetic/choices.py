@@ -15,6 +15,7 @@ from harvest_jax.synthetic.scene import (
     COLOURS,
     GROUNDS,
     MOST_TIMES,
+    MOTION_PAIRS,
     MOTIONS,
     REVERSED,
     ROLES,
@@ -29,6 +30,7 @@ from harvest_jax.synthetic.scene import (
 from harvest_jax.synthetic.sentences import Wording, caption, wording_of
 
 _OPTIONS = 5
+_SAME_SIZE = tuple(motion for motion in MOTIONS if motion not in ("grows", "shrinks"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +68,14 @@ def _with_events(scene: Scene, *events: Event) -> Scene:
     return dataclasses.replace(scene, events=events)
 
 
-def _looks(name: str, values: Sequence[str]) -> Callable[[Dice], tuple[Scene, list[Scene]]]:
-    """One thing with a motion; the wrong options have another colour, shape, size or texture."""
+def _looks(
+    name: str, values: Sequence[str], actions: Sequence[str] = MOTIONS
+) -> Callable[[Dice], tuple[Scene, list[Scene]]]:
+    """One thing alone, with a motion; the wrong options have another colour, shape, size or texture."""
 
     def make(dice: Dice) -> tuple[Scene, list[Scene]]:
-        scene = sample.one(dice, held=True)
+        scene = sample.one(dice, True, actions)
+        scene = dataclasses.replace(scene, things=scene.things[: scene.named])  # another one may look as a wrong option
         now = getattr(scene.things[0], name)
         return scene, [_replaced(scene, 0, **{name: value}) for value in dice.shuffled(values) if value != now]
 
@@ -89,10 +94,11 @@ def _direction(dice: Dice) -> tuple[Scene, list[Scene]]:
 
 
 def _motion(dice: Dice) -> tuple[Scene, list[Scene]]:
+    """Two pairs of a motion and its reverse, and one motion more: the right one is any of the five as often."""
     scene = sample.one(dice, held=True)
     event = scene.events[0]
-    others = [motion for motion in dice.shuffled(MOTIONS) if motion not in (event.action, REVERSED[event.action])]
-    wrong = [REVERSED[event.action], *others]
+    one, other, *_ = [pair for pair in dice.shuffled(MOTION_PAIRS) if event.action not in pair]
+    wrong = [REVERSED[event.action], *one, dice.pick(other)] if dice.chance(0.8) else [*one, *other]
     return scene, [_with_events(scene, dataclasses.replace(event, action=motion)) for motion in wrong]
 
 
@@ -133,7 +139,10 @@ def _together(dice: Dice) -> tuple[Scene, list[Scene]]:
 
 
 def _binding(dice: Dice) -> tuple[Scene, list[Scene]]:
-    """Which of two things does what: the motions change places, or the colours, or the shapes."""
+    """Which of two things does what: the motions change places, or the colours, or the shapes.
+
+    Either thing may come first in a wrong sentence: else the right one would differ least from the others.
+    """
     while True:
         scene = sample.two(dice, held=True)
         first, second = scene.things[:2]
@@ -145,7 +154,15 @@ def _binding(dice: Dice) -> tuple[Scene, list[Scene]]:
     )
     colours = _replaced(_replaced(scene, 0, colour=second.colour), 1, colour=first.colour)
     shapes = _replaced(_replaced(scene, 0, shape=second.shape), 1, shape=first.shape)
-    return scene, [swapped, colours, shapes]
+    return scene, [_exchanged(wrong) if dice.chance(0.5) else wrong for wrong in (swapped, colours, shapes)]
+
+
+def _exchanged(scene: Scene) -> Scene:
+    """The same scene, the other one of its two things first."""
+    first, second, *others = scene.things
+    one, two = scene.events
+    events = dataclasses.replace(two, actor=0), dataclasses.replace(one, actor=1)
+    return dataclasses.replace(scene, things=(second, first, *others), events=events)
 
 
 def _who(dice: Dice) -> tuple[Scene, list[Scene]]:
@@ -156,7 +173,7 @@ def _who(dice: Dice) -> tuple[Scene, list[Scene]]:
 
 
 def _camera(dice: Dice) -> tuple[Scene, list[Scene]]:
-    """Whether the thing moves or the camera does; the thing crosses the picture alike."""
+    """Whether the thing moves or the camera does; in the picture the thing goes the same way."""
     still = dataclasses.replace(sample.one(dice, held=True, actions=("moves left", "moves right")), camera=0)
     still = dataclasses.replace(still, ground=dice.pick(("checkered", "speckled")))
     stands = _with_events(still, dataclasses.replace(still.events[0], action=STANDS))
@@ -186,7 +203,7 @@ class Factor:
 FACTORS = {
     "colour": Factor(_looks("colour", COLOURS), "still"),
     "shape": Factor(_looks("shape", SHAPES), "still"),
-    "size": Factor(_looks("size", SIZES), "still", "sizes"),
+    "size": Factor(_looks("size", SIZES, _SAME_SIZE), "still", "sizes"),
     "texture": Factor(_looks("texture", TEXTURES), "still", "textures"),
     "ground": Factor(_ground, "still", "ground"),
     "direction": Factor(_direction, "order"),
@@ -195,7 +212,7 @@ FACTORS = {
     "order of three": Factor(_order_of_three, "order"),
     "count": Factor(_count, "order"),
     "camera": Factor(_camera, "order"),
-    "binding": Factor(_binding, "order+binding"),
+    "binding": Factor(_binding, "binding"),
     "who of two": Factor(_who, "binding"),
     "role": Factor(_role, "order+binding"),
     "together": Factor(_together, "order+binding"),

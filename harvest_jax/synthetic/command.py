@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from harvest_jax.errors import ConfigError
+from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.terminal import printable, progress
 
 EPILOG = """A world is a small file, NAME.world.json: harvest shards draws its clips when it needs them, so that 10
@@ -38,22 +38,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command; see `add_arguments`."""
     from harvest_jax.files import write_atomically
-    from harvest_jax.synthetic.rows import SUFFIX, World
+    from harvest_jax.synthetic.rows import SUFFIX, World, read_world
+    from harvest_jax.synthetic.videos import check_videos, write_videos
 
     if not str(args.out).endswith(SUFFIX):
         raise ConfigError(f"--out {printable(str(args.out), 80)}: the name must end in {SUFFIX}")
     if not 2 <= args.frames <= 256:
         raise ConfigError(f"--frames {args.frames} is outside 2..256")
-    world = World(args.seed, _counts(args.clips), args.size)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out, world.text().encode())
+    try:
+        world = World(args.seed, _counts(args.clips), args.size)
+        if args.videos is not None:
+            check_videos(world)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    if args.out.exists():
+        read_world(args.out)  # another file is not replaced
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(args.out, world.text().encode())
+    except OSError as error:
+        raise ConfigError(f"--out {printable(str(args.out), 80)} cannot be written ({error.strerror})") from error
     total = sum(world.clips.values())
     print(
         f"{args.out}: {total:,} clips; harvest shards --manifest {args.out} --out DIR makes shards of them", flush=True
     )
     if args.videos is not None:
-        from harvest_jax.synthetic.videos import write_videos
-
         with progress("writing", "clips") as report:
             manifest = write_videos(world, args.videos, args.frames, lambda done: report(done, total, ""))
         print(f"{manifest}: the manifest of {total:,} MP4 files", flush=True)

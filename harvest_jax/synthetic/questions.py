@@ -1,4 +1,4 @@
-"""Questions about scenes whose answers are one word: what, who, where, how many, what first."""
+"""Questions about scenes, whose answers are words of the captions: what, who, where, how many times, what first."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,10 +6,7 @@ from collections.abc import Callable
 from harvest_jax.synthetic import sample
 from harvest_jax.synthetic.dice import Dice
 from harvest_jax.synthetic.scene import ACTIONS, COLOURS, EPISODES, ROLES, SHAPES, Scene
-from harvest_jax.synthetic.sentences import Wording, name_of, verb_of, wording_of
-
-NUMBERS = ("one", "two", "three", "four")
-_BASE = {"jumps": "jump", "dips": "dip", "swells": "swell", "blinks": "blink", "tilts": "tilt"}
+from harvest_jax.synthetic.sentences import TIMES, Wording, name_of, verb_of, wording_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +17,7 @@ class Question:
       kind: one of QUESTIONS.
       scene: what the clip shows.
       text: the question.
-      answer: one word.
+      answer: one word, or "three times".
     """
 
     kind: str
@@ -50,18 +47,12 @@ def _count(dice: Dice, wording: Wording) -> tuple[Scene, str, str]:
     scene = sample.repeated(dice, held=True)
     event = scene.events[0]
     who = name_of(scene.things[0], wording, "the")
-    return scene, f"how many times does {who} {_BASE[event.action]}?", NUMBERS[event.times - 1]
-
-
-def _things(dice: Dice, wording: Wording) -> tuple[Scene, str, str]:
-    del wording
-    scene = sample.any_scene(dice, held=True)
-    return scene, "how many things are there?", NUMBERS[len(scene.things) - 1]
+    return scene, f"{who} {verb_of(event.action, wording)} how many times?", TIMES[event.times - 1]
 
 
 def _first(dice: Dice, wording: Wording) -> tuple[Scene, str, str]:
     scene = sample.turns(dice, held=True, things=1)
-    return scene, f"what does {name_of(scene.things[0], wording, 'the')} do first?", _BASE[scene.action]
+    return scene, f"what does {name_of(scene.things[0], wording, 'the')} do first?", scene.action
 
 
 def _who_first(dice: Dice, wording: Wording) -> tuple[Scene, str, str]:
@@ -86,12 +77,11 @@ QUESTIONS: dict[str, Callable[[Dice, Wording], tuple[Scene, str, str]]] = {
     "shape of what moves": _shape,
     "where it goes": _where,
     "how many times": _count,
-    "how many things": _things,
     "what first": _first,
     "which one first": _who_first,
     "who does it": _role,
 }
-ANSWERS = (*COLOURS, *SHAPES, "left", "right", "up", "down", *NUMBERS, *_BASE.values())
+ANSWERS = (*COLOURS, *SHAPES, "left", "right", "up", "down", *TIMES, *EPISODES)
 
 
 def question_of(dice: Dice, kind: str) -> Question:

@@ -4,7 +4,7 @@
 |---|---|
 | `train...`, `val...` | two captions; of combinations of look and action that training may have |
 | `stills...` | one picture with marks that tell what happens (`marks.py`), and two captions; of the same combinations |
-| `unmarked...` | the same as `stills...` with the same number and name, without the marks |
+| `unmarked...` | the things and captions of `stills...` with the same number and name, at rest and without marks |
 | `retrieval` | one caption, different from all others |
 | `choice` | `options`, `answer` and `type` (the factor); two clips after each other are each other's reverse |
 | `questions` | `question`, `answer` and `type` |
@@ -17,6 +17,7 @@ only what is seen: so that a model of pictures also knows things that do nothing
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,10 @@ class World:
         if not self.clips:
             raise DataError("a world needs at least one split with clips")
         for split, count in self.clips.items():
-            if split not in TEST_SPLITS and not split.startswith(TRAINING):
+            if split not in TEST_SPLITS and not re.fullmatch(f"({'|'.join(TRAINING)})[a-z0-9_]{{0,60}}", split):
                 raise DataError(
-                    f"a world has no split {split[:40]!r}: it has {', '.join(TEST_SPLITS)}, and names that begin with "
-                    f"{', '.join(TRAINING)}"
+                    f"a world has no split {split[:40]!r}: it has {', '.join(TEST_SPLITS)}, and names of a-z, 0-9 "
+                    f"and _ that begin with {', '.join(TRAINING)}"
                 )
             if not 1 <= count <= MOST:
                 raise DataError(f"split {split[:40]}: {count} clips; 1 to {MOST:,} are possible")
@@ -136,8 +137,10 @@ def is_still(split: str) -> bool:
 def still_of(seed: int, split: str, number: int, size: int) -> UInt8[np.ndarray, "s s 3"]:
     """The picture of a still: uint8 RGB."""
     time = dice_of(seed, _stills_of(split), number, "time").between(0.0, 1.0)
-    marks = split.startswith("stills") and not _only_looks(number)
-    return render_still(scene_of(seed, split, number), time, marks, size)
+    scene, marks = scene_of(seed, split, number), not _only_looks(number)
+    if split.startswith("unmarked"):  # at rest: where a thing is, and how big, would tell what it does
+        scene, marks = dataclasses.replace(scene, events=(), camera=0), False
+    return render_still(scene, time, marks, size)
 
 
 def _only_looks(number: int) -> bool:

@@ -49,10 +49,25 @@ def turns(dice: Dice, held: bool, length: int = 2, things: int = 0) -> Scene:
     things = things or dice.pick((1, 2))
     scene = _scene(dice, held, actions[:1] if things == 1 else actions[:2])
     events = tuple(
-        Event(action, actor=0 if things == 1 else k % 2, begin=k / length, end=(k + 1) / length)
+        Event(
+            action,
+            actor=0 if things == 1 else k % 2,
+            begin=round(k / length, 9),  # so that the reverse of the reverse is the same scene
+            end=round((k + 1) / length, 9),
+        )
         for k, action in enumerate(actions)
     )
     return dataclasses.replace(scene, events=events)
+
+
+def three_turns(dice: Dice, held: bool) -> Scene:
+    """Three episodes of one thing."""
+    return turns(dice, held, length=3, things=1)
+
+
+def stands(dice: Dice, held: bool) -> Scene:
+    """A thing that does nothing."""
+    return one(dice, held, (STANDS,))
 
 
 def repeated(dice: Dice, held: bool) -> Scene:
@@ -76,12 +91,14 @@ def panned(dice: Dice, held: bool) -> Scene:
 
 
 KINDS: dict[str, tuple[Callable[[Dice, bool], Scene], float]] = {  # with their shares of the training clips
-    "one": (one, 0.3),
-    "two": (two, 0.2),
+    "one": (one, 0.25),
+    "two": (two, 0.15),
     "turns": (turns, 0.15),
+    "three turns": (three_turns, 0.05),
     "repeated": (repeated, 0.1),
     "together": (together, 0.15),
     "panned": (panned, 0.1),
+    "stands": (stands, 0.05),
 }
 
 

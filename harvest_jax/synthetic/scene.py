@@ -113,7 +113,7 @@ class Scene:
 
 
 def _reversed(event: Event) -> Event:
-    times: dict[str, Any] = {"begin": 1.0 - event.end, "end": 1.0 - event.begin}
+    times: dict[str, Any] = {"begin": round(1.0 - event.end, 9), "end": round(1.0 - event.begin, 9)}
     if event.action in ROLES and event.other is not None:
         return dataclasses.replace(event, actor=event.other, other=event.actor, to_right=not event.to_right, **times)
     if event.action == "swaps with":

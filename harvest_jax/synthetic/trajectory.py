@@ -6,13 +6,14 @@ import math
 from harvest_jax.synthetic.scene import Event, Scene, Thing
 
 _RADIUS = {"small": 0.09, "big": 0.15}
-_STEP = 0.11  # half of a way that a thing moves
-_PAN = 0.16  # half of the camera's way
+_STEP = 0.12  # half of a way that a thing moves, and of the camera's: so that the way alone does not tell them apart
 _BUMP = 0.16  # height of a jump
 _TURN = 80.0  # degrees to both sides
 _TILT = 70.0
 _GROWTH = 1.55
-_NEAR, _FAR = 0.14, 0.32  # of two things from the point between them
+_FAR = 0.32  # of two things that come or go, from the point between them
+_HALF_WIDTH = {"circle": 1.0, "square": 0.85, "triangle": 0.8, "star": 0.95, "heart": 1.0, "bar": 0.4}  # of the radius
+_BEHIND = 0.04  # gap between two of which one chases the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class State:
 
 def camera_at(scene: Scene, time: float) -> float:
     """How far the camera has gone to the right of its middle position, at a time in 0..1."""
-    return scene.camera * _PAN * (2.0 * time - 1.0)
+    return scene.camera * _STEP * (2.0 * time - 1.0)
 
 
 def states_at(scene: Scene, time: float) -> list[State]:
@@ -73,16 +74,17 @@ def _together(actor: Thing, other: Thing, event: Event, time: float) -> tuple[tu
     """The places of two things; they move along the line through the middle between their places at rest."""
     x, y = (actor.x + other.x) / 2, (actor.y + other.y) / 2
     way = 1.0 if event.to_right else -1.0
+    near = sum(_RADIUS[thing.size] * _HALF_WIDTH[thing.shape] for thing in (actor, other)) / 2  # they touch
     if event.action == "chases":
-        gone = 0.3 * (time - 0.5)
-        return (x + way * (gone - _NEAR), y), (x + way * (gone + _NEAR), y)
+        gone, apart = 0.3 * (time - 0.5), near + _BEHIND / 2
+        return (x + way * (gone - apart), y), (x + way * (gone + apart), y)
     if event.action == "hits":
         come, go = min(1.0, 2.0 * time), max(0.0, 2.0 * time - 1.0)
-        return (x - way * (_FAR + (_NEAR - _FAR) * come), y), (x + way * (_NEAR + (_FAR - _NEAR) * go), y)
+        return (x - way * (_FAR + (near - _FAR) * come), y), (x + way * (near + (_FAR - near) * go), y)
     if event.action == "swaps with":
         turn = math.pi * time
         dx, dy = way * 0.22 * math.cos(turn), 0.16 * math.sin(turn)
         return (x + dx, y - dy), (x - dx, y + dy)
-    near = time if event.action == "meets" else 1.0 - time
-    gap = way * (_FAR + (_NEAR - _FAR) * near)
+    come = time if event.action == "meets" else 1.0 - time
+    gap = way * (_FAR + (near - _FAR) * come)
     return (x + gap, y), (x - gap, y)

@@ -6,9 +6,23 @@ from fractions import Fraction
 from pathlib import Path
 
 from harvest_jax.encode import write_video
-from harvest_jax.files import atomic_file
+from harvest_jax.errors import DataError
+from harvest_jax.files import atomic_file, write_atomically
 from harvest_jax.synthetic.draw import render_clip
-from harvest_jax.synthetic.rows import SECONDS, World, numbers_of, scene_of
+from harvest_jax.synthetic.rows import SECONDS, World, is_still, numbers_of, scene_of
+
+
+def check_videos(world: World) -> None:
+    """Refuse a world that cannot be written as videos.
+
+    Raises:
+      DataError: a split of single pictures, or an odd size.
+    """
+    for split in world.clips:
+        if is_still(split):
+            raise DataError(f"split {split}: its clips are single pictures, not videos; harvest shards draws them")
+    if world.size % 2:
+        raise DataError(f"videos of {world.size} pixels cannot be encoded: the size must be even")
 
 
 def write_videos(world: World, folder: Path, num_frames: int, report: Callable[[int], None]) -> Path:
@@ -22,7 +36,12 @@ def write_videos(world: World, folder: Path, num_frames: int, report: Callable[[
 
     Returns:
       the manifest; it is written last.
+
+    Raises:
+      DataError: a split has no videos, or the folder has those of another world.
     """
+    check_videos(world)
+    _begin(folder, f"{num_frames} frames of {world.text()}")
     lines, rate = [], Fraction(num_frames) / Fraction(SECONDS)
     for split in world.clips:
         (folder / split).mkdir(parents=True, exist_ok=True)
@@ -38,3 +57,16 @@ def write_videos(world: World, folder: Path, num_frames: int, report: Callable[[
     with atomic_file(manifest) as aside:
         aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return manifest
+
+
+def _begin(folder: Path, facts: str) -> None:
+    """Note in a folder which videos it gets; one that has others is refused."""
+    note = folder / "made_by.txt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not note.exists():
+            write_atomically(note, facts.encode())
+        elif note.read_text(encoding="utf-8") != facts:
+            raise DataError(f"{folder} has the videos of another world ({note}): give another folder")
+    except OSError as error:
+        raise DataError(f"{folder}: no folder for videos ({error.strerror})") from error

@@ -10,6 +10,7 @@ from harvest_jax.synthetic import sample
 from harvest_jax.synthetic.choices import FACTORS, choice_of
 from harvest_jax.synthetic.draw import render_clip, render_still
 from harvest_jax.synthetic.questions import ANSWERS, QUESTIONS, question_of
+from harvest_jax.synthetic.rows import columns, scene_of, still_of
 from harvest_jax.synthetic.sample import KINDS, any_scene, dice_of
 from harvest_jax.synthetic.scene import ACTIONS, COLOURS, SHAPES, STANDS, Event, held_out
 from harvest_jax.synthetic.sentences import Wording, caption, wording_of
@@ -29,7 +30,7 @@ def test_the_twin_has_the_same_pictures_backwards(kind):
         clip = render_clip(scene, FRAMES)
         assert np.array_equal(render_clip(scene.twin, FRAMES)[::-1], clip)
         assert scene.twin.twin == scene
-        assert len({frame.tobytes() for frame in clip}) > 1  # something happens
+        assert (len({frame.tobytes() for frame in clip}) > 1) == (kind != "stands")
 
 
 def test_a_clip_follows_from_its_names_alone():
@@ -46,15 +47,21 @@ def test_the_world_of_this_version_stays_as_it_is():
     """Else another WORLD_VERSION is due: shards made earlier would belong to another world under the same name."""
     texts = [caption(scene, wording_of(dice_of(0, "train", n, "words"))) for n, scene in enumerate(scenes(3))]
     assert texts == [
-        "a big dotted red triangle puffs up three times",
-        "a dotted red heart goes out of view",
-        "first a dotted yellow star flickers, then it ducks",
+        "a small striped red triangle and a big dotted yellow bar change places",
+        "a plain purple triangle goes out of view and a plain blue triangle slides right",
+        "a dotted blue square flickers twice",
     ]
 
 
 def test_training_and_test_never_show_the_same_combination():
     def combinations(found):
-        return {(*s.things[e.actor].look, e.action) for s in found for e in s.events if e.action != STANDS}
+        return {
+            (*s.things[who].look, e.action)
+            for s in found
+            for e in s.events
+            for who in (e.actor, e.other)
+            if e.action != STANDS and who is not None
+        }
 
     training, test = combinations(scenes(500)), combinations(scenes(250, held=True, split="retrieval"))
     assert not training & test
@@ -82,6 +89,54 @@ def test_one_sentence_of_a_choice_is_true(factor):
             number == choice.answer for number in range(len(choice.options))
         ]
         assert len(set(choice.sentences)) == len(choice.options)
+
+
+def differing(one, other):
+    return sum(a != b for a, b in itertools.zip_longest(one.split(), other.split()))
+
+
+def test_the_right_sentence_is_not_the_one_that_is_most_like_the_others():
+    """Else a reader of the sentences alone would know it, as "who does what" once was."""
+    share = []
+    for number in range(1000):
+        choice = choice_of(dice_of(0, "choice", number), "binding")
+        apart = [sum(differing(one, other) for other in choice.sentences) for one in choice.sentences]
+        share.append((apart[choice.answer] == min(apart)) / apart.count(min(apart)))
+    assert abs(np.mean(share) - 0.25) < 0.05  # 3 standard deviations are 0.04
+
+
+def test_a_motion_is_not_told_by_its_reverse_among_the_sentences():
+    paired = []
+    for number in range(1000):
+        choice = choice_of(dice_of(0, "choice", number), "motion")
+        with_reverse = [option.twin.action in [o.action for o in choice.options] for option in choice.options]
+        assert sum(with_reverse) == 4
+        paired.append(with_reverse[choice.answer])
+    assert abs(np.mean(paired) - 0.8) < 0.04
+
+
+def test_a_still_without_marks_tells_nothing_of_what_happens():
+    """At rest: where a thing is and how big would tell which pair of motions it has."""
+    number = next(n for n in range(100) if len(scene_of(0, "unmarked", n).events) == 2)
+    scene = scene_of(0, "unmarked", number)
+    rest = render_still(dataclasses.replace(scene, events=(), camera=0), 0.3, marks=False)
+    assert np.array_equal(still_of(0, "unmarked", number, 64), rest)
+    assert not np.array_equal(still_of(0, "stills", number, 64), rest)
+    assert columns(0, "unmarked", number) == columns(0, "stills", number)
+
+
+@pytest.mark.parametrize("action", ["hits", "meets"])
+def test_what_hits_or_meets_touches(action):
+    for number in range(20):
+        scene = sample.together(dice_of(0, "train", number), False, actions=(action,))
+        scene = dataclasses.replace(scene, things=scene.things[:2], ground="dark", shade=0.0)
+        clip = render_clip(scene, 33).astype(int)
+        thing = (np.abs(clip - clip[:, :1, :1]).max(axis=3) > 25).any(axis=1)  # columns that show a thing
+        gaps = []
+        for columns_shown in thing:
+            shown = np.flatnonzero(columns_shown)
+            gaps.append(int(np.diff(shown).max(initial=1)) - 1)
+        assert min(gaps) <= 2, number
 
 
 @pytest.mark.parametrize(
@@ -113,6 +168,8 @@ def test_questions_have_a_known_answer(kind):
     assert {question.answer for question in found} <= set(ANSWERS)
     assert len({question.answer for question in found}) > 1
     assert all(question.text.endswith("?") for question in found)
+    told = " ".join(caption(scene, wording_of(dice_of(0, "train", n, "words"))) for n, scene in enumerate(scenes(400)))
+    assert all(question.answer in told for question in found)  # so that a decoder of captions can know the word
 
 
 def test_wordings_say_the_same_in_other_words():
