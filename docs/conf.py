@@ -71,6 +71,7 @@ root_doc = HOME
 source_suffix = {".md": "markdown"}
 include_patterns = ["*.md", "docs/**", "launch/**"]
 exclude_patterns = ["**/.*", "launch/colab/**"]
+default_role = "code"
 nitpicky = True
 # What is not in the reference has no page: other projects' names (their indexes are on the network) and inner types.
 nitpick_ignore_regex = [("py:.*", r"(?!harvest_jax\.(Model|load|errors)).*")]
@@ -87,6 +88,8 @@ html_theme = "furo"
 html_title = f"harvest_jax {__version__}"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 
 
 def pages() -> list[str]:
