@@ -104,6 +104,12 @@ def test_files_of_the_project_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_tests_of_the_project_exist(page):
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGES[page]):
+        assert f"\ndef {name}(" in (ROOT / file).read_text(), name
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_commands_have_the_options(page):
     for line in lines_of_code(PAGES[page]):
         line = line.split(" | ")[0]
