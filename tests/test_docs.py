@@ -144,7 +144,8 @@ def test_config_fields_exist(page):
 
 
 def test_the_site_has_every_page_once():
-    assert sorted(f"{page}.md" for page in SITE["pages"]()) == sorted(PAGES)
+    notebooks = "launch/colab/"  # their text is for Jupyter
+    assert sorted(f"{page}.md" for page in SITE["pages"]()) == [page for page in sorted(PAGES) if notebooks not in page]
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -157,6 +158,6 @@ def test_every_command_has_a_page_and_the_site_adds_all_of_its_options(command):
 
 def test_llms_txt_says_of_every_page_what_it_is():
     lines = [line for line in SITE["llms_txt"]().splitlines() if line.startswith("- ")]
-    assert len(lines) == len(PAGES)
+    assert len(lines) == len(SITE["pages"]())
     for line in lines:
         assert re.fullmatch(r"- \[[^\]]+\]\([\w/]+\.(md|html)\): [A-Z`*].{25,}[.?]", line), line
