@@ -1,11 +1,11 @@
-# make demo | test | slow | parity | beam | gpu | results | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
+# make demo | test | slow | parity | beam | gpu | docs | results | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow parity beam gpu results lint format clean
+.PHONY: help venv demo test slow parity beam gpu docs links results lint format clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -32,10 +32,10 @@ demo: $(VENV)/.base ## the whole way on generated clips, a few minutes on a CPU;
 venv: $(VENV)/.dev ## .venv with the package and everything that the tests and linters need
 
 test: $(VENV)/.dev ## the tests; ARGS="-k shards" passes arguments to pytest
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity --ignore tests/beam --ignore tests/gpu $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity --ignore tests/beam --ignore tests/gpu --ignore tests/docs $(ARGS)
 
 slow: $(VENV)/.dev ## the tests that take longer than about ten seconds each and repeat what others cover
-	$(BIN)/python -m pytest -m slow --ignore tests/parity --ignore tests/beam --ignore tests/gpu $(ARGS)
+	$(BIN)/python -m pytest -m slow --ignore tests/parity --ignore tests/beam --ignore tests/gpu --ignore tests/docs $(ARGS)
 
 parity: $(VENV)/.parity ## compare with PyTorch's CLIPs, in full size: 10 minutes, 16 GB of memory, 10 GB of disk; ARGS="-k B/32" is one size
 	$(BIN)/python -m pytest -m parity tests/parity $(ARGS)
@@ -49,10 +49,18 @@ gpu: $(VENV)-gpu/.gpu ## compile the step for GPUs; needs no GPU, but NVIDIA's l
 results: $(VENV)/.dev ## tables and plots of docs/results.md, from the committed scores (benchmarks/claims.py makes them)
 	$(BIN)/python -m benchmarks.results_page
 
-lint: $(VENV)/.dev ## ruff (rules and format) and mypy
+docs: $(VENV)/.docs ## the pages as a site, in build/site; a warning is an error, and so is a broken link within it
+	JAX_PLATFORMS=cpu $(BIN)/sphinx-build --quiet --fail-on-warning --nitpicky --keep-going -c docs . build/site
+	$(BIN)/python -m pytest -m docs tests/docs $(ARGS)
+
+links: $(VENV)/.docs ## visit the addresses that the pages name; needs the network, and other people's servers
+	JAX_PLATFORMS=cpu $(BIN)/sphinx-build --quiet --keep-going -b linkcheck -c docs . build/links
+
+lint: $(VENV)/.dev ## ruff (rules and format), mypy and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: $(VENV)/.dev ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
@@ -78,6 +86,11 @@ $(VENV)/.parity: $(VENV)/.dev
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)+cpu' 2>/dev/null || $(PIP) $(TORCH)
 	$(PIP) -e '.[parity]'
 	$(PIP) --no-deps open_clip_torch
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	@echo "installing Sphinx into $(VENV) (some seconds)"
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 $(VENV)/.beam: $(VENV)/.dev

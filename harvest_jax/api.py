@@ -301,8 +301,8 @@ def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None)
       device: where to compute: a `jax.Device`, or "cpu", "gpu", "tpu" with the number of the device where there are
         several ("gpu:1"). None is JAX's default device.
 
-    A training folder can be given, too, finished or not: WORKDIR is its newest good checkpoint, WORKDIR@STEP another,
-    WORKDIR@best the one with the best score (docs/training.md).
+    A training folder can be given, too, finished or not: `WORKDIR` is its newest good checkpoint, `WORKDIR@STEP`
+    another, `WORKDIR@best` the one with the best score (docs/training.md).
     The name of the model says which one it is.
 
     Raises:

@@ -1,10 +1,14 @@
-"""What the pages name exists: link targets, files, commands with their options, config fields, make targets."""
+"""What the pages name exists: link targets, files, commands with their options, config fields, make targets.
+
+And the site that is made of them has every page, and a page for every command (tests/docs/ reads the site itself).
+"""
 
 import contextlib
 import functools
 import importlib
 import io
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -16,8 +20,13 @@ from harvest_jax.config.files import find_config, load_dict
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "launch").rglob("*.md"))]
+    for path in [
+        *sorted(ROOT.glob("*.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted((ROOT / "launch").rglob("*.md")),
+    ]
 }
+SITE = runpy.run_path(str(ROOT / "docs" / "conf.py"))
 CONFIGS = [path for path in (ROOT / "configs").rglob("*.py") if path.name != "__init__.py"]
 BLOCK = re.compile(r"^```\w*\n(.*?)^```|((?:^    [^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"\bharvest ([a-z]+)(?: (import|export|mix|step|loader))?(?= |$)|\bpython -m (launch\.\w+)(?= |$)")
@@ -95,6 +104,12 @@ def test_files_of_the_project_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_tests_of_the_project_exist(page):
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGES[page]):
+        assert f"\ndef {name}(" in (ROOT / file).read_text(), name
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_commands_have_the_options(page):
     for line in lines_of_code(PAGES[page]):
         line = line.split(" | ")[0]
@@ -126,3 +141,23 @@ def test_config_fields_exist(page):
     for line in lines_of_code(PAGES[page]):
         for match in FIELD.finditer(line):
             assert (match[1] or match[2]) in known, line
+
+
+def test_the_site_has_every_page_once():
+    notebooks = "launch/colab/"  # their text is for Jupyter
+    assert sorted(f"{page}.md" for page in SITE["pages"]()) == [page for page in sorted(PAGES) if notebooks not in page]
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_a_page_and_the_site_adds_all_of_its_options(command):
+    added = SITE["added"](f"docs/commands/{command}")
+    actions = {"weights": ("import", "export", "mix"), "bench": ("step", "loader")}.get(command, ())
+    for known in (help_of(command), *(help_of(command, action) for action in actions)):
+        assert {option for option in OPTION.findall(known) if option != "--help"} <= set(OPTION.findall(added))
+
+
+def test_llms_txt_says_of_every_page_what_it_is():
+    lines = [line for line in SITE["llms_txt"]().splitlines() if line.startswith("- ")]
+    assert len(lines) == len(SITE["pages"]())
+    for line in lines:
+        assert re.fullmatch(r"- \[[^\]]+\]\([\w/]+\.(md|html)\): [A-Z`*].{25,}[.?]", line), line
