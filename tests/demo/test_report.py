@@ -187,8 +187,8 @@ def test_the_figures_are_on_the_page(written):
         "14.8 times fewer FLOPs. On this machine the step is 5.0 times as fast, and the attention of the video tower, "
         "timed by itself, 15.0 times.",
         "94 times fewer pairs",
-        "whole step all patches (512) 402 ms whole step kept patches (52) 80 ms",
-        "attention alone all patches (512) 300 ms attention alone kept patches (52) 20 ms",
+        "Whole step all 512 patches 402 ms 52 patches kept 80 ms",
+        "Attention of the video tower alone all 512 patches 300 ms 52 patches kept 20 ms",
         "a perfect model is right in at most 70.5 % (dotted line)",
         "50.0 → 83.5 %",
         f"→ {first} %",
