@@ -5,6 +5,7 @@ been at work as long as a long one: else other work would interrupt the long ste
 """
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -73,11 +74,11 @@ def _attention(program: TrainProgram) -> Callable[[], object]:
     video, model = program.config.video, program.model
     rows = 1 + program.batch()["patches"].shape[1]  # the class token, too
     shape = (CLIPS, rows, video.heads, video.width // video.heads)
-    arrays = jax.random.normal(jax.random.key(0), (4, *shape), model.dtype)
+    arrays = list(jax.random.normal(jax.random.key(0), (4, *shape), model.dtype))
 
     @jax.jit
     def layer(query: _Heads, key: _Heads, value: _Heads, gradient: _Heads) -> object:
-        mixed, backward = jax.vjp(lambda *inputs: attend(*inputs, model.attention), query, key, value)
+        mixed, backward = jax.vjp(functools.partial(attend, implementation=model.attention), query, key, value)
         return mixed, backward(gradient)
 
     return lambda: [layer(*arrays) for _ in range(video.layers)]
