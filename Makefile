@@ -1,11 +1,12 @@
-# make demo | test | slow | parity | beam | gpu | docs | results | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
+# make demo | test | slow | parity | beam | gpu | docs | results | lint | lock | dist | venv | help. Needs Python 3.11 to
+# 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow parity beam gpu docs links results lint format clean
+.PHONY: help venv demo test slow parity beam gpu docs links results lint format lock dist clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -65,6 +66,18 @@ lint: $(VENV)/.dev ## ruff (rules and format), mypy and codespell
 format: $(VENV)/.dev ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# uv writes hashes, but no address of an index unless it is asked to. PyPI's hashes are wanted: no index of one's own.
+lock: | $(BIN)/python ## requirements.lock: what the package needs, at the versions of constraints.txt, with hashes
+	$(PIP) uv
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --constraints constraints.txt \
+	  --generate-hashes --upgrade --quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+dist: | $(BIN)/python ## dist/: the sdist and the wheel made from it, and a demo with the wheel alone (some minutes)
+	$(PIP) build
+	rm -rf dist
+	$(BIN)/python -m build
+	.ci/try_wheel dist/*.whl $(BIN)/python
 
 clean: ## remove .venv, caches and builds; runs and data stay
 	rm -rf $(VENV) $(VENV)-gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -43,8 +43,8 @@ PYTHON = """
 .. autofunction:: harvest_jax.load
 
 .. autoclass:: harvest_jax.Model
-   :members: encode_video, encode_text, prepare, encode_clips, keeping, answer_logits, class_logits, head_answer_logits, over,
-      num_frames, logit_scale, digest, classes
+   :members: encode_video, encode_text, prepare, encode_clips, keeping, answer_logits, class_logits, head_answer_logits,
+      over, num_frames, logit_scale, digest, classes
 
 Errors
 ------

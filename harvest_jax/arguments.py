@@ -2,14 +2,28 @@
 
 import argparse
 import difflib
+import itertools
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from harvest_jax.terminal import printable
 
+LINE = 118  # characters of a paragraph on a wide terminal; longer lines are hard to read
 _OPTION = re.compile(r"--.|-[A-Za-z]")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Paragraphs of descriptions and epilogs fit the terminal's width; indented lines (commands, tables) stay."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled: list[str] = []
+        for kept, group in itertools.groupby(text.strip("\n").split("\n"), lambda line: line[:1] in ("", " ")):
+            lines = list(group)
+            filled += lines if kept else textwrap.wrap(" ".join(lines), min(width, LINE), break_on_hyphens=False)
+        return "".join(f"{indent}{line}\n" for line in filled)
 
 
 class Parser(argparse.ArgumentParser):

@@ -4,7 +4,6 @@ A module named here has `add_arguments(parser)` and `run(args) -> int`; it is im
 for, so that `harvest --help` is instant and `harvest shards` never loads the model.
 """
 
-import argparse
 import importlib
 import logging
 import os
@@ -15,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from harvest_jax import signals
-from harvest_jax.arguments import Parser
+from harvest_jax.arguments import HelpFormatter, Parser
 from harvest_jax.errors import HarvestError
 from harvest_jax.terminal import printable
 from harvest_jax.version import __version__
@@ -58,7 +57,7 @@ def build_parser(command: str | None) -> Parser:
             name,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         subparser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
         if name == command:

@@ -87,4 +87,4 @@ class _Words:
         self._first = self._first or (done, now)
         done_since, seconds = done - self._first[0], now - self._first[1]
         left = f", {duration((total - done) * seconds / done_since)} left" if done_since > 0 and done < total else ""
-        return f"{done}{f'/{total}' if total else ''} {self._unit}{', ' if note else ''}{note}{left}"
+        return f"{done}{f'/{total}' if total else ''} {self._unit}{left}{', ' if note else ''}{note}"

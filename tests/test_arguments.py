@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harvest_jax.arguments import Parser
+from harvest_jax.arguments import HelpFormatter, Parser
 from launch import local, sweep
 
 LAUNCH = Path(local.__file__).parent
@@ -77,3 +77,17 @@ def test_the_launchers_take_words_in_the_same_way(tmp_path, capsys):
     with pytest.raises(SystemExit):
         sweep.main([*words, "--config.seed"])
     assert "write --config.seed=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_paragraphs_of_a_help_fill_the_terminal_and_commands_stay_as_they_are(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    command = "  harvest tool --option a-long-value --other another-long-value   # what it does"
+    prose = "A sentence of many short and ordinary words that is broken where the terminal ends.\nAnd another."
+    parser = Parser(prog="tool", epilog=f"{prose}\n{command}\n\nLast.", formatter_class=HelpFormatter)
+    lines = parser.format_help().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("A sentence"))
+    end = lines.index(command)
+    assert " ".join(lines[start:end]) == prose.replace("\n", " ")
+    assert max(map(len, lines[start:end])) <= columns - 2  # argparse's own margin
+    assert lines[end + 1 :] == ["", "Last."]

@@ -1,6 +1,8 @@
 """What an installer relies on: bounded dependencies, pins that satisfy them, and nothing that names an index."""
 
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -20,12 +22,11 @@ PINS = {
     for line in (ROOT / "constraints.txt").read_text().splitlines()
     if not line.startswith("#")
 }
-# The accelerators' plugins come at jax's own version; scenic is a commit.
+LOCK = (ROOT / "requirements.lock").read_text()
+LOCKED = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCK, re.MULTILINE))
+# The accelerators' plugins come at jax's own version.
 REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"]] + [
-    Requirement(text)
-    for extra, texts in EXTRAS.items()
-    for text in texts
-    if extra != "scenic" and not text.startswith("harvest_jax")
+    Requirement(text) for texts in EXTRAS.values() for text in texts if not text.startswith("harvest_jax")
 ]
 
 
@@ -44,11 +45,51 @@ def test_the_pins_name_no_index():
     assert all(line.startswith("#") or (line.count("==") == 1 and " " not in line) for line in text.splitlines())
 
 
-def test_the_scenic_extra_is_one_commit():
-    (text,) = EXTRAS["scenic"]
+def test_the_lock_has_the_versions_of_the_pins_and_names_no_index():
+    assert {name: PINS.get(name) for name in LOCKED} == LOCKED, "make lock"
+    assert "://" not in LOCK
+    assert "--index" not in LOCK
+    assert "--find-links" not in LOCK
+
+
+def test_each_locked_version_has_hashes():
+    entries = re.split(r"^(?=[a-z0-9])", LOCK, flags=re.MULTILINE)[1:]
+    assert len(entries) == len(LOCKED)
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry) for entry in entries)
+
+
+def test_the_lock_has_everything_that_an_installation_brings():
+    """The dependencies of the dependencies, too, as this environment's packages name them."""
+    missing, seen = set(), set()
+    todo = [Requirement(text) for text in PROJECT["dependencies"]]
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, *requirement.extras) in seen:
+            continue
+        seen.add((name, *requirement.extras))
+        if name not in LOCKED:
+            missing.add(name)
+        for text in importlib.metadata.requires(name) or []:
+            further = Requirement(text)
+            if not further.marker or any(further.marker.evaluate({"extra": e}) for e in ("", *requirement.extras)):
+                todo.append(further)
+    assert len(seen) > 50
+    assert not missing, "make lock"
+
+
+def test_no_dependency_is_a_direct_reference():
+    """A package index refuses metadata that has one."""
+    assert not [requirement for requirement in REQUIREMENTS if requirement.url]
+    assert "allow-direct-references" not in (ROOT / "pyproject.toml").read_text()
+
+
+def test_scenic_is_installed_from_one_commit():
+    lines = (ROOT / "tests/weights/requirements_scenic.txt").read_text().splitlines()
+    (text,) = (line for line in lines if not line.startswith("#"))
     url = Requirement(text).url
     assert url is not None
-    assert len(url.rpartition("@")[2]) == 40
+    assert re.fullmatch(r"git\+https://.*@[0-9a-f]{40}", url)
 
 
 def test_the_console_script_and_every_command_module_exist():
@@ -96,6 +137,17 @@ def test_an_installed_wheel_brings_two_packages_and_no_other_top_level_name(inst
         "harvest_jax",
         "data_pipeline",
     }
+
+
+def test_an_installed_wheel_has_types_and_the_cards_of_its_model(installed):
+    found = installed("-c", "import harvest_jax, data_pipeline; print(*harvest_jax.__path__, *data_pipeline.__path__)")
+    folders = [Path(name) for name in found.stdout.split()]
+    assert all((folder / "py.typed").is_file() for folder in folders)
+    data = folders[0] / "demo/data"
+    for card in (data / "README.md", data / "image_clip/README.md"):
+        assert card.read_text().startswith("---\nlicense: apache-2.0\n")
+    metadata = next(folders[0].parent.glob("*.dist-info/METADATA")).read_text()
+    assert not re.search(r"^Requires-Dist:.* @ ", metadata, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["demo", "configs/demo.py", "harvest_b16"])

@@ -32,7 +32,7 @@ def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
         update(5, 0)
     first, second, third, fourth = capsys.readouterr().err.splitlines()
     assert first == "embedding: 1/4 clips, 1 rejected"
-    assert second == "embedding: 3/4 clips, 1 rejected, 0 s left"
+    assert second == "embedding: 3/4 clips, 0 s left, 1 rejected"
     assert third == "embedding: 4/4 clips"
     assert fourth == "embedding: 5 clips"
 

@@ -64,7 +64,7 @@ def _command(commands: Any, name: str, summary: str, epilog: str, options: str) 
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=arguments.HelpFormatter,
         allow_abbrev=False,
         usage=f"harvest bench {name} {options} [--config FILE[:ARGUMENT]] [--batch N] [--keep R] [--json] "
         "[--config.FIELD=VALUE ...]",

@@ -50,12 +50,12 @@ class Chart(NamedTuple):
 
 CHARTS = (
     Chart(
-        "Contrastive loss",
+        "Contrastive loss (nats)",
         "How hard it is to tell which caption of the batch belongs to which clip. Lower is better.",
         (Line("contrastive_loss", ""),),
     ),
     Chart(
-        "Masked-word loss",
+        "Masked-word loss (nats)",
         "How hard it is to predict a hidden word of the caption from the clip and the other words. Lower is better.",
         (Line("mlm_loss", ""),),
     ),

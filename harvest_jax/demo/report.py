@@ -178,6 +178,8 @@ def write_report(
             ],
             less_arithmetic=report["step_flops"]["all"] / report["step_flops"]["kept"],
             speedup=report["step_ms"]["all"] / report["step_ms"]["kept"],
+            attention_speedup=report["attention_ms"]["all"] / report["attention_ms"]["kept"],
+            fewer_scores=((1 + report["tokens"]["all"]) / (1 + report["tokens"]["kept"])) ** 2,
             stages=_stages(report["seconds"]),
         )
     )

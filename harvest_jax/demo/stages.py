@@ -106,10 +106,10 @@ def run_demo(workdir: Path, options: DemoOptions) -> None:
     video = model.config.video
     total = video.num_frames * video.cells_per_frame
     kept = num_kept(video.num_frames, video.cells_per_frame, run.model.keep_ratio, run.model.drop_scope)
-    costs = {}
+    ratios = {"all": 1.0, "kept": run.model.keep_ratio}
     with _stage("cost", "time a training step with all patches and with the kept ones", seconds):
-        for name, patches, ratio in (("all", total, 1.0), ("kept", kept, run.model.keep_ratio)):
-            costs[name] = step_cost.measure(run, ratio)
+        costs = dict(zip(ratios, step_cost.measure(run, list(ratios.values())), strict=True))
+        for name, patches in (("all", total), ("kept", kept)):
             print(f"   {patches} patches a clip: {costs[name].milliseconds:.0f} ms a step", flush=True)
 
     captions = [row.captions[0] for row in read_manifest(manifest_file).rows if row.split == run.data.split]
@@ -127,6 +127,7 @@ def run_demo(workdir: Path, options: DemoOptions) -> None:
         },
         "tokens": {"all": total, "kept": kept},
         "step_ms": {name: cost.milliseconds for name, cost in costs.items()},
+        "attention_ms": {name: cost.attention_ms for name, cost in costs.items()},
         "step_flops": {name: cost.flops for name, cost in costs.items()},
         "step_clips": step_cost.CLIPS,
         "first_guess_limit": charts.first_guess_limit(captions, run.train.batch_size),

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from harvest_jax.arguments import HelpFormatter
 from harvest_jax.model.config import ACTIVATIONS, RESIZES
 
 FORMATS = (
@@ -94,7 +95,7 @@ def _command(commands: Any, name: str, summary: str, more: str) -> argparse.Argu
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     # also accepted after the action; without it there, --debug before the action still holds

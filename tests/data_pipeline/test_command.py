@@ -223,7 +223,7 @@ def test_progress_counts_this_run_alone(monkeypatch, capsys):
         for _ in range(50):
             counting.add_clip(None, 1000)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "train: 551/1000 clips, 10 rejected, 1.1 MB, 5.1 clips/s, 88 s left"
+    assert line == "train: 551/1000 clips, 88 s left, 10 rejected, 1.1 MB, 5.1 clips/s"
 
 
 def test_every_long_stage_reports_progress(media, tmp_path, capsys, monkeypatch, no_processes):

@@ -141,7 +141,7 @@ def test_their_mask_of_token_0_counts_only_inside_a_caption(forward, our_forward
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # it uses flax's SelfAttention
 def test_scenics_own_module_takes_the_tree_and_agrees(our_forward, batch):
-    """Only where google-research/scenic is installed (extra `scenic`); the model above stands in for it elsewhere."""
+    """Only where google-research/scenic is installed (requirements_scenic.txt); elsewhere a model stands in for it."""
     layers = pytest.importorskip("scenic.projects.baselines.clip.layers", exc_type=ImportError)
     video, text = TINY.video, TINY.text
     model = layers.CLIP(
