@@ -7,8 +7,7 @@ from pathlib import Path
 
 from harvest_jax.encode import write_video
 from harvest_jax.files import atomic_file
-from harvest_jax.synthetic.draw import render_clip
-from harvest_jax.synthetic.rows import SECONDS, World, numbers_of, scene_of
+from harvest_jax.synthetic.rows import SECONDS, World, frames_of, numbers_of
 
 
 def write_videos(world: World, folder: Path, num_frames: int, report: Callable[[int], None]) -> Path:
@@ -29,7 +28,7 @@ def write_videos(world: World, folder: Path, num_frames: int, report: Callable[[
         for number, columns in numbers_of(world, split):
             name = f"{split}/{number:08d}.mp4"
             if not (folder / name).exists():
-                frames = render_clip(scene_of(world.seed, split, number), num_frames, world.size)
+                frames = frames_of(world, split, number, num_frames)
                 with atomic_file(folder / name) as aside:
                     write_video(aside, frames, rate)
             lines.append(json.dumps({"id": f"{split}-{number:08d}", "video": name, "split": split, **columns}))

@@ -1,0 +1,108 @@
+"""The look "real": handwritten digits instead of shapes, and photographs instead of two grounds; scikit-learn has them.
+
+A scene stays what it is, in the words of `scene.py`; only its pictures and the words that leave the world are others.
+Training and tests show different samples of the digits and different parts of the photographs.
+"""
+
+import functools
+import importlib.util
+import re
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageFilter
+
+from harvest_jax.errors import ConfigError
+from harvest_jax.synthetic.dice import Dice
+from harvest_jax.synthetic.scene import SHAPES
+
+Part = Literal["training", "test"]
+
+EXTENT = 1.65  # half the side of a digit's bitmap, in units of its thing's radius
+_SIDE = 120  # of a bitmap scaled up, pixels
+_RIM = 13  # pixels of it that are black around a digit, twice and one more: seen on grounds of its own colour too
+_TRAINING_DIGITS = 1200  # of 1,797; the others are for tests
+# For each ground: the file, what it shows, and the columns in which the middle of a part lies: all parts show it.
+_PHOTOGRAPHS = {
+    "checkered": ("china.jpg", "tower", (150.0, 290.0)),
+    "speckled": ("flower.jpg", "flower", (230.0, 390.0)),
+}
+PHOTOGRAPHS = tuple(_PHOTOGRAPHS)
+_WORDS = (
+    {shape: str(digit) for digit, shape in enumerate(SHAPES)}
+    | {"which shape": "which digit"}
+    | {f"on a {ground} ground": f"on a photo of a {shows}" for ground, (_, shows, _) in _PHOTOGRAPHS.items()}
+)
+_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
+
+
+def need_pictures() -> None:
+    """Check that the pictures are there.
+
+    Raises:
+      ConfigError: scikit-learn is not installed.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise ConfigError("the look real takes its pictures from scikit-learn: pip install 'harvest_jax[world]'")
+
+
+def in_words(columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a manifest with the sentences, options, answers and labels in the words of this look."""
+
+    def renamed(told: Any) -> Any:
+        if isinstance(told, list):
+            return [renamed(one) for one in told]
+        return _WORD.sub(lambda found: _WORDS[found[0]], told) if isinstance(told, str) else told
+
+    return {name: renamed(told) for name, told in columns.items()}
+
+
+def digit_of(shape: str, part: Part, dice: Dice) -> tuple[Image.Image, Image.Image]:
+    """A handwritten digit in place of a shape: two square masks of `EXTENT`, its ink, and its ink with a rim."""
+    return _digit(int(dice.pick(_numbers(SHAPES.index(shape), part))))
+
+
+def photograph_of(ground: str, part: Part, dice: Dice, side: int) -> Image.Image:
+    """A part of a photograph, RGB, `side` pixels square: of its upper half for training, of the lower one for tests."""
+    name, _, middles = _PHOTOGRAPHS[ground]
+    photograph = _photograph(name)
+    height = len(photograph) // 2
+    size = round(height * dice.between(0.75, 1.0))
+    left = round(dice.between(*middles) - size / 2)
+    top = dice.number(height - size + 1) + (0 if part == "training" else height)
+    box = Image.fromarray(photograph[top : top + size, left : left + size])
+    return box.resize((side, side), Image.Resampling.BICUBIC)
+
+
+@functools.cache
+def _digits() -> tuple[UInt8[np.ndarray, "n 8 8"], np.ndarray]:
+    """All bitmaps, 0..255, and which digits they are."""
+    need_pictures()
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return np.round(found.images * (255 / 16)).astype(np.uint8), found.target
+
+
+@functools.cache
+def _numbers(digit: int, part: Part) -> list[int]:
+    """The bitmaps of a digit in a part."""
+    numbers = np.flatnonzero(_digits()[1] == digit)
+    return [int(n) for n in numbers if (n < _TRAINING_DIGITS) == (part == "training")]
+
+
+@functools.lru_cache(maxsize=1000)
+def _digit(number: int) -> tuple[Image.Image, Image.Image]:
+    bitmap = Image.fromarray(np.pad(_digits()[0][number], 1))
+    smooth = np.asarray(bitmap.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), float)
+    ink = Image.fromarray(np.clip((smooth - 75) * 5, 0, 255).astype(np.uint8))
+    return ink, ink.filter(ImageFilter.MaxFilter(_RIM))
+
+
+@functools.cache
+def _photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
+    need_pictures()
+    from sklearn.datasets import load_sample_image
+
+    return np.asarray(load_sample_image(name))
