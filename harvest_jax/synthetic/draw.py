@@ -46,11 +46,23 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {  # around the origin, radius
     "bar": [(-0.4, -1.1), (0.4, -1.1), (0.4, 1.1), (-0.4, 1.1)],
 }
 _STRIPES = [[(x - 0.13, -1.3), (x + 0.13, -1.3), (x + 0.13, 1.3), (x - 0.13, 1.3)] for x in (-0.7, -0.1, 0.5)]
-_DOTS = [
-    [(x + 0.17 * px, y + 0.17 * py) for px, py in _OUTLINES["circle"][::4]]
-    for x, y in ((-0.45, -0.4), (0.1, -0.65), (0.45, -0.1), (-0.15, 0.05), (-0.5, 0.5), (0.3, 0.5))
-]
+
+
+def _dots(*places: tuple[float, float]) -> list[list[tuple[float, float]]]:
+    return [[(x + 0.17 * px, y + 0.17 * py) for px, py in _OUTLINES["circle"][::4]] for x, y in places]
+
+
+_DOTS = _dots((-0.45, -0.4), (0.1, -0.65), (0.45, -0.1), (-0.15, 0.05), (-0.5, 0.5), (0.3, 0.5))
 _PATTERNS = {"plain": [], "striped": _STRIPES, "dotted": _DOTS}
+# A digit's lines are thin and mostly upright: stripes across them, and as many dots as hit all of them.
+_PATTERNS_OF_DIGITS = {
+    "striped": [
+        [(-2.0, y - 0.11), (2.0, y - 0.11), (2.0, y + 0.11), (-2.0, y + 0.11)] for y in (-1.1, -0.6, -0.1, 0.4)
+    ],
+    "dotted": _dots(
+        *((x + 0.25 * (row % 2), 0.45 * row - 1.1) for row in range(4) for x in (-1.0, -0.5, 0.0, 0.5, 1.0))
+    ),
+}
 
 
 def render_clip(
@@ -120,18 +132,19 @@ def _draw_thing(
         return bitmap.transform(size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
 
     colour = _COLOURS[thing.colour]
-    darkness = 4
+    dark, pale = tuple(c // 4 for c in colour), tuple((c + 3 * 255) // 4 for c in colour)
+    pattern = dark
     if digit is None:
-        body, foot = filled(_OUTLINES[thing.shape]), filled(_foot(thing.shape))
+        body, foot, patterns = filled(_OUTLINES[thing.shape]), filled(_foot(thing.shape)), _PATTERNS
     else:
-        body, darkness = placed(digit[0]), 2  # the rim is black
-        foot = ImageChops.darker(body, filled(_FOOT_OF_DIGIT))
         image.paste((0, 0, 0), around, placed(digit[1]))
+        body, patterns = placed(digit[0]), _PATTERNS_OF_DIGITS
+        foot = ImageChops.darker(body, filled(_FOOT_OF_DIGIT))
+        pattern = pale if thing.texture == "dotted" else dark
     image.paste(colour, around, body)
     if thing.texture != "plain":
-        inside = ImageChops.darker(body, filled(*_PATTERNS[thing.texture]))
-        image.paste(tuple(c // darkness for c in colour), around, inside)
-    image.paste(tuple((c + 3 * 255) // 4 for c in colour), around, foot)
+        image.paste(pattern, around, ImageChops.darker(body, filled(*patterns[thing.texture])))
+    image.paste(pale, around, foot)
 
 
 @functools.cache
@@ -153,7 +166,7 @@ def _ground(scene: Scene, size: int, real: Part | None) -> Image.Image:
     side = round(scale * (1 + 2 * _MARGIN))
     if real and scene.ground in PHOTOGRAPHS:
         photograph = photograph_of(scene.ground, real, Dice("photograph", scene.grain), side)
-        return ImageEnhance.Brightness(photograph).enhance(0.4 + 0.25 * scene.shade)
+        return ImageEnhance.Brightness(photograph).enhance(0.45 + 0.25 * scene.shade)
     grey = round({"dark": 25, "light": 185, "checkered": 95, "speckled": 85}[scene.ground] + 45 * scene.shade)
     if scene.ground == "checkered":
         cells = np.arange(side) * 6 // scale

@@ -23,16 +23,16 @@ EXTENT = 1.65  # half the side of a digit's bitmap, in units of its thing's radi
 _SIDE = 120  # of a bitmap scaled up, pixels
 _RIM = 13  # pixels of it that are black around a digit, twice and one more: seen on grounds of its own colour too
 _TRAINING_DIGITS = 1200  # of 1,797; the others are for tests
-# For each ground: the file, what it shows, and the columns in which the middle of a part lies: all parts show it.
-_PHOTOGRAPHS = {
-    "checkered": ("china.jpg", "tower", (150.0, 290.0)),
-    "speckled": ("flower.jpg", "flower", (230.0, 390.0)),
+_PHOTOGRAPHS = {  # for each ground: the file, what it shows, the column of its axis, and rows that always show it
+    "checkered": ("china.jpg", "tower", 207, (110.0, 310.0)),
+    "speckled": ("flower.jpg", "flower", 308, (170.0, 270.0)),
 }
+_HALF = 180  # columns on the left of the axis are for training, as many on the right for tests
 PHOTOGRAPHS = tuple(_PHOTOGRAPHS)
 _WORDS = (
     {shape: str(digit) for digit, shape in enumerate(SHAPES)}
     | {"which shape": "which digit"}
-    | {f"on a {ground} ground": f"on a photo of a {shows}" for ground, (_, shows, _) in _PHOTOGRAPHS.items()}
+    | {f"on a {ground} ground": f"on a photo of a {shows}" for ground, (_, shows, *_) in _PHOTOGRAPHS.items()}
 )
 _WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
 
@@ -44,7 +44,7 @@ def need_pictures() -> None:
       ConfigError: scikit-learn is not installed.
     """
     if importlib.util.find_spec("sklearn") is None:
-        raise ConfigError("the look real takes its pictures from scikit-learn: pip install 'harvest_jax[world]'")
+        raise ConfigError("a world of the look real needs scikit-learn: pip install 'harvest_jax[world]'")
 
 
 def in_words(columns: dict[str, Any]) -> dict[str, Any]:
@@ -64,14 +64,12 @@ def digit_of(shape: str, part: Part, dice: Dice) -> tuple[Image.Image, Image.Ima
 
 
 def photograph_of(ground: str, part: Part, dice: Dice, side: int) -> Image.Image:
-    """A part of a photograph, RGB, `side` pixels square: of its upper half for training, of the lower one for tests."""
-    name, _, middles = _PHOTOGRAPHS[ground]
-    photograph = _photograph(name)
-    height = len(photograph) // 2
-    size = round(height * dice.between(0.75, 1.0))
-    left = round(dice.between(*middles) - size / 2)
-    top = dice.number(height - size + 1) + (0 if part == "training" else height)
-    box = Image.fromarray(photograph[top : top + size, left : left + size])
+    """A part of a photograph, RGB, `side` pixels square: from its left for training, from its right for tests."""
+    name, _, axis, rows = _PHOTOGRAPHS[ground]
+    size = round(dice.between(0.8, 1.0) * _HALF)
+    left = axis + dice.number(_HALF - size + 1) - (_HALF if part == "training" else 0)
+    top = round(dice.between(*rows) - size / 2)
+    box = Image.fromarray(_photograph(name)[top : top + size, left : left + size])
     return box.resize((side, side), Image.Resampling.BICUBIC)
 
 
