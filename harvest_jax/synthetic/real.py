@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from harvest_jax.errors import ConfigError
 from harvest_jax.synthetic.dice import Dice
@@ -21,7 +21,7 @@ Part = Literal["training", "test"]
 
 EXTENT = 1.65  # half the side of a digit's bitmap, in units of its thing's radius
 _SIDE = 120  # of a bitmap scaled up, pixels
-_RIM = 13  # pixels of it that are black around a digit, twice and one more: seen on grounds of its own colour too
+_RIM = 13  # of the filter that adds 6 black pixels around a digit: it is then seen on grounds of its own colour too
 _TRAINING_DIGITS = 1200  # of 1,797; the others are for tests
 _PHOTOGRAPHS = {  # for each ground: the file, what it shows, the column of its axis, and rows that always show it
     "checkered": ("china.jpg", "tower", 207, (110.0, 310.0)),
@@ -70,13 +70,14 @@ def photograph_of(ground: str, part: Part, dice: Dice, side: int) -> Image.Image
     left = axis + dice.number(_HALF - size + 1) - (_HALF if part == "training" else 0)
     top = round(dice.between(*rows) - size / 2)
     box = Image.fromarray(_photograph(name)[top : top + size, left : left + size])
+    if dice.chance(0.5):  # else the sky would always be on one side in training, and on the other in tests
+        box = ImageOps.mirror(box)
     return box.resize((side, side), Image.Resampling.BICUBIC)
 
 
 @functools.cache
 def _digits() -> tuple[UInt8[np.ndarray, "n 8 8"], np.ndarray]:
     """All bitmaps, 0..255, and which digits they are."""
-    need_pictures()
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -100,7 +101,6 @@ def _digit(number: int) -> tuple[Image.Image, Image.Image]:
 
 @functools.cache
 def _photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
-    need_pictures()
     from sklearn.datasets import load_sample_image
 
     return np.asarray(load_sample_image(name))
