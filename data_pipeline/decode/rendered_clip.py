@@ -9,8 +9,7 @@ from data_pipeline.decode.clip import DecodedClip
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import FilePart, VideoRejected
 from harvest_jax.errors import DataError
-from harvest_jax.synthetic.draw import render_clip
-from harvest_jax.synthetic.rows import SECONDS, World, is_still, read_world, scene_of, still_of
+from harvest_jax.synthetic.rows import SECONDS, World, frames_of, read_world
 
 
 def rendered_clip(path: str, part: FilePart, spec: DecodeSpec, start: float | None, end: float | None) -> DecodedClip:
@@ -31,10 +30,7 @@ def rendered_clip(path: str, part: FilePart, spec: DecodeSpec, start: float | No
     if part.record is None or part.field not in world.clips:
         raise VideoRejected(f"damaged: the world has no clip {part.record} of a split {part.field[:40]!r}")
     size = min(world.size, spec.short_side)
-    if is_still(part.field):
-        frames = still_of(world.seed, part.field, part.record, world.size)[None]
-    else:
-        frames = render_clip(scene_of(world.seed, part.field, part.record), spec.num_frames, world.size)
+    frames = frames_of(world, part.field, part.record, spec.num_frames)
     if len(frames) < spec.min_frames:
         raise VideoRejected(f"too few frames: a single picture, {spec.min_frames} are needed")
     if size < world.size:

@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other clips (default: %(default)s)")
     parser.add_argument("--size", type=int, default=64, help="of the pictures, 32 to 512 pixels (default: %(default)s)")
+    parser.add_argument(
+        "--look",
+        default="drawn",
+        choices=("drawn", "real"),
+        help="drawn: shapes; real: handwritten digits, and photographs (needs the extra harvest_jax[world])",
+    )
     parser.add_argument("--videos", type=Path, metavar="DIR", help="also write the clips as MP4 files, and a manifest")
     parser.add_argument("--frames", type=int, default=16, help="of each MP4 file (default: %(default)s)")
 
@@ -46,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if not 2 <= args.frames <= 256:
         raise ConfigError(f"--frames {args.frames} is outside 2..256")
     try:
-        world = World(args.seed, _counts(args.clips), args.size)
+        world = World(args.seed, _counts(args.clips), args.size, args.look)
         if args.videos is not None:
             check_videos(world)
     except DataError as error:

@@ -28,8 +28,9 @@ from jaxtyping import UInt8
 from harvest_jax.errors import DataError
 from harvest_jax.synthetic import WORLD_VERSION
 from harvest_jax.synthetic.choices import FACTORS, Choice, choice_of
-from harvest_jax.synthetic.draw import SIZE, render_still
+from harvest_jax.synthetic.draw import SIZE, render_clip, render_still
 from harvest_jax.synthetic.questions import QUESTIONS, action_scene, question_of
+from harvest_jax.synthetic.real import Part, in_words, need_pictures
 from harvest_jax.synthetic.sample import any_scene, dice_of
 from harvest_jax.synthetic.scene import ACTIONS, Scene
 from harvest_jax.synthetic.sentences import caption, looks, wording_of
@@ -38,6 +39,7 @@ SUFFIX = ".world.json"
 TRAINING = ("train", "val", "stills", "unmarked")  # begins of the names of splits
 TEST_SPLITS = ("retrieval", "choice", "questions", "actions")
 SIZES = (32, 512)  # pixels
+LOOKS = ("drawn", "real")
 MOST = 100_000_000  # clips of a split
 SECONDS = 2.0  # of a clip
 
@@ -50,18 +52,23 @@ class World:
       seed: another seed gives other clips.
       clips: how many each split has.
       size: of the pictures, pixels.
+      look: "drawn": shapes; "real": handwritten digits, and photographs (`real.py`).
     """
 
     seed: int
     clips: Mapping[str, int]
     size: int = SIZE
+    look: str = LOOKS[0]
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-          DataError: a number out of its range, or an unknown split.
+          DataError: a number out of its range, or an unknown split or look.
+          ConfigError: the look needs scikit-learn, which is not installed.
         """
+        if self.look not in LOOKS:
+            raise DataError(f"a world has no look {self.look[:40]!r}: it has {', '.join(LOOKS)}")
         if not SIZES[0] <= self.size <= SIZES[1]:
             raise DataError(f"a world's pictures have {SIZES[0]} to {SIZES[1]} pixels a side, not {self.size}")
         if not self.clips:
@@ -74,11 +81,19 @@ class World:
                 )
             if not 1 <= count <= MOST:
                 raise DataError(f"split {split[:40]}: {count} clips; 1 to {MOST:,} are possible")
+        if self.look == "real":
+            need_pictures()
 
     def text(self) -> str:
         """The content of its file."""
-        facts = {"harvest_world": WORLD_VERSION, "seed": self.seed, "size": self.size, "clips": dict(self.clips)}
-        return json.dumps(facts, indent=1) + "\n"
+        facts = {"harvest_world": WORLD_VERSION, "seed": self.seed, "size": self.size, "look": self.look}
+        return json.dumps(facts | {"clips": dict(self.clips)}, indent=1) + "\n"
+
+    def part(self, split: str) -> Part | None:
+        """Which digits and photographs the clips of a split show; None: none, they are drawn."""
+        if self.look == "drawn":
+            return None
+        return "test" if split in TEST_SPLITS else "training"
 
 
 def is_world(path: str | Path) -> bool:
@@ -91,12 +106,15 @@ def read_world(path: str | Path) -> World:
 
     Raises:
       DataError: it cannot be read, is not such a file, or is of another version.
+      ConfigError: its look needs scikit-learn, which is not installed.
     """
     try:
         facts = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error})") from error
-    kinds = {"harvest_world": str, "seed": int, "size": int, "clips": dict}
+    kinds = {"harvest_world": str, "seed": int, "size": int, "look": str, "clips": dict}
+    if isinstance(facts, dict):
+        facts.setdefault("look", LOOKS[0])  # files of before there was another
     if not isinstance(facts, dict) or {name: type(value) for name, value in facts.items()} != kinds:
         raise DataError(f"{path} does not describe a generated world: `harvest world` writes such files")
     if facts["harvest_world"] != WORLD_VERSION:
@@ -107,7 +125,7 @@ def read_world(path: str | Path) -> World:
     if not all(type(count) is int for count in facts["clips"].values()):
         raise DataError(f"{path}: the number of clips of each split must be a whole number")
     try:
-        return World(facts["seed"], facts["clips"], facts["size"])
+        return World(facts["seed"], facts["clips"], facts["size"], facts["look"])
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -134,13 +152,16 @@ def is_still(split: str) -> bool:
     return split.startswith(("stills", "unmarked"))
 
 
-def still_of(seed: int, split: str, number: int, size: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The picture of a still: uint8 RGB."""
-    time = dice_of(seed, _stills_of(split), number, "time").between(0.0, 1.0)
-    scene, marks = scene_of(seed, split, number), not _only_looks(number)
+def frames_of(world: World, split: str, number: int, num_frames: int) -> UInt8[np.ndarray, "t s s 3"]:
+    """The frames of a clip: uint8 RGB, `num_frames` of them; a still has one."""
+    scene = scene_of(world.seed, split, number)
+    if not is_still(split):
+        return render_clip(scene, num_frames, world.size, world.part(split))
+    time = dice_of(world.seed, _stills_of(split), number, "time").between(0.0, 1.0)
+    marks = not _only_looks(number)
     if split.startswith("unmarked"):  # at rest: where a thing is, and how big, would tell what it does
         scene, marks = dataclasses.replace(scene, events=(), camera=0), False
-    return render_still(scene, time, marks, size)
+    return render_still(scene, time, marks, world.size, world.part(split))[None]
 
 
 def _only_looks(number: int) -> bool:
@@ -179,9 +200,13 @@ def columns(seed: int, split: str, number: int) -> dict[str, Any]:
 
 
 def numbers_of(world: World, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The numbers of a split's clips, and their columns; of `retrieval` those whose caption no clip before has."""
+    """The numbers of a split's clips, and their columns; of `retrieval` those whose caption no clip before has.
+
+    The columns are in the words of the world's look.
+    """
     count = world.clips[split]
-    every = ((number, columns(world.seed, split, number)) for number in itertools.count())
+    words = in_words if world.look == "real" else dict
+    every = ((number, words(columns(world.seed, split, number))) for number in itertools.count())
     if split != "retrieval":
         yield from itertools.islice(every, count)
         return

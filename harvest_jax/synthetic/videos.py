@@ -8,19 +8,15 @@ from pathlib import Path
 from harvest_jax.encode import write_video
 from harvest_jax.errors import DataError
 from harvest_jax.files import atomic_file, write_atomically
-from harvest_jax.synthetic.draw import render_clip
-from harvest_jax.synthetic.rows import SECONDS, World, is_still, numbers_of, scene_of
+from harvest_jax.synthetic.rows import SECONDS, World, frames_of, numbers_of
 
 
 def check_videos(world: World) -> None:
     """Refuse a world that cannot be written as videos.
 
     Raises:
-      DataError: a split of single pictures, or an odd size.
+      DataError: an odd size.
     """
-    for split in world.clips:
-        if is_still(split):
-            raise DataError(f"split {split}: its clips are single pictures, not videos; harvest shards draws them")
     if world.size % 2:
         raise DataError(f"videos of {world.size} pixels cannot be encoded: the size must be even")
 
@@ -38,7 +34,7 @@ def write_videos(world: World, folder: Path, num_frames: int, report: Callable[[
       the manifest; it is written last.
 
     Raises:
-      DataError: a split has no videos, or the folder has those of another world.
+      DataError: an odd size, or the folder has the videos of another world.
     """
     check_videos(world)
     _begin(folder, f"{num_frames} frames of {world.text()}")
@@ -48,7 +44,7 @@ def write_videos(world: World, folder: Path, num_frames: int, report: Callable[[
         for number, columns in numbers_of(world, split):
             name = f"{split}/{number:08d}.mp4"
             if not (folder / name).exists():
-                frames = render_clip(scene_of(world.seed, split, number), num_frames, world.size)
+                frames = frames_of(world, split, number, num_frames)
                 with atomic_file(folder / name) as aside:
                     write_video(aside, frames, rate)
             lines.append(json.dumps({"id": f"{split}-{number:08d}", "video": name, "split": split, **columns}))

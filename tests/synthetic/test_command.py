@@ -39,7 +39,6 @@ def test_a_world_and_its_videos(tmp_path, capsys):
         (["--out", "a.world.json", "--clips", "train=3", "--size", "8"], "32 to 512 pixels"),
         (["--out", "a.world.json", "--clips", "train=3", "--frames", "1"], "outside 2..256"),
         (["--out", "a.world.json", "--clips", "train/../../x=3"], "no split 'train/../../x'"),
-        (["--out", "a.world.json", "--clips", "stills=3", "--videos", "v"], "its clips are single pictures"),
         (["--out", "a.world.json", "--clips", "train=3", "--size", "33", "--videos", "v"], "the size must be even"),
         (["--out", "/dev/null/a.world.json", "--clips", "train=3"], "cannot be written"),
     ],

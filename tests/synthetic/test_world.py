@@ -10,7 +10,7 @@ from harvest_jax.synthetic import sample
 from harvest_jax.synthetic.choices import FACTORS, choice_of
 from harvest_jax.synthetic.draw import render_clip, render_still
 from harvest_jax.synthetic.questions import ANSWERS, QUESTIONS, question_of
-from harvest_jax.synthetic.rows import columns, scene_of, still_of
+from harvest_jax.synthetic.rows import World, columns, frames_of, scene_of
 from harvest_jax.synthetic.sample import KINDS, any_scene, dice_of
 from harvest_jax.synthetic.scene import ACTIONS, COLOURS, SHAPES, STANDS, Event, held_out
 from harvest_jax.synthetic.sentences import Wording, caption, wording_of
@@ -120,8 +120,9 @@ def test_a_still_without_marks_tells_nothing_of_what_happens():
     number = next(n for n in range(100) if len(scene_of(0, "unmarked", n).events) == 2)
     scene = scene_of(0, "unmarked", number)
     rest = render_still(dataclasses.replace(scene, events=(), camera=0), 0.3, marks=False)
-    assert np.array_equal(still_of(0, "unmarked", number, 64), rest)
-    assert not np.array_equal(still_of(0, "stills", number, 64), rest)
+    world = World(0, {"stills": 100, "unmarked": 100})
+    assert np.array_equal(frames_of(world, "unmarked", number, 1)[0], rest)
+    assert not np.array_equal(frames_of(world, "stills", number, 1)[0], rest)
     assert columns(0, "unmarked", number) == columns(0, "stills", number)
 
 

@@ -1,6 +1,7 @@
 """A generated world as a source of shards, through the real command."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from data_pipeline.shards.shard_format import open_shards, parse_record
 from harvest_jax.cli import main
 from harvest_jax.errors import DataError
 from harvest_jax.synthetic.draw import render_clip
-from harvest_jax.synthetic.rows import World, scene_of
+from harvest_jax.synthetic.rows import World, frames_of, read_world, scene_of
 
 CLIPS = {"train": 12, "retrieval": 6, "choice": 8, "questions": 8, "actions": 5}
 
@@ -73,6 +74,8 @@ def test_the_number_of_workers_changes_no_byte(world, tmp_path):
         ({"clips": {"train": 0}}, "0 clips"),
         ({"clips": {"train": 1.5}}, "must be a whole number"),
         ({"size": 8}, "32 to 512 pixels"),
+        ({"look": "true"}, "no look 'true': it has drawn, real"),
+        ({"look": None}, "does not describe a generated world"),
         ({"seed": "0"}, "does not describe a generated world"),
         ({"more": 1}, "does not describe a generated world"),
     ],
@@ -82,6 +85,43 @@ def test_files_that_describe_no_world(world, tmp_path, change, message):
     path.write_text(json.dumps(json.loads(world.read_text()) | change))
     with pytest.raises(DataError, match=message):
         read_manifest(path)
+
+
+def test_a_file_of_before_there_were_looks_is_drawn(world, tmp_path):
+    path = tmp_path / "old.world.json"
+    path.write_text(json.dumps({name: fact for name, fact in json.loads(world.read_text()).items() if name != "look"}))
+    assert read_world(path) == World(3, CLIPS)
+
+
+def test_digits_and_photographs_are_drawn_in_the_process_that_decodes(tmp_path):
+    path, world = tmp_path / "a.world.json", World(3, {"train": 4}, look="real")
+    path.write_text(world.text())
+    command = ["shards", "--manifest", str(path), "--out", str(tmp_path), "--split", "train", "--frames", "4"]
+    assert main([*command, "--workers", "1"]) == 0
+    source = open_shards(tmp_path, "train")
+    assert len(source) == 4
+    import simplejpeg
+
+    for record in (parse_record(source[n]) for n in range(4)):
+        stored = np.stack([simplejpeg.decode_jpeg(jpeg) for jpeg in record.jpegs])
+        frames = frames_of(world, "train", int(record.id.removeprefix("train-")), 4)
+        assert np.abs(stored.astype(int) - frames).mean() < 8  # JPEG of small pictures
+
+
+@pytest.mark.parametrize("command", ["world", "shards"])
+def test_without_scikit_learn_the_error_says_what_to_install(command, tmp_path, monkeypatch, capsys):
+    path, out = tmp_path / "a.world.json", str(tmp_path / "out.world.json")
+    path.write_text(World(3, {"train": 4}, look="real").text())
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    if command == "world":
+        words = ["world", "--out", out, "--clips", "train=4", "--look", "real"]
+    else:
+        words = ["shards", "--manifest", str(path), "--out", out, "--split", "train"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pip install 'harvest_jax[world]'" in error
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_the_world_does_not_have_is_a_reject(world):
