@@ -76,7 +76,7 @@ lock: | $(BIN)/python ## requirements.lock: what the package needs, at the versi
 dist: | $(BIN)/python ## dist/: the sdist and the wheel made from it, and a demo with the wheel alone (some minutes)
 	$(PIP) build
 	rm -rf dist
-	$(BIN)/python -m build
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m build
 	.ci/try_wheel dist/*.whl $(BIN)/python
 
 clean: ## remove .venv, caches and builds; runs and data stay

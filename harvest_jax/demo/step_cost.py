@@ -1,7 +1,7 @@
 """The cost of a training step with all patches and with the kept ones: FLOPs by arithmetic, time by measurement.
 
-The machine may have other work. So the steps that are compared take turns, and a short step is repeated until it has
-been at work as long as a long one: else other work would interrupt the long step alone, and the ratio would grow.
+The machine may have other work. So the steps that are compared take turns, and a short step is repeated for half a
+second: else other work would interrupt the long step alone, and the ratio would grow.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from harvest_jax.train.program import TrainProgram, random_batch, train_program
 
 _Heads = Float[Array, "b m h d"]
 ROUNDS = 3
-ROUND_SECONDS = 1.0  # at least so long each function is repeated in a round
+ROUND_SECONDS = 0.5  # at least so long each function is repeated in a round
 CLIPS = 16  # a step; a quarter of the training's batch, because with all patches that takes seconds on 2 cores
 
 

@@ -63,6 +63,7 @@ def test_the_report_holds_every_figure(finished):
     assert report["text_tower_digest"]["before"] == report["text_tower_digest"]["after"]
     assert report["tokens"] == {"all": 512, "kept": 52}
     assert report["step_ms"]["all"] > report["step_ms"]["kept"] > 0
+    assert report["attention_ms"]["all"] > report["attention_ms"]["kept"] > 0
     assert 14.7 < report["step_flops"]["all"] / report["step_flops"]["kept"] < 14.8
     assert report["first_guess_limit"] == pytest.approx(0.7026, abs=1e-4)  # 64 of 1,280 clips with 80 captions
     assert {"clips", "shards", "before", "train", "after", "cost"} <= set(report["seconds"])
@@ -152,9 +153,10 @@ def test_flops_are_those_of_the_formula(monkeypatch):
     assert cost.flops == pytest.approx(step_cost.CLIPS * 79e6, rel=0.02)  # docs/demo.md: 79 MFLOP a clip
 
 
-def test_what_is_timed_takes_turns_and_the_shorter_is_repeated_as_long(monkeypatch):
+def test_what_is_timed_takes_turns_and_what_is_short_is_repeated(monkeypatch):
     """Other work on the machine then slows both down alike. The clock moves by what a call takes."""
     now, calls = [0.0], []
+    monkeypatch.setattr(step_cost, "ROUND_SECONDS", 1.0)
     monkeypatch.setattr(step_cost.time, "perf_counter", lambda: now[0])
 
     def call(name, seconds):
