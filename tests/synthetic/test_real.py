@@ -54,7 +54,7 @@ def test_the_twin_has_the_same_pictures_backwards(kind):
     scene = KINDS[kind][0](dice_of(1, "train", 0, kind), False)
     clip = render_clip(scene, 8, real="training")
     assert np.array_equal(render_clip(scene.twin, 8, real="training")[::-1], clip)
-        assert (len({frame.tobytes() for frame in clip}) > 1) == (kind != "stands")
+    assert (len({frame.tobytes() for frame in clip}) > 1) == (kind != "stands")
 
 
 def test_training_and_tests_show_different_samples():
