@@ -4,7 +4,7 @@
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->` and is written anew; all other text of the page stays.
 Plots are docs/results/NAME.svg. Figures are means over seeds, with the half-width of their 95 % interval (Student's t
-of the seeds): it says how much another seed would change the mean, not how another world would.
+of the seeds): what that says is on the page.
 """
 
 import argparse
@@ -33,6 +33,7 @@ SHOWN: dict[str, tuple[str, Callable[[Found], str], Callable[[Found, Axes], None
         for claim in SWEPT
     },
     "arithmetic": ("dropping", tables.flops_note, None),
+    "answers": ("masking", tables.answers_table, None),
     "inference": ("inference", tables.inference_table, plots.inference_plot),
     "models": ("image_models", tables.models_table, plots.models_plot),
     "factors": ("image_models", tables.factors_table, None),

@@ -20,14 +20,14 @@ from benchmarks.claims_scores import (
 
 def sweep_plot(claim: str, found: Found, axes: Axes) -> None:
     """The groups of factors over the swept field."""
-    field, words, logarithmic = SWEPT[claim]
+    field, words, logarithmic, _ = SWEPT[claim]
     groups = by_value(found["runs"], field)
     place = [float(rows[0][field]) for rows in groups.values()] if logarithmic else list(range(len(groups)))
     lines(axes, place, [[columns_of(row) for row in rows] for rows in groups.values()])
     if logarithmic:
         axes.set_xscale("log")
         axes.minorticks_off()
-    axes.set_xticks(place, list(groups))
+    axes.set_xticks(place, [value.replace(", ", ",\n") if " " in value else value for value in groups])
     axes.set_xlabel(words)
 
 
@@ -77,4 +77,4 @@ def mixes_plot(found: Found, axes: Axes) -> None:
     """Clips over alpha."""
     groups = mixed(found)
     lines(axes, list(groups), [[flat(row["choice"]) for row in each] for each in groups.values()])
-    axes.set_xlabel("alpha: 0 is the image model, 1 the video model")
+    axes.set_xlabel("alpha: 0 is the image model over 8 frames, without a table of frames; 1 the video model")

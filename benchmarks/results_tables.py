@@ -17,6 +17,8 @@ from benchmarks.claims_scores import (
     inference_rows,
     interval,
     mixed,
+    order_by_seed,
+    paired,
 )
 from harvest_jax.bench.flops import step_flops
 from harvest_jax.config.run import load
@@ -34,6 +36,12 @@ def cell(values: Sequence[float]) -> str:
     return f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} ± {half:.1f}"
 
 
+def difference(values: Sequence[float]) -> str:
+    """The same with a sign."""
+    text = cell(values)
+    return text if not text or text.startswith("-") else f"+{text}"
+
+
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     rows = [list(head), ["---"] * len(head), *map(list, lines)]
@@ -41,16 +49,30 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def sweep_table(claim: str, found: Found) -> str:
-    """One line for each value of the swept field."""
-    field, words, _ = SWEPT[claim]
-    lines, head = [], []
-    for value, rows in by_value(found["runs"], field).items():
-        each = [columns_of(row) for row in rows]
-        head = list(each[0])
+    """One line for each value of the swept field; the last column is paired by seed with the value compared with."""
+    field, words, _, reference = SWEPT[claim]
+    groups = by_value(found["runs"], field)
+    each = {value: [columns_of(row) for row in rows] for value, rows in groups.items()}
+    head = list(dict.fromkeys(name for columns in each.values() for row in columns for name in row))
+    compared = order_by_seed(groups.get(reference, []))
+    lines = []
+    for value, rows in groups.items():
         steps = [str(rows[0]["train.steps"])] if claim == "dropping_arithmetic" else []
-        lines.append([value, *steps, *(cell([one[name] for one in each]) for name in head)])
-    more = ["steps"] if claim == "dropping_arithmetic" else []
-    return table([words, *more, *head], lines) + "\n\n" + facts(found)
+        cells = [cell([row[name] for row in each[value] if name in row]) for name in head]
+        more = "" if value == reference else difference(paired(order_by_seed(rows), compared))
+        lines.append([value, *steps, *cells, more])
+    steps = ["steps"] if claim == "dropping_arithmetic" else []
+    return table([words, *steps, *head, f"order, against {reference}"], lines) + "\n\n" + facts(found)
+
+
+def answers_table(found: Found) -> str:
+    """The decoder's words by kind of question, beside the best that can be said without looking."""
+    known = json.loads(DIFFICULTY.read_text("utf-8"))["answers"]
+    lines = [["commonest answer", *(f"{known[kind]['commonest']:.1f}" for kind in known)]]
+    for value, rows in by_value(found["runs"], SWEPT["masking"][0]).items():
+        columns = [f"questions type {kind}" for kind in known]
+        lines.append([value, *(cell([row[name] for row in rows if name in row]) for name in columns)])
+    return table([SWEPT["masking"][1], *known], lines)
 
 
 def facts(found: Found) -> str:
@@ -63,8 +85,10 @@ def facts(found: Found) -> str:
         words.append(f"{training['steps']:,} steps of {training['batch_size']} clips")
     if training:
         total = [row["step_ms"] * row.get("train.steps", training["steps"]) / 3.6e6 for row in rows if "step_ms" in row]
-        words.append(f"{sum(total):.1f} hours of training")
+        words.append(f"about {sum(total):.1f} hours of training steps")
     words.append(f"{machine['cores']} cores ({machine['device']}), jax {machine['jax']}")
+    if without := found.get("without_scores"):
+        words.append(f"without scores: {', '.join(without)}")
     return f"*{', '.join(words)}.*"
 
 
@@ -79,13 +103,14 @@ def flops_note(_: Found) -> str:
 
 
 def inference_table(found: Found) -> str:
-    """What a model gets right with a share of the patches."""
-    rows = [
-        [trained, looked, *(cell([one[need] for one in each]) for need in NEEDS)]
-        for trained, shares in inference_rows(found).items()
-        for looked, each in shares.items()
-    ]
-    return table(["trained with", "asked with", *NEEDS], rows) + "\n\n" + facts(found)
+    """What a model gets right with a share of the patches; the last column is paired by seed with all patches."""
+    lines = []
+    for trained, shares in inference_rows(found).items():
+        orders = {looked: {int(one["seed"]): one["order"] for one in each} for looked, each in shares.items()}
+        for looked, each in shares.items():
+            more = "" if looked == "100%" else difference(paired(orders[looked], orders.get("100%", {})))
+            lines.append([trained, looked, *(cell([one[need] for one in each]) for need in NEEDS), more])
+    return table(["trained with", "asked with", *NEEDS, "order, against 100%"], lines) + "\n\n" + facts(found)
 
 
 def models_table(found: Found) -> str:
@@ -98,10 +123,10 @@ def models_table(found: Found) -> str:
     for name in dict.fromkeys(row["model"] for row in found["runs"]):
         rows = [row for row in found["runs"] if row["model"] == name]
         whole = [flat(row["choice"]) for row in rows]
-        average = [flat(row["choice"].get("frame_average", row["choice"])) for row in rows]
         stills = cell([row["stills"]["R@1"] for row in rows])
         lines.append([name, *(cell([one[need] for one in whole]) for need in NEEDS), stills])
-        if "frame_average" in rows[0]["choice"]:
+        if name.startswith("video model") and "frame_average" in rows[0]["choice"]:  # an image model always averages
+            average = [flat(row["choice"]["frame_average"]) for row in rows]
             lines.append([f"{name}, frames averaged", *(cell([one[need] for one in average]) for need in NEEDS), ""])
     return table(["model", *NEEDS, "pictures R@1"], lines) + "\n\n" + facts(found)
 

@@ -4,16 +4,19 @@
 
 For each factor of the split `choice`, in percent: `chance`; `order_blind`, what a reader gets who judges every sentence
 rightly but cannot tell a clip from its reverse, and guesses among the sentences that are true of either; `ceiling`, the
-share of clips of which exactly the right sentence is true, judged from the positions in 8 frames. One line of JSON.
+share of clips of which exactly the right sentence is true, judged from the positions in 8 frames. For each kind of the
+split `questions`: `commonest`, the share of its commonest answer, which is what can be said without looking. One line
+of JSON.
 """
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 from harvest_jax.synthetic import WORLD_VERSION
 from harvest_jax.synthetic.choices import FACTORS
-from harvest_jax.synthetic.rows import choice_at
+from harvest_jax.synthetic.rows import choice_at, columns
 from harvest_jax.synthetic.truth import is_true, seen
 
 FRAMES = 8
@@ -40,14 +43,28 @@ def difficulty(clips: int, seed: int) -> dict[str, dict[str, float]]:
     }
 
 
+def commonest_answers(questions: int, seed: int) -> dict[str, dict[str, float]]:
+    """The share of the commonest answer of each kind over the first `questions` of the split, in percent, and n."""
+    answers: dict[str, Counter[str]] = {}
+    for number in range(questions):
+        row = columns(seed, "questions", number)
+        answers.setdefault(row["type"], Counter())[row["answer"]] += 1
+    return {
+        kind: {"n": found.total(), "commonest": round(100 * found.most_common(1)[0][1] / found.total(), 1)}
+        for kind, found in answers.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--questions", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     facts = {"world": WORLD_VERSION, "clips": args.clips, "seed": args.seed, "frames": FRAMES}
-    line = json.dumps(facts | {"factors": difficulty(args.clips, args.seed)})
+    answers = {"questions": args.questions, "answers": commonest_answers(args.questions, args.seed)}
+    line = json.dumps(facts | {"factors": difficulty(args.clips, args.seed)} | answers)
     print(line)
     if args.out:
         args.out.write_text(line + "\n")

@@ -13,6 +13,8 @@ what is complete is skipped. A function `evaluate(add)` says what each finished 
     def evaluate(add):
         add("choice", "eval/multiple_choice", **{"data.split": "choice"})
 
+A function `sweep(add, config)` also gets the config with what the command line sets in every run, to compute with.
+
 At the end `results.csv` has every run, `results.md` and `results.svg` mean and spread over the seeds.
 """
 
@@ -29,7 +31,7 @@ from harvest_jax.files import write_atomically
 from harvest_jax.version import __version__
 
 from .processes import run_one
-from .sweep_runs import Evaluation, Run, evaluations, expand
+from .sweep_runs import Evaluation, Run, check_evaluations, evaluations, expand
 from .sweep_table import write_results
 
 STOP_STATUSES = {Preempted.exit_code, *signals.STATUSES}  # requested stops of a run: the sweep stops as well
@@ -82,7 +84,11 @@ def run_locally(
 
 
 def _one(run: Run, name: str, config: str, command: Sequence[str], scoring: Sequence[Evaluation]) -> int:
-    """Train a run that is not complete, and score it where it has no scores yet; the status of what failed, or 0."""
+    """Train a run that is not complete, and score it where its scores are missing or made of something else.
+
+    Returns:
+      the status of what failed, or 0.
+    """
     if run.complete:
         _say(f"{name} is complete")
     else:
@@ -90,10 +96,10 @@ def _one(run: Run, name: str, config: str, command: Sequence[str], scoring: Sequ
         if status := run_one([*command, *run.arguments(config)]):
             return status
     for evaluation in scoring:
-        if not run.result(evaluation.name).is_file():
-            run.result(evaluation.name).parent.mkdir(parents=True, exist_ok=True)
+        scoring_of_run = evaluation.of(run)
+        if not scoring_of_run.current:
             _say(f"{name}: {evaluation.name}")
-            if status := run_one([sys.executable, "-m", "harvest_jax", "eval", *evaluation.arguments(run)]):
+            if status := scoring_of_run.make():
                 return status
     return 0
 
@@ -106,7 +112,12 @@ def build_parser() -> Parser:
         description="Run a config's sweep: --config.FIELD=VALUE is set in every run, the sweep's own values after it.",
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="config file with a function sweep(add)")
-    parser.add_argument("--workdir_root", required=True, type=Path, metavar="DIR", help="of the runs")
+    parser.add_argument(
+        "--workdir_root", required=True, type=Path, metavar="DIR", help="of the runs; sweeps may share one"
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="of plan, tables and plot; default: that of the runs"
+    )
     parser.add_argument("--sweep", default="", metavar="NAME", help="the function sweep_NAME instead of sweep")
     parser.add_argument(
         "--backend",
@@ -138,13 +149,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         runs = expand(args.config, args.workdir_root, args.sweep, common)
         scoring = evaluations(args.config)
+        check_evaluations(scoring, runs)
+        results = args.results or args.workdir_root
         if args.retries < 0:
             raise ConfigError(f"--retries {args.retries}: 0 or more")
         if args.dry_run:
             for run in runs:
                 print(f"{run.workdir.name}  {'complete' if run.complete else 'to do':8}  {' '.join(run.overrides)}")
             return 0
-        write_plan(args.workdir_root / "sweep.json", args.config, args.sweep, runs)
+        write_plan(results / "sweep.json", args.config, args.sweep, runs)
         if args.backend == "print":
             words = shlex.split(args.command) if args.command else ["harvest", "train"]
             for run in runs:
@@ -154,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # This interpreter's own harvest_jax, whatever `harvest` is on PATH.
         words = shlex.split(args.command) if args.command else [sys.executable, "-m", "harvest_jax", "train"]
         status = run_locally(runs, args.config, words, args.retries, scoring)
-        print(write_results(args.workdir_root, runs, scoring), flush=True)
+        print(write_results(results, runs, scoring), flush=True)
         return status
     except (HarvestError, OSError) as error:
         _say(" ".join(str(error).split()))

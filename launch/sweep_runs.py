@@ -2,9 +2,12 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +16,8 @@ from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
 from harvest_jax.errors import ConfigError
+
+from .scoring import Scoring
 
 _LONGEST = 80  # characters of a folder's name before its digest
 
@@ -27,6 +32,7 @@ class Run:
       workdir: its folder.
       values: what the sweep itself set, by field.
       shards: that it trains on.
+      seed: of its config.
     """
 
     id: str
@@ -34,6 +40,7 @@ class Run:
     workdir: Path
     values: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     shards: str = ""
+    seed: int = 0
 
     def arguments(self, config: str) -> list[str]:
         """What `harvest train` is called with."""
@@ -44,10 +51,6 @@ class Run:
     def complete(self) -> bool:
         """Whether the training ended."""
         return Workdir(self.workdir).exported
-
-    def result(self, name: str) -> Path:
-        """The result file of one of the sweep's evaluations."""
-        return self.workdir / "results" / f"{name}.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +67,15 @@ class Evaluation:
     config: str
     overrides: tuple[str, ...]
 
-    def arguments(self, run: Run) -> list[str]:
-        """What `harvest eval` is called with; without shards or videos of its own it takes the run's shards."""
+    def of(self, run: Run) -> Scoring:
+        """The evaluation of a run: on the run's shards if it names no data, with the run's seed if it names none."""
         fields = self.overrides
         own = ("data.shards=", "data.manifest=", "data.videos=")
         if run.shards and not any(field.startswith(own) for field in fields):
             fields = (f"data.shards={run.shards}", *fields)
-        options = [f"--config.{field}" for field in fields]
-        out = str(run.result(self.name))
-        return ["--config", self.config, "--model", str(Workdir(run.workdir).export), "--out", out, *options]
+        if not any(field.startswith("seed=") for field in fields):
+            fields = (f"seed={run.seed}", *fields)
+        return Scoring(self.config, Workdir(run.workdir).export, fields, run.workdir / "results" / f"{self.name}.json")
 
 
 def expand(config: str, root: Path, name: str = "", common: Sequence[str] = ()) -> list[Run]:
@@ -81,7 +84,7 @@ def expand(config: str, root: Path, name: str = "", common: Sequence[str] = ()) 
     Args:
       config: file, with its argument if it takes one ("configs/x.py:argument").
       root: the folder that holds the runs' folders.
-      name: "" for the function `sweep`, else `sweep_<name>`.
+      name: "" for the function `sweep`, else `sweep_<name>`. A second parameter of it gets the config with `common`.
       common: overrides of every run, field=value.
 
     Raises:
@@ -89,7 +92,9 @@ def expand(config: str, root: Path, name: str = "", common: Sequence[str] = ()) 
     """
     runs: list[Run] = []
     calls: list[dict[str, Any]] = []
-    _sweep_function(config, name)(lambda **values: calls.append(values))
+    function = _sweep_function(config, name)
+    given = [config_files.load_dict(config, common)] if len(inspect.signature(function).parameters) > 1 else []
+    function(lambda **values: calls.append(values), *given)
     if not calls:
         raise ConfigError(f"{config}: the sweep {name or 'sweep'} adds no run")
     for number, values in enumerate(calls, 1):
@@ -106,17 +111,19 @@ def expand(config: str, root: Path, name: str = "", common: Sequence[str] = ()) 
                     f"runs {earlier} and {number} of the sweep are the same run "
                     f"({_words(calls[earlier - 1])} and {_words(values)} give one config)"
                 )
-        runs.append(Run(digest, overrides, folder_of(root, values, digest), values, checked.data.shards))
+        runs.append(Run(digest, overrides, folder_of(root, values, digest), values, checked.data.shards, checked.seed))
     return runs
 
 
 def folder_of(root: Path, values: dict[str, Any], digest: str) -> Path:
     """A run's folder: what the sweep set in it, in short, and the begin of its digest.
 
-    A folder that an earlier version named by the digest alone is used further.
+    A folder of this digest that is there already is taken, whatever the rest of its name: an earlier version named
+    folders by the digest alone, and another sweep with the same root may set other fields for the same config.
     """
-    if (root / digest).is_dir():
-        return root / digest
+    for folder in (root / digest, *sorted(root.glob(f"*-{digest[:6]}"))):
+        if folder.is_dir():
+            return folder
     words = [f"{field.rpartition('.')[2]}={_text(value)}" for field, value in values.items()]
     name = re.sub(r"[^A-Za-z0-9=.+-]+", "_", "_".join(words))[:_LONGEST].strip("._-")
     return root / (f"{name}-{digest[:6]}" if name else digest)
@@ -143,11 +150,38 @@ def evaluations(config: str) -> list[Evaluation]:
     return found
 
 
+def check_evaluations(scoring: Sequence[Evaluation], runs: Sequence[Run]) -> None:
+    """Check the settings of all evaluations, in a process of its own: this one must not import JAX, because it forks.
+
+    Raises:
+      ConfigError: an evaluation's config is missing, or a field of it cannot be used.
+    """
+    first = {run.shards: run for run in reversed(runs)}.values()
+    wanted = [(one.name, one.config, one.of(run).overrides) for one in scoring for run in first]
+    if wanted:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            fault = pool.submit(evaluation_fault, wanted).result()
+        if fault:
+            raise ConfigError(fault)
+
+
+def evaluation_fault(wanted: Sequence[tuple[str, str, tuple[str, ...]]]) -> str:
+    """What is wrong with the first of (name, config, overrides) that `harvest eval` would refuse; "" if none is."""
+    from harvest_jax.evaluate import evaluation
+
+    for name, config, overrides in wanted:
+        try:
+            evaluation.check(config_files.load_dict(config, overrides, "evaluation"))
+        except ConfigError as error:
+            return f"evaluation {name!r} of the sweep: {error}"
+    return ""
+
+
 def _module(config: str) -> ModuleType:
     return config_files.load_module(config.partition(":")[0])
 
 
-def _sweep_function(config: str, name: str) -> Callable[[Callable[..., None]], None]:
+def _sweep_function(config: str, name: str) -> Callable[..., None]:
     file = config.partition(":")[0]
     wanted = f"sweep_{name}" if name else "sweep"
     module = _module(config)
@@ -155,7 +189,7 @@ def _sweep_function(config: str, name: str) -> Callable[[Callable[..., None]], N
     if not callable(function):
         found = sorted(key for key in vars(module) if key == "sweep" or key.startswith("sweep_"))
         raise ConfigError(f"{file} has no function {wanted}(add)" + (f"; it has {', '.join(found)}" if found else ""))
-    result: Callable[[Callable[..., None]], None] = function
+    result: Callable[..., None] = function
     return result
 
 

@@ -1,5 +1,6 @@
 """What a sweep found: one table of all runs, one with the seeds of equal values as mean and spread, and a plot."""
 
+import contextlib
 import csv
 import io
 import json
@@ -18,13 +19,19 @@ Row = dict[str, Any]
 
 
 def rows_of(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[Row]:
-    """One row for each run: folder, what the sweep set, scores ("NAME METRIC"), costs; what is not there is absent."""
+    """One row for each run: folder, what the sweep set, scores ("NAME METRIC"), costs; what is not there is absent.
+
+    "complete": it was trained to the end; "scored": and every evaluation has its result, of this very model.
+    """
     rows = []
     for run in runs:
-        row: Row = {"run": run.workdir.name, "complete": run.complete, **run.values}
-        for evaluation in evaluations:
-            scores = _scores(run.result(evaluation.name))
-            row |= {f"{evaluation.name} {metric}": value for metric, value in scores.items()}
+        scorings = {evaluation.name: evaluation.of(run) for evaluation in evaluations}
+        current = [name for name, scoring in scorings.items() if scoring.current]
+        scored = run.complete and len(current) == len(scorings)
+        row: Row = {"run": run.workdir.name, "complete": run.complete, "scored": scored, **run.values}
+        for name in current:
+            scores = _scores(scorings[name].out)
+            row |= {f"{name} {metric}": value for metric, value in scores.items()}
         rows.append(row | _costs(run.workdir / "metrics.jsonl"))
     return rows
 
@@ -51,10 +58,13 @@ def _scores(path: Path) -> dict[str, float]:
 
 
 def _costs(path: Path) -> dict[str, float]:
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError):
-        return {}
+    """Medians; a line that a kill cut short is passed over."""
+    lines = []
+    with contextlib.suppress(OSError):
+        for text in path.read_text("utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(text))
+    lines = [line for line in lines if isinstance(line, dict)]
     found = {key: [line[key] for line in lines if isinstance(line.get(key), int | float)] for key in COSTS}
     return {key: statistics.median(values) for key, values in found.items() if values}
 
@@ -72,14 +82,14 @@ def grouped(rows: Sequence[Row], swept: Sequence[str]) -> list[tuple[Row, list[R
 
 def _measured(rows: Sequence[Row], swept: Sequence[str]) -> list[str]:
     """The columns with scores and costs, in the order in which they come."""
-    fixed = {"run", "complete", *swept}
+    fixed = {"run", "complete", "scored", *swept}
     return list(dict.fromkeys(column for row in rows for column in row if column not in fixed))
 
 
 def as_csv(rows: Sequence[Row], swept: Sequence[str]) -> str:
     """All runs."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["run", "complete", *swept, *_measured(rows, swept)], lineterminator="\n")
+    writer = csv.DictWriter(text, ["run", "complete", "scored", *swept, *_measured(rows, swept)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -100,7 +110,9 @@ def as_markdown(rows: Sequence[Row], swept: Sequence[str]) -> str:
             cells.append(_mean(values))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     unfinished = sum(not row["complete"] for row in rows)
+    unscored = sum(row["complete"] and not row["scored"] for row in rows)
     note = f"\n{unfinished} of {len(rows)} runs are not complete.\n" if unfinished else ""
+    note += f"\n{unscored} of {len(rows)} runs are trained, but not scored in full.\n" if unscored else ""
     return "\n".join(lines) + "\n" + note
 
 
@@ -114,9 +126,10 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def plot(rows: Sequence[Row], swept: Sequence[str], columns: Sequence[str]) -> bytes | None:
-    """The scores over the values of the first field that has several: SVG; None where there is nothing to draw.
+    """The scores over the swept values: SVG; None where there is nothing to draw.
 
-    Points are means over seeds, bars their standard deviations. Numbers are drawn to scale, words side by side.
+    The values are those of the first field that alone tells the settings apart, or of all fields together. Points are
+    means over seeds, bars their standard deviations. Numbers are drawn to scale, words side by side.
     """
     groups = grouped(rows, swept)
     fields = [field for field in swept if field != "seed" and len({str(shared.get(field)) for shared, _ in groups}) > 1]
@@ -126,7 +139,12 @@ def plot(rows: Sequence[Row], swept: Sequence[str], columns: Sequence[str]) -> b
     import matplotlib
     from matplotlib.figure import Figure
 
-    values = [shared.get(fields[0]) for shared, _ in groups]
+    alone = (field for field in fields if len({str(shared.get(field)) for shared, _ in groups}) == len(groups))
+    one = next(alone, None)
+    if one is None:
+        values: list[Any] = [", ".join(str(shared.get(field)) for field in fields) for shared, _ in groups]
+    else:
+        values = [shared.get(one) for shared, _ in groups]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     labels = list(dict.fromkeys(map(str, values)))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "harvest", "font.size": 9}):
@@ -144,7 +162,7 @@ def plot(rows: Sequence[Row], swept: Sequence[str], columns: Sequence[str]) -> b
             axes.errorbar(x, y, spread, marker="o", markersize=4, capsize=3, label=column)
         if not numbers:
             axes.set_xticks(range(len(labels)), labels)
-        axes.set_xlabel(fields[0])
+        axes.set_xlabel(one or ", ".join(fields))
         axes.set_ylabel("%")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

@@ -39,7 +39,8 @@ FLOORS = [
     ("harvest_jax.demo",),
     ("harvest_jax.describe",),
     ("harvest_jax.cli", "configs"),
-    ("harvest_jax.__main__", "launch", "benchmarks"),
+    ("harvest_jax.__main__", "launch"),
+    ("benchmarks",),
 ]
 
 

@@ -9,6 +9,8 @@ Shards and image model: configs/world.py and configs/world_image.py.
 
 from collections.abc import Callable
 
+from ml_collections import ConfigDict
+
 from configs.world import SEEDS, evaluate, get_config
 from harvest_jax.bench.flops import step_flops
 from harvest_jax.config import check
@@ -27,21 +29,20 @@ def sweep(add: Callable[..., None]) -> None:
             add(**{"model.keep_ratio": keep_ratio, "seed": seed})
 
 
-def sweep_arithmetic(add: Callable[..., None]) -> None:
+def sweep_arithmetic(add: Callable[..., None], config: ConfigDict) -> None:
     """As many steps as the arithmetic of the tenth's allows: all patches get few of them."""
-    config = get_config()
-    budget = flops(0.1) * config.train.steps
+    budget = flops(config, 0.1) * config.train.steps
     for keep_ratio in KEPT:
-        steps = max(10, round(budget / flops(keep_ratio)))
+        steps = max(10, round(budget / flops(config, keep_ratio)))
         for seed in SEEDS:
             warmup = min(config.train.warmup_steps, steps // 4)
             values = {"model.keep_ratio": keep_ratio, "train.steps": steps, "train.warmup_steps": warmup}
             add(**values, seed=seed)
 
 
-def flops(keep_ratio: float) -> float:
-    """Of one clip's share of a step."""
-    config = get_config()
+def flops(config: ConfigDict, keep_ratio: float) -> float:
+    """Of one clip's share of a step of this config with another share of the patches."""
+    config = config.copy_and_resolve_references()
     config.model.keep_ratio = keep_ratio
     run = check(config)
     return step_flops(run, harvest_config(run.model.size, run.model.num_frames, run.model.decoder_layers))["total"]

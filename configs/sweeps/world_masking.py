@@ -14,7 +14,14 @@ __all__ = ["evaluate", "get_config"]
 
 
 def sweep(add: Callable[..., None]) -> None:
-    """Four shares; without masked words there is no second loss."""
+    """Four shares; without masked words there is no second loss.
+
+    The contrastive loss sees the masked caption, too. For two shares a second arm gives it the whole caption, so that
+    what the masked words teach is told apart from what the contrastive loss loses by them.
+    """
     for mask_ratio in (0.0, 0.15, 0.3, 0.5):
         for seed in SEEDS:
             add(**{"text.mask_ratio": mask_ratio, "train.mlm_weight": float(mask_ratio > 0), "seed": seed})
+    for mask_ratio in (0.15, 0.5):
+        for seed in SEEDS:
+            add(**{"text.mask_ratio": mask_ratio, "text.contrastive": "clean", "train.mlm_weight": 1.0, "seed": seed})

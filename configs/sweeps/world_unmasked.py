@@ -8,15 +8,17 @@ Shards and image model: configs/world.py and configs/world_image.py.
 
 from collections.abc import Callable
 
+from ml_collections import ConfigDict
+
 from configs.world import SEEDS, evaluate, get_config
 
 __all__ = ["evaluate", "get_config"]
 
 
-def sweep(add: Callable[..., None]) -> None:
+def sweep(add: Callable[..., None], config: ConfigDict) -> None:
     """None; a twentieth of the steps at the paper's low rate, and at a rate at which the model moves."""
-    steps = get_config().train.steps
+    steps = max(1, config.train.steps // 20)
     for seed in SEEDS:
         add(**{"train.unmasked_steps": 0, "seed": seed})
         for rate in (1e-7, 2e-4):
-            add(**{"train.unmasked_steps": steps // 20, "train.unmasked_learning_rate": rate, "seed": seed})
+            add(**{"train.unmasked_steps": steps, "train.unmasked_learning_rate": rate, "seed": seed})

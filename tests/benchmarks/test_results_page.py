@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from benchmarks import claims, results_page
-from benchmarks.claims_scores import NEEDS, SWEPT, interval
+from benchmarks import results_page
+from benchmarks.claims_scores import NEEDS, SWEPT, interval, paired
 from harvest_jax.synthetic.choices import FACTORS
+from harvest_jax.synthetic.questions import QUESTIONS
 
 MACHINE = {"device": "cpu", "cores": 2, "python": "3.11.7", "jax": "0.10.2", "version": "0.1.0"}
 TRAINING = {"steps": 100, "batch_size": 64, "learning_rate": 0.002}
@@ -30,12 +31,16 @@ def scores(prefix, score):
     return {f"{prefix} {name}": value for name, value in choices(score).items()}
 
 
+def answers(score):
+    return {f"questions type {kind}": score for kind in QUESTIONS}
+
+
 @pytest.fixture
 def found(tmp_path):
     """A JSON of each claim: two values of two seeds, 40 and 44 %, and 60 and 60 %."""
     for claim, values in VALUES.items():
         rows = [
-            {"run": "r", "complete": True, SWEPT[claim][0]: value, "seed": seed, **scores("choice", score)}
+            {"run": "r", SWEPT[claim][0]: value, "seed": seed, **scores("choice", score), **answers(score)}
             | {"train.steps": 100 if claim == "dropping_arithmetic" else None, "step_ms": 36_000}
             for value, pair in zip(values, ((40.0, 44.0), (60.0, 60.0)), strict=True)
             for seed, score in enumerate(pair)
@@ -45,8 +50,8 @@ def found(tmp_path):
     shares = {**scores("choice_100", 50.0), **scores("choice_5", 30.0)}
     runs = [{"model.keep_ratio": kept, "seed": seed, **shares} for kept in (0.1, 1.0) for seed in (0, 1)]
     put(tmp_path, "inference", {"training": TRAINING, "machine": MACHINE, "runs": runs})
-    models = [{"model": "image model, marks", "choice": choices(20.0), "stills": {"R@1": 50.0}}]
     average = {"frame_average": choices(25.0)}
+    models = [{"model": "image model, marks", "choice": choices(20.0) | average, "stills": {"R@1": 50.0}}]
     models += [
         {"model": "video model", "seed": seed, "choice": choices(60.0) | average, "stills": {"R@1": 40.0}}
         for seed in (0, 1)
@@ -68,7 +73,7 @@ def put(folder, claim, content):
 def lines_of(name, found):
     text = results_page.page(f"before\n\n<!-- table: {name} -->\n<!-- end -->\n\nafter\n", found)
     assert text.startswith("before\n\n<!-- table") and text.endswith("<!-- end -->\n\nafter\n")  # noqa: PT018
-    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
+    return [line[2:].removesuffix(" |").split(" | ") for line in text.splitlines() if line[:1] == "|"]
 
 
 def test_the_committed_page_is_that_of_the_committed_scores():
@@ -83,6 +88,40 @@ def test_an_interval_is_students():
     mean, half = interval([40.0, 44.0])
     assert (mean, round(half, 2)) == (42.0, 25.41)  # 12.706 * 2.828 / sqrt(2)
     assert round(interval([1.0, 2.0, 3.0])[1], 3) == 2.484  # 4.303 / sqrt(3)
+
+
+def test_differences_are_paired_by_seed(found):
+    assert paired({0: 40.0, 1: 45.0, 2: 1.0}, {1: 44.0, 0: 38.0}) == [2.0, 1.0]
+    head, _, *lines = lines_of("dropping", found)  # 40 and 44 against 60 and 60
+    column = head.index("order, against 10%")
+    assert [line[column] for line in lines] == ["-18.0 ± 25.4", ""]
+    head, _, *lines = lines_of("inference", found)
+    assert [line[head.index("order, against 100%")] for line in lines] == ["", "-20.0 ± 0.0"] * 2
+
+
+def test_scores_that_one_run_lacks_do_not_shift_the_columns(found):
+    content = json.loads((found / "scope.json").read_text())
+    content["runs"][0]["stills t2v R@1"] = 50.0
+    put(found, "scope", content | {"without_scores": ["tube-abc"]})
+    head, _, first, second = lines_of("scope", found)
+    assert len(first) == len(second) == len(head)
+    assert (first[head.index("pictures R@1")], second[head.index("pictures R@1")]) == ("50.0", "")
+    assert "without scores: tube-abc" in results_page.page("<!-- table: scope --><!-- end -->", found)
+
+
+def test_answers_stand_beside_the_commonest(found):
+    head, _, commonest, *lines = lines_of("answers", found)
+    assert head[1:] == list(QUESTIONS)
+    assert commonest[0] == "commonest answer"
+    assert all(0 < float(share) < 50 for share in commonest[1:])
+    assert [line[1] for line in lines] == ["42.0 ± 25.4", "60.0 ± 0.0"]
+
+
+def test_whole_captions_are_a_line_of_their_own(found):
+    content = json.loads((found / "masking.json").read_text())
+    content["runs"] += [row | {"text.contrastive": "clean"} for row in content["runs"] if row["text.mask_ratio"]]
+    put(found, "masking", content)
+    assert [line[0] for line in lines_of("masking", found)[2:]] == ["0%", "15%", "15%, whole captions contrasted"]
 
 
 @pytest.mark.parametrize("claim", VALUES)
@@ -100,7 +139,7 @@ def test_a_sweep_has_a_line_for_each_value(claim, found):
 
 def test_the_hours_are_those_of_the_steps(found):
     text = results_page.page("<!-- table: scope --><!-- end -->", found)
-    assert "*2 seeds, 100 steps of 64 clips, 4.0 hours of training, 2 cores (cpu), jax 0.10.2.*" in text
+    assert "*2 seeds, 100 steps of 64 clips, about 4.0 hours of training steps, 2 cores (cpu), jax 0.10.2.*" in text
 
 
 def test_models_factors_mixes_and_shares(found):
@@ -128,19 +167,3 @@ def test_plots_are_drawn_and_are_the_same_again(found, tmp_path):
 
 def test_what_has_no_scores_says_so(tmp_path):
     assert "*Not run yet.*" in results_page.page("<!-- table: scope --><!-- end -->", tmp_path)
-
-
-def test_a_sweep_is_collected_from_its_folder(tmp_path):
-    run = tmp_path / "keep_ratio=0.1_seed=0-abc"
-    (run / "results").mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps({"train": TRAINING | {"more": 1}}))
-    facts = {"device": "cpu", "python": "3.11.7", "libraries": {"jax": "0.10.2"}, "version": "0.1.0"}
-    (run / "results/choice.json").write_text(json.dumps({"run": facts}))
-    (tmp_path / "results.csv").write_text(
-        "run,complete,model.keep_ratio,seed,choice accuracy\n"
-        f"{run.name},True,0.1,0,61.5\nkeep_ratio=0.1_seed=1-abd,False,0.1,1,\n"
-    )
-    collected = claims.collect_sweep(tmp_path)
-    assert collected["training"] == TRAINING
-    assert [row["choice accuracy"] for row in collected["runs"]] == [61.5]
-    assert collected["runs"][0]["model.keep_ratio"] == 0.1

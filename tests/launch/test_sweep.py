@@ -12,7 +12,7 @@ import pytest
 
 from harvest_jax.config import run as run_config
 from harvest_jax.errors import ConfigError
-from launch import sweep
+from launch import scoring, sweep, sweep_runs, sweep_table
 from tests.helpers.processes import is_running, running, wait_until
 from tests.helpers.train_command import environment
 
@@ -238,17 +238,43 @@ time.sleep(60)
     assert len(calls(tmp_path)) == 1
 
 
+WORLD = ["data.shards=shards/world", "model.init_from=runs/world_image/export"]
 WORLD_SWEEPS = sorted(path.stem for path in (ROOT / "configs/sweeps").glob("world_*.py"))
 
 
 @pytest.mark.parametrize("name", WORLD_SWEEPS)
 def test_the_worlds_sweeps_expand(name, tmp_path):
     config = f"{ROOT}/configs/sweeps/{name}.py"
-    runs = sweep.expand(config, tmp_path, "", ["data.shards=shards/world", "model.init_from=runs/world_image/export"])
+    runs = sweep.expand(config, tmp_path, "", WORLD)
     seeds = [run.values["seed"] for run in runs]
     assert len(set(seeds)) >= 3
     assert len(runs) == len(set(seeds)) * seeds.count(seeds[0])
-    assert sweep.evaluations(config)[0].name.startswith("choice")
+    evaluations = sweep.evaluations(config)
+    assert evaluations[0].name.startswith("choice")
+    wanted = [(one.name, one.config, one.of(runs[-1]).overrides) for one in evaluations]
+    assert sweep_runs.evaluation_fault(wanted) == ""
+    assert all(overrides[0] == f"seed={seeds[-1]}" for _, _, overrides in wanted)
+
+
+def test_the_worlds_sweeps_compute_with_the_steps_of_the_command_line(tmp_path):
+    """Equal arithmetic, and the last stage's share."""
+    common = [*WORLD, "train.steps=500"]
+    runs = sweep.expand(f"{ROOT}/configs/sweeps/world_dropping.py", tmp_path, "arithmetic", common)
+    steps = {run.values["model.keep_ratio"]: run.values["train.steps"] for run in runs}
+    assert steps[0.1] == 500
+    assert steps[1.0] < 250
+    runs = sweep.expand(f"{ROOT}/configs/sweeps/world_unmasked.py", tmp_path, "", common)
+    assert {run.values["train.unmasked_steps"] for run in runs} == {0, 25}
+
+
+def test_sweeps_of_one_folder_share_a_run(tmp_path):
+    """The method's own setting is in most sweeps; its folder keeps the name that the first gave it."""
+    dropping, scope = (f"{ROOT}/configs/sweeps/world_{name}.py" for name in ("dropping", "scope"))
+    first = next(run for run in sweep.expand(dropping, tmp_path, "", WORLD) if run.values["model.keep_ratio"] == 0.1)
+    first.workdir.mkdir()
+    runs = sweep.expand(scope, tmp_path, "", WORLD)
+    assert [run.values for run in runs if run.workdir == first.workdir] == [{"model.drop_scope": "clip", "seed": 0}]
+    assert len({run.workdir for run in runs}) == len(runs)
 
 
 @pytest.mark.parametrize("name", ["", "scope"])
@@ -274,12 +300,7 @@ def test_the_module_runs(tmp_path):
     assert ratios == [1.0, 0.5, 0.25, 0.1, 0.05]
 
 
-def test_every_finished_run_is_scored_and_the_seeds_of_equal_values_are_a_mean(tmp_path, capsys, monkeypatch):
-    """With results as `harvest eval` writes them; the command line of the evaluation is looked at."""
-    file = tmp_path / "c.py"
-    file.write_text(
-        CONFIG
-        + """
+SCORED = """
 def sweep_seeds(add):
     for keep_ratio in (0.5, 0.1):
         for seed in (0, 1):
@@ -288,27 +309,103 @@ def sweep_seeds(add):
 def evaluate(add):
     add("choice", "eval/multiple_choice", **{"data.split": "choice"})
 """
-    )
-    root = tmp_path / "runs"
-    options = ["--config", str(file), "--workdir-root", str(root), "--sweep", "seeds", "--config.data.shards=s"]
-    runs = sweep.expand(str(file), root, "seeds", ["data.shards=s"])
-    for number, run in enumerate(runs):
-        run.result("choice").parent.mkdir(parents=True)
-        metrics = {"accuracy": 50.0 + number, "per_type": {"colour": {"accuracy": 10.0 * number}}}
-        run.result("choice").write_text(json.dumps({"task": "multiple_choice", "metrics": metrics}))
-    assert sweep.main([*options, "--backend", "local", "--command", trainer(tmp_path)]) == 0
-    assert len(calls(tmp_path)) == 4
-    rows = (root / "results.csv").read_text().splitlines()
-    assert rows[0] == "run,complete,model.keep_ratio,seed,choice accuracy,choice type colour"
-    assert rows[1] == f"{runs[0].workdir.name},True,0.5,0,50.0,0.0"
-    table = (root / "results.md").read_text().splitlines()
-    assert table[2:] == ["| 0.5 | 2 | 50.5 ± 0.7 | 5.0 ± 7.1 |", "| 0.1 | 2 | 52.5 ± 0.7 | 25.0 ± 7.1 |"]
-    assert "choice accuracy" in (root / "results.svg").read_text()
 
-    (evaluation,) = sweep.evaluations(str(file))
-    words = evaluation.arguments(runs[0])
-    assert words[:4] == ["--config", "eval/multiple_choice", "--model", str(runs[0].workdir / "export")]
-    assert words[-2:] == ["--config.data.shards=s", "--config.data.split=choice"]
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """The command lines of `harvest eval`; in its place one writes a result, better each time. Its words are right."""
+    lines = []
+
+    def evaluate(command):
+        words = command[command.index("eval") + 1 :]
+        metrics = {"accuracy": 50.0 + len(lines), "per_type": {"colour": {"accuracy": 10.0 * len(lines)}}}
+        Path(words[5]).write_text(json.dumps({"task": "multiple_choice", "metrics": metrics}))
+        lines.append(words)
+        return 0
+
+    monkeypatch.setattr(scoring, "run_one", evaluate)
+    monkeypatch.setattr(sweep, "check_evaluations", lambda *_: None)
+    return lines
+
+
+def test_every_finished_run_is_scored_and_the_seeds_of_equal_values_are_a_mean(tmp_path, evaluated):
+    file = tmp_path / "c.py"
+    file.write_text(CONFIG + SCORED)
+    root, tables = tmp_path / "runs", tmp_path / "tables"
+    options = ["--config", str(file), "--workdir-root", str(root), "--sweep", "seeds", "--config.data.shards=s"]
+    options += ["--backend", "local", "--command", trainer(tmp_path), "--results", str(tables)]
+    runs = sweep.expand(str(file), root, "seeds", ["data.shards=s"])
+    assert sweep.main(options) == 0
+    assert len(calls(tmp_path)) == 4
+    assert sorted(path.name for path in tables.iterdir()) == ["results.csv", "results.md", "results.svg", "sweep.json"]
+    rows = (tables / "results.csv").read_text().splitlines()
+    assert rows[0] == "run,complete,scored,model.keep_ratio,seed,choice accuracy,choice type colour"
+    assert rows[1] == f"{runs[0].workdir.name},True,True,0.5,0,50.0,0.0"
+    table = (tables / "results.md").read_text().splitlines()
+    assert table[2:] == ["| 0.5 | 2 | 50.5 ± 0.7 | 5.0 ± 7.1 |", "| 0.1 | 2 | 52.5 ± 0.7 | 25.0 ± 7.1 |"]
+    assert "choice accuracy" in (tables / "results.svg").read_text()
+    assert evaluated[1][:4] == ["--config", "eval/multiple_choice", "--model", str(runs[1].workdir / "export")]
+    assert evaluated[1][-3:] == ["--config.seed=1", "--config.data.shards=s", "--config.data.split=choice"]
+
+
+def test_a_score_is_made_again_when_what_it_was_made_of_has_changed(tmp_path, evaluated):
+    file = tmp_path / "c.py"
+    file.write_text(CONFIG + SCORED)
+    root, shards = tmp_path / "runs", tmp_path / "shards"
+    shards.mkdir()
+    (shards / "checksums-choice.txt").write_text("a")
+    options = ["--config", str(file), "--workdir-root", str(root), "--sweep", "seeds", "--backend", "local"]
+    options += ["--command", trainer(tmp_path), f"--config.data.shards={shards}"]
+    first = sweep.expand(str(file), root, "seeds", [f"data.shards={shards}"])[0]
+
+    def times():
+        before = len(evaluated)
+        assert sweep.main(options) == 0
+        return len(evaluated) - before
+
+    assert times() == 4
+    assert times() == 0
+    (first.workdir / "export/config.json").write_text('{"trained": "again"}')
+    assert times() == 1
+    (shards / "checksums-choice.txt").write_text("other shards")
+    assert times() == 4
+    file.write_text((CONFIG + SCORED).replace('"data.split": "choice"', '"data.split": "choice", "frames": 4'))
+    assert times() == 4
+    (first.workdir / "results/choice.json").unlink()
+    (row, *_) = sweep_table.rows_of([first], sweep.evaluations(str(file)))
+    assert (row["complete"], row["scored"]) == (True, False)
+    assert not any(name.startswith("choice") for name in row)
+
+
+def test_an_evaluation_that_cannot_run_is_refused_before_anything_starts(tmp_path, capsys):
+    file = tmp_path / "c.py"
+    file.write_text(CONFIG + "\ndef evaluate(add):\n    add('choice', 'eval/no_such_task')\n")
+    assert sweep.main(["--config", str(file), "--workdir-root", str(tmp_path), "--dry_run"]) == 2
+    assert "evaluation 'choice' of the sweep: no config file eval/no_such_task" in capsys.readouterr().err
+    wrong = ("choice", "eval/retrieval", ("data.shards=s", "data.splt=x"))
+    assert "data.splt" in sweep_runs.evaluation_fault([wrong])
+
+
+def test_a_line_that_a_kill_cut_short_does_not_lose_the_costs(config, tmp_path):
+    run = sweep.expand(config, tmp_path)[0]
+    run.workdir.mkdir()
+    (run.workdir / "metrics.jsonl").write_text(
+        '{"step": 1, "step_ms": 30}\n{"step": 2, "step_ms": 50}\n{"step": 3, "st'
+    )
+    assert sweep_table.rows_of([run], [])[0]["step_ms"] == 40
+
+
+def test_a_plot_tells_all_settings_apart():
+    """The last stage: two rates with equally many steps, and none; and a grid, of which no field tells all."""
+    stage = [{"steps": 0}, {"steps": 25, "rate": 1e-7}, {"steps": 25, "rate": 2e-4}]
+    grid = [{"a": a, "b": b} for a in (1, 2) for b in (3, 4)]
+    for settings, words in ((stage, ["None", "1e-07", "0.0002"]), (grid, ["1, 3", "1, 4", "2, 3", "2, 4", "a, b"])):
+        rows = [{"complete": True, **values, "score": 50.0} for values in settings]
+        swept = list(dict.fromkeys(field for values in settings for field in values))
+        picture = sweep_table.plot(rows, swept, ["score"])
+        assert picture is not None
+        for word in words:
+            assert f">{word}<" in picture.decode()
 
 
 def test_a_folder_that_is_named_by_the_digest_alone_is_used_further(config, tmp_path):
