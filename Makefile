@@ -1,11 +1,11 @@
-# make demo | test | slow | parity | beam | gpu | lint | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
+# make demo | test | slow | parity | beam | gpu | lint | notebooks | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow parity beam gpu lint format clean
+.PHONY: help venv demo test slow parity beam gpu lint format notebooks clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -54,6 +54,9 @@ lint: $(VENV)/.dev ## ruff (rules and format) and mypy
 format: $(VENV)/.dev ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+notebooks: $(VENV)/.dev ## launch/colab/NAME.ipynb from NAME.py and install_cell.py
+	$(BIN)/python launch/colab/make_notebooks.py
 
 clean: ## remove .venv, caches and builds; runs and data stay
 	rm -rf $(VENV) $(VENV)-gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
