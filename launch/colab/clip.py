@@ -7,8 +7,9 @@
 # OpenCLIP, and random weights. **For your own CLIP set `CHECKPOINT`**: OpenAI's `ViT-B-16.pt`, a folder of OpenCLIP or
 # Hugging Face, and others.
 #
-# With the small model it takes TIME_CLIP. Times on Colab's GPUs and TPUs were not measured, and no published
-# checkpoint has been opened by the makers of this program: formats and names are those of the public code.
+# With the small model it takes about a minute on two CPU cores (an estimate: the notebook as a whole was not timed).
+# Times on Colab's GPUs and TPUs were not measured, and no published checkpoint has been opened by the makers of this
+# program: formats and names are those of the public code.
 
 # %% parameters
 import os

@@ -1,6 +1,8 @@
 # The cell that installs harvest_jax, the same in every notebook: `make notebooks` puts it into each of them.
 
 # %% install
+# @title Install harvest_jax, if it is not there
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -77,5 +79,7 @@ def harvest(words, status=0):
     It ends this cell if the command ends with another exit code than `status`.
     """
     print(f"$ harvest {words}")
-    if (ended := cli.main(shlex.split(words))) != status:
+    with contextlib.redirect_stderr(sys.stdout):  # notebooks show stderr as an alarm, and progress is none
+        ended = cli.main(shlex.split(words))
+    if ended != status:
         raise SystemExit(f"harvest ended with exit code {ended}")

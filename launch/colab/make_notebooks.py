@@ -17,6 +17,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # a long cell, which Colab and JupyterLab can fold
 
 
 def sources():
@@ -29,10 +30,10 @@ def notebook(source):
     made = jupytext.read(source, fmt="py:percent")
     (install,) = (cell.source for cell in jupytext.read(INSTALL_CELL, fmt="py:percent").cells if is_install(cell))
     for number, cell in enumerate(made.cells):
-        if is_install(cell):
-            cell.source = install
         cell.id = cell.metadata.get("title", f"text-{number}")
         cell.metadata = {}
+        if cell.id == "install":
+            cell.source, cell.metadata = install, FOLDED
     made.metadata = METADATA
     nbformat.validate(made)
     return nbformat.writes(made) + "\n"
