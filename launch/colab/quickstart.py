@@ -183,9 +183,9 @@ model = harvest_jax.load(RUN / "export")
 
 
 def lit(frames, weights):
-    """The frames, each patch as bright as its weight; the largest weight of the clip is full brightness."""
+    """The frames, each patch as bright as the root of its weight; the clip's largest weight is full brightness."""
     side = frames.shape[1] // weights.shape[1]
-    brightness = (weights / weights.max()).repeat(side, axis=1).repeat(side, axis=2)[..., None]
+    brightness = np.sqrt(weights / weights.max()).repeat(side, axis=1).repeat(side, axis=2)[..., None]
     return (frames * (0.2 + 0.8 * brightness)).astype(np.uint8)
 
 
