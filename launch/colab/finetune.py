@@ -55,7 +55,7 @@ harvest(f"shards --manifest '{MANIFEST}' --out {SHARDS} --short_side 64 --overwr
 # ## 2. Without any training
 #
 # **Zero-shot**: each class name is put into a sentence, and the sentence that fits a clip best is the answer. Chance
-# is 10 %. The image model averages frames, so it can know what kind of motion it is, but not the direction.
+# is 10 %. The image model averages single frames, which do not show the motion.
 
 # %% zero-shot
 RESULTS = WORK / "results"
