@@ -43,7 +43,7 @@ harvest(f"shards --manifest {manifest} --out {SHARDS} --short_side 64 --overwrit
 
 # %% config
 CONFIG = WORK / "my_sweep.py"
-CONFIG.write_text(f"""
+_ = CONFIG.write_text(f"""
 from harvest_jax.config import load_dict
 
 
