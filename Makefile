@@ -1,12 +1,12 @@
-# make demo | test | slow | parity | beam | gpu | docs | results | lint | lock | dist | venv | help. Needs Python 3.11 to
-# 3.13 and make, nothing else.
+# make demo | test | slow | parity | beam | gpu | docs | results | lint | lock | dist | notebooks | venv | help. Needs
+# Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow parity beam gpu docs links results lint format lock dist clean
+.PHONY: help venv demo test slow parity beam gpu docs links results lint format notebooks lock dist clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -66,6 +66,9 @@ lint: $(VENV)/.dev ## ruff (rules and format), mypy and codespell
 format: $(VENV)/.dev ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+notebooks: $(VENV)/.dev ## launch/colab/NAME.ipynb from NAME.py and install_cell.py
+	$(BIN)/python launch/colab/make_notebooks.py
 
 # uv writes hashes, but no address of an index unless it is asked to. PyPI's hashes are wanted: no index of one's own.
 lock: | $(BIN)/python ## requirements.lock: what the package needs, at the versions of constraints.txt, with hashes

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.model.inference import (
     answer_logits,
+    class_attention,
     class_logits,
     head_answer_logits,
     text_embedding,
@@ -72,6 +74,7 @@ class Model:
         cells = None if keep_ratio == 1.0 else keep_positions(np.random.default_rng(seed), *grid, keep_ratio)
         harvest = Harvest(config)
         self._video = InBatches(functools.partial(video_embedding, harvest, cells=cells), devices)
+        self._attention = InBatches(functools.partial(class_attention, harvest, cells=cells), devices)
         self._text = InBatches(functools.partial(text_embedding, harvest), devices)
         self._answer = InBatches(functools.partial(answer_logits, harvest, cells=cells), devices)
         self._classes = InBatches(functools.partial(class_logits, harvest, cells=cells), devices)
@@ -175,6 +178,28 @@ class Model:
                 f"prepared clips must be uint8 [B, {shape}], not {described(clips)}; encode_video takes any size"
             )
         return self._video(self.params, ((clip,) for clip in np.asarray(clips)), self.config.video.embed_dim)
+
+    def attention(self, videos: Videos) -> Float[np.ndarray, "b layers t h w"]:
+        """Where the class token, from which the embedding is computed, looks in each frame.
+
+        Attention is no explanation: it says which patches are mixed in, not what follows from them.
+
+        Args:
+          videos: as for `encode_video`.
+
+        Returns:
+          float32 [B, layers, num_frames, h, w]: in each layer the weight on each patch, mean over the heads. The
+          weights of a layer sum to 1 less the class token's weight on itself; an image model's do so in each frame.
+
+        Raises:
+          DataError: as for `encode_video`.
+        """
+        video = self.config.video
+        rows = video.image_size // video.patch_size
+        grid = (video.layers, self.num_frames, rows, rows)
+        with contextlib.closing(self._prepared(videos)) as clips:
+            weights = self._attention(self.params, ((clip,) for clip in clips), math.prod(grid))
+        return weights.reshape(-1, *grid)
 
     def encode_text(self, texts: str | Iterable[str]) -> Float[np.ndarray, "b d"]:
         """Embed texts; what exceeds the text tower's context is cut.

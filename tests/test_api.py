@@ -294,6 +294,20 @@ def test_a_video_model_can_tell_their_order(video_model, files):
     assert np.abs(video_model.encode_clips(clips) - video_model.encode_clips(clips[:, ::-1])).max() > 1e-3
 
 
+def test_attention_is_of_each_layer_frame_and_patch(video_model, image_model, files):
+    for model, sums in ((video_model, (2, 3, 4)), (image_model, (3, 4))):
+        weights = model.attention(files[:2])
+        assert (weights.shape, weights.dtype) == ((2, 3, model.num_frames, 8, 8), np.float32)
+        total = weights.sum(axis=sums)  # less than 1 by the class token's weight on itself
+        assert np.all((total > 0.3) & (total < 1))
+        np.testing.assert_allclose(model.attention(files[1]), weights[1:], atol=1e-6)
+        few = model.keeping(0.25, seed=3)
+        looked_at = few.attention(files[0])[0]
+        assert np.mean(looked_at > 0) == 0.25
+        assert np.array_equal(looked_at[0] > 0, looked_at[2] > 0)
+    assert video_model.attention([]).shape == (0, 3, 4, 8, 8)
+
+
 def test_the_packaged_image_model_knows_its_words(image_model):
     """Marked stills it has not seen are matched with their captions."""
     from harvest_jax.demo.world import combinations, random_scene, render_still

@@ -1,26 +1,19 @@
-"""Code that mypy does not read (benchmarks/, launch/, the notebook): what it imports exists, and its calls fit."""
+"""Code that mypy does not read (benchmarks/, launch/colab/): what it imports exists, and its calls fit."""
 
 import ast
 import importlib
 import inspect
-import json
 from typing import Any
 
 import pytest
 
 from tests.helpers.project_modules import MODULES, PROJECT, ROOT
 
-NOTEBOOK = "launch/colab/demo.ipynb"
 FILES = sorted(str(path.relative_to(ROOT)) for top in ("benchmarks", "launch") for path in (ROOT / top).rglob("*.py"))
 
 
 def parsed(file: str) -> ast.Module:
-    """A Python file, or the code cells of the notebook without their lines for pip."""
-    text = (ROOT / file).read_text(encoding="utf-8")
-    if file.endswith(".ipynb"):
-        cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-        text = "\n".join(cells).replace("%pip", "pass  # pip")
-    return ast.parse(text)
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"))
 
 
 def project_imports(tree: ast.Module) -> list[tuple[str, str | None, str]]:
@@ -47,7 +40,7 @@ def names_in(module: str) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("file", [*FILES, NOTEBOOK])
+@pytest.mark.parametrize("file", FILES)
 def test_what_it_imports_exists(file):
     for module, name, _ in project_imports(parsed(file)):
         folder = ROOT.joinpath(*module.split("."))
@@ -73,7 +66,7 @@ def library(tree: ast.Module) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("file", [*FILES, NOTEBOOK])
+@pytest.mark.parametrize("file", FILES)
 def test_calls_of_the_library_fit_its_functions(file):
     tree = parsed(file)
     known = library(tree)

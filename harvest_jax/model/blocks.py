@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 LAYER_NORM_EPS = 1e-5  # CLIP's
 UNROLLED = 4  # up to so many layers the scan is unrolled: the demo's backward pass takes a fifth less time on a CPU
 PRODUCT = "product"  # name of a matrix product, bias included, for activation recomputation
+ATTENTION = "attention"  # collection of attention weights: computed only where a caller makes it mutable
 _products = jax.checkpoint_policies.save_only_these_names(PRODUCT)
 
 
@@ -124,7 +125,11 @@ def attend(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; queries, keys and values share one parameter array."""
+    """Multi-head self-attention; queries, keys and values share one parameter array.
+
+    If the collection `ATTENTION` is mutable, the weights of the first token (the class token of a video) over all
+    tokens are stored in it: float32 [b, heads, n]. Those of all tokens would not fit in memory for a long video.
+    """
 
     heads: int
     dtype: DTypeLike
@@ -137,6 +142,10 @@ class SelfAttention(nn.Module):
         init = nn.initializers.normal(width**-0.5)
         shape = (3, self.heads, width // self.heads)
         query, key, value = Projection(shape, self.dtype, init, split=True, name="qkv")(x)  # b n heads head_dim each
+        if self.is_mutable_collection(ATTENTION) and not self.is_initializing():
+            scores = jnp.einsum("bhd,bnhd->bhn", query[:, 0], key, preferred_element_type=jnp.float32)
+            weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5)
+            self.sow(ATTENTION, "first_token", weights, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         mixed = attend(query, key, value, self.implementation, self.causal)
         return Projection((width,), self.dtype, init, inputs=2, name="out")(mixed)
 
@@ -210,7 +219,7 @@ def stack(block: type[nn.Module], layers: int, remat: str, unroll: bool) -> Any:
         block = nn.remat(block, prevent_cse=unroll, policy=REMAT[remat])
     return nn.scan(
         block,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, ATTENTION: 0},
         split_rngs={"params": True},
         length=layers,
         in_axes=nn.broadcast,

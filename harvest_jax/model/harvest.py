@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from harvest_jax.errors import DataError
+from harvest_jax.model.blocks import ATTENTION
 from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.model.heads import AnswerHead, VideoHead
 from harvest_jax.model.mlm_decoder import MlmDecoder
@@ -103,6 +104,19 @@ class Harvest:
         """Raw pixels of the kept patches to the video tower's outputs; see `VideoTower`."""
         pixels = normalise(patches, self.config.preprocessing).astype(self.dtype)
         return self._video.apply({"params": params["video"]}, pixels, positions)  # type: ignore[return-value]
+
+    def class_attention(
+        self, params: Params, patches: UInt8[Array, "b k p"], positions: Int[Array, "b k"]
+    ) -> Float[Array, "b layers k"]:
+        """Where the class token looks: its attention weights over the kept patches, float32, mean over the heads.
+
+        What is missing from a sum of 1 is its weight on itself. Arguments as for `encode_video`.
+        """
+        pixels = normalise(patches, self.config.preprocessing).astype(self.dtype)
+        variables = {"params": params["video"]}
+        stored: Any = self._video.apply(variables, pixels, positions, mutable=[ATTENTION])[1]
+        weights = stored[ATTENTION]["transformer"]["blocks"]["attn"]["first_token"]  # layers b heads 1+k
+        return weights.mean(axis=2)[:, :, 1:].swapaxes(0, 1)
 
     def encode_text(
         self, params: Params, ids: Int[Array, "b l"], masked: Bool[Array, "b l"] | None = None

@@ -57,6 +57,27 @@ def video_embedding(
         return l2_normalise(embedded.reshape(count, frames, -1).mean(axis=1))
 
 
+def class_attention(
+    harvest: Harvest, params: Params, clips: UInt8[Array, "b t s s 3"], cells: Cells | None = None
+) -> Float[Array, "b weights"]:
+    """Where the class token looks in every layer; that of an image model in each frame by itself.
+
+    Args:
+      harvest, params, clips, cells: as for `video_embedding`.
+
+    Returns:
+      float32 [B, layers * T * h * w], mean over the heads, 0 at patches that are not looked at.
+    """
+    video, count = harvest.config.video, len(clips)
+    with jax.default_matmul_precision(PRECISION):
+        clips = clips.reshape(-1, video.num_frames, *clips.shape[2:])  # of an image model: single frames
+        patches, positions = patches_at(clips, video.patch_size, cells)
+        weights = harvest.class_attention(params, patches, positions)
+    grid = jnp.zeros((*weights.shape[:2], video.num_frames * video.cells_per_frame))
+    grid = grid.at[..., positions[0]].set(weights)
+    return grid.reshape(count, -1, *grid.shape[1:]).swapaxes(1, 2).reshape(count, -1)
+
+
 def text_embedding(harvest: Harvest, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b d"]:
     """Embed captions.
 

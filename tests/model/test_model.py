@@ -101,6 +101,36 @@ def test_video_tower_equals_a_plain_numpy_clip(model, params):
         np.testing.assert_allclose(out["embedding"][row], embedding, rtol=2e-4, atol=2e-4)
 
 
+def test_the_class_tokens_attention_is_that_of_a_plain_numpy_clip(params):
+    patches, positions = clips()
+    keep = np.array([0, 3, 5, 10])
+    attention = jax.jit(Harvest(SMALL).class_attention)(params, patches[:, keep], positions[:, keep])
+    assert (attention.shape, attention.dtype) == ((2, 2, 4), np.float32)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["video"])
+    for row in range(2):
+        pixels = np.asarray(patches)[row, keep].reshape(len(keep), 16, 3) / 255.0
+        pixels = ((pixels - np.array(CLIP_MEAN)) / np.array(CLIP_STD)).reshape(len(keep), 48)
+        x = pixels @ p["patch_embedding"]["kernel"]
+        x = x + p["spatial_embedding"][1 + keep % 4] + p["temporal_embedding"][keep // 4]
+        x = np.concatenate([(p["class_embedding"] + p["spatial_embedding"][0])[None], x])
+        x = np_norm(x, p["ln_pre"])
+        for layer in range(2):
+            block = jax.tree.map(lambda leaf: leaf[layer], p["transformer"]["blocks"])  # noqa: B023
+            h, qkv = np_norm(x, block["ln_1"]), block["attn"]["qkv"]
+            q, k = (np.einsum("nw,whd->hnd", h, qkv["kernel"][:, i]) + qkv["bias"][i][:, None] for i in range(2))
+            weights = np_softmax(np.einsum("hd,hnd->hn", q[:, 0], k) / np.sqrt(q.shape[-1]))
+            np.testing.assert_allclose(attention[row, layer], weights.mean(0)[1:], rtol=2e-4, atol=2e-5)
+            x = np_block(x, block, 2, causal=False)
+
+
+def test_attention_weights_are_computed_only_where_they_are_asked_for(params):
+    products = [
+        str(jax.make_jaxpr(function)(params, *clips())).count("dot_general")
+        for function in (Harvest(SMALL).encode_video, Harvest(SMALL).class_attention)
+    ]
+    assert products[1] == products[0] + 1  # in the one block that the loop over the layers has
+
+
 def test_text_tower_equals_a_plain_numpy_clip(model, params):
     ids = np.array([[38, 5, 7, 39, 0, 0], [38, 5, 9, 11, 13, 39]], np.int32)
     out = model.encode_text(params, ids)
