@@ -32,7 +32,7 @@ def one_line(capsys, *words):
         ("train.learning_rate=fast", "train.learning_rate: expected a number, got 'fast'"),
         (
             "model.size=B16",
-            "model.size='B16' must be one of demo, B/32, B/16, L/14, L/14@336, H/14 (did you mean B/16?)",
+            "model.size='B16' must be one of demo, world, B/32, B/16, L/14, L/14@336, H/14 (did you mean B/16?)",
         ),
         ("data.weights={[]: 1}", "data.weights: expected a list"),
         ("data.weights=" + "(" * 1000, "data.weights: expected a list"),
