@@ -2,11 +2,12 @@
 
     python benchmarks/world_difficulty.py --out benchmarks/results/world_difficulty.json
 
-For each factor of the split `choice`, in percent: `chance`; `order_blind`, what a reader gets who judges every sentence
-rightly but cannot tell a clip from its reverse, and guesses among the sentences that are true of either; `ceiling`, the
-share of clips of which exactly the right sentence is true, judged from the positions in 8 frames. For each kind of the
-split `questions`: `commonest`, the share of its commonest answer, which is what can be said without looking. One line
-of JSON.
+For each factor of the split `choice`, in percent: `chance`; `words`, what a reader gets who does not look at the clip
+but knows which combinations training has, and guesses among the sentences whose combinations it lacks; `order_blind`,
+what a reader gets who judges every sentence rightly but cannot tell a clip from its reverse, and guesses among the
+sentences that are true of either; `ceiling`, the share of clips of which exactly the right sentence is true, judged
+from the positions in 8 frames. For each kind of the split `questions`: `commonest`, the share of its commonest answer,
+which is what can be said without looking. One line of JSON.
 """
 
 import argparse
@@ -17,14 +18,15 @@ from pathlib import Path
 from harvest_jax.synthetic import WORLD_VERSION
 from harvest_jax.synthetic.choices import FACTORS
 from harvest_jax.synthetic.rows import choice_at, columns
+from harvest_jax.synthetic.scene import STANDS, Scene, held_out
 from harvest_jax.synthetic.truth import is_true, seen
 
 FRAMES = 8
 
 
 def difficulty(clips: int, seed: int) -> dict[str, dict[str, float]]:
-    """The three figures of each factor over the first `clips` of the split, in percent; n is the number of clips."""
-    sums = {factor: {"chance": 0.0, "order_blind": 0.0, "ceiling": 0.0, "n": 0.0} for factor in FACTORS}
+    """The four figures of each factor over the first `clips` of the split, in percent; n is the number of clips."""
+    sums = {factor: {"chance": 0.0, "words": 0.0, "order_blind": 0.0, "ceiling": 0.0, "n": 0.0} for factor in FACTORS}
     for number in range(clips):
         choice = choice_at(seed, number)
         clip, reverse = seen(choice.scene, FRAMES), seen(choice.scene.twin, FRAMES)
@@ -33,6 +35,7 @@ def difficulty(clips: int, seed: int) -> dict[str, dict[str, float]]:
         found = sums[choice.factor]
         found["n"] += 1
         found["chance"] += 1 / len(choice.options)
+        found["words"] += 1 / sum(map(never_trained, choice.options))  # the right sentence is one of them
         found["order_blind"] += either[choice.answer] / max(1, sum(either))
         found["ceiling"] += true[choice.answer] and sum(true) == 1
     return {
@@ -41,6 +44,17 @@ def difficulty(clips: int, seed: int) -> dict[str, dict[str, float]]:
         for factor, found in sums.items()
         if found["n"]
     }
+
+
+def never_trained(scene: Scene) -> bool:
+    """Whether all that acts in a scene is of combinations of look and action that no training clip has."""
+    acts = [
+        (scene.things[who].look, event.action)
+        for event in scene.events
+        for who in (event.actor, event.other)
+        if who is not None and event.action != STANDS
+    ]
+    return all(held_out(*look, action) for look, action in acts)
 
 
 def commonest_answers(questions: int, seed: int) -> dict[str, dict[str, float]]:
