@@ -68,6 +68,7 @@ class Model:
         self.num_devices = 1 if devices is None else len(devices)
         self.params = place(params, devices)
         self._over: dict[tuple[jax.Device, ...], Model] = {}
+        self._keeping: dict[tuple[float, int], Model] = {}
         self._devices, self._kept = devices, (keep_ratio, seed)
         video = config.video
         grid = (video.num_frames, (video.image_size // video.patch_size) ** 2)
@@ -95,7 +96,7 @@ class Model:
 
         Which patches is drawn once by the seed, over the whole clip as in training, and is the same for every clip; an
         image model looks at the same patches of each frame. Our choice: what a clip's embedding is depends on nothing
-        but the clip.
+        but the clip. A second call gives the same object, whose programs are compiled.
 
         Raises:
           ConfigError: `keep_ratio` is not within (0, 1], or the seed is negative.
@@ -104,7 +105,10 @@ class Model:
             raise ConfigError(f"keep_ratio={keep_ratio}: must be above 0, and 1 at most (all patches)")
         if seed < 0:
             raise ConfigError(f"seed={seed}: must not be negative")
-        return Model(self.config, self.params, self.name, self._devices, self.origin, keep_ratio, seed)
+        asked = keep_ratio, seed
+        if asked not in self._keeping:
+            self._keeping[asked] = Model(self.config, self.params, self.name, self._devices, self.origin, *asked)
+        return self._keeping[asked]
 
     @property
     def num_frames(self) -> int:

@@ -246,6 +246,7 @@ def test_kept_patches_alone_decide_and_the_seed_draws_them(video_model):
     blanked = blank.reshape(grid).transpose(0, 1, 2, 4, 3, 5, 6).reshape(clips.shape)
     assert (blanked != clips).mean() > 0.7
     quarter = video_model.keeping(0.25, seed=3)
+    assert video_model.keeping(0.25, seed=3) is quarter
     np.testing.assert_array_equal(quarter.encode_clips(blanked), quarter.encode_clips(clips))
     kept, whole = quarter.encode_clips(clips), video_model.encode_clips(clips)
     assert np.abs(kept - whole).max() > 1e-3

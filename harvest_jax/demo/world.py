@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from harvest_jax.synthetic.draw import part_below
+
 SIZE = 64  # pixels, square
 FRAMES = 16  # of a clip
 
@@ -136,17 +138,6 @@ def _state(scene: Scene, time: float) -> _State:
     return _State(x, y, size, angle, visible)
 
 
-def _foot(outline: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The part of a polygon below _FOOT."""
-    part = []
-    for (x0, y0), (x1, y1) in zip(outline, outline[1:] + outline[:1], strict=True):
-        if y0 >= _FOOT:
-            part.append((x0, y0))
-        if (y0 >= _FOOT) != (y1 >= _FOOT):
-            part.append((x0 + (x1 - x0) * (_FOOT - y0) / (y1 - y0), _FOOT))
-    return part
-
-
 def _draw(scene: Scene, state: _State, marks: bool) -> UInt8[np.ndarray, "64 64 3"]:
     scale = SIZE * _SUPERSAMPLING
     image = Image.new("RGB", (scale, scale), scene.ground)
@@ -162,7 +153,7 @@ def _draw(scene: Scene, state: _State, marks: bool) -> UInt8[np.ndarray, "64 64 
 
         color = COLORS[scene.color]
         draw.polygon(placed(_OUTLINES[scene.shape]), fill=color)
-        draw.polygon(placed(_foot(_OUTLINES[scene.shape])), fill=tuple((c + 2 * 255) // 3 for c in color))
+        draw.polygon(placed(part_below(_OUTLINES[scene.shape], _FOOT)), fill=tuple((c + 2 * 255) // 3 for c in color))
     if marks:
         _draw_marks(draw, scene, state, scale)
     return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))

@@ -147,17 +147,21 @@ def _draw_thing(
     image.paste(pale, around, foot)
 
 
+def part_below(outline: list[tuple[float, float]], line: float) -> list[tuple[float, float]]:
+    """The part of a polygon whose y is `line` or more; y points down."""
+    part = []
+    for (x0, y0), (x1, y1) in zip(outline, outline[1:] + outline[:1], strict=True):
+        if y0 >= line:
+            part.append((x0, y0))
+        if (y0 >= line) != (y1 >= line):
+            part.append((x0 + (x1 - x0) * (line - y0) / (y1 - y0), line))
+    return part
+
+
 @functools.cache
 def _foot(shape: str) -> list[tuple[float, float]]:
     """The part of an outline below _FOOT."""
-    outline = _OUTLINES[shape]
-    part = []
-    for (x0, y0), (x1, y1) in zip(outline, outline[1:] + outline[:1], strict=True):
-        if y0 >= _FOOT:
-            part.append((x0, y0))
-        if (y0 >= _FOOT) != (y1 >= _FOOT):
-            part.append((x0 + (x1 - x0) * (_FOOT - y0) / (y1 - y0), _FOOT))
-    return part
+    return part_below(_OUTLINES[shape], _FOOT)
 
 
 def _ground(scene: Scene, size: int, real: Part | None) -> Image.Image:

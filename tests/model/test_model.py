@@ -84,17 +84,22 @@ def np_transformer(x, p, layers, heads, causal):
     return x
 
 
+def np_embedded(patches, keep, p):
+    """The tokens that go into the blocks: the class token, and the kept patches with their places."""
+    pixels = np.asarray(patches)[keep].reshape(len(keep), 16, 3) / 255.0
+    pixels = ((pixels - np.array(CLIP_MEAN)) / np.array(CLIP_STD)).reshape(len(keep), 48)
+    x = pixels @ p["patch_embedding"]["kernel"]
+    x = x + p["spatial_embedding"][1 + keep % 4] + p["temporal_embedding"][keep // 4]
+    return np.concatenate([(p["class_embedding"] + p["spatial_embedding"][0])[None], x])
+
+
 def test_video_tower_equals_a_plain_numpy_clip(model, params):
     patches, positions = clips()
     keep = np.array([0, 3, 5, 10])
     out = model.encode_video(params, patches[:, keep], positions[:, keep])
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["video"])
     for row in range(2):
-        pixels = np.asarray(patches)[row, keep].reshape(len(keep), 16, 3) / 255.0
-        pixels = ((pixels - np.array(CLIP_MEAN)) / np.array(CLIP_STD)).reshape(len(keep), 48)
-        x = pixels @ p["patch_embedding"]["kernel"]
-        x = x + p["spatial_embedding"][1 + keep % 4] + p["temporal_embedding"][keep // 4]
-        x = np.concatenate([(p["class_embedding"] + p["spatial_embedding"][0])[None], x])
+        x = np_embedded(patches[row], keep, p)
         x = np_transformer(np_norm(x, p["ln_pre"]), params["video"]["transformer"], 2, 2, causal=False)
         np.testing.assert_allclose(out["tokens"][row], x, rtol=2e-4, atol=2e-4)
         embedding = np_norm(x[0], p["ln_post"]) @ p["proj"]["kernel"]
@@ -108,11 +113,7 @@ def test_the_class_tokens_attention_is_that_of_a_plain_numpy_clip(params):
     assert (attention.shape, attention.dtype) == ((2, 2, 4), np.float32)
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["video"])
     for row in range(2):
-        pixels = np.asarray(patches)[row, keep].reshape(len(keep), 16, 3) / 255.0
-        pixels = ((pixels - np.array(CLIP_MEAN)) / np.array(CLIP_STD)).reshape(len(keep), 48)
-        x = pixels @ p["patch_embedding"]["kernel"]
-        x = x + p["spatial_embedding"][1 + keep % 4] + p["temporal_embedding"][keep // 4]
-        x = np.concatenate([(p["class_embedding"] + p["spatial_embedding"][0])[None], x])
+        x = np_embedded(patches[row], keep, p)
         x = np_norm(x, p["ln_pre"])
         for layer in range(2):
             block = jax.tree.map(lambda leaf: leaf[layer], p["transformer"]["blocks"])  # noqa: B023
