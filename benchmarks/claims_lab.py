@@ -1,7 +1,6 @@
 """The folder in which the experiments of docs/results.md are made; everything is made when it is first asked for."""
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from harvest_jax import signals
 from harvest_jax.errors import Preempted
 from harvest_jax.files import write_atomically
+from harvest_jax.machine import available_cores
 from harvest_jax.synthetic import WORLD_VERSION
 from launch.processes import run_one
 from launch.scoring import Scoring
@@ -62,7 +62,7 @@ class Lab:
         """
         self.root, self.collect, self.runs = root, collect, root / "runs"
         path = root / "claims.json"
-        made: dict[str, Any] = {"world": WORLD_VERSION, "training": list(train_words), "cores": os.cpu_count()}
+        made: dict[str, Any] = {"world": WORLD_VERSION, "training": list(train_words), "cores": available_cores()}
         if path.exists():
             made = json.loads(path.read_text("utf-8"))
             now = {"world": WORLD_VERSION, "training": made["training"] if collect else list(train_words)}
