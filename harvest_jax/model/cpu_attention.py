@@ -1,4 +1,4 @@
-"""Attention for a CPU: plain products of matrices, and blocks of clips whose scores stay in the CPU's caches.
+"""Attention for a CPU: plain products of matrices, and blocks of heads whose scores stay in the CPU's caches.
 
 XLA computes `jax.nn.dot_product_attention` on a CPU with the heads between tokens and channels, which it multiplies
 slowly, and writes the scores of the whole batch to memory several times. Here the heads come first, and the scores of a
@@ -23,27 +23,27 @@ def attend_on_cpu(
     query: Float[Array, "b m h d"], key: Float[Array, "b n h d"], value: Float[Array, "b n h d"], causal: bool
 ) -> Float[Array, "b m h d"]:
     """Scaled dot-product attention with scores and softmax in float32; see `blocks.attend`."""
-    batch, queries, heads, _ = query.shape
-    most = max(1, SCORES // (4 * heads * queries * key.shape[1]))
-    block = next(size for size in range(min(batch, most), 0, -1) if batch % size == 0)
+    batch, queries, heads, width = query.shape
+    rows, keys = batch * heads, key.shape[1]
+    arrays = [jnp.swapaxes(array, 1, 2).reshape(rows, -1, width) for array in (query, key, value)]
+    most = max(1, SCORES // (4 * queries * keys))
+    block = next(size for size in range(min(rows, most), 0, -1) if rows % size == 0)
     one = functools.partial(_attend, causal=causal)
-    if block == batch:
-        return one(query, key, value)
-    again = jax.checkpoint(one)
-    split = [array.reshape(batch // block, block, *array.shape[1:]) for array in (query, key, value)]
-    return jax.lax.map(lambda arrays: again(*arrays), split).reshape(query.shape)
+    if block == rows:
+        mixed = one(*arrays)
+    else:
+        again = jax.checkpoint(one)
+        split = [array.reshape(rows // block, block, -1, width) for array in arrays]
+        mixed = jax.lax.map(lambda part: again(*part), split)
+    return jnp.swapaxes(mixed.reshape(batch, heads, queries, width), 1, 2)
 
 
 def _attend(
-    query: Float[Array, "b m h d"], key: Float[Array, "b n h d"], value: Float[Array, "b n h d"], causal: bool
-) -> Float[Array, "b m h d"]:
-    """All clips at once, as products over (clip, head)."""
-    batch, queries, heads, width = query.shape
-    keys = key.shape[1]
-    query, key, value = (jnp.swapaxes(array, 1, 2).reshape(batch * heads, -1, width) for array in (query, key, value))
-    scores = jnp.einsum("xmd,xnd->xmn", query, key, preferred_element_type=jnp.float32) * width**-0.5
+    query: Float[Array, "x m d"], key: Float[Array, "x n d"], value: Float[Array, "x n d"], causal: bool
+) -> Float[Array, "x m d"]:
+    """One head of one clip in each row."""
+    scores = jnp.einsum("xmd,xnd->xmn", query, key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
     if causal:
-        scores = jnp.where(jnp.tril(jnp.ones((queries, keys), bool)), scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores).astype(value.dtype)
-    mixed = jnp.einsum("xmn,xnd->xmd", weights, value)
-    return jnp.swapaxes(mixed.reshape(batch, heads, queries, width), 1, 2)
+        seen = jnp.tril(jnp.ones(scores.shape[1:], bool))
+        scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+    return jnp.einsum("xmn,xnd->xmd", jax.nn.softmax(scores).astype(value.dtype), value)

@@ -19,7 +19,7 @@ def is_gpu(device: Any) -> bool:
 def attention(choice: str, dtype: str, mesh: Mesh) -> str:
     """`model.attention` for these devices: "cudnn", "cpu" or "xla".
 
-    On several virtual CPU devices XLA splits the batch itself, which blocks of clips would hinder. cuDNN's fused
+    On several virtual CPU devices XLA splits the batch itself, which blocks would hinder. cuDNN's fused
     kernels need half precision and an NVIDIA GPU of the Ampere generation or newer.
 
     Raises:
