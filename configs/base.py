@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
     # ramp: frames differ from the start (docs/decisions.md)
     model.decoder_layers = 4  # cross-attention blocks of the masked-word decoder; 0: none (needs train.mlm_weight=0)
     model.dtype = "bfloat16"  # of the computation: float32 or bfloat16; parameters, norms, softmax, losses: float32
-    model.attention = "auto"  # cudnn (fused kernels), xla, or auto: cudnn on GPUs in bfloat16, else xla
+    model.attention = "auto"  # cudnn (fused kernels), xla, or auto: cudnn on GPUs in bfloat16,
+    # blocks of heads on a CPU, else xla
     model.remat = "none"  # activation recomputation: saves memory, costs compute. none;
     # dots: all but matrix products; full: all
     model.init_from = ""  # model folder to start from, of `harvest weights import` or `harvest train`; empty: random

@@ -22,6 +22,7 @@ from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores
 from harvest_jax.model.batches import InBatches, place
 from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.cpu_attention import attention_of
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.model.inference import (
     answer_logits,
@@ -73,7 +74,8 @@ class Model:
         video = config.video
         grid = (video.num_frames, (video.image_size // video.patch_size) ** 2)
         cells = None if keep_ratio == 1.0 else keep_positions(np.random.default_rng(seed), *grid, keep_ratio)
-        harvest = Harvest(config)
+        platform = devices[0].platform if devices else jax.default_backend()
+        harvest = Harvest(config, attention=attention_of(platform))
         self._video = InBatches(functools.partial(video_embedding, harvest, cells=cells), devices)
         self._attention = InBatches(functools.partial(class_attention, harvest, cells=cells), devices)
         self._text = InBatches(functools.partial(text_embedding, harvest), devices)

@@ -13,6 +13,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from harvest_jax.model.cpu_attention import attend_on_cpu
+
 LAYER_NORM_EPS = 1e-5  # CLIP's
 UNROLLED = 4  # up to so many layers the scan is unrolled: the demo's backward pass takes a fifth less time on a CPU
 PRODUCT = "product"  # name of a matrix product, bias included, for activation recomputation
@@ -92,9 +94,9 @@ def attend(
     implementation: str = "xla",
     causal: bool = False,
 ) -> Float[Array, "b m h d"]:
-    """Scaled dot-product attention with the softmax in float32, by XLA or by cuDNN's fused kernel.
+    """Scaled dot-product attention with the softmax in float32, by XLA, by cuDNN's fused kernel, or as suits a CPU.
 
-    The kernel's backward pass needs even numbers of queries and keys: a row of zeros is added to an odd number, and an
+    cuDNN's backward pass needs even numbers of queries and keys: a row of zeros is added to an odd number, and an
     added key is masked. (JAX up to 0.10 at least refuses every odd number in training. cuDNN needs even numbers only
     with a bias; there is none here.)
 
@@ -102,12 +104,14 @@ def attend(
       query: [b, m, heads, head_dim].
       key: [b, n, heads, head_dim].
       value: as `key`.
-      implementation: "xla" or "cudnn".
+      implementation: "xla", "cudnn" or "cpu" (`attend_on_cpu`).
       causal: query i sees keys up to i.
 
     Returns:
       [b, m, heads, head_dim] of the query's dtype.
     """
+    if implementation == "cpu":
+        return attend_on_cpu(query, key, value, causal)
     queries, keys = query.shape[1], key.shape[1]
     lengths: dict[str, Any] = {}
     if implementation == "cudnn" and (queries % 2 or keys % 2):

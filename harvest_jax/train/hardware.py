@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from harvest_jax.errors import ConfigError
+from harvest_jax.model.cpu_attention import attention_of
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of model.dtype
 
@@ -16,9 +17,10 @@ def is_gpu(device: Any) -> bool:
 
 
 def attention(choice: str, dtype: str, mesh: Mesh) -> str:
-    """`model.attention` for these devices: "cudnn" or "xla".
+    """`model.attention` for these devices: "cudnn", "cpu" or "xla".
 
-    cuDNN's fused kernels need half precision and an NVIDIA GPU of the Ampere generation or newer.
+    On several virtual CPU devices XLA splits the batch itself, which blocks would hinder. cuDNN's fused
+    kernels need half precision and an NVIDIA GPU of the Ampere generation or newer.
 
     Raises:
       ConfigError: cudnn is asked for where it cannot run.
@@ -31,7 +33,9 @@ def attention(choice: str, dtype: str, mesh: Mesh) -> str:
             "model.attention=cudnn needs model.dtype=bfloat16 and GPUs of the Ampere generation or newer, not "
             f"{dtype} on {device.platform}: set auto"
         )
-    return "cudnn" if choice == "cudnn" or (choice == "auto" and gpu and half) else "xla"
+    if choice == "auto":
+        return "cudnn" if gpu and half else attention_of(device.platform) if mesh.size == 1 else "xla"
+    return choice
 
 
 def unroll_layers(mesh: Mesh) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harvest_jax.input.patches import patchify
+from harvest_jax.model import cpu_attention
 from harvest_jax.model.blocks import UNROLLED, attend
 from harvest_jax.model.config import CLIP_MEAN, CLIP_STD, HarvestConfig, Preprocessing, harvest_config
 from harvest_jax.model.harvest import Harvest, l2_normalise, normalise
@@ -251,6 +252,26 @@ def test_rows_added_for_cudnn_change_nothing(queries, keys, causal, monkeypatch)
     for a, b in zip(output_and_gradient("cudnn"), output_and_gradient("xla"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert seen == 2 * [(queries + queries % 2, keys + keys % 2, keys + keys % 2)]
+
+
+@pytest.mark.parametrize(("queries", "keys", "causal"), [(6, 6, False), (5, 8, False), (7, 7, True)])
+@pytest.mark.parametrize("blocks", [1, 3, 18])
+def test_attention_in_blocks_is_attention(queries, keys, causal, blocks, monkeypatch):
+    random = np.random.default_rng(0)
+    arrays = [jnp.asarray(random.normal(size=(6, n, 3, 8)), jnp.float32) for n in (queries, keys, keys)]
+    monkeypatch.setattr(cpu_attention, "SCORES", 18 // blocks * 4 * queries * keys)
+
+    def output_and_gradient(implementation):
+        total = lambda *args: jnp.sin(attend(*args, implementation, causal)).sum()  # noqa: E731
+        compiled = jax.jit(jax.grad(total, (0, 1, 2))).lower(*arrays).compile()
+        assert ("while" in compiled.as_text()) == (implementation == "cpu" and blocks > 1)
+        return attend(*arrays, implementation, causal), *compiled(*arrays)
+
+    for a, b in zip(output_and_gradient("cpu"), output_and_gradient("xla"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    halves = [array.astype(jnp.bfloat16) for array in arrays]
+    a, b = (np.asarray(attend(*halves, one, causal), np.float32) for one in ("cpu", "xla"))
+    np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("remat", ["none", "dots"])

@@ -288,11 +288,13 @@ def test_multipliers_scale_the_update():
 
 def test_attention_is_chosen_by_device_and_type():
     cpu = meshes.make_mesh(run_config.MeshFields(data=1, fsdp=1), 16, jax.devices()[:1])
-    assert hardware.attention("auto", "bfloat16", cpu) == hardware.attention("xla", "float32", cpu) == "xla"
+    several = meshes.make_mesh(run_config.MeshFields(data=8, fsdp=1), 16)
+    assert hardware.attention("auto", "bfloat16", cpu) == "cpu"
+    assert hardware.attention("auto", "bfloat16", several) == hardware.attention("xla", "float32", cpu) == "xla"
     with pytest.raises(ConfigError, match=r"attention=cudnn needs model\.dtype=bfloat16 and GPUs of the Ampere"):
         hardware.attention("cudnn", "bfloat16", cpu)
     device = types.SimpleNamespace(platform="gpu")
-    gpu = types.SimpleNamespace(devices=np.array([device]))  # what attention() looks at
+    gpu = types.SimpleNamespace(devices=np.array([device]), size=1)  # what attention() looks at
     choose = inspect.unwrap(hardware.attention)  # without the checks of types, which need a real mesh
     assert [choose("auto", dtype, gpu) for dtype in ("bfloat16", "float32")] == ["cudnn", "xla"]
     with pytest.raises(ConfigError, match="not float32 on gpu"):
