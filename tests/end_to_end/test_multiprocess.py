@@ -32,6 +32,7 @@ def train(shards, workdir, launcher, flags, *overrides, begins=1):
         *overrides,
     ]
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -52,6 +53,7 @@ def test_losses_do_not_depend_on_processes_and_devices(world_shards, tmp_path):
     np.testing.assert_allclose(eight, one, rtol=1e-5)
     np.testing.assert_allclose(two_by_two, one, rtol=1e-5)
     assert (tmp_path / "two" / "export" / "model.safetensors").is_file()
+    assert list((tmp_path / "two" / "compiled").glob("*-cache"))  # both see this folder
 
     # what two processes began, one process ends: as if step 4 had never been
     shutil.rmtree(tmp_path / "two" / "checkpoints" / str(STEPS))
