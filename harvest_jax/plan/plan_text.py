@@ -50,8 +50,8 @@ def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[str]:
         )
     if stage["between_slices_bytes"]:
         kinds = stage["between_slices_bytes"].items()
-        parts = (f"{one['received_bytes'] / 1e6:.3f} MB in {one['count']} x {kind}" for kind, one in kinds)
-        out.append("between slices   " + ", ".join(parts) + ", received by a device in a step")
+        sizes = (f"{one['received_bytes'] / 1e6:.3f} MB in {one['count']} x {kind}" for kind, one in kinds)
+        out.append("between slices   " + ", ".join(sizes) + ", received by a device in a step")
     if stage["estimate"]:
         times = stage["estimate"]
         resources = [*(["kernels"] if stage["kernels"] else []), "compute", "memory", "network"]
