@@ -93,6 +93,9 @@ def get_config() -> ConfigDict:
     eval.allow_missing = False  # evaluate although videos are not there: they count as wrong
 
     config.mesh = mesh = ConfigDict()
-    mesh.data = -1  # devices over which the batch is split; -1: all devices / fsdp
+    mesh.dcn_data = (
+        -1
+    )  # TPU slices (or GPU machines) between which only gradients and embeddings travel; -1: the slices
+    mesh.data = -1  # devices over which the batch of a slice is split; -1: all devices of the slice / fsdp
     mesh.fsdp = 1  # devices over which parameters and optimizer state are split; 1: not split
     return config

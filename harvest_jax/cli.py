@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from harvest_jax import signals
 from harvest_jax.arguments import HelpFormatter, Parser
+from harvest_jax.compiled_programs import keep_compiled_programs
 from harvest_jax.errors import HarvestError
 from harvest_jax.terminal import printable
 from harvest_jax.version import __version__
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         words = sys.argv[1:]
+        keep_compiled_programs()
         return signals.run_program(" ".join(["harvest", *words[:1]]), lambda: main(words))
     argv = list(argv)
     given = ["harvest", *argv]

@@ -10,7 +10,13 @@ from tests.helpers.project_modules import MODULES, PROJECT
 # From the ground up, in the order in which a clip passes through. What shares a line does not import each other.
 FLOORS = [
     ("harvest_jax.errors", "harvest_jax.version"),
-    ("harvest_jax.files", "harvest_jax.machine", "harvest_jax.signals", "harvest_jax.terminal"),
+    (
+        "harvest_jax.compiled_programs",
+        "harvest_jax.files",
+        "harvest_jax.machine",
+        "harvest_jax.signals",
+        "harvest_jax.terminal",
+    ),
     ("harvest_jax.arguments", "harvest_jax.embeddings_file", "harvest_jax.pages"),
     ("harvest_jax.pixels", "harvest_jax.encode"),
     ("harvest_jax.config",),

@@ -8,6 +8,7 @@
     checkpoints/STEP/        one folder a step, with a MANIFEST.json once it is complete; SCORES.json if it was scored
     quarantine/              what was rejected at a restart: moved, never deleted
     export/                  the model folder that a finished run leaves
+    compiled/                compiled programs of a run of several processes, for its restarts
 
 Nothing here imports JAX, so that launchers can ask, too.
 """
@@ -65,6 +66,11 @@ class Workdir:
     def export(self) -> Path:
         """The model folder of a finished run."""
         return self.root / "export"
+
+    @property
+    def compiled(self) -> Path:
+        """Folder of compiled programs, which may be removed at any time."""
+        return self.root / "compiled"
 
     @property
     def exported(self) -> bool:

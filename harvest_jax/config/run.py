@@ -130,6 +130,7 @@ class EvalFields:
 class MeshFields:
     """`config.mesh`."""
 
+    dcn_data: Annotated[int, Range(-1, 10**6)]
     data: Annotated[int, Range(-1, 10**6)]
     fsdp: Annotated[int, Range(1, 10**6)]
 
@@ -177,6 +178,8 @@ def _contradictions(config: RunConfig) -> list[str]:
         faults.append(f"data.shards={data.shards!r} names a folder twice: give it a larger share with data.weights")
     if mesh.data == 0:
         faults.append("mesh.data=0 must be -1 (all devices) or at least 1")
+    if mesh.dcn_data == 0:
+        faults.append("mesh.dcn_data=0 must be -1 (the slices of the job) or at least 1")
     faults += _eval_contradictions(config.eval)
     if config.objective.name != "post_pretraining":
         return faults + _objective_contradictions(config)

@@ -57,7 +57,7 @@ def _program(run: RunConfig, keep_ratio: float) -> TrainProgram:
         run,
         model=dataclasses.replace(run.model, keep_ratio=keep_ratio),
         train=dataclasses.replace(run.train, batch_size=CLIPS, accumulate=1, loss_chunk=0),
-        mesh=MeshFields(data=1, fsdp=1),
+        mesh=MeshFields(dcn_data=1, data=1, fsdp=1),
     )
     return train_program(run, jax.devices()[:1])
 

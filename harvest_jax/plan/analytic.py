@@ -67,7 +67,7 @@ def analytic_resources(program: TrainProgram, all_patches: bool = False) -> Step
 def _anywhere(run: RunConfig) -> RunConfig:
     """The run without the fields that do not change the bytes of one clip, so that a search traces it once."""
     train = dataclasses.replace(run.train, batch_size=PROBE, accumulate=1, unmasked_accumulate=1, loss_chunk=0)
-    return dataclasses.replace(run, train=train, mesh=MeshFields(data=1, fsdp=1))
+    return dataclasses.replace(run, train=train, mesh=MeshFields(dcn_data=1, data=1, fsdp=1))
 
 
 @functools.cache

@@ -4,7 +4,9 @@ Sources, read November 2026: the pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v
 (peak bf16 arithmetic, memory and its bandwidth, bidirectional interconnect of a chip; v4's interconnect is of "TPU v4:
 An Optically Reconfigurable Supercomputer", arXiv 2304.01433, 6 links of 50 GB/s); NVIDIA's data sheets of the A100 80GB
 SXM, H100 SXM and H200 SXM (tensor cores without sparsity; NVLink in both directions), and of DGX A100 and DGX H100 for
-the network between machines (a 200 or 400 Gb/s port for each GPU).
+the network between machines (a 200 or 400 Gb/s port for each GPU). The network between slices of TPUs: the data center
+network of a chip (v5p's page, 50 Gb/s), or of a pod over its 256 chips (v5e's and v6e's, 6.4 and 25.6 Tb/s); v4's page
+has none.
 """
 
 import dataclasses
@@ -26,7 +28,7 @@ class Chip:
     torus: int = 0  # TPU: dimensions of the network of chips
     ring: int = 0  # TPU: smallest number of chips along a dimension whose ends are connected
     machine: int = 0  # GPU: devices of a machine, which `link` connects
-    between: float = 0.0  # GPU: bytes a second into a device from another machine
+    between: float = 0.0  # bytes a second into a device from another machine of GPUs or slice of TPUs; 0: not known
 
 
 def _gpu(name: str, flops: float, memory: float, bandwidth: float, link: float, between: float) -> Chip:
@@ -37,9 +39,9 @@ def _gpu(name: str, flops: float, memory: float, bandwidth: float, link: float, 
 # Usable memory of TPUs: the limit that libtpu 0.0.42 names when a program is too large. (v5p's page says 95 GB.)
 CHIPS = {
     "v4": Chip("TPU v4", "tpu", 275e12, 32 * GIB, int(30.75 * GIB), 1200e9, 300e9, torus=3, ring=4),
-    "v5e": Chip("TPU v5e", "tpu", 197e12, 16 * GIB, int(15.75 * GIB), 819e9, 200e9, torus=2, ring=16),
-    "v5p": Chip("TPU v5p", "tpu", 459e12, 96 * GIB, int(95.74 * GIB), 2765e9, 600e9, torus=3, ring=4),
-    "v6e": Chip("TPU v6e", "tpu", 918e12, 32 * GIB, int(31.25 * GIB), 1638e9, 400e9, torus=2, ring=16),
+    "v5e": Chip("TPU v5e", "tpu", 197e12, 16 * GIB, int(15.75 * GIB), 819e9, 200e9, torus=2, ring=16, between=3.125e9),
+    "v5p": Chip("TPU v5p", "tpu", 459e12, 96 * GIB, int(95.74 * GIB), 2765e9, 600e9, torus=3, ring=4, between=6.25e9),
+    "v6e": Chip("TPU v6e", "tpu", 918e12, 32 * GIB, int(31.25 * GIB), 1638e9, 400e9, torus=2, ring=16, between=12.5e9),
     "a100": _gpu("NVIDIA A100 80GB SXM", 312e12, 80e9, 2039e9, 300e9, 25e9),
     "h100": _gpu("NVIDIA H100 SXM", 989e12, 80e9, 3350e9, 450e9, 50e9),
     "h200": _gpu("NVIDIA H200 SXM", 989e12, 141e9, 4800e9, 450e9, 50e9),

@@ -19,6 +19,7 @@ KINDS = (
 SHOWN = 100  # characters of an origin; the origin of a merged collective names all that were merged
 _EXPLICIT = re.compile(r"replica_groups=\{\{([\d, ]+)\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[")
+_SENT = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{('[^}]*)\}")  # device_ids=(...) may stand between
 
 
@@ -31,6 +32,7 @@ class Collective:
     group: int  # devices of a group
     arrays: tuple[Array, ...]  # each whole: what is gathered, what is reduced
     source: str  # the path of JAX functions it comes from
+    between_slices: bool = False  # over the network between TPU slices; `group` is the number of slices
 
     @property
     def bytes(self) -> int:
@@ -40,7 +42,7 @@ class Collective:
     @property
     def received(self) -> float:
         """Bytes that each device receives with ring algorithms, which receive the least."""
-        if self.kind in ("collective-permute", "collective-broadcast"):
+        if self.kind in ("collective-permute", "collective-broadcast", "one-to-one"):
             return float(self.bytes)
         once = self.bytes * (self.group - 1) / self.group
         return 2 * once if self.kind == "all-reduce" else once
@@ -53,14 +55,18 @@ class Collective:
             "count": self.count,
             "bytes": self.bytes,
             "group": self.group,
+            "between_slices": self.between_slices,
             "arrays": len(self.arrays),
             "largest": f"{largest.dtype}[{','.join(map(str, largest.shape))}]",
             "from": self.source.removeprefix("jit(<unnamed function>)/")[:SHOWN],
         }
 
 
-def collectives(module: HloModule, devices: int) -> tuple[Collective, ...]:
+def collectives(module: HloModule, devices: int, slices: int = 1) -> tuple[Collective, ...]:
     """All collectives of a program, with the number of executions; the largest total first.
+
+    Between slices a TPU program has no collectives: each chip sends its part to the host, whose runtime exchanges it
+    with the hosts of the other slices. Such a part counts as a collective of the slices.
 
     A TPU program may split one collective over several fusions. They are marked as a chain and have one channel; here
     they are one collective, executed as often as the fusion that runs least often.
@@ -68,6 +74,16 @@ def collectives(module: HloModule, devices: int) -> tuple[Collective, ...]:
     found: dict[Any, Collective] = {}
     for computation, instruction, times in module.running():
         kind = instruction.opcode.removesuffix("-start")
+        sent = _SENT.search(instruction.attributes) if kind == "send" else None
+        if sent:
+            kind = sent[1].lower().replace("_", "-")
+            array = instruction.arrays[0]
+            if kind == "all-gather":
+                array = dataclasses.replace(array, shape=(slices, *array.shape))
+            source = _origin(instruction, computation)
+            one = Collective(kind, times, slices, (array,), source, between_slices=True)
+            found[computation.name, instruction.name] = one
+            continue
         if kind not in KINDS:
             continue
         group = group_size(instruction.attributes, devices)
@@ -97,6 +113,11 @@ def by_kind(found: tuple[Collective, ...]) -> dict[str, dict[str, int]]:
     return sums
 
 
+def between_slices(found: tuple[Collective, ...]) -> tuple[Collective, ...]:
+    """Those over the network between slices."""
+    return tuple(one for one in found if one.between_slices)
+
+
 def group_size(attributes: str, devices: int) -> int:
     """Devices in one group, from the three ways in which XLA writes groups; all of them where it writes none."""
     explicit = _EXPLICIT.search(attributes)
@@ -120,6 +141,13 @@ def _gathered(array: Array, group: int, attributes: str) -> Array:
     axis = int(found[1]) if found else 0
     shape = tuple(size * group if index == axis else size for index, size in enumerate(array.shape))
     return dataclasses.replace(array, shape=shape)
+
+
+def _origin(instruction: Instruction, computation: Computation) -> str:
+    """The origin of what is sent: the first that is known on the way back through the first operands."""
+    while not instruction.op_name and instruction.operands and instruction.operands[0] in computation.instructions:
+        instruction = computation.instructions[instruction.operands[0]]
+    return instruction.op_name
 
 
 def _source(instruction: Instruction, computation: Computation, module: HloModule) -> str:

@@ -13,19 +13,22 @@ Memory, collectives, FLOPs and kernels are those of the compiled program; times 
 
   harvest plan --config harvest_b16 --topology v5e:16x16 --config.train.batch_size=32768
   harvest plan --config harvest_l14 --topology v5p:4x4x4 --search --json
+  harvest plan --config harvest_b16 --topology v5e:16x16 --slices 2
   harvest plan --config harvest_b16 --topology h200:8 --measured bench.json
 
 Topologies: v5e:16x16, v5p:4x4x4, v6e:8x8, v4:4x4x4, h200:8, h100:8, a100:8 or cpu:8, with other numbers too.
-The last line of --json is one JSON object: devices, per_device_bytes, fits, collectives, memory, flops, estimate (null
-where a step takes under a millisecond: too short to estimate), kernels (where the time goes), what was planned and with
-which versions. A plan that does not fit ends with exit code 2, except with --search."""
+The last line of --json is one JSON object: devices, per_device_bytes, fits, collectives, between_slices_bytes (of the
+collectives, what goes over the network between slices), memory, flops, estimate (null where a step takes under a
+millisecond: too short to estimate), kernels (where the time goes), what was planned and with which versions. A plan
+that does not fit ends with exit code 2, except with --search."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest plan`."""
     parser.epilog = _EPILOG
     parser.usage = (
-        "harvest plan --config FILE[:ARGUMENT] --topology NAME [--search] [--json] [--config.FIELD=VALUE ...]"
+        "harvest plan --config FILE[:ARGUMENT] --topology NAME [--slices N] [--search] [--json] "
+        "[--config.FIELD=VALUE ...]"
     )
     parser.add_argument(
         "--config",
@@ -34,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="config file, or a packaged one: demo, harvest_b16, harvest_l14, base",
     )
     parser.add_argument("--topology", required=True, metavar="NAME", help="hardware, such as v5e:16x16 or h200:8")
+    parser.add_argument("--slices", type=int, default=1, metavar="N", help="TPUs: so many slices of this topology (1)")
     parser.add_argument("--search", action="store_true", help="find the largest global batch that fits")
     parser.add_argument(
         "--measured", type=Path, metavar="FILE", help="GPUs: a result of `harvest bench step --json` to scale by"
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_may_be_config(args.config)
     checked = run_config.load(args.config, args.overrides)
-    topology = parse_topology(args.topology)
+    topology = parse_topology(args.topology, args.slices)
     found = {"config": args.config, "overrides": list(args.overrides)}
     found |= plan(checked, topology, search=args.search, measured=args.measured)
     print(json.dumps(found) if args.json else plan_text(found), flush=True)

@@ -46,7 +46,8 @@ def compiled_resources(program: TrainProgram, all_patches: bool = False) -> Step
         short = " ".join(str(error).split())[:300]
         raise out_of_memory(str(error)) or ConfigError(f"the compiler refuses this step: {short}") from error
     module = parse_module(compiled.as_text())
-    return StepResources(_memory(compiled), program_cost(module), collectives(module, program.mesh.size))
+    slices = len({getattr(device, "slice_index", 0) for device in program.mesh.devices.flat})
+    return StepResources(_memory(compiled), program_cost(module), collectives(module, program.mesh.size, slices))
 
 
 def out_of_memory(message: str) -> OutOfMemory | None:

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from harvest_jax.plan.chips import Chip, received_per_second
+from harvest_jax.plan.collectives import between_slices
 from harvest_jax.plan.program_cost import Kernel
 from harvest_jax.plan.resources import StepResources
 from harvest_jax.plan.topology import Topology
@@ -30,20 +31,21 @@ class Estimate:
     compute_ms: float
     memory_ms: float
     network_ms: float
+    between_ms: float  # of the network between TPU slices
     kernels_ms: float  # all kernels one after another; if they are not known, the longer of compute and memory
     clips_per_s: float
     assumes: str = TOGETHER
 
     @property
     def step_ms(self) -> float:
-        """Time of the kernels, or of the network if that is longer."""
-        return max(self.kernels_ms, self.network_ms)
+        """Time of the kernels, or of a network if that is longer."""
+        return max(self.kernels_ms, self.network_ms, self.between_ms)
 
     @property
     def bound_by(self) -> str:
-        """The resource that limits the step: "network", "compute" or "memory"."""
-        if self.network_ms > self.kernels_ms:
-            return "network"
+        """The resource that limits the step: "network", "network between slices", "compute" or "memory"."""
+        if self.step_ms > self.kernels_ms:
+            return "network" if self.network_ms == self.step_ms else "network between slices"
         return "compute" if self.compute_ms >= self.memory_ms else "memory"
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,16 +67,19 @@ def estimate(step: StepResources, topology: Topology, batch_size: int, slower: f
     if chip is None:
         return None
     cost = step.cost
-    received = sum(one.count * one.received for one in step.collectives)
+    slow = between_slices(step.collectives)
+    received = sum(one.count * one.received for one in step.collectives if not one.between_slices)
     whole = Kernel("", 1, cost.flops, cost.bf16_flops, cost.bytes)
     compute, memory = _seconds(whole, chip)
     waited = (one for one in cost.kernels if not one.meanwhile)
     kernels = sum(one.times * max(_seconds(one, chip)) for one in waited) or max(compute, memory)
     network = received / received_per_second(chip, topology.shape)
-    compute_ms, memory_ms, network_ms, kernels_ms = (1e3 * slower * one for one in (compute, memory, network, kernels))
-    clips_per_s = 1e3 * batch_size / max(kernels_ms, network_ms)
+    between = sum(one.count * one.received for one in slow) / chip.between if slow else 0.0
+    seconds = (compute, memory, network, between, kernels)
+    compute_ms, memory_ms, network_ms, between_ms, kernels_ms = (1e3 * slower * one for one in seconds)
+    clips_per_s = 1e3 * batch_size / max(kernels_ms, network_ms, between_ms)
     assumes = ONE_BY_ONE if cost.kernels else TOGETHER
-    return Estimate(compute_ms, memory_ms, network_ms, kernels_ms, clips_per_s, assumes)
+    return Estimate(compute_ms, memory_ms, network_ms, between_ms, kernels_ms, clips_per_s, assumes)
 
 
 def longest_kernels(step: StepResources, topology: Topology, slower: float = 1.0) -> list[dict[str, Any]]:

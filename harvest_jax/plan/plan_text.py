@@ -11,9 +11,10 @@ SHOWN = 12  # kinds of kernels; --json has more
 
 def plan_text(found: dict[str, Any]) -> str:
     """The JSON object of `harvest plan` as a page of text."""
+    slices = f"{found['slices']} slices; " if found["slices"] > 1 else ""
     out = [
         f"{found['model']}, {found['tokens']} video tokens, {found['dtype']}, batch {found['batch']} on "
-        f"{found['devices']} x {found['chip']} (data {found['mesh']['data']} x fsdp {found['mesh']['fsdp']}), "
+        f"{found['devices']} x {found['chip']} ({slices}data {found['mesh']['data']} x fsdp {found['mesh']['fsdp']}), "
         f"{found['method']}",
     ]
     if found["method"] == "analytic":
@@ -40,16 +41,23 @@ def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[str]:
     out.append("                 " + ", ".join(f"{name} {_gib(memory[name])}" for name in names))
     out.append(f"arithmetic       {stage['flops'] / 1e12:.3f} TFLOP in products of matrices, a device and step")
     out.append(f"memory traffic   {stage['bytes_accessed'] / 1e9:.2f} GB, a device and step")
-    out.append("collectives      " + ("" if stage["collectives"] else "none"))
-    for one in stage["collectives"]:
+    within = [one for one in stage["collectives"] if not one["between_slices"]]
+    out.append("collectives      " + ("" if within else "none"))
+    for one in within:
         out.append(
             f"  {one['count']:>4} x {one['kind']:<19}{one['bytes'] / 1e6:>10.3f} MB  {one['arrays']:>3} arrays, "
             f"largest {one['largest']}, groups of {one['group']}; {one['from']}"
         )
+    if stage["between_slices_bytes"]:
+        kinds = stage["between_slices_bytes"].items()
+        sizes = (f"{one['received_bytes'] / 1e6:.3f} MB in {one['count']} x {kind}" for kind, one in kinds)
+        out.append("between slices   " + ", ".join(sizes) + ", received by a device in a step")
     if stage["estimate"]:
         times = stage["estimate"]
         resources = [*(["kernels"] if stage["kernels"] else []), "compute", "memory", "network"]
-        parts = ", ".join(f"{name} {times[f'{name}_ms']:.1f}" for name in resources)
+        resources += ["between"] if stage["between_slices_bytes"] else []
+        named = {"between": "between slices"}
+        parts = ", ".join(f"{named.get(name, name)} {times[f'{name}_ms']:.1f}" for name in resources)
         out.append(
             f"estimated step   {times['step_ms']:.1f} ms, {times['clips_per_s']:.0f} clips/s, bound by "
             f"{times['bound_by']} ({parts} ms)"

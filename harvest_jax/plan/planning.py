@@ -12,7 +12,7 @@ from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.plan.analytic import analytic_resources
 from harvest_jax.plan.batch_size import CLOSE, largest_batch
-from harvest_jax.plan.collectives import by_kind
+from harvest_jax.plan.collectives import between_slices, by_kind
 from harvest_jax.plan.compiled import OutOfMemory, compiled_resources
 from harvest_jax.plan.estimate import SHORTEST_MS, estimate, longest_kernels
 from harvest_jax.plan.measured import Calibration, read_measured
@@ -106,8 +106,11 @@ def _stage(program: TrainProgram, topology: Topology, calibration: Calibration, 
             "bytes_accessed": None,
             "estimate": None,
             "kernels": [],
+            "collectives": [],
+            "collective_bytes": {},
+            "between_slices_bytes": {},
         }
-        return {"per_device_bytes": error.used, "fits": False, **nothing, "collectives": [], "collective_bytes": {}}
+        return {"per_device_bytes": error.used, "fits": False, **nothing}
     peak = round(calibration.memory * found.memory.peak)
     times = estimate(found, topology, program.run.train.batch_size, calibration.time)
     known = times is not None and times.step_ms >= SHORTEST_MS
@@ -121,6 +124,7 @@ def _stage(program: TrainProgram, topology: Topology, calibration: Calibration, 
         "kernels": longest_kernels(found, topology, calibration.time) if known else [],
         "collectives": [one.to_dict() for one in found.collectives],
         "collective_bytes": by_kind(found.collectives),
+        "between_slices_bytes": by_kind(between_slices(found.collectives)),
     }
 
 
@@ -129,6 +133,7 @@ def _about(program: TrainProgram, topology: Topology) -> dict[str, Any]:
     run, chip = program.run, topology.chip
     return {
         "topology": topology.name,
+        "slices": topology.slices,
         "chip": chip.name if chip else "CPU",
         "devices": program.mesh.size,
         "mesh": dict(program.mesh.shape),

@@ -23,7 +23,8 @@ class Topology:
 
     name: str
     kind: str  # of CHIPS, or "cpu"
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of one slice
+    slices: int = 1  # of a TPU: each with a network of its own, a slower one between them
 
     @property
     def chip(self) -> Chip | None:
@@ -38,11 +39,11 @@ class Topology:
     @property
     def count(self) -> int:
         """The number of devices."""
-        return math.prod(self.shape)
+        return math.prod(self.shape) * self.slices
 
 
-def parse_topology(name: str) -> Topology:
-    """`KIND:SIZES` to a topology.
+def parse_topology(name: str, slices: int = 1) -> Topology:
+    """`KIND:SIZES` to a topology, of several slices of these sizes.
 
     Raises:
       ConfigError: the name means no topology.
@@ -60,7 +61,12 @@ def parse_topology(name: str) -> Topology:
     machine = CHIPS[kind].machine if kind in CHIPS else 0
     if machine and shape[0] > machine and shape[0] % machine:
         raise ConfigError(f"--topology {name}: more than {machine} GPUs must be whole machines of {machine}")
-    return Topology(name, kind, shape)
+    if slices > 1 and not (tpu and CHIPS[kind].between):
+        known = ", ".join(one for one, chip in CHIPS.items() if chip.maker == "tpu" and chip.between)
+        raise ConfigError(f"--slices {slices} needs TPUs whose network between slices is known ({known}), not {name}")
+    if not 1 <= slices <= MOST_DEVICES // math.prod(shape):
+        raise ConfigError(f"--slices {slices} of {math.prod(shape)} devices: at most {MOST_DEVICES} can be planned for")
+    return Topology(name, kind, shape, slices)
 
 
 def use_cpu_backend(count: int) -> None:
@@ -113,7 +119,7 @@ def _tpu_devices(topology: Topology) -> list[Any]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
-    choice: dict[str, Any] = {}
+    choice: dict[str, Any] = {"num_slices": topology.slices} if topology.slices > 1 else {}
     if topology.kind == "v4":  # a chip's two cores are one device; in libtpu's description they are two by default
         choice["chip_config_name"] = "megacore"
     if 1 in topology.shape[:2]:  # fewer chips than the 2 x 2 of a whole host

@@ -12,6 +12,7 @@ from harvest_jax.checkpoint.checkpointer import Checkpointer
 from harvest_jax.checkpoint.load_step import load_step
 from harvest_jax.checkpoint.scores import best_step
 from harvest_jax.checkpoint.workdir import Workdir
+from harvest_jax.compiled_programs import share_compiled_programs
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.files import write_atomically
@@ -59,6 +60,8 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
     if run.eval.every and lead and scorer is None:
         raise ConfigError("eval.every is not 0, but nothing was given that evaluates: `harvest train` does")
     layout = Workdir(workdir)
+    if jax.process_count() > 1:
+        share_compiled_programs(layout.compiled)
     config = run_model_config(run, layout)
     program = train_program(run, config=config)
     with contextlib.ExitStack() as stack:

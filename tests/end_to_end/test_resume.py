@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from harvest_jax.compiled_programs import user_folder
+
 STEPS = 12
 ROOT = Path(__file__).resolve().parents[2]
 START = ROOT / "harvest_jax/demo/data/image_clip"
@@ -38,14 +40,16 @@ def command(shards, workdir, *overrides):
     ]
 
 
-def environment():
-    return os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+def environment(**more):
+    """Every compiled program is kept for the next command, however quickly it was compiled."""
+    own = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    return os.environ | own | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | more
 
 
-def train(shards, workdir, *overrides):
+def train(shards, workdir, *overrides, **more):
     return subprocess.run(
         command(shards, workdir, *overrides),
-        env=environment(),
+        env=environment(**more),
         capture_output=True,
         text=True,
         timeout=300,
@@ -82,7 +86,7 @@ def stop_at(shards, workdir, step, how, *overrides):
 @pytest.fixture(scope="module")
 def unbroken(world_shards, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("unbroken")
-    done = train(world_shards, workdir)
+    done = train(world_shards, workdir, JAX_ENABLE_COMPILATION_CACHE="false")
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -92,7 +96,7 @@ def same_weights(one, other):
 
 
 def test_kill_9_and_the_same_command_again_give_the_unbroken_run_bit_for_bit(world_shards, unbroken, tmp_path):
-    """The model that it started from is gone by then: the workdir is enough."""
+    """The model that it started from is gone by then: the workdir is enough. So are the kept compiled programs."""
     shutil.copytree(START, tmp_path / "start")
     start = f"--config.model.init_from={tmp_path / 'start'}"
     code, output = stop_at(world_shards, tmp_path, 7, signal.SIGKILL, start)
@@ -105,6 +109,7 @@ def test_kill_9_and_the_same_command_again_give_the_unbroken_run_bit_for_bit(wor
     assert losses(tmp_path) == losses(unbroken)
     assert len(losses(tmp_path)) == STEPS
     assert same_weights(tmp_path, unbroken)
+    assert max(path.stat().st_size for path in user_folder().glob("*-cache")) > 100_000  # the step
 
 
 def test_a_stop_signal_saves_at_once_and_loader_processes_change_nothing(world_shards, unbroken, tmp_path):

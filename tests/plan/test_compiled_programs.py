@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from harvest_jax.plan import hlo
 from harvest_jax.plan.chips import CHIPS
-from harvest_jax.plan.collectives import by_kind, collectives, group_size
+from harvest_jax.plan.collectives import between_slices, by_kind, collectives, group_size
 from harvest_jax.plan.estimate import estimate, longest_kernels
 from harvest_jax.plan.program_cost import program_cost
 from harvest_jax.plan.resources import DeviceMemory, StepResources
@@ -56,6 +56,39 @@ def test_a_tpu_program_is_read():
     # written. After the loop: the scattered sum.
     counter = 4 + 4 + 4 + 1  # to choose the layer, and to see whether the loop goes on
     assert cost.bytes == 12 * (layer + 2 * rows + layer + counter) + (1024 + 128) * 512 * 4
+
+
+# What goes between slices: a chip's part, sent to its host, whose runtime exchanges it with the other slices.
+BETWEEN = """HloModule two_slices
+
+ENTRY %main (x: bf16[512,8,128]) -> bf16[64,8,128] {
+  %x = bf16[512,8,128]{2,1,0} parameter(0)
+  %scattered = bf16[64,8,128]{2,1,0} reduce-scatter(%x), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, to_apply=%add, metadata={op_name="jit(f)/transpose(jvp(Tower))/dot_general"}
+  %part = bf16[64,8,128]{2,1,0} bitcast(%scattered)
+  %token = token[] after-all()
+  %send = (bf16[64,8,128]{2,1,0}, u32[], token[]) send(%part, %token), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %send.1 = (bf16[64,8,128]{2,1,0}, u32[], token[]) send(%part, %token), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_GATHER"}
+  ROOT %out = bf16[64,8,128]{2,1,0} copy(%part)
+}
+"""  # noqa: E501
+
+
+def test_what_goes_between_slices_is_apart():
+    part = 64 * 8 * 128 * 2
+    found = collectives(hlo.parse_module(BETWEEN), devices=8, slices=2)
+    slow = {one.kind: one for one in between_slices(found)}
+    assert [one.kind for one in found if not one.between_slices] == ["reduce-scatter"]
+    assert {kind: (one.group, one.received) for kind, one in slow.items()} == {
+        "all-reduce": (2, part),  # half of it, twice
+        "all-gather": (2, part),  # the part of the other slice
+    }
+    assert slow["all-reduce"].to_dict()["from"] == "jit(f)/transpose(jvp(Tower))/dot_general"
+
+    step = StepResources(DeviceMemory(0, 0, 0, 0, 0, 0), program_cost(hlo.parse_module(BETWEEN)), found)
+    times = estimate(step, parse_topology("v5e:2x2", 2), 8)
+    assert times.between_ms == pytest.approx(1e3 * 2 * part / 3.125e9)
+    assert times.network_ms == pytest.approx(1e3 * 512 * 8 * 128 * 2 * 3 / 4 / 100e9)  # a 2 x 2 mesh has half the links
+    assert times.bound_by == "network between slices"
 
 
 def test_a_gpu_program_is_read_kernel_by_kernel(monkeypatch):

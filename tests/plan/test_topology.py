@@ -23,6 +23,10 @@ def test_topologies():
     assert (found.kind, found.shape, found.count) == ("v5p", (4, 4, 8), 128)
     assert parse_topology("h100:8").chip is CHIPS["h100"]
     assert parse_topology("cpu:4").chip is None
+    assert parse_topology("v5e:4x4", 2).count == 32
+    for name, slices in (("h200:8", 2), ("cpu:8", 2), ("v4:2x2x1", 2), ("v5e:4x4", 0), ("v5e:16x16", 10**6)):
+        with pytest.raises(ConfigError, match=f"--slices {slices} "):
+            parse_topology(name, slices)
     with pytest.raises(ConfigError, match="needs 9 virtual devices and JAX has 8"):
         devices(parse_topology("cpu:9"))
 

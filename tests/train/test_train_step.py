@@ -287,8 +287,8 @@ def test_multipliers_scale_the_update():
 
 
 def test_attention_is_chosen_by_device_and_type():
-    cpu = meshes.make_mesh(run_config.MeshFields(data=1, fsdp=1), 16, jax.devices()[:1])
-    several = meshes.make_mesh(run_config.MeshFields(data=8, fsdp=1), 16)
+    cpu = meshes.make_mesh(run_config.MeshFields(dcn_data=1, data=1, fsdp=1), 16, jax.devices()[:1])
+    several = meshes.make_mesh(run_config.MeshFields(dcn_data=1, data=8, fsdp=1), 16)
     assert hardware.attention("auto", "bfloat16", cpu) == "cpu"
     assert hardware.attention("auto", "bfloat16", several) == hardware.attention("xla", "float32", cpu) == "xla"
     with pytest.raises(ConfigError, match=r"attention=cudnn needs model\.dtype=bfloat16 and GPUs of the Ampere"):
@@ -337,8 +337,36 @@ def test_pieces_must_be_divisible_over_the_devices():
 
 
 def test_mesh_faults_name_both_numbers():
-    fields = run_config.MeshFields(data=-1, fsdp=3)
+    fields = run_config.MeshFields(dcn_data=-1, data=-1, fsdp=3)
     with pytest.raises(ConfigError, match="the 8 devices"):
         meshes.make_mesh(fields, 16)
     with pytest.raises(ConfigError, match="batch_size=12 cannot be divided over 8 devices"):
-        meshes.make_mesh(run_config.MeshFields(data=-1, fsdp=1), 12)
+        meshes.make_mesh(run_config.MeshFields(dcn_data=-1, data=-1, fsdp=1), 12)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A device in a job of several slices, as JAX describes it."""
+
+    id: int
+    slice_index: int
+    process_index: int
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+
+
+def test_the_slices_of_a_job_are_the_outer_part_of_data():
+    chips = [Chip(number, slice_index=number % 2, process_index=number // 4) for number in range(16)]
+    for asked in (-1, 2):
+        mesh = meshes.make_mesh(run_config.MeshFields(dcn_data=asked, data=-1, fsdp=4), 16, chips)
+        assert dict(mesh.shape) == {"data": 4, "fsdp": 4}
+        assert [[chip.slice_index for chip in row] for row in mesh.devices] == [[0] * 4] * 2 + [[1] * 4] * 2
+    gpus = [dataclasses.replace(chip, platform="gpu", device_kind="NVIDIA H200") for chip in chips]
+    assert meshes.make_mesh(run_config.MeshFields(dcn_data=-1, data=1, fsdp=16), 16, gpus).shape["fsdp"] == 16
+    for fields, words in (
+        ((4, -1, 1), "mesh.dcn_data=4, but the 16 devices are in 2 slice"),
+        ((1, -1, 1), "mesh.dcn_data=1, but the 16 devices are in 2 slice"),
+        ((-1, -1, 16), "mesh.data=-1 x mesh.fsdp=16 does not make the 8 devices of each of the 2 slices"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            meshes.make_mesh(run_config.MeshFields(*fields), 16, chips)
