@@ -52,10 +52,16 @@ class Terminal:
         self.shown += data.decode(errors="replace")
         return bool(data)
 
-    def status(self):
-        while self.show():
-            pass
+    def close(self):
+        """As a lost connection does; nothing is shown any more."""
         os.close(self._terminal)
+        self._terminal = None
+
+    def status(self):
+        while self._terminal is not None and self.show():
+            pass
+        if self._terminal is not None:
+            os.close(self._terminal)
         return self._process.wait()
 
 
