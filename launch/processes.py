@@ -23,6 +23,8 @@ FAILURE_GRACE = 5.0  # seconds that the others get after a failure; they cannot 
 # When one process fails, the others fail too (status 1 or SIGABRT), and on a busy machine that may be seen first. So
 # of the failures within these seconds, one whose status names a cause is reported as the first.
 SETTLE = 0.5
+# What JAX prints when process 0 has died; a page of its own stack frames follows, until the process is gone.
+_JAX_ENDS = "Terminating process because the JAX distributed service detected fatal errors"
 CAUSE_FILE = "HARVEST_CAUSE_FILE"  # see harvest_jax/train/peers.py
 NAMED_CAUSES = {error.exit_code for error in (ConfigError, DataError, NonFiniteError, CheckpointError)}
 
@@ -185,8 +187,13 @@ def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess
 
 
 def _copy(source: IO[str], target: TextIO, prefix: str) -> None:
+    ending = False
     for line in source:
-        target.write(prefix + line.rstrip("\n") + "\n")
+        if ending:
+            continue
+        ending = _JAX_ENDS in line
+        words = "JAX ended this process because another one, or the connection to it, was gone" if ending else line
+        target.write(prefix + words.rstrip("\n") + "\n")
         target.flush()
 
 

@@ -48,6 +48,8 @@ class Peers:
     def __enter__(self) -> "Peers":
         global _current
         _current = self
+        with contextlib.suppress(RuntimeError):  # the service is gone: JAX ends this process
+            self._beat()
         for work in (self._talk, self._listen_for_service):
             threading.Thread(target=work, name="peers", daemon=True).start()
         return self
@@ -117,9 +119,7 @@ class Peers:
 
     def _hear(self, heard: dict[str, str], passed: float) -> None:
         for rank in range(self._count):
-            note = heard.get(str(rank))
-            if note is None:  # it has not begun
-                continue
+            note = heard.get(str(rank), "0 starting or ending")
             changed = note != self._heard.get(rank)
             self._silent[rank] = 0.0 if changed or note == _LEFT else self._silent[rank] + passed
             self._heard[rank] = note
@@ -141,7 +141,7 @@ class Peers:
             self._unanswered += min(now - last, 2 * POLL_SECONDS)
             last = now
             if self._unanswered > 1.5 * self._heartbeat + 2 * POLL_SECONDS and self._rank:
-                self._lost(0, self._unanswered, self._heard.get(0, " starting").partition(" ")[2])
+                self._lost(0, self._unanswered, self._heard.get(0, "0 starting or ending").partition(" ")[2])
 
     def _follow(self, cause: dict[str, object]) -> None:
         if not self._ending.acquire(blocking=False):

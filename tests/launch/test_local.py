@@ -84,6 +84,29 @@ def test_an_error_in_one_rank_ends_the_run_while_the_other_waits_for_it(tmp_path
     assert "[1] harvest_jax.errors.DataError: a clip that only rank 1 has" in done.stderr
 
 
+ENDLESS = """
+import os, signal, sys, time
+from harvest_jax.train.distributed import failing_together, initialize_from_environment
+initialize_from_environment()
+with failing_together():
+    if os.environ["HARVEST_PROCESS_ID"] == "0":
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_rank_0_is_two_lines_and_no_page_of_stack_frames(tmp_path):
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    done = local("--script", script, timeout=120)
+    assert done.returncode == 137, done.stderr
+    assert "[launch] rank 0 was killed by SIGKILL, the first to fail" in done.stderr
+    assert "stack trace" not in done.stderr
+    assert " @ " not in done.stderr
+
+
 def script_for(tmp_path, body):
     """A program without jax; `rank` and `workdir` (its --workdir) are defined."""
     script = tmp_path / "program.py"

@@ -31,9 +31,9 @@ def steps(watch, count, seconds=0.002):
 
 
 def test_a_step_of_more_than_ten_times_the_median_is_named(messages):
-    with Watchdog(messages.append, 0.05) as watch:
+    with Watchdog(messages.append, 0.5) as watch:
         steps(watch, 10)
-        assert 0 < watch.usual < 0.05
+        assert watch.usual > 0
         watch.reading(11)
         assert watch.where() == "step 11, reading its batch"
         wait_until(lambda: messages, 30)
@@ -41,7 +41,7 @@ def test_a_step_of_more_than_ten_times_the_median_is_named(messages):
     assert message.startswith("step 11 (reading its batch) has taken ")
 
 
-@pytest.mark.parametrize("least", [0, 60])
+@pytest.mark.parametrize("least", [0.0, 60.0])
 def test_no_step_is_limited_below_the_least_and_with_0_none_is(messages, least):
     with Watchdog(messages.append, least) as watch:
         steps(watch, 10)
@@ -52,13 +52,13 @@ def test_no_step_is_limited_below_the_least_and_with_0_none_is(messages, least):
 
 
 def test_compilations_and_what_lies_between_steps_are_not_limited(messages):
-    with Watchdog(messages.append, 0.05) as watch:
+    with Watchdog(messages.append, 1.0) as watch:
         steps(watch, 10)
         usual = watch.usual
-        time.sleep(0.3)  # a save, an evaluation
+        time.sleep(2)  # a save, an evaluation
         watch.reading(11)
         watch.running("another shape")
-        time.sleep(0.3)
+        time.sleep(2)
         watch.done()
         assert watch.usual == usual
     assert not messages
