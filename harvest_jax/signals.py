@@ -64,6 +64,9 @@ def run_program(name: str, main: Callable[[], int]) -> int:
         status = 128 + watch.interrupt
     if status in STATUSES or _exit_at_once.is_set():
         end_process(status)
+    if _settled.is_set():
+        for number in set(taken()) - {signal.SIGINT}:  # when Python ends it gives other handlers up, and dies of these
+            signal.signal(number, signal.SIG_IGN)
     return status
 
 

@@ -96,7 +96,7 @@ class Peers:
     def _talk(self) -> None:
         interval = max(POLL_SECONDS, self._heartbeat / 4)
         beat = last = time.monotonic() - interval
-        while not self._left.wait(POLL_SECONDS / 2):
+        while not self._left.wait(POLL_SECONDS):
             now = time.monotonic()
             try:
                 if now - beat >= interval:
