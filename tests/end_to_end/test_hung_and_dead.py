@@ -46,12 +46,12 @@ def test_a_step_that_hangs_is_named_and_ends_the_run_with_6(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_without_a_launcher_a_dead_or_stopped_process_ends_the_other_with_6(tmp_path, number):
+def test_without_a_launcher_a_killed_process_ends_the_other_with_6(tmp_path):
+    """The other gets an error from the broken connection; it is not to take that for its own."""
     command = train_command(SHARDS, tmp_path, *ENDLESS)
-    with ranks([command, command], HARVEST_HEARTBEAT_SECONDS="10") as processes:
+    with ranks([command, command], HARVEST_HEARTBEAT_SECONDS="15") as processes:
         begun(tmp_path, processes[0])
-        processes[1].send_signal(number)
+        processes[1].kill()
         began = time.monotonic()
         _, errors = processes[0].communicate(timeout=300)
         took = time.monotonic() - began
@@ -60,7 +60,7 @@ def test_without_a_launcher_a_dead_or_stopped_process_ends_the_other_with_6(tmp_
     assert "process 1 has been silent for" in line
     assert "last heard of at: step " in line
     assert "Traceback" not in errors
-    assert took < 60
+    assert took < 60, errors
 
 
 @pytest.mark.slow

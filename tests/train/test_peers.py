@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from harvest_jax.train.peers import Peers
 from tests.helpers.processes import running
 from tests.helpers.train_command import environment
 
@@ -131,6 +132,7 @@ def test_a_stop_is_obeyed_while_a_process_waits_for_the_others():
         assert found[0].stderr.read() == "program: stopped by SIGTERM\n"
 
 
+@pytest.mark.slow
 def test_a_done_process_does_not_count_as_silent():
     with processes(2, heartbeat=2) as found:
         begun(found)
@@ -140,3 +142,16 @@ def test_a_done_process_does_not_count_as_silent():
         found[0].stdin.write("done\n")
         found[0].stdin.flush()
         assert [ends(process) for process in found] == [(0, []), (0, [])]
+
+
+def test_of_many_processes_those_that_stand_elsewhere_are_named(monkeypatch):
+    def standing(*words):
+        monkeypatch.setattr("harvest_jax.checkpoint.notes.place", lambda: (0, len(words)))
+        peers = Peers(30.0)
+        peers._heard = {rank: f"7 {word}" for rank, word in enumerate(words)}
+        return peers.others()
+
+    computing, reading = "step 17, computing", "step 17, reading its batch"
+    assert standing(computing, computing) == f"all 2 processes: {computing}"
+    assert standing(computing, reading) == f"process 0: {computing}; process 1: {reading}"
+    assert standing(*[computing] * 5, reading) == f"process 5: {reading}; the others: {computing}"

@@ -55,10 +55,10 @@ def test_compilations_and_what_lies_between_steps_are_not_limited(messages):
     with Watchdog(messages.append, 1.0) as watch:
         steps(watch, 10)
         usual = watch.usual
-        time.sleep(2)  # a save, an evaluation
+        time.sleep(1.3)  # a save, an evaluation
         watch.reading(11)
         watch.running("another shape")
-        time.sleep(2)
+        time.sleep(1.3)
         watch.done()
         assert watch.usual == usual
     assert not messages
@@ -94,7 +94,7 @@ def test_a_process_that_was_suspended_has_not_hung():
     with running(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == "ready\n"
         os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(3)
+        time.sleep(2)
         os.kill(process.pid, signal.SIGCONT)
         printed, _ = process.communicate("\n", timeout=60)
     assert printed == "done\n"
