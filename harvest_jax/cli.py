@@ -87,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"harvest {args.command} takes no --config.{printable(overrides[0])}")
     if overrides:
         args.overrides = overrides
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    lines = logging.StreamHandler()
+    lines.setFormatter(_Lines(f"harvest {args.command}"))
+    logging.basicConfig(handlers=[lines])
     try:
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except HarvestError as error:
@@ -106,6 +108,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"harvest {args.command}: {printable(error)}", file=sys.stderr)
         return 1
+
+
+class _Lines(logging.Formatter):
+    """Warnings look like errors do: "harvest train: warning: what is wrong"."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self._program = program
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{self._program}: {record.levelname.lower()}: {super().format(record)}"
 
 
 def _output_was_closed() -> bool:

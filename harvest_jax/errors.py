@@ -1,7 +1,7 @@
 """Errors that a user can cause or correct; the command line prints them as one line and exits with their code.
 
-Exit codes: 0 done, 1 other, 2 configuration, 3 data, 4 non-finite loss, 5 checkpoint, 42 stopped by a signal with the
-state saved (run the same command again to go on).
+Exit codes: 0 done, 1 other, 2 configuration, 3 data, 4 non-finite loss, 5 checkpoint, 6 a step that hung or a process
+that was lost, 42 stopped by a signal with the state saved (after 6 and 42 the same command goes on).
 """
 
 
@@ -33,6 +33,12 @@ class CheckpointError(HarvestError):
     """A checkpoint is damaged, belongs to another run, or could not be written."""
 
     exit_code = 5
+
+
+class HungError(HarvestError):
+    """A step takes far longer than the others, or another process of the run is dead, stopped or not there."""
+
+    exit_code = 6
 
 
 class Preempted(HarvestError):

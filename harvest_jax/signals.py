@@ -1,4 +1,4 @@
-"""Ctrl-C (SIGINT) and SIGTERM end a command quickly, with its cleanup done and a fixed exit status.
+"""Ctrl-C (SIGINT), SIGTERM and SIGHUP end a command quickly, with its cleanup done and a fixed exit status.
 
 Python alone cannot promise that. It runs a signal handler only when the main thread returns to Python code, which takes
 minutes while XLA compiles; an exception raised inside a callback is lost (JAX has one in the garbage collector); and at
@@ -15,19 +15,20 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO, cast
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STATUSES = tuple(128 + number for number in SIGNALS)  # exit statuses, as shells report them: 130 and 143
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STATUSES = tuple(128 + number for number in SIGNALS)  # exit statuses, as shells report them: 130, 143 and 129
 # Seconds from a signal to a forced end while the main thread does not react: it is in native code.
-REACTION = {signal.SIGINT: 1.0, signal.SIGTERM: 5.0}
+REACTION = {signal.SIGINT: 1.0, signal.SIGTERM: 5.0, signal.SIGHUP: 5.0}
 CLEANUP = 10.0  # seconds that `finally` blocks may take
 _POLL = 0.05  # seconds
 _exit_at_once = threading.Event()
+_settled = threading.Event()
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; raised in the main thread."""
+    """SIGINT, SIGTERM or SIGHUP came; raised in the main thread."""
 
     def __init__(self, number: int):
         super().__init__(message(number))
@@ -42,8 +43,8 @@ def message(number: int) -> str:
 def run_program(name: str, main: Callable[[], int]) -> int:
     """Run the program of this process; call it before anything large is imported.
 
-    SIGINT and SIGTERM raise `Interrupted` in the main thread; a handler that is installed later takes precedence. A
-    second SIGINT ends the process at once.
+    The signals raise `Interrupted` in the main thread; a handler that is installed later takes precedence. A second
+    SIGINT ends the process at once. A signal that is ignored stays ignored: `nohup` asks for that.
 
     Args:
       name: printed before a message.
@@ -52,6 +53,7 @@ def run_program(name: str, main: Callable[[], int]) -> int:
     Returns:
       the exit status. An interrupted program does not return: the process ends here.
     """
+    sys.stderr = outliving(sys.stderr)
     watch = _Watch(name)
     try:
         status = main()
@@ -62,12 +64,30 @@ def run_program(name: str, main: Callable[[], int]) -> int:
         status = 128 + watch.interrupt
     if status in STATUSES or _exit_at_once.is_set():
         end_process(status)
+    if _settled.is_set():
+        for number in set(taken()) - {signal.SIGINT}:  # when Python ends it gives other handlers up, and dies of these
+            signal.signal(number, signal.SIG_IGN)
     return status
 
 
 def exit_at_once() -> None:
     """Let the program end without waiting for threads and exit handlers: they would wait for other processes."""
     _exit_at_once.set()
+
+
+def settle() -> None:
+    """The exit status of this program is decided, its work is safe: from now on only Ctrl-C twice breaks it off."""
+    _settled.set()
+
+
+def taken() -> tuple[signal.Signals, ...]:
+    """Those of SIGNALS that this process was not told to ignore."""
+    return tuple(number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
+
+
+def outliving(stream: TextIO) -> TextIO:
+    """The stream, but what is written is discarded once its reader has gone away, instead of an error."""
+    return cast(TextIO, stream if isinstance(stream, _Outliving) else _Outliving(stream))
 
 
 def end_process(status: int) -> None:
@@ -84,6 +104,36 @@ def end_process(status: int) -> None:
     os._exit(status)
 
 
+class _Outliving:
+    """See `outliving`."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._discard()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Let the file descriptor lead to nowhere: Python flushes at its end what is left, and would complain."""
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
 class _Watch:
     """The handlers, and the thread that ends the process when they have no effect."""
 
@@ -98,13 +148,12 @@ class _Watch:
         self._signals, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup and shells' background jobs ignore SIGINT
-                signal.signal(number, self._raise)
+        for number in taken():  # nohup ignores SIGHUP, shells' background jobs ignore SIGINT
+            signal.signal(number, self._raise)
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupt is not None:  # a later signal must not break off the cleanup
+        if self.interrupt is not None or _settled.is_set():  # a later signal must not break off the cleanup
             return
         if _importing(frame):
             self._lost = True
@@ -137,7 +186,8 @@ class _Watch:
                         continue
                     interrupts += number == signal.SIGINT
                     # Another handler decides what the first signal does: training saves its state.
-                    if came is None and (signal.getsignal(number) == self._raise or interrupts > 1):
+                    ends = signal.getsignal(number) == self._raise and not _settled.is_set()
+                    if came is None and (ends or interrupts > 1):
                         came, deadline = number, time.monotonic() + REACTION[signal.Signals(number)]
                     elif interrupts > 1 and reacted:
                         deadline = 0.0

@@ -8,6 +8,8 @@ checkpoint, as long as checkpoints keep coming.
 """
 
 import argparse
+import contextlib
+import json
 import os
 import shlex
 import signal
@@ -27,6 +29,7 @@ from .processes import NAMED_CAUSES, GroupResult, run_together
 # A wrong config, unusable data, a loss that is not a number or a checkpoint of another run would fail again; the other
 # statuses are requested stops.
 NO_RESTART = {0, Preempted.exit_code, *NAMED_CAUSES, *signals.STATUSES}
+LEAST_GRACE = 30.0  # seconds
 MAX_WITHOUT_PROGRESS = 2  # attempts in a row that end at the checkpoint they began with
 
 
@@ -41,7 +44,12 @@ def build_parser() -> Parser:
     parser.add_argument("--devices", type=int, default=1, metavar="K", help="devices of each process (default 1)")
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu", help="cpu splits it into K devices")
     parser.add_argument("--restarts", type=int, default=0, metavar="R", help="start all again after a crash, R times")
-    parser.add_argument("--grace", type=float, default=30, metavar="S", help="seconds from SIGTERM to SIGKILL (30)")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        metavar="S",
+        help="seconds from SIGTERM to SIGKILL (default: twice what the run has measured for a stop, at least 30)",
+    )
     parser.add_argument(
         "--heartbeat",
         type=int,
@@ -84,6 +92,8 @@ def environment(args: argparse.Namespace, process: int, port: int) -> dict[str, 
         "HARVEST_HEARTBEAT_SECONDS": str(args.heartbeat),
         "HARVEST_INITIALIZATION_SECONDS": str(args.initialization),
     }
+    if args.grace is not None:
+        variables["HARVEST_GRACE_SECONDS"] = f"{args.grace:g}"
     if args.platform == "gpu":
         first = process * args.devices
         variables["HARVEST_LOCAL_DEVICES"] = ",".join(str(first + i) for i in range(args.devices))
@@ -118,10 +128,26 @@ def newest_step(workdir: Path | None) -> int:
     return max(Workdir(workdir).complete_steps(), default=-1)
 
 
-def describe(result: GroupResult) -> str:
+def grace_seconds(given: float | None, workdir: Path | None) -> float:
+    """Seconds that a stop may take: what was given, else by what the run has measured (train/stop_time.py)."""
+    if given is not None:
+        return given
+    measured = 0.0
+    if workdir is not None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            measured = float(json.loads(Workdir(workdir).stop_time.read_bytes())["seconds"])
+    return max(LEAST_GRACE, 2 * measured)
+
+
+def describe(result: GroupResult, workdir: Path | None = None) -> str:
     """One line about how an attempt ended."""
     if result.stop_signal:
-        return f"stopped by {signal.Signals(result.stop_signal).name}; status {result.status}"
+        line = f"stopped by {signal.Signals(result.stop_signal).name}; status {result.status}"
+        if not result.killed_after:
+            return line
+        step = newest_step(workdir)
+        kept = f"the newest checkpoint is step {step}" if step >= 0 else "there is no checkpoint"
+        return f"{line}: not all had ended after {result.killed_after:.0f} s, and these were killed; {kept}"
     if result.first_failed is None:
         return "all ranks finished"
     code = result.exit_codes[result.first_failed]
@@ -155,9 +181,9 @@ def run_with_restarts(args: argparse.Namespace) -> int:
         result = run_together(
             [command(args)] * args.processes,
             [os.environ | environment(args, process, port) for process in range(args.processes)],
-            args.grace,
+            lambda: grace_seconds(args.grace, workdir),
         )
-        print_line(describe(result))
+        print_line(describe(result, workdir))
         if result.status in NO_RESTART or result.stop_signal or attempt == args.restarts:
             break
         after = newest_step(workdir)

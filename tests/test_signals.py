@@ -52,10 +52,16 @@ class Terminal:
         self.shown += data.decode(errors="replace")
         return bool(data)
 
-    def status(self):
-        while self.show():
-            pass
+    def close(self):
+        """As a lost connection does; nothing is shown any more."""
         os.close(self._terminal)
+        self._terminal = None
+
+    def status(self):
+        while self._terminal is not None and self.show():
+            pass
+        if self._terminal is not None:
+            os.close(self._terminal)
         return self._process.wait()
 
 
@@ -134,13 +140,62 @@ sys.exit(signals.run_program("program", main))
 WORD = {signal.SIGINT: "program: interrupted\n", signal.SIGTERM: "program: stopped by SIGTERM\n"}
 
 
-@pytest.mark.parametrize("number", WORD)
+@pytest.mark.parametrize("number", [*WORD, signal.SIGHUP])
 def test_the_cleanup_is_done(number):
     body = """
         print("ready", flush=True)
         time.sleep(60)
 """
-    assert run_script(body, number) == (128 + number, f"cleaned up\n{WORD[number]}")
+    word = WORD.get(number, "program: stopped by SIGHUP\n")
+    assert run_script(body, number) == (128 + number, f"cleaned up\n{word}")
+
+
+SETTLED = """
+import sys, time
+from harvest_jax import signals
+
+def main():
+    signals.settle()
+    print("ready", flush=True)
+    time.sleep(0.5)
+    return 42
+
+sys.exit(signals.run_program("program", main))
+"""
+
+
+def test_a_program_that_has_its_status_keeps_it_whatever_comes_until_its_end():
+    with running([sys.executable, "-c", SETTLED], env=environment(), stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == "ready\n"
+        while process.poll() is None:
+            process.terminate()
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.001)
+    assert process.returncode == 42
+
+
+UNREAD = """
+import sys, time
+from harvest_jax import signals
+
+def main():
+    print("ready", flush=True)
+    sys.stdin.read()
+    for number in range(3):
+        print("a warning that nobody reads", file=sys.stderr)
+    return 4
+
+sys.exit(signals.run_program("program", main))
+"""
+
+
+def test_a_reader_of_errors_that_has_gone_changes_no_status():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with running([sys.executable, "-c", UNREAD], env=environment(), **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.stderr.close()
+        process.stdin.close()
+        assert process.wait(60) == 4
 
 
 @pytest.mark.parametrize("number", WORD)

@@ -11,6 +11,7 @@ casts a dtype silently); an empty folder called "7" is not a checkpoint.
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +65,7 @@ class Checkpointer:
         self._folders: StepFolders | None = None
         self._pending: tuple[int, SharedWork] | None = None  # the step being saved
         self._saved: set[int] = set()
+        self.save_seconds = 0.0  # that the last complete save took; 0 before
         hush()
         consensus.raise_together(write_fault(self.workdir.root, jax.process_index()))
         try:
@@ -156,6 +158,7 @@ class Checkpointer:
         if step in self._saved:
             return
         self.wait()
+        began = time.monotonic()
         if consensus.on_primary(lambda: self._primary.make_room(step)):
             self._saved.add(step)
             return
@@ -178,7 +181,7 @@ class Checkpointer:
         except Exception as error:
             failure, cause = self._not_saved(step, error), error
         consensus.raise_together(failure, cause)
-        self._pending = step, SharedWork(f"save {step}", lambda: self._commit(written, folder, record))
+        self._pending = step, SharedWork(f"save {step}", lambda: self._commit(written, folder, record, began))
         self._saved.add(step)
 
     def wait(self) -> None:
@@ -285,7 +288,7 @@ class Checkpointer:
         log.warning("the frozen parameters in %s are replaced: %s; moved to %s", self.workdir.frozen, reason, moved)
         return False
 
-    def _commit(self, written: Callable[[], None], folder: Path, record: dict[str, Any]) -> None:
+    def _commit(self, written: Callable[[], None], folder: Path, record: dict[str, Any], began: float) -> None:
         """In the background: wait for Orbax, then complete the step with its digests, then delete old steps."""
         written()  # on process 0 this includes the parts of all processes
         if jax.process_index() == 0:
@@ -294,6 +297,7 @@ class Checkpointer:
                 self._primary.prune(self.keep)
             except OSError as error:  # the step is safe; the space is freed after the next save
                 log.warning("an old checkpoint could not be deleted: %s", error)
+        self.save_seconds = time.monotonic() - began
 
     def _not_saved(self, step: int, error: BaseException) -> str:
         message = f"step {step} was not saved in {self.workdir.root}: {brief(error)}"

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax._src import distributed  # the client has no public name; Orbax takes it from here, too
+
+from harvest_jax.checkpoint import notes
 
 POLL_SECONDS = 0.5
 OWN_ERROR_SECONDS = 5.0  # after another's failure, for this process's own error, which says more
@@ -71,21 +72,16 @@ def run_shared(name: str, work: Callable[[], Any]) -> Any:
 
 
 def _report(name: str) -> None:
-    client = distributed.global_state.client
-    if client is not None:
-        with contextlib.suppress(Exception):  # the service is gone: then the run ends in any case
-            client.key_value_set(f"{_folder(name)}/{jax.process_index()}", "failed")
+    with contextlib.suppress(Exception):  # the service is gone: then the run ends in any case
+        notes.write(f"{_folder(name)}/{jax.process_index()}", "failed")
 
 
 def _was_reported(name: str) -> bool:
-    client = distributed.global_state.client
-    if client is None:
-        return False
     try:
-        return bool(client.key_value_dir_get(_folder(name)))
+        return bool(notes.read(_folder(name)))
     except Exception:  # as above
         return False
 
 
 def _folder(name: str) -> str:
-    return f"harvest_jax/failed/{name}"
+    return f"failed/{name}"

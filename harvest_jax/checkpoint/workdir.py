@@ -4,6 +4,7 @@
     model.json               the model's description, written before the first step
     metrics.jsonl            measurements, one JSON object a line
     tensorboard/             the same for TensorBoard
+    stop_time.json           how long a stop takes, for launchers
     frozen_text/             the frozen parameters, written once
     checkpoints/STEP/        one folder a step, with a MANIFEST.json once it is complete; SCORES.json if it was scored
     quarantine/              what was rejected at a restart: moved, never deleted
@@ -46,6 +47,11 @@ class Workdir:
     def tensorboard(self) -> Path:
         """Folder of event files."""
         return self.root / "tensorboard"
+
+    @property
+    def stop_time(self) -> Path:
+        """{"seconds": measured, from a signal to a saved state}."""
+        return self.root / "stop_time.json"
 
     @property
     def frozen(self) -> Path:

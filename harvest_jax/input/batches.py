@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from harvest_jax.config.run import DataFields
-from harvest_jax.errors import HarvestError
+from harvest_jax.errors import HarvestError, HungError
 from harvest_jax.input import loader_processes
 from harvest_jax.input.damaged import DamagedRecords
 from harvest_jax.input.examples import Records
@@ -126,7 +126,7 @@ class Batches(grain.DatasetIterator):
                     self.start_prefetch()
                     return next(self._reader)
                 if waited > HUNG_SECONDS:
-                    raise HarvestError(
+                    raise HungError(
                         f"no batch for {waited:.0f} s; the loader processes: {loader_processes.states()}. Check the "
                         "disk that holds the shards, then run the same command again"
                     ) from None

@@ -11,7 +11,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from harvest_jax.signals import SIGNALS
+
 CLOSE_SECONDS = 5.0  # for Grain's own clean-up after its processes have ended
 _NAME = "grain-process-prefetch"
 
@@ -24,8 +25,8 @@ def loader_processes() -> list[BaseProcess]:
 def block_signals() -> None:
     """In a thread that starts loader processes, or starts threads that do: they inherit that signals are blocked.
 
-    Ctrl-C and Slurm's SIGTERM reach every process of a job. They must not end a loader process: the training process
-    needs it until the state is saved, and ends it then.
+    Ctrl-C, the SIGHUP of a closed terminal and Slurm's SIGTERM reach every process of a job. They must not end a loader
+    process: the training process needs it until the state is saved, and ends it then.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 

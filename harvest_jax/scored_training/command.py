@@ -1,6 +1,8 @@
 """`harvest train`: training, and the evaluations of a run while it trains, put together."""
 
 import argparse
+import contextlib
+import sys
 from pathlib import Path
 
 EXAMPLES = """examples:
@@ -22,8 +24,8 @@ With --config.eval.every=N the run is evaluated while it trains and keeps its be
 Run the same command again to go on from the last checkpoint. The workdir holds everything for that: the model folder of
 model.init_from is read at the first start alone.
 
-Exit codes: 0 done, 2 configuration, 3 data, 4 the loss is not a number, 5 checkpoint, 42 stopped by a signal with the
-state saved.
+Exit codes: 0 done, 2 configuration, 3 data, 4 the loss is not a number, 5 checkpoint, 6 a step hung or a process was
+lost, 42 stopped by a signal with the state saved.
 """
 
 
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     import jax
 
+    from harvest_jax import signals
     from harvest_jax.scored_training.scorer import run_scorer
     from harvest_jax.train import distributed
     from harvest_jax.train.training import train
@@ -68,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
 
     if checked.distributed:
         distributed.initialize_from_environment()
-    with distributed.failing_together():
+    with distributed.failing_together(), contextlib.redirect_stdout(signals.outliving(sys.stdout)):
         shard_folders(checked)
         lead = jax.process_index() == 0  # the others do not evaluate
         train(checked, args.workdir, run_scorer(checked, args.workdir) if lead else None)
+        signals.settle()  # all is done; this process may still wait for the others
     return 0

@@ -23,7 +23,10 @@ from collections.abc import Iterator, Mapping
 import jax
 
 from harvest_jax import signals
+from harvest_jax.checkpoint import notes
 from harvest_jax.errors import ConfigError, HarvestError, Preempted
+from harvest_jax.train.peers import JAX_HEARTBEATS, Peers
+from harvest_jax.train.rendezvous import meet
 
 COORDINATOR = "HARVEST_COORDINATOR"
 NUM_PROCESSES = "HARVEST_NUM_PROCESSES"
@@ -31,6 +34,8 @@ PROCESS_ID = "HARVEST_PROCESS_ID"
 LOCAL_DEVICES = "HARVEST_LOCAL_DEVICES"
 HEARTBEAT_SECONDS = "HARVEST_HEARTBEAT_SECONDS"
 INITIALIZATION_SECONDS = "HARVEST_INITIALIZATION_SECONDS"
+# An error of a computation that begins with another word may come from the death of another process.
+_OWN_ERRORS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,20 +98,26 @@ def initialize_from_environment() -> None:
 
     Raises:
       ConfigError: the variables contradict each other, or there are none and JAX recognises no cluster either.
+      HungError: another process did not come.
     """
     if jax.distributed.is_initialized():
         return
     cluster = cluster_settings(os.environ)
-    # If the others do not come JAX ends the process in C++ with a stack trace: this line says what it waited for.
+    # In a cluster that JAX recognises it ends the process in C++ if the others do not come: this line says what it
+    # waited for.
     where = f"{cluster.num_processes} at {cluster.coordinator}" if cluster.coordinator else "those of this cluster"
     print(f"waiting up to {cluster.initialization_seconds} s for the other processes: {where}", file=sys.stderr)
+    if cluster.coordinator is not None and cluster.num_processes and cluster.process_id is not None:
+        host, _, port = cluster.coordinator.rpartition(":")
+        seconds, of = cluster.initialization_seconds, (cluster.process_id, cluster.num_processes)
+        meet(host, int(port), *of, seconds, cluster.on_loopback)
     # JAX's default since 0.5; set here because without it a CPU process sees only its own devices. GPUs and TPUs ignore
     # it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         if cluster.coordinator is None:
             jax.distributed.initialize(
-                heartbeat_timeout_seconds=cluster.heartbeat_seconds,
+                heartbeat_timeout_seconds=JAX_HEARTBEATS * cluster.heartbeat_seconds,
                 initialization_timeout=cluster.initialization_seconds,
             )
         else:
@@ -119,10 +130,10 @@ def initialize_from_environment() -> None:
                 cluster_detection_method="deactivate",
                 # JAX would listen on every network interface otherwise.
                 coordinator_bind_address=cluster.coordinator if cluster.on_loopback else None,
-                heartbeat_timeout_seconds=cluster.heartbeat_seconds,
+                heartbeat_timeout_seconds=JAX_HEARTBEATS * cluster.heartbeat_seconds,
                 initialization_timeout=cluster.initialization_seconds,
             )
-        for number in signals.SIGNALS:  # JAX installed its own signal handlers; Python does not know
+        for number in signals.taken():  # JAX installed its own signal handlers; Python does not know
             signal.signal(number, signal.getsignal(number))
     except ValueError as error:
         raise ConfigError(
@@ -133,23 +144,34 @@ def initialize_from_environment() -> None:
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-    """Around the run: after an error this process exits without waiting, so that the launcher can end the others.
+    """Around the run: when a process fails, dies or is stopped, all others end too, with the cause named.
 
     At a normal exit JAX waits for the other processes, up to five minutes. After an error they wait in a collective
-    that this process never joins, so its exit status would not be seen until then. `Preempted` is different: every
-    process raises it, with the state saved. Runs of one process exit normally.
+    that this process never joins. So it tells them (`peers`), and exits without waiting. `Preempted` is different:
+    every process raises it, with the state saved. Runs of one process exit normally.
     """
-    try:
+    if notes.place()[1] == 1:
         yield
-    except Preempted:
-        raise
-    except BaseException as error:
-        if jax.distributed.is_initialized() and jax.process_count() > 1:
-            code = error.exit_code if isinstance(error, HarvestError) else 1
+        return
+    with Peers(cluster_settings(os.environ).heartbeat_seconds) as peers:
+        try:
+            yield
+        except Preempted:
+            raise
+        except BaseException as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith(_OWN_ERRORS):
+                peers.await_cause()
+            code = getattr(error, "exit_code", 1)
             # For scripts. Exit handlers run in the reverse order: this one before JAX's, and after the traceback.
             atexit.register(signals.end_process, code)
             signals.exit_at_once()
-        raise
+            words = (
+                str(error)
+                if isinstance(error, HarvestError | KeyboardInterrupt)
+                else f"{type(error).__name__}: {error}"
+            )
+            peers.fail(words, code)
+            raise
 
 
 def _whole(values: Mapping[str, str], name: str, default: int | None, least: int) -> int | None:

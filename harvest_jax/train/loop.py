@@ -20,6 +20,7 @@ from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.program import TrainProgram
 from harvest_jax.train.scoring import Scoring
 from harvest_jax.train.step import TrainState
+from harvest_jax.train.watchdog import Watchdog
 
 AHEAD = 2  # steps that the host may be ahead of the device: each holds a batch in the device's memory
 MULTIPLE = 8  # tokens: captions are cut at multiples of it
@@ -33,6 +34,7 @@ def run_steps(
     checkpointer: Checkpointer,
     writer: MetricWriter,
     stop: StopSignal,
+    watchdog: Watchdog,
     scoring: Scoring | None = None,
 ) -> TrainState:
     """Steps from `state.step` to `train.steps`; returns the last state, saved.
@@ -46,6 +48,7 @@ def run_steps(
       frozen: the other parameters.
       batches: this process's batches, at the position that fits the state.
       checkpointer, writer, stop: where states and measurements go, and what asks for a stop.
+      watchdog: is told when a step begins and ends.
       scoring: the evaluations of the run, if it has any. A step that is scored is saved first.
 
     Raises:
@@ -62,6 +65,7 @@ def run_steps(
         scoring.at_start(step, state)
         since = time.perf_counter()
     while step < train.steps:
+        watchdog.reading(step + 1)
         began = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - began
@@ -69,13 +73,14 @@ def run_steps(
         arrays = {name: batch[name] for name in on_device}
         if jax.process_count() == 1 and "ids" in arrays:  # several processes would have to agree on one length
             arrays["ids"] = without_padding(arrays["ids"])
+        watchdog.running((all_patches, *(array.shape for array in arrays.values())))
         state, metrics = compiled(all_patches)(state, frozen, put_batch(arrays, program.mesh))
         step += 1
         running.append(metrics["loss"])
         if len(running) > AHEAD:  # this returns before the device has no work left
             jax.block_until_ready(running.popleft())
         last = step == train.steps
-        stopping = stop.requested(step) and not last
+        stopping = not last and stop.requested(step)
         scored = scoring is not None and not stopping and scoring.due(step)
         save = stopping or last or scored or step % train.save_every == 0
         show = step % train.log_every == 0 or step == start + 1 or last
@@ -95,6 +100,8 @@ def run_steps(
             since, since_step, waited = time.perf_counter(), step, 0.0
         if save:
             _stop_if_bad(state, batch)
+        watchdog.done()
+        if save:
             checkpointer.save(step, state, batches)
         if stopping:
             raise Preempted(f"stopped by {stop.name}, saved at step {step}: run the same command again to go on")
@@ -120,6 +127,7 @@ def _stop_if_bad(state: TrainState, batch: dict[str, np.ndarray]) -> None:
         indices = ", ".join(str(index) for index in batch["index"][:4])
         raise NonFiniteError(
             f"the loss or the gradient of step {bad + 1} is not a number (seen at the batch of clips {indices} ...); "
-            "nothing after it was saved: run again in another --workdir with a lower train.learning_rate, or with "
-            "train.clip_norm=1"
+            "nothing after it was saved. The same command goes on from the last checkpoint and comes to the same step "
+            "again, so it helps only if a device had failed; otherwise run again in another --workdir with a lower "
+            "train.learning_rate, or with train.clip_norm=1"
         )

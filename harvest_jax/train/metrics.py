@@ -19,6 +19,7 @@ from typing import Protocol, SupportsFloat, runtime_checkable
 
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.files import write_atomically
+from harvest_jax.train.loss_watch import LossWatch
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class MetricWriter:
         layout = Workdir(workdir)
         self._lines = layout.metrics.name
         self._add(self._lines, lambda: JsonLines(layout.metrics, restored_step))
+        self._add("the loss check", lambda: LossWatch(layout.metrics))
         self._add("TensorBoard", lambda: tensorboard(layout.tensorboard, restored_step))
         self._add(_DISPLAY, lambda: LiveDisplay(total_steps, restored_step) if live else PlainLines(total_steps))
 

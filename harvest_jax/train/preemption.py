@@ -1,10 +1,11 @@
-"""A stop on request: SIGTERM or Ctrl-C sets a flag; the loop sees it between two steps, saves and ends with 42.
+"""A stop on request: SIGTERM, SIGHUP or Ctrl-C sets a flag; the loop sees it between two steps, saves, ends with 42.
 
 Orbax and JAX notice a preemption only after `jax.distributed.initialize()`; a run of one process would die at SIGTERM
 with nothing saved. This works with and without. A process that is killed without warning loses at most
 `train.save_every` steps.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -13,24 +14,30 @@ from typing import Any
 
 import jax
 
-from harvest_jax.checkpoint import consensus
-from harvest_jax.signals import SIGNALS
-
-AGREE_EVERY = 10  # steps; with several processes, each sees the others' signals at these
+from harvest_jax import signals
+from harvest_jax.errors import Preempted
+from harvest_jax.train.stop_step import StopStep
+from harvest_jax.train.stop_time import StopTime
 
 
 class StopSignal:
-    """Context manager that turns SIGTERM and SIGINT into a flag from `listen` on; at its end the old handlers return.
+    """Context manager that turns signals into a flag from `listen` on; at its end the old handlers return.
 
     Before `listen` there is nothing to save, and a signal ends the process at once (`harvest_jax.signals`). A second
-    SIGINT (Ctrl-C again) raises KeyboardInterrupt; more SIGTERMs change nothing. Outside the main thread, where Python
-    allows no handlers, the flag is never set.
+    SIGINT (Ctrl-C again) raises KeyboardInterrupt; more of the others change nothing, also while the last state is
+    being saved: so this must be the outermost of the contexts that hold what is saved. Outside the main thread, where
+    Python allows no handlers, the flag is never set.
+
+    Attributes:
+      time: how long a stop takes, if that is measured.
     """
 
     def __init__(self) -> None:
+        self.time: StopTime | None = None
         self._received: signal.Signals | None = None
         self._interrupts = 0
         self._previous: dict[signal.Signals, Any] = {}
+        self._together: StopStep | None = None
 
     @property
     def received(self) -> bool:
@@ -43,26 +50,31 @@ class StopSignal:
         return self._received.name if self._received else "a signal to another process"
 
     def requested(self, step: int) -> bool:
-        """Whether to save and stop now; the same answer on every process.
+        """Whether to save and stop after this step; the same answer on every process.
 
-        With several processes this is a collective at every `AGREE_EVERY`-th step (one number gathered; it waits for
-        the steps in flight) and False in between, so call it once for each step, on all of them.
+        Call it after each step, on all of them. It takes no time, and waits for no device.
         """
-        if jax.process_count() == 1:
-            return self.received
-        return step % AGREE_EVERY == 0 and consensus.any_process(self.received)
+        return self.received if self._together is None else self._together.reached(step)
 
     def listen(self) -> None:
-        """Take the signals; to be called when there is a state to save, after `jax.distributed.initialize()`."""
+        """Take the signals; to be called when there is a state to save, again and again, so that the time is noted."""
+        if self.time is not None:
+            self.time.note()
         if threading.current_thread() is threading.main_thread() and not self._previous:
-            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._handle) for number in signals.taken()}
 
     def __enter__(self) -> "StopSignal":
+        if jax.process_count() > 1:
+            self._together = StopStep(lambda: self.received)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._together is not None:
+            self._together.close()
+        if kind is not None and issubclass(kind, Preempted):
+            signals.settle()  # the state is saved: another SIGTERM must not turn this into a failure
         for number, handler in self._previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._previous = {}
@@ -73,6 +85,8 @@ class StopSignal:
             raise KeyboardInterrupt
         if self._received is None:
             self._received = signal.Signals(number)
-            # A handler may run in the middle of print(), which is not reentrant.
-            words = f"{self._received.name}: saving and stopping after this step; Ctrl-C twice ends at once\n"
-            os.write(2, words.encode())
+            seconds = self.time.seconds() if self.time is not None else 0.0
+            takes = f" (about {seconds:.0f} s)" if seconds else ""
+            words = f"{self._received.name}: saving and stopping after this step{takes}; Ctrl-C twice ends at once\n"
+            with contextlib.suppress(OSError):  # nobody reads it any more, but the state is to be saved
+                os.write(2, words.encode())  # print() is not reentrant, and a handler may run in the middle of it

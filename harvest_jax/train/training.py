@@ -21,17 +21,21 @@ from harvest_jax.input.patches import num_kept
 from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.harvest import Params
+from harvest_jax.train import peers
 from harvest_jax.train.agreement import check_same_run, check_shared_workdir
 from harvest_jax.train.freeze import Tree
 from harvest_jax.train.initial_state import initial_state
-from harvest_jax.train.loop import run_steps
+from harvest_jax.train.loop import AHEAD, run_steps
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.program import TrainProgram, train_program
 from harvest_jax.train.resume_fields import identity
 from harvest_jax.train.scoring import Scorer, Scoring, model_parameters, scored_by
 from harvest_jax.train.step import TrainState
+from harvest_jax.train.stop_time import StopTime
 from harvest_jax.train.validate import repeated_clips, run_model_config, shard_folders
+from harvest_jax.train.watchdog import Watchdog, least_seconds
 from harvest_jax.version import __version__
 from harvest_jax.weights.folder import save_model
 
@@ -53,6 +57,7 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
       ConfigError, DataError, CheckpointError: as their messages say.
       NonFiniteError: a loss or gradient was not a number; the state of the last good step is kept.
       Preempted: a signal came; the state is saved.
+    A step that hangs ends the process, with the status of HungError.
     """
     shard_folders(run)
     check_shared_workdir(workdir)
@@ -64,6 +69,26 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
         share_compiled_programs(layout.compiled)
     config = run_model_config(run, layout)
     program = train_program(run, config=config)
+    with StopSignal() as stop:
+        step, params = _train(run, layout, config, program, scorer, stop)
+        stop.listen()  # all is saved: the export is finished, whatever comes
+        if lead:
+            save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict()})
+            of_best = f", of the best step, {step}" if run.eval.export == "best" else ""
+            print(f"model folder: {layout.export}{of_best}", flush=True)
+    return layout.export
+
+
+def _train(
+    run: RunConfig,
+    layout: Workdir,
+    config: HarvestConfig,
+    program: TrainProgram,
+    scorer: Scorer | None,
+    stop: StopSignal,
+) -> tuple[int, Params]:
+    """All steps, saved; the step to export and its parameters."""
+    workdir, lead = layout.root, jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         batches = training_batches(
             run,
@@ -91,21 +116,18 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
             if warning:
                 log.warning("%s", warning)
         writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, enabled=lead))
-        stop = stack.enter_context(StopSignal())
         batches.stop_requested = lambda: stop.received
         scoring = None
         if run.eval.every:
             scoring = Scoring(program, frozen, batches.sets.num_clips, scorer, checkpointer, writer, stop)
-        state = run_steps(program, state, frozen, batches, checkpointer, writer, stop, scoring)
+        watchdog = stack.enter_context(Watchdog(peers.end_hung, least_seconds()))
+        stack.enter_context(peers.standing(watchdog.where))
+        stop.time = StopTime(layout, AHEAD + 1, lambda: watchdog.usual, lambda: checkpointer.save_seconds)
+        state = run_steps(program, state, frozen, batches, checkpointer, writer, stop, watchdog, scoring)
         step = run.train.steps
         if run.eval.export == "best":
             step, state = best_state(program, checkpointer, step, state)
-        params = model_parameters(program, state, frozen)
-    if lead:
-        save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict()})
-        of_best = f", of the best step, {step}" if run.eval.export == "best" else ""
-        print(f"model folder: {layout.export}{of_best}", flush=True)
-    return layout.export
+        return step, model_parameters(program, state, frozen)
 
 
 def start(program: TrainProgram, checkpointer: Checkpointer, batches: Batches) -> tuple[TrainState, Tree]:

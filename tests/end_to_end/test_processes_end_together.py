@@ -23,9 +23,9 @@ def shards(tmp_path):
 
 
 def error_lines(text):
-    """Without those of processes that the launcher stopped."""
+    """Without those of processes that the launcher stopped, or that ended because another did."""
     lines = [line for line in text.splitlines() if "harvest train: " in line]
-    return [line for line in lines if "stopped by SIGTERM" not in line]
+    return [line for line in lines if "stopped by SIGTERM" not in line and "ended the run: " not in line]
 
 
 def test_a_damaged_record_in_one_process_ends_the_run_with_3_and_no_restart(shards, tmp_path):
@@ -47,7 +47,7 @@ def test_a_damaged_record_in_one_process_ends_the_run_with_3_and_no_restart(shar
 
 
 @contextlib.contextmanager
-def ranks(commands):
+def ranks(commands, **variables):
     """The processes of a run, one for each command; they meet on a free port and do not outlive the block."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -58,7 +58,7 @@ def ranks(commands):
             stack.enter_context(
                 running(
                     [*command, "--config.distributed=true"],
-                    env=environment(**where, HARVEST_PROCESS_ID=str(rank)),
+                    env=environment(**where, **variables, HARVEST_PROCESS_ID=str(rank)),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                 )

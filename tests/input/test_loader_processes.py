@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harvest_jax.errors import HarvestError
+from harvest_jax.errors import HarvestError, HungError
 from harvest_jax.input.loader_processes import loader_processes
 from tests.helpers.processes import is_running
 from tests.helpers.training_clips import (
@@ -89,7 +89,7 @@ def test_a_hung_worker_is_one_clear_error(shards, monkeypatch):
     monkeypatch.setattr("harvest_jax.input.batches.HUNG_SECONDS", 5.0)
     worker = loader_processes()[0]
     os.kill(worker.pid, signal.SIGSTOP)
-    with pytest.raises(HarvestError, match=rf"no batch for \d+ s; the loader processes: .*{worker.pid} stopped"):
+    with pytest.raises(HungError, match=rf"no batch for \d+ s; the loader processes: .*{worker.pid} stopped"):
         list(itertools.islice(iterator, 40))  # the batches it had made may still come
     iterator.close()
     assert not worker.is_alive()

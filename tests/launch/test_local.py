@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from harvest_jax.checkpoint.digests import write_digests
+from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.train.distributed import cluster_settings
 from tests.helpers.launchers import ROOT, TRAIN, check_train_arguments, run
 from tests.helpers.processes import is_running, wait_until
@@ -80,6 +82,29 @@ def test_an_error_in_one_rank_ends_the_run_while_the_other_waits_for_it(tmp_path
     assert done.returncode == 3, done.stderr
     assert "rank 1 ended with status 3, the first to fail" in done.stderr
     assert "[1] harvest_jax.errors.DataError: a clip that only rank 1 has" in done.stderr
+
+
+ENDLESS = """
+import os, signal, sys, time
+from harvest_jax.train.distributed import failing_together, initialize_from_environment
+initialize_from_environment()
+with failing_together():
+    if os.environ["HARVEST_PROCESS_ID"] == "0":
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_rank_0_is_two_lines_and_no_page_of_stack_frames(tmp_path):
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    done = local("--script", script, timeout=120)
+    assert done.returncode == 137, done.stderr
+    assert "[launch] rank 0 was killed by SIGKILL, the first to fail" in done.stderr
+    assert "stack trace" not in done.stderr
+    assert " @ " not in done.stderr
 
 
 def script_for(tmp_path, body):
@@ -197,6 +222,62 @@ def test_a_signal_is_handed_on_and_the_ranks_status_comes_back(tmp_path):
     assert launcher.returncode == 42
     assert "[launch] stopped by SIGTERM; status 42" in errors
     all_end(pids)
+
+
+def test_more_sigterms_do_not_kill_what_saves(tmp_path):
+    body = SAVES_WHEN_ASKED.replace("sys.exit(42)", "(time.sleep(1), sys.exit(42))")
+    options = script_for(tmp_path, body)
+    options[options.index("--grace") + 1] = "20"
+    launcher, _ = started(tmp_path, options)
+    for _ in range(5):
+        launcher.terminate()
+        time.sleep(0.1)
+    _, errors = launcher.communicate(timeout=40)
+    assert launcher.returncode == 42, errors
+
+
+def test_a_second_interrupt_kills_them(tmp_path):
+    options = script_for(tmp_path, SAVES_WHEN_ASKED.replace("lambda *_: sys.exit(42)", "signal.SIG_IGN"))
+    options[options.index("--grace") + 1] = "60"
+    launcher, pids = started(tmp_path, options)
+    for _ in range(2):
+        launcher.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    launcher.communicate(timeout=40)
+    all_end(pids)
+
+
+def test_what_cannot_be_saved_in_time_is_said(tmp_path):
+    ignoring = SAVES_WHEN_ASKED.replace("lambda *_: sys.exit(42)", "signal.SIG_IGN")
+    Workdir(tmp_path).step(70).mkdir(parents=True)
+    write_digests(Workdir(tmp_path).step(70), {})
+    launcher, pids = started(tmp_path, script_for(tmp_path, ignoring))
+    launcher.send_signal(signal.SIGHUP)
+    _, errors = launcher.communicate(timeout=40)
+    assert launcher.returncode == 137
+    words = "stopped by SIGHUP; status 137: not all had ended after 1 s, and these were killed"
+    assert f"[launch] {words}; the newest checkpoint is step 70" in errors
+    all_end(pids)
+
+
+def test_the_cause_that_a_process_wrote_decides_among_equal_statuses(tmp_path):
+    options = script_for(
+        tmp_path,
+        """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if rank == 1:
+    with open(os.environ["HARVEST_CAUSE_FILE"], "x") as cause:
+        cause.write('{"rank": 1, "status": 3}')
+    time.sleep(0.5)
+else:
+    while not os.path.exists(os.environ["HARVEST_CAUSE_FILE"]):
+        time.sleep(0.01)
+sys.exit(3)
+""",
+    )
+    done = local(*options)
+    assert done.returncode == 3
+    assert "rank 1 ended with status 3, the first to fail" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for it")

@@ -22,6 +22,7 @@ from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.program import TrainProgram
 from harvest_jax.train.scoring import Scoring
 from harvest_jax.train.step import TrainState
+from harvest_jax.train.watchdog import Watchdog
 from tests.helpers.small_model import TINY
 from tests.helpers.train_runs import make_batch, make_run
 
@@ -68,8 +69,8 @@ def run_steps(start=0, bad_step=-1, stop_at=None, score_at=None, **changes):
     program = Counting(run, TINY, Harvest(TINY), mesh, state, {}, bad_step=bad_step)
     batch = make_batch() | {"index": np.arange(16)}
     batch["ids"] = np.pad(batch["ids"], ((0, 0), (0, 8)))
-    batches, checkpointer, writer, stop = (
-        create_autospec(kind, instance=True) for kind in (Batches, Checkpointer, MetricWriter, StopSignal)
+    batches, checkpointer, writer, stop, watchdog = (
+        create_autospec(kind, instance=True) for kind in (Batches, Checkpointer, MetricWriter, StopSignal, Watchdog)
     )
     batches.__next__.return_value = batch
     batches.damaged = create_autospec(DamagedRecords, instance=True)
@@ -84,7 +85,7 @@ def run_steps(start=0, bad_step=-1, stop_at=None, score_at=None, **changes):
             scoring.due.side_effect = lambda step: step in score_at
             scoring.at_start.side_effect = lambda step, state: program.events.append(("at_start", step))
             scoring.score.side_effect = lambda step, state: program.events.append(("score", (step, int(state.step))))
-        loop.run_steps(program, state, {}, batches, checkpointer, writer, stop, scoring)
+        loop.run_steps(program, state, {}, batches, checkpointer, writer, stop, watchdog, scoring)
     except (NonFiniteError, Preempted) as error:
         program.events.append((type(error).__name__, str(error)))
     events = collections.defaultdict(list, {"all": program.events})
