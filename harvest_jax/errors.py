@@ -1,7 +1,7 @@
 """Errors that a user can cause or correct; the command line prints them as one line and exits with their code.
 
-Exit codes: 0 done, 1 other, 2 configuration, 3 data, 4 non-finite loss, 5 checkpoint, 42 stopped by a signal with the
-state saved (run the same command again to go on).
+Exit codes: 0 done, 1 other, 2 configuration, 3 data, 4 non-finite loss, 5 checkpoint, 7 no progress, 42 stopped by a
+signal with the state saved (run the same command again to go on).
 """
 
 
@@ -33,6 +33,12 @@ class CheckpointError(HarvestError):
     """A checkpoint is damaged, belongs to another run, or could not be written."""
 
     exit_code = 5
+
+
+class NoProgressError(HarvestError):
+    """A launcher does not start a run again: its last attempts brought no new checkpoint, or there were too many."""
+
+    exit_code = 7
 
 
 class Preempted(HarvestError):

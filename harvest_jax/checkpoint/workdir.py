@@ -8,6 +8,7 @@
     checkpoints/STEP/        one folder a step, with a MANIFEST.json once it is complete; SCORES.json if it was scored
     quarantine/              what was rejected at a restart: moved, never deleted
     export/                  the model folder that a finished run leaves
+    attempts.json            of launch/restarts.py: how many attempts brought no new checkpoint
 
 Nothing here imports JAX, so that launchers can ask, too.
 """
@@ -75,6 +76,11 @@ class Workdir:
     def lock(self) -> Path:
         """File that the process locks that trains here."""
         return self.root / ".lock"
+
+    @property
+    def attempts(self) -> Path:
+        """What the launcher knows about earlier attempts, JSON; the training does not read it."""
+        return self.root / "attempts.json"
 
     @property
     def exists(self) -> bool:
