@@ -75,7 +75,18 @@ def _xpk(args: argparse.Namespace, file: str) -> list[str]:
     what = ["--docker-image", args.image, "--storage", args.volume, "--command", shlex.join(on_hosts(args))]
     spot = ["--spot"] if args.spot else []
     where = ["--workload", args.name, "--cluster", args.cluster, "--zone", args.zone]
-    return ["xpk", "workload", "create", *where, *sizes, "--max-restarts", str(args.restarts), *spot, *args.extra, *what]
+    return [
+        "xpk",
+        "workload",
+        "create",
+        *where,
+        *sizes,
+        "--max-restarts",
+        str(args.restarts),
+        *spot,
+        *args.extra,
+        *what,
+    ]
 
 
 def _sky(args: argparse.Namespace, file: str) -> list[str]:
@@ -119,7 +130,10 @@ def build_parser() -> Parser:
         "--restarts", type=int, default=RESTARTS, metavar="R", help="after crashes, at most (default: %(default)s)"
     )
     parser.add_argument(
-        "--extra", default="", metavar="WORDS", help="more options of the program that takes the run: --extra='--time=4:00'"
+        "--extra",
+        default="",
+        metavar="WORDS",
+        help="more options of the program that takes the run: --extra=--time=4:00:00",
     )
     parser.add_argument("--dry_run", action="store_true", help="print the file and the command, start nothing")
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="of harvest train, after --")

@@ -142,7 +142,8 @@ def test_the_first_cause_decides_though_srun_reports_the_processes_that_it_kille
 def test_a_process_waits_through_sigterm_for_the_training(slurm, tmp_path):
     (slurm.path / "srun").write_text(SRUN)
     (slurm.path / "harvest").write_text(
-        f"#!/bin/bash\ntrap 'sleep 0.5; exit 42' TERM\ntouch '{tmp_path}/started'\nfor i in {{1..600}}; do sleep 0.1; done\n"
+        "#!/bin/bash\ntrap 'sleep 0.5; exit 42' TERM\n"
+        f"touch '{tmp_path}/started'\nfor i in {{1..600}}; do sleep 0.1; done\n"
     )
     environment = os.environ | slurm.environment | {"STUB_PRINTS_scontrol": RUNNING}
     words = ["bash", "launch/slurm.sbatch", "--config", "base", "--workdir", str(slurm.workdir)]

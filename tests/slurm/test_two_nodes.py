@@ -1,0 +1,165 @@
+"""`launch/slurm.sbatch` on a real Slurm of two nodes: stopped, killed and cancelled runs, with the real training and,
+where the time counts, with a stand-in. Needs root and slurm-wlm; `make slurm`."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+
+import pytest
+
+from harvest_jax.checkpoint.workdir import Workdir
+from harvest_jax.files import sha256_of
+from tests.helpers.launchers import ROOT
+from tests.helpers.train_command import train_arguments
+
+pytestmark = pytest.mark.slurm
+HARVEST = f'#!/bin/bash\nexec {sys.executable} -m harvest_jax "$@"\n'
+STAND_IN = '#!/bin/bash\nhow() { for word in "$@"; do case "$word" in --how=*) echo "${word#--how=}";; esac; done; }\n'
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Eight clips."""
+    return shutil.copytree(ROOT / "tests/data/version_0_1_0/shards", tmp_path / "the shards")
+
+
+@pytest.fixture
+def train(cluster, shards, tmp_path):
+    """Submits a run of the real command in two processes, saved every 5 steps: train(name, sbatch options, fields)."""
+
+    def submit(name, *options, **fields):
+        words = {"train.steps": 20, "train.batch_size": 4, "train.save_every": 5} | fields
+        workdir = tmp_path / name / "the workdir"
+        arguments = train_arguments(shards, workdir, *(f"{field}={value}" for field, value in words.items()))
+        return cluster.submit(tmp_path / name, HARVEST, arguments, *options), Workdir(workdir)
+
+    return submit
+
+
+@pytest.fixture
+def stand_in(cluster, tmp_path):
+    """Submits a program of two ranks that is quick to start: lines of bash."""
+
+    def submit(body, *options):
+        arguments = ["--config", "base", "--workdir", str(tmp_path / "run")]
+        return cluster.submit(tmp_path / "job", f"#!/bin/bash\n{body}\n", arguments, *options)
+
+    return submit
+
+
+def measured(workdir):
+    lines = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    return [(line["loss"], line["grad_norm"]) for line in lines]
+
+
+def test_a_killed_process_and_a_passed_time_limit_end_as_an_unbroken_run(cluster, train):
+    unbroken, whole = train("unbroken")
+    killed, broken = train("killed")
+    # The last three minutes before the limit are for the save: the sooner one is set below, while it runs.
+    limited, stopped = train("limited", "--signal=TERM@150", **{"data.workers": 1})
+
+    cluster.wait(lambda: 5 in broken.complete_steps())
+    (victim,) = [pid for pid in killed.processes(rank=1) if b"train" in cmdline(pid)]
+    os.kill(victim, signal.SIGKILL)
+    died = time.monotonic()
+    cluster.wait(lambda: killed.field("JobState") != "RUNNING")
+    waited = time.monotonic() - died
+
+    cluster.wait(lambda: 5 in stopped.complete_steps() or limited.field("JobState") != "RUNNING")
+    minutes = 3 + elapsed_minutes(limited)
+    cluster.ask("scontrol", "update", f"jobid={limited.id}", f"TimeLimit={minutes}")
+    cluster.wait(lambda: limited.field("JobState") != "RUNNING")
+    cluster.ask("scontrol", "update", f"jobid={limited.id}", "TimeLimit=120")
+
+    for job in (unbroken, killed, limited):
+        job.wait_for("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED")
+        assert job.field("JobState") == "COMPLETED", job.log
+    assert [job.field("Restarts") for job in (unbroken, killed, limited)] == ["0", "1", "1"]
+    assert "status 137: to be started again from step 5" in killed.log
+    assert "SIGTERM: saving and stopping" in limited.log
+    assert "status 42: to be started again" in limited.log
+    print(f"from kill -9 of a rank to the end of the attempt: {waited:.0f} s")
+    assert measured(broken) == measured(stopped) == measured(whole)
+    weights = {sha256_of(workdir.export / "model.safetensors") for workdir in (whole, broken, stopped)}
+    assert len(weights) == 1
+
+
+def cmdline(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def elapsed_minutes(job):
+    *days, clock = job.field("RunTime").split("-")
+    hours, minutes, _ = (int(part) for part in clock.split(":"))
+    return (int(days[0]) * 24 if days else 0) * 60 + hours * 60 + minutes
+
+
+def test_scancel_saves_ends_all_processes_and_stays_cancelled(cluster, train):
+    job, workdir = train("cancelled", **{"data.workers": 1, "train.steps": 100000})
+    cluster.wait(lambda: workdir.complete_steps())
+    before = max(workdir.complete_steps())
+    assert len(job.processes()) >= 4  # two ranks, each with a loader process
+    cluster.ask("scancel", job.id)
+    job.wait_for("CANCELLED")
+    assert "the job was cancelled: not back into the queue" in job.log
+    assert "saved at step" in job.log
+    assert max(workdir.complete_steps()) >= before
+    assert job.processes() == []
+    assert job.field("Restarts") == "0"
+
+
+def test_a_killed_rank_does_not_keep_the_other_for_long(stand_in):
+    job = stand_in("if [[ $SLURM_PROCID == 1 ]]; then sleep 1; kill -9 $$; fi\nexec sleep 600")
+    began = time.monotonic()
+    job.wait_for("FAILED")
+    assert "2 attempts in a row without a new checkpoint (no checkpoint yet)" in job.log
+    assert job.field("Restarts") == "1"
+    assert time.monotonic() - began < 300
+
+
+def test_an_error_of_one_rank_that_would_repeat_is_the_jobs_own(stand_in):
+    job = stand_in("if [[ $SLURM_PROCID == 1 ]]; then sleep 1; exit 3; fi\nexec sleep 600")
+    job.wait_for("FAILED")
+    assert job.field("ExitCode") == "3:0"
+    assert job.field("Restarts") == "0"
+    assert "status 3: the same command would end the same way" in job.log
+
+
+def test_a_signal_from_the_operator_requeues(cluster, stand_in):
+    job = stand_in(
+        '[[ "${SLURM_RESTART_COUNT:-0}" == 1 ]] && exit 0\n'
+        "trap 'sleep 1; exit 42' TERM\necho started\nfor i in {1..6000}; do sleep 0.1; done"
+    )
+    cluster.wait(lambda: job.log.count("started") == 2)
+    cluster.ask("scancel", "--signal=TERM", job.id)
+    job.wait_for("COMPLETED", "FAILED")
+    assert (job.field("JobState"), job.field("Restarts")) == ("COMPLETED", "1"), job.log
+
+
+def test_a_killed_slurmstepd_does_not_keep_the_job_for_long(cluster, stand_in):
+    job = stand_in('[[ "${SLURM_RESTART_COUNT:-0}" == 1 ]] && exit 0\necho started $$\nexec sleep 600')
+    cluster.wait(lambda: job.log.count("started") == 2)
+    found = cluster.ask("pgrep", "-f", f"slurmstepd: .{job.id}\\.0.").split()
+    os.kill(int(found[0]), signal.SIGKILL)
+    began = time.monotonic()
+    job.wait_for("COMPLETED", "FAILED")
+    print(f"from kill -9 of a slurmstepd to the end of the next attempt: {time.monotonic() - began:.0f} s")
+    assert (job.field("JobState"), job.field("Restarts")) == ("COMPLETED", "1"), job.log
+
+
+def test_an_array_of_a_sweep_trains_each_run_in_its_own_folder(cluster, tmp_path):
+    (tmp_path / "job").mkdir()
+    runs = tmp_path / "job" / "the runs.txt"
+    runs.write_text("".join(f"--config base --workdir '{tmp_path}/run {number}'\n" for number in range(2)))
+    body = '[[ $SLURM_PROCID == 0 ]] && mkdir -p "$5"\nexit 0'
+    job = cluster.submit(tmp_path / "job", f"#!/bin/bash\n{body}\n", ["--runs", str(runs)], "--array=0-1")
+    cluster.wait(lambda: not cluster.ask("squeue", "-h", "-j", job.id))
+    assert all((tmp_path / f"run {number}").is_dir() for number in range(2)), job.log
