@@ -100,8 +100,8 @@ create() {
 
 wait_for_machine() {
   local describe=("${queue[@]}" describe "$name" "${where[@]}" --format 'value(state.state)') state=''
-  run "${describe[@]}"
-  while ! $dry_run && [[ "$state" != ACTIVE ]]; do
+  if $dry_run; then run "${describe[@]}"; return; fi
+  while [[ "$state" != ACTIVE ]]; do
     state="$("${describe[@]}")"
     case "$state" in
       ACTIVE) ;;

@@ -94,7 +94,10 @@ def test_a_cancelled_job_does_not(slurm, status):
     assert done.returncode == status
     assert "cancelled" in done.stderr
     assert not slurm.requeued()
-    assert slurm(status, CANCELLED.replace("None", "TimeLimit")).returncode == status
+
+
+def test_a_job_past_its_time_limit_goes_back(slurm):
+    assert slurm(SAVED, CANCELLED.replace("None", "TimeLimit")).returncode == SAVED
     assert slurm.requeued()
 
 
