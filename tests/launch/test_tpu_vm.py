@@ -1,5 +1,6 @@
 """`launch/tpu_vm.sh`: the commands that it runs, with a stand-in for gcloud."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 from tests.helpers.launchers import ROOT, TRAIN, check_train_arguments, run
+from tests.helpers.processes import running
 
 WHERE = ["--name", "my-tpu", "--zone", "us-central1-a", "--project", "my-project"]
 
@@ -51,11 +53,11 @@ def host(stubs, tmp_path):
             assert printed.returncode == 0, printed.stderr
             ((*_, remote),) = split_lines(printed.stdout)
             environment = os.environ | stubs.environment | {"PYTHONPATH": str(top)}
-            return subprocess.Popen(
-                ["bash", "-c", remote], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-            )
+            command = ["bash", "-c", remote]
+            return stack.enter_context(running(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE))
 
-    return Host()
+    with contextlib.ExitStack() as stack:
+        yield Host()
 
 
 def test_what_ssh_runs_reaches_the_program_word_by_word(host, stubs):
