@@ -102,10 +102,11 @@ def run_until_final(command: Sequence[str], restarts: int) -> int:
     """Attempts of a command until no other one follows, or a signal has stopped one.
 
     Returns:
-      the status of the last attempt, `NoProgressError.exit_code` in place of one that promises more to a scheduler.
+      the status of the last attempt: 0, a final one, or that of a stop.
 
     Raises:
       ConfigError: the command names no workdir.
+      NoProgressError: no new checkpoints, or too many crashes. (The last status would make a scheduler try again.)
     """
     workdir = workdir_of(command)
     if workdir is None:

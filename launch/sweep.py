@@ -165,8 +165,8 @@ def submit_array(runs: Sequence[Run], config: str, results: Path, sbatch: Sequen
         _say(f"job {number}: {len(tasks.split(','))} of {len(runs)} runs")
         after.append(f"--dependency=afterany:{number}")
     line = shlex.join([sys.executable, "-m", f"{__package__}.sweep", *again])
-    done = subprocess.run([*after, f"--output={results.absolute()}/scores.log", f"--wrap={line}"], check=False)
-    return done.returncode
+    scores = [*after, f"--output={results.absolute()}/scores.log", f"--wrap={line}"]
+    return subprocess.run(scores, check=False).returncode
 
 
 def build_parser() -> Parser:

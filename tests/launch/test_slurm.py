@@ -112,6 +112,12 @@ def test_a_job_that_makes_no_progress_does_not(slurm):
     assert slurm.calls().count(REQUEUE) == 2
 
 
+def test_a_task_of_an_array_is_requeued_alone(slurm):
+    slurm(137, SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="3")
+    assert ["scontrol", "show", "job", "--oneliner", "17_3"] in slurm.calls()
+    assert slurm.calls()[-1] == ["scontrol", "requeue", "17_3"]
+
+
 def test_restarts_have_a_limit(slurm):
     for step in (1, 2, 3):
         save(slurm.workdir, step)

@@ -17,7 +17,6 @@ from tests.helpers.train_command import train_arguments
 
 pytestmark = pytest.mark.slurm
 HARVEST = f'#!/bin/bash\nexec {sys.executable} -m harvest_jax "$@"\n'
-STAND_IN = '#!/bin/bash\nhow() { for word in "$@"; do case "$word" in --how=*) echo "${word#--how=}";; esac; done; }\n'
 
 
 @pytest.fixture
@@ -155,11 +154,21 @@ def test_a_killed_slurmstepd_does_not_keep_the_job_for_long(cluster, stand_in):
     assert (job.field("JobState"), job.field("Restarts")) == ("COMPLETED", "1"), job.log
 
 
-def test_an_array_of_a_sweep_trains_each_run_in_its_own_folder(cluster, tmp_path):
+def test_a_task_of_an_array_goes_back_into_the_queue_alone(cluster, tmp_path):
     (tmp_path / "job").mkdir()
     runs = tmp_path / "job" / "the runs.txt"
-    runs.write_text("".join(f"--config base --workdir '{tmp_path}/run {number}'\n" for number in range(2)))
-    body = '[[ $SLURM_PROCID == 0 ]] && mkdir -p "$5"\nexit 0'
-    job = cluster.submit(tmp_path / "job", f"#!/bin/bash\n{body}\n", ["--runs", str(runs)], "--array=0-1")
-    cluster.wait(lambda: not cluster.ask("squeue", "-h", "-j", job.id))
-    assert all((tmp_path / f"run {number}").is_dir() for number in range(2)), job.log
+    runs.write_text("".join(f"--config base --workdir '{tmp_path}/run {number}'\n" for number in range(3)))
+    body = (
+        'mkdir -p "$5"; touch "$5/${SLURM_RESTART_COUNT:-0}"\n'
+        '[[ "$5" == *1 && "${SLURM_RESTART_COUNT:-0}" == 0 ]] && kill -9 $$\nexit 0'
+    )
+    job = cluster.submit(tmp_path / "job", f"#!/bin/bash\n{body}\n", ["--runs", str(runs)], "--array=0-2")
+
+    def ended():
+        for task in cluster.ask("squeue", "-h", "-r", "-t", "PD", "-o", "%i").split():
+            cluster.ask("scontrol", "update", f"jobid={task}", "StartTime=now")
+        return not cluster.ask("squeue", "-h", "-j", job.id)
+
+    cluster.wait(ended)
+    attempts = [sorted(path.name for path in (tmp_path / f"run {number}").iterdir()) for number in range(3)]
+    assert [names[:2] for names in attempts] == [["0"], ["0", "1"], ["0"]], job.log
