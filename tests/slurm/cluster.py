@@ -44,11 +44,11 @@ class Cluster:
         return Job(self, done.stdout.strip(), folder / "log")
 
     def wait(self, condition: Callable[[], object], seconds: float = SECONDS) -> None:
-        """Poll once a second until the condition holds."""
+        """Poll until the condition holds."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline
-            time.sleep(1)
+            time.sleep(0.3)
 
 
 @dataclasses.dataclass
