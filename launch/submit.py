@@ -71,22 +71,10 @@ def _kubectl(args: argparse.Namespace, file: str) -> list[str]:
 
 
 def _xpk(args: argparse.Namespace, file: str) -> list[str]:
-    sizes = ["--tpu-type", args.accelerator, "--num-slices", str(args.slices)]
-    what = ["--docker-image", args.image, "--storage", args.volume, "--command", shlex.join(on_hosts(args))]
-    spot = ["--spot"] if args.spot else []
-    where = ["--workload", args.name, "--cluster", args.cluster, "--zone", args.zone]
-    return [
-        "xpk",
-        "workload",
-        "create",
-        *where,
-        *sizes,
-        "--max-restarts",
-        str(args.restarts),
-        *spot,
-        *args.extra,
-        *what,
-    ]
+    words = ["xpk", "workload", "create", "--workload", args.name, "--cluster", args.cluster, "--zone", args.zone]
+    words += ["--tpu-type", args.accelerator, "--num-slices", str(args.slices), "--max-restarts", str(args.restarts)]
+    words += [*(["--spot"] if args.spot else []), *args.extra, "--docker-image", args.image, "--storage", args.volume]
+    return [*words, "--command", shlex.join(on_hosts(args))]
 
 
 def _sky(args: argparse.Namespace, file: str) -> list[str]:

@@ -38,7 +38,7 @@ SelectType=select/cons_tres
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
-KillWait=300
+KillWait=120
 MinJobAge=86400
 SlurmdParameters=config_overrides
 NodeName=n[0-1] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=8 RealMemory=16000
