@@ -3,8 +3,10 @@ where the time counts, with a stand-in. Needs root and slurm-wlm; `make slurm`."
 
 import json
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 
@@ -12,8 +14,11 @@ import pytest
 
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.files import sha256_of
+from launch import sweep_runs
 from tests.helpers.launchers import ROOT
 from tests.helpers.train_command import train_arguments
+from tests.launch.test_sweep import CONFIG
+from tests.slurm.cluster import ONE_PROCESS_A_NODE
 
 pytestmark = pytest.mark.slurm
 STEPS = 200  # more than a fast machine takes between two looks at the checkpoints
@@ -181,3 +186,29 @@ def test_a_task_of_an_array_goes_back_into_the_queue_alone(cluster, tmp_path):
     cluster.wait(ended)
     attempts = [sorted(path.name for path in (tmp_path / f"run {number}").iterdir()) for number in range(3)]
     assert [names[:2] for names in attempts] == [["0"], ["0", "1"], ["0"]], job.log
+
+
+def test_a_sweep_as_an_array_ends_with_the_table_of_a_local_one(cluster, tmp_path):
+    config = tmp_path / "my sweep.py"
+    config.write_text(CONFIG)
+    harvest = tmp_path / "harvest"
+    harvest.write_text('#!/bin/bash\nmkdir -p "$5/export" && echo "{}" >"$5/export/config.json"\n')
+    harvest.chmod(0o755)
+    options = ["--config", str(config), "--workdir_root", str(tmp_path / "the runs"), "--backend", "slurm"]
+    sbatch = ["--command", shlex.join(["sbatch", *ONE_PROCESS_A_NODE, "launch/slurm.sbatch"])]
+    environment = cluster.environment | {"HARVEST": str(harvest), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.sweep", *options, *sbatch],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 runs" in done.stderr
+    cluster.wait(lambda: not cluster.ask("squeue", "-h"))
+    table = (tmp_path / "the runs" / "results.csv").read_text()
+    for run in sweep_runs.expand(str(config), tmp_path / "the runs"):
+        assert run.complete
+        assert f"{run.workdir.name},True" in table
