@@ -1,7 +1,7 @@
 """Errors that a user can cause or correct; the command line prints them as one line and exits with their code.
 
 Exit codes: 0 done, 1 other, 2 configuration, 3 data, 4 non-finite loss, 5 checkpoint, 6 a step that hung or a process
-that was lost, 42 stopped by a signal with the state saved (after 6 and 42 the same command goes on).
+that was lost, 7 no progress, 42 stopped by a signal with the state saved (after 6 and 42 the same command goes on).
 """
 
 
@@ -39,6 +39,12 @@ class HungError(HarvestError):
     """A step takes far longer than the others, or another process of the run is dead, stopped or not there."""
 
     exit_code = 6
+
+
+class NoProgressError(HarvestError):
+    """A launcher does not start a run again: its last attempts brought no new checkpoint, or there were too many."""
+
+    exit_code = 7
 
 
 class Preempted(HarvestError):

@@ -4,16 +4,19 @@
 #
 #   launch/tpu_vm.sh --name NAME --zone ZONE --type v5litepod-16 [options] -- --config FILE --workdir DIR [...]
 #
-#   --steps LIST     of create,copy,train,delete, in this order (default: create,copy,train)
+#   --steps LIST     of create,copy,train,stop,delete, in this order (default: create,copy,train)
 #   --project P      default: gcloud's own
 #   --version V      TPU software version (default: the common one of the type)
+#   --queued         wait in Google's queue for the machine (queued resources) instead of failing when there is none
 #   --spot           a machine that may be taken away
+#   --restarts R     after crashes, at most (default: 20); only while new checkpoints keep coming (launch/restarts.py)
 #   --setup FILE     shell script run on every host after the copy: mount the file system that holds shards and workdir
 #   --dry_run        print the commands, run none
 #
 # The workdir and the shards must lie in a folder that all hosts see (Filestore, or a bucket mounted with gcsfuse by
-# the setup script). What is copied is the commit at HEAD. Run again with --steps train (or, after a spot machine was
-# taken away, create,copy,train) to go on from the last checkpoint.
+# the setup script). What is copied is the commit at HEAD. The run goes on when this command or its connection ends:
+# --steps train again follows it, or starts it again once it has ended; --steps stop saves and ends it. After a spot
+# machine was taken away, --steps delete,create,copy,train goes on from the last checkpoint.
 set -euo pipefail
 
 fail() {
@@ -21,18 +24,19 @@ fail() {
   exit 2
 }
 
-name='' zone='' type='' project='' version='' setup='' steps='create,copy,train' spot=false dry_run=false
+name='' zone='' type='' project='' version='' setup='' steps='create,copy,train' spot=false dry_run=false queued=false restarts=20
 while [[ $# -gt 0 ]]; do
   case "$1" in
-    --name | --zone | --type | --project | --version | --setup | --steps)
+    --name | --zone | --type | --project | --version | --setup | --steps | --restarts)
       [[ $# -ge 2 ]] || fail "$1 needs a value"
       printf -v "${1#--}" '%s' "$2"
       shift 2
       ;;
     --spot) spot=true; shift ;;
+    --queued) queued=true; shift ;;
     --dry_run | --dry-run) dry_run=true; shift ;;
     --) shift; break ;;
-    -h | --help) sed -n '3,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '3,22s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) fail "unknown option $1; what \`harvest train\` takes comes after --" ;;
   esac
 done
@@ -50,10 +54,11 @@ for step in "${wanted[@]}"; do
   case "$step" in
     create) [[ -n "$type" ]] || fail "--type is needed to create (v5litepod-16, v6e-8, v4-32, ...)" ;;
     train) [[ ${#arguments[@]} -gt 0 ]] || fail "after --: what \`harvest train\` takes (--config FILE --workdir DIR)" ;;
-    copy | delete) ;;
-    *) fail "--steps: $step must be one of create, copy, train, delete" ;;
+    copy | stop | delete) ;;
+    *) fail "--steps: $step must be one of create, copy, train, stop, delete" ;;
   esac
 done
+[[ "$restarts" =~ ^[0-9]+$ ]] || fail "--restarts $restarts: a whole number"
 [[ -z "$setup" || -f "$setup" ]] || fail "no file $setup"
 if [[ -z "$version" ]]; then
   case "$type" in
@@ -67,6 +72,7 @@ fi
 where=(--zone "$zone")
 [[ -z "$project" ]] || where+=(--project "$project")
 tpu=(gcloud compute tpus tpu-vm)
+queue=(gcloud compute tpus queued-resources)
 
 run() {
   if $dry_run; then
@@ -82,9 +88,27 @@ on_every_host() {
 }
 
 create() {
-  local options=("${where[@]}" --accelerator-type "$type" --version "$version")
+  local options=("${where[@]}" --accelerator-type "$type")
   if $spot; then options+=(--spot); fi
-  run "${tpu[@]}" create "$name" "${options[@]}"
+  if $queued; then
+    run "${queue[@]}" create "$name" --node-id "$name" "${options[@]}" --runtime-version "$version"
+    wait_for_machine
+  else
+    run "${tpu[@]}" create "$name" "${options[@]}" --version "$version"
+  fi
+}
+
+wait_for_machine() {
+  local describe=("${queue[@]}" describe "$name" "${where[@]}" --format 'value(state.state)') state=''
+  if $dry_run; then run "${describe[@]}"; return; fi
+  while [[ "$state" != ACTIVE ]]; do
+    state="$("${describe[@]}")"
+    case "$state" in
+      ACTIVE) ;;
+      FAILED | SUSPEND* | DELETING) fail "the queued resource $name is $state" ;;
+      *) sleep "${HARVEST_POLL_SECONDS:-30}" ;;
+    esac
+  done
 }
 
 copy() {
@@ -108,12 +132,20 @@ test -x .venv/bin/python || $python -m venv .venv
 
 train() {
   local line
-  printf -v line '%q ' .venv/bin/harvest train "${arguments[@]}" --config.distributed=true
+  printf -v line '%q ' launch/tpu_host.sh train "$restarts" "${arguments[@]}" --config.distributed=true
   on_every_host "cd harvest_jax && exec ${line% }"
 }
 
+stop() {
+  on_every_host 'cd harvest_jax && exec launch/tpu_host.sh stop'
+}
+
 delete() {
-  run "${tpu[@]}" delete "$name" "${where[@]}" --quiet
+  if $queued; then
+    run "${queue[@]}" delete "$name" "${where[@]}" --force --quiet
+  else
+    run "${tpu[@]}" delete "$name" "${where[@]}" --quiet
+  fi
 }
 
 for step in "${wanted[@]}"; do

@@ -131,7 +131,7 @@ ALL_COMMANDS = [
     *((command,) for command in cli.COMMANDS),
     *(("weights", action) for action in ("import", "export", "mix")),
     *(("bench", action) for action in ("step", "loader")),
-    *((f"launch.{name}",) for name in ("local", "sweep")),
+    *((f"launch.{name}",) for name in ("local", "restarts", "submit", "sweep")),
 ]
 
 

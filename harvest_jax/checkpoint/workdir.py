@@ -10,6 +10,7 @@
     quarantine/              what was rejected at a restart: moved, never deleted
     export/                  the model folder that a finished run leaves
     compiled/                compiled programs of a run of several processes, for its restarts
+    attempts.json            of launch/restarts.py: how many attempts brought no new checkpoint
 
 Nothing here imports JAX, so that launchers can ask, too.
 """
@@ -87,6 +88,11 @@ class Workdir:
     def lock(self) -> Path:
         """File that the process locks that trains here."""
         return self.root / ".lock"
+
+    @property
+    def attempts(self) -> Path:
+        """What the launcher knows about earlier attempts, JSON; the training does not read it."""
+        return self.root / "attempts.json"
 
     @property
     def exists(self) -> bool:

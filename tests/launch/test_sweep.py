@@ -238,6 +238,34 @@ time.sleep(60)
     assert len(calls(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)])
+def test_a_stopped_sweep_waits_while_its_trainer_saves(config, tmp_path, numbers):
+    body = f"""
+import os, signal, time
+heard = []
+signal.signal(signal.SIGINT, lambda *_: heard.append("INT"))
+signal.signal(signal.SIGTERM, lambda *_: heard.append("TERM"))
+pathlib.Path({str(tmp_path / "ready")!r}).touch()
+while not heard:
+    time.sleep(0.05)
+time.sleep(1.5)
+pathlib.Path({str(tmp_path / "saved")!r}).touch()
+sys.exit(42)
+"""
+    options = ["--config", config, "--workdir-root", str(tmp_path / "runs"), "--backend", "local"]
+    command = [sys.executable, "-m", "launch.sweep", *options, "--command", trainer(tmp_path, body)]
+    with running(command, cwd=ROOT, env=environment(), start_new_session=True) as sweeping:
+        wait_until((tmp_path / "ready").exists)
+        for number in numbers:
+            if number == signal.SIGINT:
+                os.killpg(sweeping.pid, number)  # Ctrl-C on a terminal reaches both
+            else:
+                sweeping.send_signal(number)
+        assert sweeping.wait(timeout=60) == 42
+    assert (tmp_path / "saved").exists()
+    assert len(calls(tmp_path)) == 1
+
+
 WORLD = ["data.shards=shards/world", "model.init_from=runs/world_image/export"]
 WORLD_SWEEPS = sorted(path.stem for path in (ROOT / "configs/sweeps").glob("world_*.py"))
 
