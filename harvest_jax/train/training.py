@@ -1,8 +1,10 @@
 """A training run: devices, data, state or resume, the loop, export; in this order."""
 
 import contextlib
+import functools
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -21,6 +23,7 @@ from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.train.agreement import check_same_run, check_shared_workdir
+from harvest_jax.train.fork import Fork, begin_fork, check_fork, check_same_fork, find_origin, in_a_line
 from harvest_jax.train.freeze import Tree
 from harvest_jax.train.initial_state import initial_state
 from harvest_jax.train.loop import run_steps
@@ -37,13 +40,14 @@ from harvest_jax.weights.folder import save_model
 log = logging.getLogger(__name__)
 
 
-def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
+def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None, fork: Fork | None = None) -> Path:
     """Train, or go on from the newest good checkpoint in `workdir`.
 
     Args:
       run: the checked config.
       workdir: made if missing.
       scorer: what evaluates the model as `run.eval` says; needed on process 0, where it is called.
+      fork: the checkpoint of another run from which a new one begins; None: it begins at step 0.
 
     Returns:
       the model folder `workdir/export`.
@@ -59,7 +63,8 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
     if run.eval.every and lead and scorer is None:
         raise ConfigError("eval.every is not 0, but nothing was given that evaluates: `harvest train` does")
     layout = Workdir(workdir)
-    config = run_model_config(run, layout)
+    origin = find_origin(fork) if fork and not consensus.on_primary(layout.complete_steps) else None
+    config = run_model_config(run, layout, origin.workdir if origin else None)
     program = train_program(run, config=config)
     with contextlib.ExitStack() as stack:
         batches = training_batches(
@@ -74,15 +79,25 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
         stack.callback(batches.close)
         check_same_run(run, batches.sets.digest)
         known = identity(run, batches.sets.digest)
-        checkpointer = stack.enter_context(Checkpointer(workdir, run.train.keep_checkpoints, known, scored_by(run)))
+        if origin is not None:
+            check_fork(origin, run, known)
+        kept = run.train.keep_checkpoints, known, scored_by(run), run.train.keep_every
+        checkpointer = stack.enter_context(Checkpointer(workdir, *kept))
         if lead:
             _warn_of_another_start(run, layout)
             description = {"model": config.to_dict(), "version": __version__}
             write_atomically(layout.model, json.dumps(description, indent=2).encode() + b"\n")
-        state, frozen = start(program, checkpointer, batches)
+        begin = None
+        if origin is not None and fork is not None:
+            begin = functools.partial(begin_fork, program, fork, origin, known, checkpointer, batches)
+        state, frozen = start(program, checkpointer, batches, begin)
+        if fork is not None:
+            check_same_fork(fork, checkpointer.forked_from, workdir)
         step = int(state.step)
         if lead:
             write_atomically(layout.config, json.dumps(run.to_dict(), indent=2).encode() + b"\n")
+            if checkpointer.forked_from:
+                print(in_a_line(checkpointer.forked_from), flush=True)
             print(opening(run, config, program.mesh, batches.sets.num_clips, step), flush=True)
             warning = repeated_clips(run, batches.sets.clips)
             if warning:
@@ -99,19 +114,29 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
             step, state = best_state(program, checkpointer, step, state)
         params = model_parameters(program, state, frozen)
     if lead:
-        save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict()})
+        forked = {"forked_from": checkpointer.forked_from} if checkpointer.forked_from else {}
+        save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict(), **forked})
         of_best = f", of the best step, {step}" if run.eval.export == "best" else ""
         print(f"model folder: {layout.export}{of_best}", flush=True)
     return layout.export
 
 
-def start(program: TrainProgram, checkpointer: Checkpointer, batches: Batches) -> tuple[TrainState, Tree]:
+def start(
+    program: TrainProgram,
+    checkpointer: Checkpointer,
+    batches: Batches,
+    begin: Callable[[], tuple[TrainState, Tree]] | None = None,
+) -> tuple[TrainState, Tree]:
     """State and frozen parameters: those of the newest good checkpoint, else those of step 0, saved as far as frozen.
+
+    `begin` gives and saves others than those of step 0, for a fork.
 
     Raises:
       CheckpointError, ConfigError, DataError: as `Checkpointer.restore` and `initial_state`.
     """
     state, frozen = checkpointer.restore(program.state, program.frozen, batches)
+    if state is None and begin is not None:
+        return begin()
     if frozen is None:  # nothing was restored, or the copy of the frozen parameters is damaged
         first, frozen = initial_state(program)
         checkpointer.save_frozen(frozen)
@@ -131,7 +156,7 @@ def best_state(
     if best is None or best[0] == last:
         return last, state
     checkpointer.wait()
-    return best[0], load_step(checkpointer.workdir.step(best[0]), program.state)
+    return best[0], load_step(checkpointer.workdir, best[0], program.state)
 
 
 def opening(run: RunConfig, config: HarvestConfig, mesh: jax.sharding.Mesh, clips: int, step: int) -> str:
