@@ -35,7 +35,7 @@ COMMANDS = {
     "search, index": ["search", "--model", "m", "--videos", "v", "--index", BUCKET, "a dog"],
     "demo": ["demo", "--workdir", BUCKET],
     "world": ["world", "--out", BUCKET],
-    "plan": ["plan", "--config", "demo", f"--config.model.init_from={BUCKET}"],
+    "plan": ["plan", "--config", "demo", "--topology", "v5e:2x2", f"--config.model.init_from={BUCKET}"],
     "bench": ["bench", "loader", "--shards", BUCKET],
 }
 

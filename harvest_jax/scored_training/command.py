@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fork",
         metavar="WORKDIR[@STEP]",
-        help="begin from this checkpoint of another run (default: its newest); --config is its own if none is given",
+        help="begin from this checkpoint of another run, its newest without @; --config defaults to that of that run",
     )
     parser.add_argument(
         "--fresh_optimizer", action="store_true", help="with --fork: the optimizer's moments begin at zero"

@@ -22,7 +22,7 @@ from harvest_jax.input.patches import num_kept
 from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
-from harvest_jax.train.agreement import check_same_run, check_shared_workdir
+from harvest_jax.train.agreement import check_same_fork_of_all, check_same_run, check_shared_workdir
 from harvest_jax.train.fork import Fork, begin_fork, check_fork, check_same_fork, find_origin, in_a_line
 from harvest_jax.train.freeze import Tree
 from harvest_jax.train.initial_state import initial_state
@@ -63,6 +63,7 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None, fork: For
     if run.eval.every and lead and scorer is None:
         raise ConfigError("eval.every is not 0, but nothing was given that evaluates: `harvest train` does")
     layout = Workdir(workdir)
+    check_same_fork_of_all(fork.as_given() if fork else None)
     origin = find_origin(fork) if fork and not consensus.on_primary(layout.complete_steps) else None
     config = run_model_config(run, layout, origin.workdir if origin else None)
     program = train_program(run, config=config)
@@ -177,7 +178,10 @@ def _warn_of_another_start(run: RunConfig, layout: Workdir) -> None:
     """A run that goes on does not read `model.init_from`: say so if it is not what the run began with."""
     if not layout.complete_steps() or not layout.config.is_file():
         return
-    began = json.loads(layout.config.read_bytes()).get("model", {}).get("init_from")
+    try:
+        began = json.loads(layout.config.read_bytes()).get("model", {}).get("init_from")
+    except (OSError, ValueError):  # it is written anew; if the disk does not answer, the checkpoints say it
+        return
     if run.model.init_from and Path(run.model.init_from).absolute() != Path(began or "").absolute():
         log.warning(
             "model.init_from=%s is not read: %s goes on from its own checkpoint and began from %r",
