@@ -70,6 +70,7 @@ def get_config() -> ConfigDict:
     train.log_every = 20  # steps between two lines of metrics
     train.save_every = 1000  # steps between two checkpoints
     train.keep_checkpoints = 2  # the newest ones; older ones are deleted, except the best (eval.metric)
+    train.keep_every = 0  # checkpoints that are never deleted: at multiples of it, such as 20 * save_every; 0: none
 
     config.objective = objective = ConfigDict()  # what is learnt; configs/finetune/ has configs of fine-tuning
     objective.name = "post_pretraining"  # post_pretraining: contrastive loss and masked words, by the weights of

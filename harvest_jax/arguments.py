@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from harvest_jax.files import address_fault
 from harvest_jax.terminal import printable
 
 LINE = 118  # characters of a paragraph on a wide terminal; longer lines are hard to read
@@ -64,8 +65,12 @@ class Parser(argparse.ArgumentParser):
         """The words with the options as they were declared; those of a command's own parser are left to it."""
         declared = {_canonical(name): name for name in self._option_string_actions}
         for place, word in enumerate(words):
-            if word == "--":
+            if word == "--":  # what follows is for another program, such as a runner of Beam
                 break
+            value = word.partition("=")[2] if _OPTION.match(word) else word
+            fault = address_fault(value.partition(" ")[0])  # of a sentence to search for the first word alone
+            if fault:
+                self.exit(2, f"{self.prog}: {printable(fault)}\n")
             if _OPTION.match(word):
                 name, equals, value = word.partition("=")
                 if _canonical(name) not in declared:

@@ -178,7 +178,8 @@ def describe_workdir(workdir: Workdir) -> dict[str, Any]:
     Returns:
       JSON values: `kind` ("workdir"), `checkpoints` (complete steps), `export` (whether the model folder is there);
       where there are any, `incomplete` (steps whose save was not finished), `last_metrics`, `last_scores` (of an
-      evaluation while it trained), `best` (the checkpoint with the best score) and `config`.
+      evaluation while it trained), `best` (the checkpoint with the best score), `forked_from` (the state of another run
+      that this one began from) and `config`.
     """
     from harvest_jax.checkpoint.scores import best_step
     from harvest_jax.train.metrics import SCORES
@@ -200,6 +201,9 @@ def describe_workdir(workdir: Workdir) -> dict[str, Any]:
     best = best_step(workdir)
     if best is not None:
         found["best"] = dict(zip(("step", "score", "metric"), best, strict=True))
+    newest = workdir.manifest(complete[-1]) if complete else None
+    if newest and newest.get("forked_from"):
+        found["forked_from"] = newest["forked_from"]
     if workdir.config.is_file():
         found["config"] = read_json(workdir.config)
     return found
@@ -224,6 +228,7 @@ def describe_step(workdir: Workdir, step: int) -> dict[str, Any]:
         "files": len(files),
         "bytes": sum(entry["size"] for entry in files.values()),
         "saved_by": manifest["topology"],
+        **({"forked_from": manifest["forked_from"]} if manifest.get("forked_from") else {}),
         "run": manifest["run_identity"],
     }
 

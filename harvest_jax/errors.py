@@ -30,7 +30,7 @@ class NonFiniteError(HarvestError):
 
 
 class CheckpointError(HarvestError):
-    """A checkpoint is damaged, belongs to another run, or could not be written."""
+    """A checkpoint is damaged, belongs to another run, or could not be read or written."""
 
     exit_code = 5
 

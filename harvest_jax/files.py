@@ -5,12 +5,34 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 ASIDE = ".tmp"  # how the name of a file or folder ends that is still being written
+
+# Addresses of object stores and servers, at the beginning of a text or within a list. `pathlib` makes gs:/ of gs://.
+_ADDRESS = re.compile(
+    r"(?:^|(?<=[\s,;='\"\[(]))"
+    r"(?:gs|gcs|s3|s3a|s3n|r2|oss|az|adl|abfss?|wasbs?|hdfs|hf|https?|s?ftps?|ssh|file):/+[^\s,;'\"\])]*",
+    re.IGNORECASE,
+)
+
+
+def address_fault(text: str) -> str | None:
+    """Why a text that names files or folders cannot be used: it names an address. None if it does not.
+
+    A program that takes such a text for a path makes a folder called "gs:" and loses in it what it writes.
+    """
+    found = _ADDRESS.search(text)
+    if found is None:
+        return None
+    return (
+        f"{found[0]} is an address, and only files and folders of this machine are supported: copy them to or from the "
+        "object store or server with its own tools (docs/reliability.md)"
+    )
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from pathlib import Path
 from harvest_jax import signals
 from harvest_jax.arguments import Parser
 from harvest_jax.checkpoint.workdir import Workdir
-from harvest_jax.errors import Preempted
+from harvest_jax.errors import CheckpointError, Preempted
 
 from .processes import NAMED_CAUSES, GroupResult, run_together
 
@@ -125,7 +125,10 @@ def newest_step(workdir: Path | None) -> int:
     """The newest complete checkpoint, or -1."""
     if workdir is None:
         return -1
-    return max(Workdir(workdir).complete_steps(), default=-1)
+    try:
+        return max(Workdir(workdir).complete_steps(), default=-1)
+    except CheckpointError:  # the disk does not answer: the ranks say it
+        return -1
 
 
 def grace_seconds(given: float | None, workdir: Path | None) -> float:

@@ -30,6 +30,9 @@ def test_the_changelog_has_its_form_and_the_version_as_its_newest_release():
     assert releases[0].split()[0] == __version__
     versions = [tuple(map(int, release.split()[0].split("."))) for release in releases]
     assert versions == sorted(set(versions), reverse=True)
+    for release in releases:  # tests/train/test_resume_fields.py and tests/end_to_end/ go on with it
+        kept = ROOT / "tests/data" / f"version_{release.split()[0].replace('.', '_')}" / "workdir"
+        assert list(kept.glob("checkpoints/*/MANIFEST.json")), f"keep a small workdir of {release}: CONTRIBUTING.md"
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= kinds
 

@@ -40,10 +40,19 @@ class Checkpointer:
     A context manager. Every process of the run makes one and calls the same methods in the same order; process 0
     decides, and writes what is not an array. Order of calls: `restore`; `save_frozen` if it gave no frozen parameters;
     then `save`.
+
+    Attributes:
+      forked_from: JSON dict that every checkpoint keeps: from which state of another run this one began. Set before the
+        first save; `restore` reads it. None: it began by itself.
     """
 
     def __init__(
-        self, workdir: Path, keep: int, identity: dict[str, Any], scored_by: dict[str, Any] | None = None
+        self,
+        workdir: Path,
+        keep: int,
+        identity: dict[str, Any],
+        scored_by: dict[str, Any] | None = None,
+        keep_every: int = 0,
     ) -> None:
         """Open and lock the workdir.
 
@@ -53,12 +62,15 @@ class Checkpointer:
             one is complete.
           identity: JSON dict of all that must not change over the life of a workdir.
           scored_by: JSON dict that checkpoints keep: how the run evaluates them; None if it does not.
+          keep_every: steps that are multiples of it are never deleted; 0: none.
 
         Raises:
           CheckpointError: the folder cannot be written, another run uses it, or it holds a run of another identity.
         """
         self.workdir = Workdir(Path(workdir).absolute())
         self.keep = keep
+        self.keep_every = keep_every
+        self.forked_from: dict[str, Any] | None = None
         self._identity = _json_copy(identity)
         self._noted = {"scored_by": _json_copy(scored_by)} if scored_by else {}
         self._frozen_digest: str | None = None
@@ -77,7 +89,7 @@ class Checkpointer:
             raise
 
     def restore(self, target: Any, frozen: Any, data: grain.DatasetIterator | None) -> tuple[Any, Any]:
-        """The newest sound step and the frozen parameters. Damaged steps go to the quarantine with a warning.
+        """The newest sound step and the frozen parameters. Damaged newer steps go to the quarantine with a warning.
 
         Args:
           target: as the state of `save`, of jax.ShapeDtypeStruct with shardings (or of arrays).
@@ -91,7 +103,8 @@ class Checkpointer:
 
         Raises:
           CheckpointError: the step belongs to another config or to other frozen parameters, or has other names, shapes
-            or dtypes. (An older step would be no better.)
+            or dtypes (an older step would be no better); there are checkpoints, and all are damaged; or one cannot be
+            read at the moment. Nothing was moved then.
         """
         self.wait()
         step = consensus.on_primary(lambda: self._primary.newest_good())
@@ -113,6 +126,7 @@ class Checkpointer:
             data.set_state(shared_position(folder))
         loaded = load_items(folder, wanted)
         loaded.pop("data", None)
+        self.forked_from = meta.get("forked_from")
         self._saved = {step}
         return from_items(target, loaded), loaded_frozen
 
@@ -169,6 +183,7 @@ class Checkpointer:
             "frozen_digest": self._frozen_digest,
             "topology": current_processes(),
             **self._noted,
+            **({"forked_from": _json_copy(self.forked_from)} if self.forked_from else {}),
         }
         # "user" is empty: versions up to 0.1.0 need it to restore.
         contents = items | {"meta": record | {"arrays": spec(items), "user": {}}}
@@ -294,8 +309,8 @@ class Checkpointer:
         if jax.process_index() == 0:
             digests.write_digests(folder, record)
             try:
-                self._primary.prune(self.keep)
-            except OSError as error:  # the step is safe; the space is freed after the next save
+                self._primary.prune(self.keep, self.keep_every)
+            except (OSError, CheckpointError) as error:  # the step is safe; the space is freed after the next save
                 log.warning("an old checkpoint could not be deleted: %s", error)
         self.save_seconds = time.monotonic() - began
 

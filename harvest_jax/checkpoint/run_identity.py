@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,16 @@ import jax
 
 from harvest_jax.checkpoint.items import first_few
 from harvest_jax.checkpoint.workdir import Workdir
+from harvest_jax.config.run import OLD_VALUES
 from harvest_jax.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
-BEFORE = {"train.decay": "cosine"}  # what runs did that began before these fields existed
+# Fields on which it depends which arrays a state has: one with others cannot go on from it.
+OF_THE_MODEL = (
+    *("model.size", "model.num_frames", "model.decoder_layers", "train.contrastive_loss"),
+    *("objective.name", "objective.head", "objective.answer_from", "objective.max_classes"),
+)
 
 
 def check_identity(stored: Any, current: Any, workdir: Workdir) -> None:
@@ -22,23 +28,37 @@ def check_identity(stored: Any, current: Any, workdir: Workdir) -> None:
     Raises:
       CheckpointError: naming the fields that differ, with both values, and what to do.
     """
-    new = flatten(current)
-    old = {name: value for name, value in BEFORE.items() if name in new} | flatten(stored)
-    faults = [
-        f"{name} was {old.get(name, 'absent')!r} and is {new[name]!r} now"
-        for name in sorted(new)
-        if name not in old or old[name] != new[name]
-    ]
-    if not faults:
+    changed = differences(stored, current)
+    if not changed:
         return
-    if workdir.export.is_dir():
-        start = f"--config.model.init_from={workdir.export}"
+    if changed.keys().isdisjoint(OF_THE_MODEL):
+        other = f"begin another run from its state: --fork {workdir.root} --workdir NEW"
+    elif workdir.export.is_dir():
+        other = f"train on from its weights in another --workdir with --config.model.init_from={workdir.export}"
     else:
         start = f"--config.model.init_from=D, D from `harvest weights import {workdir.root} --out D`"
+        other = f"train on from its weights in another --workdir with {start}"
     raise CheckpointError(
-        f"{workdir.root} holds a run with another config: {first_few(faults)}; give the old values to resume it, or "
-        f"train on from its weights in another --workdir with {start}"
+        f"{workdir.root} holds a run with another config: {in_words(changed)}; give the old values to resume it, or "
+        f"{other}"
     )
+
+
+def in_words(changed: Mapping[str, Sequence[Any]]) -> str:
+    """Differences, (old value, new value) by field, on one line."""
+    return first_few(f"{name} was {old!r} and is {new!r} now" for name, (old, new) in changed.items())
+
+
+def differences(stored: Any, current: Any) -> dict[str, tuple[Any, Any]]:
+    """Field -> (old value, new value), sorted, of the fields of `current` that are not as in `stored`.
+
+    A field that `stored` does not have yet has its old value from `OLD_VALUES`, and is "absent" without one.
+    """
+    new = flatten(current)
+    old = OLD_VALUES | flatten(stored)
+    return {
+        name: (old.get(name, "absent"), new[name]) for name in sorted(new) if name not in old or old[name] != new[name]
+    }
 
 
 def current_processes() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from harvest_jax.checkpoint.digests import DamagedError, unreadable
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.files import write_atomically
 
@@ -44,7 +45,11 @@ def write_scores(workdir: Workdir, step: int, scores: StepScores) -> None:
 
 
 def read_scores(workdir: Workdir, step: int) -> StepScores | None:
-    """The scores of a step, or None if it has none that can be read."""
+    """The scores of a step, or None if it has none, or damaged ones.
+
+    Raises:
+      CheckpointError: the disk does not answer.
+    """
     return _read(workdir.step(step) / SCORES)
 
 
@@ -77,5 +82,10 @@ def _read(path: Path) -> StepScores | None:
             str(found["metric"]),
             bool(found["lower_is_better"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except OSError as error:
+        failure = unreadable(path, error)
+        if isinstance(failure, DamagedError):
+            return None
+        raise failure from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

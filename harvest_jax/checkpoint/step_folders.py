@@ -10,8 +10,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from harvest_jax.checkpoint import digests
-from harvest_jax.checkpoint.digests import DamagedError
+from harvest_jax.checkpoint.digests import DamagedError, UnfinishedError, is_folder, names_in
+from harvest_jax.checkpoint.items import first_few
 from harvest_jax.checkpoint.scores import best_step
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.errors import CheckpointError
@@ -29,12 +29,17 @@ class StepFolders:
         """Lock the workdir and remove what interrupted saves and deletions left.
 
         Raises:
-          CheckpointError: another run uses the workdir.
+          CheckpointError: another run uses the workdir, or the disk does not answer.
         """
         self.workdir = workdir
-        workdir.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not workdir.exists:
+            workdir.checkpoints.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(workdir)
-        self._tidy()
+        try:
+            self._tidy()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Unlock the workdir."""
@@ -45,16 +50,36 @@ class StepFolders:
         return next(filter(None, map(self.workdir.manifest, reversed(self.workdir.steps()))), None)
 
     def newest_good(self) -> int | None:
-        """The newest step whose files all agree with its manifest; newer ones are moved to the quarantine."""
+        """The newest step whose files all agree with its manifest; newer ones are moved to the quarantine.
+
+        None if there is no step, or only what a first save left that was interrupted.
+
+        Raises:
+          CheckpointError: there are checkpoints, and none of them is good. Nothing is moved then: a run that began anew
+            by itself would overwrite days of work that a person may still save.
+        """
+        rejected: dict[int, DamagedError] = {}
         for step in reversed(self.workdir.steps()):
-            folder = self.workdir.step(step)
             try:
-                digests.verify(folder)
-                return step
+                self.workdir.verified(step)
             except DamagedError as error:
-                moved = self.quarantine(folder)
-                log.warning("the checkpoint of step %d is rejected: %s; moved to %s", step, error, moved)
+                rejected[step] = error
+                continue
+            self._reject(rejected)
+            return step
+        if len(rejected) > 1 or not all(isinstance(error, UnfinishedError) for error in rejected.values()):
+            faults = first_few(f"step {step}: {error}" for step, error in rejected.items())
+            raise CheckpointError(
+                f"{self.workdir.checkpoints} holds checkpoints, and none of them is good ({faults}); nothing was "
+                "moved; put a good one back, or begin anew on purpose: rename that folder, or choose another --workdir"
+            )
+        self._reject(rejected)
         return None
+
+    def _reject(self, steps: dict[int, DamagedError]) -> None:
+        for step, error in steps.items():
+            moved = self.quarantine(self.workdir.step(step))
+            log.warning("the checkpoint of step %d is rejected: %s; moved to %s", step, error, moved)
 
     def quarantine(self, folder: Path) -> Path:
         """Move a folder to the quarantine under a free name, and return where it is now."""
@@ -67,14 +92,14 @@ class StepFolders:
         folder.rename(target)
         return target
 
-    def prune(self, keep: int) -> None:
-        """Delete all but the newest `keep` complete steps, and the best.
+    def prune(self, keep: int, keep_every: int = 0) -> None:
+        """Delete all but the newest `keep` complete steps, the best, and the multiples of `keep_every` (0: none).
 
         Incomplete ones stay for the next restart to judge.
         """
         best = best_step(self.workdir)
         for step in self.workdir.complete_steps()[:-keep]:
-            if best is not None and step == best[0]:
+            if (best is not None and step == best[0]) or (keep_every and step % keep_every == 0):
                 continue
             folder = self.workdir.step(step)
             doomed = folder.with_name(f"{step}{DELETING}")
@@ -96,13 +121,14 @@ class StepFolders:
 
     def _tidy(self) -> None:
         frozen = self.workdir.frozen
-        for path in [*self.workdir.checkpoints.iterdir(), *frozen.parent.glob(f"{frozen.name}*{UNFINISHED}")]:
+        steps = (self.workdir.checkpoints / name for name in names_in(self.workdir.checkpoints))
+        for path in [*steps, *frozen.parent.glob(f"{frozen.name}*{UNFINISHED}")]:
             if path.name.endswith(UNFINISHED):
                 log.warning("removing %s, which an interrupted save left", path)
                 shutil.rmtree(path)
             elif path.name.endswith(DELETING):
                 shutil.rmtree(path)
-            elif not path.is_dir() or not path.name.isdecimal():
+            elif not path.name.isdecimal() or not is_folder(path):
                 log.warning("%s is not a checkpoint of this program; ignored", path)
 
 

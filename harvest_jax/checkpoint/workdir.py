@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest_jax.checkpoint import digests
-from harvest_jax.checkpoint.digests import DamagedError
+from harvest_jax.checkpoint.digests import DamagedError, is_folder, names_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,30 +96,57 @@ class Workdir:
 
     @property
     def exists(self) -> bool:
-        """Whether this is a training folder: it holds a folder of checkpoints."""
-        return self.checkpoints.is_dir()
+        """Whether this is a training folder: it holds a folder of checkpoints.
+
+        Raises:
+          CheckpointError: the disk does not answer.
+        """
+        return is_folder(self.checkpoints)
 
     def step(self, step: int) -> Path:
         """Folder of the checkpoint after `step` steps."""
         return self.checkpoints / str(step)
 
     def steps(self) -> list[int]:
-        """The steps that have a folder, complete or not, ascending."""
+        """The steps that have a folder, complete or not, ascending.
+
+        Raises:
+          CheckpointError: the disk does not answer.
+        """
         if not self.exists:
             return []
-        names = [path.name for path in self.checkpoints.iterdir() if path.is_dir()]
-        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+        names = names_in(self.checkpoints)
+        steps = sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+        return [step for step in steps if is_folder(self.step(step))]
 
     def manifest(self, step: int) -> dict[str, Any] | None:
-        """The manifest of a step; None if it is missing or altered. The files that it lists are not read."""
+        """The manifest of a step; None if it is missing, altered or of another step. The files are not read.
+
+        Raises:
+          CheckpointError: the disk does not answer.
+        """
         try:
-            return digests.read_digests(self.step(step))
+            return self._of_step(step, digests.read_digests(self.step(step)))
         except DamagedError:
             return None
+
+    def verified(self, step: int) -> dict[str, Any]:
+        """The manifest of a step, after every file was checked against it.
+
+        Raises:
+          DamagedError: naming what is missing or altered; or the folder is of another step and was renamed.
+          CheckpointError: the disk does not answer.
+        """
+        return self._of_step(step, digests.verify(self.step(step)))
 
     def complete_steps(self) -> list[int]:
         """Steps whose manifest is there and unaltered, ascending; their files are not read."""
         return [step for step in self.steps() if self.manifest(step) is not None]
+
+    def _of_step(self, step: int, manifest: dict[str, Any]) -> dict[str, Any]:
+        if manifest.get("step") != step:
+            raise DamagedError(f"it holds step {manifest.get('step')} (the folder was renamed or copied)")
+        return manifest
 
 
 def workdir_of_step(folder: Path) -> tuple[Workdir, int] | None:

@@ -4,7 +4,7 @@ import difflib
 import importlib.util
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from harvest_jax.config.fields import literal
 from harvest_jax.errors import ConfigError, HarvestError
+from harvest_jax.files import address_fault
 from harvest_jax.terminal import printable
 
 Kind = Literal["training", "evaluation"]
@@ -36,12 +37,47 @@ def load_dict(path: str, overrides: Sequence[str] = (), kind: Kind | None = None
     config = _execute(path)
     if kind is not None:
         _check_kind(path, config, kind)
+    apply_overrides(config, overrides)
+    check_paths(config)
+    return config
+
+
+def check_paths(config: ConfigDict, prefix: str = "") -> None:
+    """Refuse addresses, such as gs://bucket/shards, in any field.
+
+    Raises:
+      ConfigError: naming the field.
+    """
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            check_paths(value, f"{prefix}{name}.")
+        elif isinstance(value, str | list | tuple):
+            fault = address_fault(str(value))
+            if fault:
+                raise ConfigError(f"{prefix}{name}: {printable(fault)}")
+
+
+def set_fields(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Set the fields of nested values, as JSON gives them; unknown ones are added, for `fields.build` to report."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and isinstance(config.get(name), ConfigDict):
+            set_fields(config[name], value)
+        else:
+            with config.ignore_type(), config.unlocked():
+                config[name] = value
+
+
+def apply_overrides(config: ConfigDict, overrides: Sequence[str]) -> None:
+    """Set fields by "a.b=value" words.
+
+    Raises:
+      ConfigError: a word names no field.
+    """
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"override {printable(override)!r} must read FIELD=VALUE")
         _override(config, key.replace("-", "_"), value)
-    return config
 
 
 def config_file(name: str) -> Path:

@@ -5,20 +5,31 @@ faults of a config are reported together.
 """
 
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from ml_collections import ConfigDict
 
 from harvest_jax.config.fields import Range, build
-from harvest_jax.config.files import load_dict
+from harvest_jax.config.files import apply_overrides, check_paths, config_file, load_dict, set_fields
 from harvest_jax.errors import ConfigError
 
 Size = Literal["demo", "world", "B/32", "B/16", "L/14", "L/14@336", "H/14"]
 SIZES: tuple[str, ...] = get_args(Size)
 _Steps = Annotated[int, Range(1, 10**9)]
+
+# Fields that are younger than version 0.1.0, with the values that mean what older versions did. A run that began
+# without a field goes on with its old value, whatever its default is by now. Every new field that distinguishes runs
+# (train/resume_fields.py) needs a line here.
+OLD_VALUES: dict[str, Any] = {
+    "train.decay": "cosine",
+    "data.weights": [],
+    "objective.name": "post_pretraining",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +104,7 @@ class TrainFields:
     save_every: _Steps
     keep_checkpoints: Annotated[int, Range(1, 10**6)]
     decay: Literal["cosine", "linear"] = "cosine"
+    keep_every: Annotated[int, Range(0, 10**9)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +174,11 @@ def _contradictions(config: RunConfig) -> list[str]:
         pieces = getattr(train, name)
         if pieces and train.batch_size % pieces:
             faults.append(f"train.{name}={pieces} does not divide train.batch_size={train.batch_size}")
+    if train.keep_every % train.save_every:
+        faults.append(
+            f"train.keep_every={train.keep_every} is not a multiple of train.save_every={train.save_every}: only "
+            "checkpoints that are saved can be kept"
+        )
     if train.unmasked_steps > train.steps:
         faults.append(f"train.unmasked_steps={train.unmasked_steps} exceeds train.steps={train.steps}")
     for pattern, _ in train.lr_multipliers:
@@ -239,3 +256,25 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
       ConfigError: file missing or broken, unknown field, value of the wrong type or out of range.
     """
     return check(load_dict(path, overrides, "training"))
+
+
+def load_recorded(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config that a run wrote (`RunConfig.to_dict` as JSON) with "a.b=value" overrides, checked.
+
+    A field that is younger than the run has its value of `OLD_VALUES`, or the default of `configs/base.py`.
+
+    Raises:
+      ConfigError: the file is missing or damaged, or a value cannot be used any more.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as the config of a run: {error}; give --config") from error
+    config = load_dict(str(config_file("base.py")), (), "training")
+    for name, value in OLD_VALUES.items():
+        group, field = name.split(".")
+        set_fields(config, {group: {field: value}})
+    set_fields(config, values)
+    apply_overrides(config, overrides)
+    check_paths(config)
+    return check(config)

@@ -4,6 +4,13 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harvest_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harvest_jax.config.run import RunConfig
+    from harvest_jax.train.fork import Fork
 
 EXAMPLES = """examples:
   harvest weights import ViT-B-16.pt --out weights/clip_b16          # a CLIP to start from
@@ -24,6 +31,11 @@ With --config.eval.every=N the run is evaluated while it trains and keeps its be
 Run the same command again to go on from the last checkpoint. The workdir holds everything for that: the model folder of
 model.init_from is read at the first start alone.
 
+--fork begins another run from a checkpoint of a run, with its config except for what you change: more steps for a run
+that has finished, a lower learning rate from before it failed, other shards.
+  harvest train --fork runs/b16 --workdir runs/longer --config.train.steps=40000
+  harvest train --fork runs/b16@8000 --workdir runs/slower --config.train.learning_rate=5e-6 --fresh_optimizer
+
 Exit codes: 0 done, 2 configuration, 3 data, 4 the loss is not a number, 5 checkpoint, 6 a step hung or a process was
 lost, 42 stopped by a signal with the state saved.
 """
@@ -32,14 +44,22 @@ lost, 42 stopped by a signal with the state saved.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest train`."""
     parser.epilog = EXAMPLES
-    parser.usage = "harvest train --config FILE[:ARGUMENT] --workdir DIR [--config.FIELD=VALUE ...]"
+    parser.usage = """harvest train --config FILE[:ARGUMENT] --workdir DIR [--config.FIELD=VALUE ...]
+       harvest train --fork WORKDIR[@STEP] --workdir DIR [--fresh_optimizer] [--config.FIELD=VALUE ...]"""
     parser.add_argument(
         "--config",
-        required=True,
         metavar="FILE",
         help="file, or the name of a packaged one: demo, harvest_b16, harvest_l14, finetune/TASK; all fields: base",
     )
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--fork",
+        metavar="WORKDIR[@STEP]",
+        help="begin from this checkpoint of another run, its newest without @; --config defaults to that of that run",
+    )
+    parser.add_argument(
+        "--fresh_optimizer", action="store_true", help="with --fork: the optimizer's moments begin at zero"
+    )
     parser.add_argument(
         "--validate_only", action="store_true", help="check config, start, devices and shards; train nothing"
     )
@@ -48,16 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command; see `add_arguments`."""
-    from harvest_jax.config import run as run_config
-    from harvest_jax.weights.mistaken_path import check_may_be_config
-
-    check_may_be_config(args.config)
-    checked = run_config.load(args.config, args.overrides)
+    checked, fork = _config(args)
     if args.validate_only:
         from harvest_jax.scored_training.scorer import run_scorer
         from harvest_jax.train.validate import validate
 
-        lines = validate(checked, args.workdir)
+        lines = validate(checked, args.workdir, fork)
         run_scorer(checked, args.workdir)
         print("\n".join(lines))
         return 0
@@ -74,6 +90,31 @@ def run(args: argparse.Namespace) -> int:
     with distributed.failing_together(), contextlib.redirect_stdout(signals.outliving(sys.stdout)):
         shard_folders(checked)
         lead = jax.process_index() == 0  # the others do not evaluate
-        train(checked, args.workdir, run_scorer(checked, args.workdir) if lead else None)
+        train(checked, args.workdir, run_scorer(checked, args.workdir) if lead else None, fork)
         signals.settle()  # all is done; this process may still wait for the others
     return 0
+
+
+def _config(args: argparse.Namespace) -> "tuple[RunConfig, Fork | None]":
+    """The checked config, and the checkpoint that the run is to begin from.
+
+    Without --config a fork has the config of its origin, or once it has begun its own, so that the origin may be gone.
+    """
+    from harvest_jax.checkpoint.workdir import Workdir
+    from harvest_jax.config import run as run_config
+    from harvest_jax.weights.mistaken_path import check_may_be_config
+
+    fork = None
+    if args.fork:
+        from harvest_jax.train.fork import Fork
+
+        fork = Fork(args.fork, args.fresh_optimizer)
+    elif args.fresh_optimizer:
+        raise ConfigError("--fresh_optimizer belongs to --fork: a run that begins by itself has a fresh one")
+    if args.config:
+        check_may_be_config(args.config)
+        return run_config.load(args.config, args.overrides), fork
+    if fork is None:
+        raise ConfigError("give --config, the settings of the run (harvest train --help), or --fork")
+    own = Workdir(args.workdir)
+    return run_config.load_recorded((own if own.complete_steps() else fork.found()[0]).config, args.overrides), fork

@@ -45,6 +45,17 @@ def check_same_run(run: RunConfig, data_digest: str) -> None:
         )
 
 
+def check_same_fork_of_all(given: dict[str, str] | None) -> None:
+    """Check that all processes begin from the same state of another run, or none does: `Fork.as_given`.
+
+    Raises:
+      ConfigError: on every process; names what each rank was given.
+    """
+    of_ranks = consensus.all_gather(given)
+    if any(found != given for found in of_ranks):
+        raise ConfigError(f"the processes differ: --fork is {_by_value(of_ranks)}; start all with the same command")
+
+
 def check_shared_workdir(workdir: Path) -> None:
     """Check that all processes see the same folder.
 

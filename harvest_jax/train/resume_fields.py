@@ -16,15 +16,16 @@ def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
     for section, names in {
         "model": ("init_from", "attention", "remat"),
         "data": ("shards", "workers", "prefetch", "bad_records"),
-        "train": ("accumulate", "loss_chunk", "unmasked_accumulate", "log_every", "save_every", "keep_checkpoints"),
+        "train": (
+            *("accumulate", "loss_chunk", "unmasked_accumulate"),
+            *("log_every", "save_every", "keep_checkpoints", "keep_every"),
+        ),
     }.items():
         for name in names:
             del fields[section][name]
     del fields["mesh"], fields["distributed"], fields["eval"]
-    if run.objective.name == "post_pretraining":  # runs that began before this section existed do not have it
-        del fields["objective"]
+    if run.objective.name == "post_pretraining":  # which reads no other field of this section
+        fields["objective"] = {"name": run.objective.name}
     else:
         del fields["objective"]["classes"]  # the workdir keeps the classes themselves
-    if not run.data.weights:  # runs that began before this field existed do not have it
-        del fields["data"]["weights"]
     return json.loads(json.dumps(fields | {"data_digest": data_digest}))

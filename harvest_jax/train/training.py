@@ -1,9 +1,12 @@
 """A training run: devices, data, state or resume, the loop, export; in this order."""
 
 import contextlib
+import functools
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -23,7 +26,8 @@ from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Params
 from harvest_jax.train import peers
-from harvest_jax.train.agreement import check_same_run, check_shared_workdir
+from harvest_jax.train.agreement import check_same_fork_of_all, check_same_run, check_shared_workdir
+from harvest_jax.train.fork import Fork, Origin, begin_fork, check_fork, check_same_fork, find_origin, in_a_line
 from harvest_jax.train.freeze import Tree
 from harvest_jax.train.initial_state import initial_state
 from harvest_jax.train.loop import AHEAD, run_steps
@@ -42,13 +46,14 @@ from harvest_jax.weights.folder import save_model
 log = logging.getLogger(__name__)
 
 
-def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
+def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None, fork: Fork | None = None) -> Path:
     """Train, or go on from the newest good checkpoint in `workdir`.
 
     Args:
       run: the checked config.
       workdir: made if missing.
       scorer: what evaluates the model as `run.eval` says; needed on process 0, where it is called.
+      fork: the checkpoint of another run from which a new one begins; None: it begins at step 0.
 
     Returns:
       the model folder `workdir/export`.
@@ -67,13 +72,15 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
     layout = Workdir(workdir)
     if jax.process_count() > 1:
         share_compiled_programs(layout.compiled)
-    config = run_model_config(run, layout)
+    check_same_fork_of_all(fork.as_given() if fork else None)
+    origin = find_origin(fork) if fork and not consensus.on_primary(layout.complete_steps) else None
+    config = run_model_config(run, layout, origin.workdir if origin else None)
     program = train_program(run, config=config)
     with StopSignal() as stop:
-        step, params = _train(run, layout, config, program, scorer, stop)
+        step, params, forked = _train(run, layout, config, program, scorer, stop, fork, origin)
         stop.listen()  # all is saved: the export is finished, whatever comes
         if lead:
-            save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict()})
+            save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict(), **forked})
             of_best = f", of the best step, {step}" if run.eval.export == "best" else ""
             print(f"model folder: {layout.export}{of_best}", flush=True)
     return layout.export
@@ -86,8 +93,10 @@ def _train(
     program: TrainProgram,
     scorer: Scorer | None,
     stop: StopSignal,
-) -> tuple[int, Params]:
-    """All steps, saved; the step to export and its parameters."""
+    fork: Fork | None,
+    origin: Origin | None,
+) -> tuple[int, Params, dict[str, Any]]:
+    """All steps, saved; the step to export, its parameters, and for a fork what it began from."""
     workdir, lead = layout.root, jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         batches = training_batches(
@@ -102,15 +111,25 @@ def _train(
         stack.callback(batches.close)
         check_same_run(run, batches.sets.digest)
         known = identity(run, batches.sets.digest)
-        checkpointer = stack.enter_context(Checkpointer(workdir, run.train.keep_checkpoints, known, scored_by(run)))
+        if origin is not None:
+            check_fork(origin, run, known)
+        kept = run.train.keep_checkpoints, known, scored_by(run), run.train.keep_every
+        checkpointer = stack.enter_context(Checkpointer(workdir, *kept))
         if lead:
             _warn_of_another_start(run, layout)
             description = {"model": config.to_dict(), "version": __version__}
             write_atomically(layout.model, json.dumps(description, indent=2).encode() + b"\n")
-        state, frozen = start(program, checkpointer, batches)
+        begin = None
+        if origin is not None and fork is not None:
+            begin = functools.partial(begin_fork, program, fork, origin, known, checkpointer, batches)
+        state, frozen = start(program, checkpointer, batches, begin)
+        if fork is not None:
+            check_same_fork(fork, checkpointer.forked_from, workdir)
         step = int(state.step)
         if lead:
             write_atomically(layout.config, json.dumps(run.to_dict(), indent=2).encode() + b"\n")
+            if checkpointer.forked_from:
+                print(in_a_line(checkpointer.forked_from), flush=True)
             print(opening(run, config, program.mesh, batches.sets.num_clips, step), flush=True)
             warning = repeated_clips(run, batches.sets.clips)
             if warning:
@@ -127,16 +146,26 @@ def _train(
         step = run.train.steps
         if run.eval.export == "best":
             step, state = best_state(program, checkpointer, step, state)
-        return step, model_parameters(program, state, frozen)
+        forked = {"forked_from": checkpointer.forked_from} if checkpointer.forked_from else {}
+        return step, model_parameters(program, state, frozen), forked
 
 
-def start(program: TrainProgram, checkpointer: Checkpointer, batches: Batches) -> tuple[TrainState, Tree]:
+def start(
+    program: TrainProgram,
+    checkpointer: Checkpointer,
+    batches: Batches,
+    begin: Callable[[], tuple[TrainState, Tree]] | None = None,
+) -> tuple[TrainState, Tree]:
     """State and frozen parameters: those of the newest good checkpoint, else those of step 0, saved as far as frozen.
+
+    `begin` gives and saves others than those of step 0, for a fork.
 
     Raises:
       CheckpointError, ConfigError, DataError: as `Checkpointer.restore` and `initial_state`.
     """
     state, frozen = checkpointer.restore(program.state, program.frozen, batches)
+    if state is None and begin is not None:
+        return begin()
     if frozen is None:  # nothing was restored, or the copy of the frozen parameters is damaged
         first, frozen = initial_state(program)
         checkpointer.save_frozen(frozen)
@@ -156,7 +185,7 @@ def best_state(
     if best is None or best[0] == last:
         return last, state
     checkpointer.wait()
-    return best[0], load_step(checkpointer.workdir.step(best[0]), program.state)
+    return best[0], load_step(checkpointer.workdir, best[0], program.state)
 
 
 def opening(run: RunConfig, config: HarvestConfig, mesh: jax.sharding.Mesh, clips: int, step: int) -> str:
@@ -177,7 +206,10 @@ def _warn_of_another_start(run: RunConfig, layout: Workdir) -> None:
     """A run that goes on does not read `model.init_from`: say so if it is not what the run began with."""
     if not layout.complete_steps() or not layout.config.is_file():
         return
-    began = json.loads(layout.config.read_bytes()).get("model", {}).get("init_from")
+    try:
+        began = json.loads(layout.config.read_bytes()).get("model", {}).get("init_from")
+    except (OSError, ValueError):  # it is written anew; if the disk does not answer, the checkpoints say it
+        return
     if run.model.init_from and Path(run.model.init_from).absolute() != Path(began or "").absolute():
         log.warning(
             "model.init_from=%s is not read: %s goes on from its own checkpoint and began from %r",

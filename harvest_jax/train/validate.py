@@ -9,25 +9,31 @@ from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import parameter_shapes
+from harvest_jax.train.fork import Fork, check_fork, check_same_fork, find_origin
 from harvest_jax.train.freeze import multiplier
 from harvest_jax.train.model_of_run import check_text_length, model_config
 from harvest_jax.train.program import train_program
 from harvest_jax.train.resume_fields import identity
-from harvest_jax.weights.workdir_model import recorded_config
+from harvest_jax.weights.workdir_model import described_model, recorded_config
 
 TOWERS = ("video", "text")
 
 
-def run_model_config(run: RunConfig, workdir: Workdir) -> HarvestConfig:
+def run_model_config(run: RunConfig, workdir: Workdir, origin: Workdir | None = None) -> HarvestConfig:
     """The model's description: the workdir's own if it holds a checkpoint, else by `model.init_from` and `model.size`.
 
-    Versions up to 0.1.0 wrote no model.json. Then the description of the export is taken, or that of the config.
+    A fork has the model of `origin`, the training folder that it begins from. Versions up to 0.1.0 wrote no model.json.
+    Then the description of the export is taken, or that of the config.
 
     Raises:
       ConfigError, DataError: as `model_config`; or a new run would train nothing useful (`check_start`).
     """
     if workdir.complete_steps():
         config = recorded_config(workdir) or model_config(run)
+        check_text_length(run, config)
+        return config
+    if origin is not None:
+        config = described_model(origin)
         check_text_length(run, config)
         return config
     config = model_config(run)
@@ -73,24 +79,33 @@ def repeated_clips(run: RunConfig, clips: tuple[int, ...]) -> str | None:
     return None
 
 
-def validate(run: RunConfig, workdir: Path) -> list[str]:
+def validate(run: RunConfig, workdir: Path, fork: Fork | None = None) -> list[str]:
     """All that can be checked without training, as lines of text. No array is made.
 
-    Devices and mesh are those of this machine. With `distributed=True` they are not checked: the run will have others.
+    `fork` is what the run begins from if the workdir holds none yet. Devices and mesh are those of this machine. With
+    `distributed=True` they are not checked: the run will have others.
 
     Raises:
       ConfigError, DataError, CheckpointError: what training would refuse.
     """
     folders = shard_folders(run)
     layout = Workdir(workdir)
-    config = run_model_config(run, layout)
+    newest = max(layout.complete_steps(), default=None)
+    stored = None if newest is None else layout.manifest(newest)
+    origin = None
+    if fork is not None and stored is not None:
+        check_same_fork(fork, stored.get("forked_from"), workdir)
+    elif fork is not None:
+        origin = find_origin(fork)
+    config = run_model_config(run, layout, origin.workdir if origin else None)
     if not run.distributed:
         train_program(run, config=config)
     sets = [open_shards(folder, run.data.split) for folder in folders]
-    newest = max(layout.complete_steps(), default=None)
-    stored = None if newest is None else layout.manifest(newest)
+    known = identity(run, ",".join(shards.digest for shards in sets))
     if stored is not None:
-        check_identity(stored["run_identity"], identity(run, ",".join(shards.digest for shards in sets)), layout)
+        check_identity(stored["run_identity"], known, layout)
+    if origin is not None:
+        check_fork(origin, run, known)
     clips = tuple(map(len, sets))
     lines = [f"the config is sound; {sum(clips)} clips in split {run.data.split}"]
     if run.distributed:

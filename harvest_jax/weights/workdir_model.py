@@ -21,6 +21,7 @@ from harvest_jax.checkpoint.scores import best_step
 from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
 from harvest_jax.errors import CheckpointError, DataError
+from harvest_jax.files import address_fault
 from harvest_jax.model.config import HarvestConfig, harvest_config
 from harvest_jax.model.harvest import Params, parameter_shapes
 from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
@@ -48,9 +49,12 @@ def load_any_model(path: str | os.PathLike[str]) -> LoadedModel:
     """The model of a model folder or of a training folder (see the text of this module).
 
     Raises:
-      DataError: it is neither, or the model folder is damaged.
+      DataError: it is neither, or an address, or the model folder is damaged.
       CheckpointError: the checkpoint is missing or damaged.
     """
+    fault = address_fault(os.fspath(path))
+    if fault:
+        raise DataError(fault)
     found = checkpoint_of(path)
     if found is not None:
         return load_checkpoint(*found)
@@ -97,17 +101,17 @@ def load_checkpoint(workdir: Workdir, step: int | None) -> LoadedModel:
       DataError: the workdir does not say what its model is.
     """
     if step is None:
-        step, manifest = _newest_good(workdir)
+        step, manifest = newest_good(workdir)
         log.warning("%s is a training folder: its newest good checkpoint is used, %s@%d", *[workdir.root] * 2, step)
     else:
-        manifest = _verified(workdir, step)
+        manifest = verified(workdir, step)
     folder = workdir.step(step)
     record = load_record(folder)
-    flat = load_on_host(folder, _of_item(record["arrays"], "params"))
+    flat = load_on_host(folder, of_item(record["arrays"], "params"))
     if manifest["frozen_digest"] != tree_digest({}):
         flat |= _frozen(workdir, manifest["frozen_digest"])
     flat = {path: leaf.astype(np.float32, copy=False) for path, leaf in flat.items() if path not in NOT_IN_A_MODEL}
-    config = recorded_config(workdir) or _config_of_run(workdir)
+    config = described_model(workdir)
     entries = {path: TensorSpec(leaf.shape, leaf.dtype) for path, leaf in flat.items()}
     check_parameters(entries, parameter_shapes(config), str(folder))
     origin = {"workdir": workdir.root.name, "workdir_step": step, "digest": digests.manifest_digest(manifest)}
@@ -140,6 +144,15 @@ def recorded_config(workdir: Workdir) -> HarvestConfig | None:
     return load_config(workdir.export) if workdir.exported else None
 
 
+def described_model(workdir: Workdir) -> HarvestConfig:
+    """The description of a training folder's model, from whichever file has it.
+
+    Raises:
+      DataError: none does, or a file is damaged.
+    """
+    return recorded_config(workdir) or _config_of_run(workdir)
+
+
 def _config_of_run(workdir: Workdir) -> HarvestConfig:
     """The same for a run of a version up to 0.1.0 that did not end: from its config.
 
@@ -161,21 +174,30 @@ def _config_of_run(workdir: Workdir) -> HarvestConfig:
     return load_config(start).for_clips(fields["num_frames"], fields["decoder_layers"])
 
 
-def _newest_good(workdir: Workdir) -> tuple[int, dict[str, Any]]:
-    """The newest step whose files all agree with its manifest, and that manifest."""
+def newest_good(workdir: Workdir) -> tuple[int, dict[str, Any]]:
+    """The newest step whose files all agree with its manifest, and that manifest.
+
+    Raises:
+      CheckpointError: there is none.
+    """
     for step in reversed(workdir.steps()):
         try:
-            return step, digests.verify(workdir.step(step))
+            return step, workdir.verified(step)
         except DamagedError as error:
             log.warning("the checkpoint of step %d in %s is left out: %s", step, workdir.root, error)
     raise CheckpointError(f"{workdir.root} holds no good checkpoint: train.save_every says when one is saved")
 
 
-def _verified(workdir: Workdir, step: int) -> dict[str, Any]:
+def verified(workdir: Workdir, step: int) -> dict[str, Any]:
+    """The manifest of a step whose files all agree with it.
+
+    Raises:
+      CheckpointError: there is no such step, or it is damaged.
+    """
     if not workdir.step(step).is_dir():
         raise CheckpointError(f"{workdir.root} holds no checkpoint of step {step}; {_steps(workdir)}")
     try:
-        return digests.verify(workdir.step(step))
+        return workdir.verified(step)
     except DamagedError as error:
         raise CheckpointError(
             f"the checkpoint of step {step} in {workdir.root} is damaged: {error}; {_steps(workdir)}"
@@ -189,6 +211,19 @@ def _steps(workdir: Workdir) -> str:
 
 def _frozen(workdir: Workdir, digest: str) -> dict[str, np.ndarray]:
     """The frozen parameters by path."""
+    return load_on_host(workdir.frozen, of_item(verified_frozen(workdir, digest)["arrays"], "params"))
+
+
+def verified_frozen(workdir: Workdir, digest: str) -> dict[str, Any]:
+    """The manifest of the frozen parameters, whose files all agree with it.
+
+    Args:
+      workdir: a training folder.
+      digest: of the frozen parameters, from a step's manifest.
+
+    Raises:
+      CheckpointError: they are damaged, or others.
+    """
     try:
         manifest = digests.verify(workdir.frozen)
     except DamagedError as error:
@@ -198,10 +233,10 @@ def _frozen(workdir: Workdir, digest: str) -> dict[str, np.ndarray]:
             f"the frozen parameters in {workdir.frozen} do not match the checkpoint (found {manifest['tree_digest']}, "
             f"expected {digest})"
         )
-    return load_on_host(workdir.frozen, _of_item(manifest["arrays"], "params"))
+    return manifest
 
 
-def _of_item(arrays: dict[str, list[Any]], item: str) -> dict[str, list[Any]]:
+def of_item(arrays: dict[str, list[Any]], item: str) -> dict[str, list[Any]]:
     """The paths within one item: {"params/video/a": ...} -> {"video/a": ...}."""
     prefix = f"{item}/"
     return {path.removeprefix(prefix): entry for path, entry in arrays.items() if path.startswith(prefix)}

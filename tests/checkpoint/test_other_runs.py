@@ -54,6 +54,7 @@ def test_a_target_without_shardings_is_refused(tmp_path):
 
 
 OTHER = {"seed": 1, "model": {"size": "B/16", "frames": (1, 2)}, "data_digest": "abc", "extra": True}
+SAME_MODEL = {"seed": 1, "model": {"size": "demo", "frames": (1, 2)}, "data_digest": "abc"}
 
 
 def test_the_workdir_of_another_run_is_refused_naming_the_fields(tmp_path):
@@ -69,8 +70,10 @@ def test_the_workdir_of_another_run_is_refused_naming_the_fields(tmp_path):
     assert restore(tmp_path) == 1  # the refused one has unlocked the workdir
 
 
-def test_the_refusal_says_how_to_train_on_from_the_weights(tmp_path):
+def test_the_refusal_says_how_to_train_on(tmp_path):
     save_steps(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=rf"begin another run from its state: --fork {tmp_path} --workdir NEW"):
+        open_checkpointer(tmp_path, identity=SAME_MODEL)
     with pytest.raises(CheckpointError, match=rf"init_from=D, D from `harvest weights import {tmp_path} --out D`"):
         open_checkpointer(tmp_path, identity=OTHER)
     (tmp_path / "export").mkdir()

@@ -66,6 +66,13 @@ def test_keeps_the_newest_steps_only(tmp_path):
     assert restore(tmp_path, keep=2) == 4
 
 
+def test_multiples_of_a_number_of_steps_are_kept_for_good(tmp_path):
+    save_steps(tmp_path, 1, 2, 3, 4, 5, 6, keep=1, keep_every=2)
+    assert finished(tmp_path) == [2, 4, 6]
+    save_steps(tmp_path, 7, keep=1, keep_every=0)  # it was changed
+    assert finished(tmp_path) == [7]
+
+
 def test_the_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     sharding = NamedSharding(make_mesh(), PartitionSpec("data"))
     increment = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)

@@ -40,6 +40,7 @@ def test_overrides_keep_the_fields_type():
         ("train.lr_multipliers=((1, 2, 3),)", "train.lr_multipliers: expected 2 values"),
         ("train.lr_multipliers=(('(', 1),)", "'.' is not a regular expression"),
         ("model.decoder_layers=0", "builds no decoder"),
+        ("train.keep_every=1500", "train.keep_every=1500 is not a multiple of train.save_every=1000"),
         ("train.steps", "must read FIELD=VALUE"),
     ],
 )

@@ -151,14 +151,13 @@ def test_a_workdir_of_another_config_is_refused_by_name(world_shards, unbroken):
 
 
 @pytest.mark.slow
-def test_more_steps_for_a_finished_run_are_refused_with_the_way_to_go_on(world_shards, unbroken, tmp_path):
+def test_more_steps_for_a_finished_run_are_refused_with_the_way_to_go_on(world_shards, unbroken):
+    """That way: tests/end_to_end/test_fork.py."""
     refused = train(world_shards, unbroken, "--config.train.steps=24")
     assert refused.returncode == 5
     assert refused.stderr.count("\n") == 1
     assert "train.steps was 12 and is 24 now" in refused.stderr
-    start = f"--config.model.init_from={unbroken}/export"
-    assert f"in another --workdir with {start}" in refused.stderr
-    assert train(world_shards, tmp_path / "more", start, "--config.train.steps=2").returncode == 0
+    assert f"begin another run from its state: --fork {unbroken} --workdir NEW" in refused.stderr
 
 
 def test_a_finished_run_is_not_trained_again(world_shards, unbroken):

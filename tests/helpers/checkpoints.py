@@ -60,8 +60,8 @@ def make_frozen(seed=0, sharded=True):
     return {"text": {"kernel": jax.device_put(values, NamedSharding(make_mesh(), spec))}}
 
 
-def open_checkpointer(workdir, keep=3, identity=IDENTITY):
-    return Checkpointer(workdir, keep, identity)
+def open_checkpointer(workdir, keep=3, identity=IDENTITY, keep_every=0):
+    return Checkpointer(workdir, keep, identity, keep_every=keep_every)
 
 
 def save_steps(workdir, *steps, **options):

@@ -101,5 +101,7 @@ def test_a_run_that_goes_on_needs_no_model_to_start_from(tmp_path, monkeypatch, 
     assert cli.main([*command, "--workdir", str(tmp_path / "old")]) == 0
     capsys.readouterr()
     more = [*command, "--config.train.steps=60", "--workdir", str(tmp_path / "old")]
-    assert refused((cli.main(more), *capsys.readouterr()), 5, "train.steps was 6 and is 60 now", "init_from=")
+    assert refused(
+        (cli.main(more), *capsys.readouterr()), 5, "train.steps was 6 and is 60 now", f"--fork {tmp_path}/old"
+    )
     assert refused((cli.main([*command, "--workdir", str(tmp_path / "new")]), *capsys.readouterr()), 3, "gone")

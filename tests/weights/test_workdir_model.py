@@ -9,6 +9,7 @@ import pytest
 
 import harvest_jax
 from harvest_jax import cli
+from harvest_jax.checkpoint import digests
 from harvest_jax.errors import CheckpointError, DataError
 from harvest_jax.weights.folder import load_model
 from harvest_jax.weights.workdir_model import load_any_model
@@ -101,8 +102,15 @@ def damage(folder):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def copy_as_step_3(workdir):
+    folder = shutil.copytree(workdir / "checkpoints/4", workdir / "checkpoints/3")
+    record = {name: value for name, value in digests.read_digests(folder).items() if name not in ("format", "files")}
+    (folder / digests.MANIFEST).unlink()
+    digests.write_digests(folder, record | {"step": 3})
+
+
 def test_damage_is_one_clear_line(workdir, capsys):
-    shutil.copytree(workdir / "checkpoints/4", workdir / "checkpoints/3")  # a good one, for the choice
+    copy_as_step_3(workdir)  # a good one, for the choice
     damage(workdir / "checkpoints/4")
     with pytest.raises(CheckpointError, match=r"step 4 in runs/w@1 is damaged: .* \(expected .*; it has the steps"):
         load_any_model("runs/w@1@4")
