@@ -91,6 +91,10 @@ def get_config() -> ConfigDict:
     eval.export = "last"  # which checkpoint becomes the model folder export/: last or best
     eval.allow_missing = False  # evaluate although videos are not there: they count as wrong
 
+    config.log = log = ConfigDict()  # where measurements go besides metrics.jsonl; none of it stops a run
+    log.sinks = "auto"  # auto (TensorBoard, where it is installed), or names with commas: tensorboard, wandb, mlflow,
+    # trackio; empty: none
+
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices over which the batch is split; -1: all devices / fsdp
     mesh.fsdp = 1  # devices over which parameters and optimizer state are split; 1: not split

@@ -178,9 +178,11 @@ def describe_workdir(workdir: Workdir) -> dict[str, Any]:
     Returns:
       JSON values: `kind` ("workdir"), `checkpoints` (complete steps), `export` (whether the model folder is there);
       where there are any, `incomplete` (steps whose save was not finished), `last_metrics`, `last_scores` (of an
-      evaluation while it trained), `best` (the checkpoint with the best score) and `config`.
+      evaluation while it trained), `best` (the checkpoint with the best score), `time` (where the wall time of all
+      attempts went) and `config`.
     """
     from harvest_jax.checkpoint.scores import best_step
+    from harvest_jax.train.goodput import read_history
     from harvest_jax.train.metrics import SCORES
     from harvest_jax.weights.files.open_checkpoint import read_json
 
@@ -200,6 +202,9 @@ def describe_workdir(workdir: Workdir) -> dict[str, Any]:
     best = best_step(workdir)
     if best is not None:
         found["best"] = dict(zip(("step", "score", "metric"), best, strict=True))
+    history = read_history(workdir.events)
+    if history is not None:
+        found["time"] = history.to_dict()
     if workdir.config.is_file():
         found["config"] = read_json(workdir.config)
     return found

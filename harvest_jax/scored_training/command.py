@@ -1,6 +1,7 @@
 """`harvest train`: training, and the evaluations of a run while it trains, put together."""
 
 import argparse
+import time
 from pathlib import Path
 
 EXAMPLES = """examples:
@@ -12,8 +13,9 @@ EXAMPLES = """examples:
   harvest train --config demo --workdir runs/x --config.data.shards=runs/demo/shards \\
       --config.model.init_from=runs/demo/export                       # after `harvest demo --workdir runs/demo`
 
-DIR gets config.json, metrics.jsonl (one JSON object a line), checkpoints/ and, at the end, the model folder export/. If
-tensorboardX is installed (the extra harvest_jax[tensorboard]), it gets tensorboard/ too.
+DIR gets config.json, metrics.jsonl and events.jsonl (one JSON object a line), checkpoints/ and, at the end, the model
+folder export/. If tensorboardX is installed (the extra harvest_jax[tensorboard]), it gets tensorboard/ too.
+`harvest report DIR` draws a page of it, also while it runs.
 
 With --config.eval.every=N the run is evaluated while it trains and keeps its best checkpoint, WORKDIR@best:
   --config.eval.every=500 --config.eval.metric=t2v/R@1 \\
@@ -41,11 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validate_only", action="store_true", help="check config, start, devices and shards; train nothing"
     )
+    parser.add_argument(
+        "--profile",
+        default="",
+        metavar="STEP[:N]",
+        help="write a trace of N steps (3) from this one on to DIR/profile; kill -USR1 asks for one at any time",
+    )
     parser.set_defaults(overrides=[])  # filled with what follows --config.
 
 
 def run(args: argparse.Namespace) -> int:
     """The command; see `add_arguments`."""
+    began = time.monotonic()
     from harvest_jax.config import run as run_config
     from harvest_jax.weights.mistaken_path import check_may_be_config
 
@@ -62,14 +71,15 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from harvest_jax.scored_training.scorer import run_scorer
-    from harvest_jax.train import distributed
+    from harvest_jax.train import distributed, profile
     from harvest_jax.train.training import train
     from harvest_jax.train.validate import shard_folders
 
+    wanted = profile.parse(args.profile) if args.profile else None
     if checked.distributed:
         distributed.initialize_from_environment()
     with distributed.failing_together():
         shard_folders(checked)
         lead = jax.process_index() == 0  # the others do not evaluate
-        train(checked, args.workdir, run_scorer(checked, args.workdir) if lead else None)
+        train(checked, args.workdir, run_scorer(checked, args.workdir) if lead else None, began, wanted)
     return 0

@@ -20,7 +20,7 @@ def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
     }.items():
         for name in names:
             del fields[section][name]
-    del fields["mesh"], fields["distributed"], fields["eval"]
+    del fields["mesh"], fields["distributed"], fields["eval"], fields["log"]
     if run.objective.name == "post_pretraining":  # runs that began before this section existed do not have it
         del fields["objective"]
     else:

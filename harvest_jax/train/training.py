@@ -21,14 +21,18 @@ from harvest_jax.input.pipeline import training_batches
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.train.agreement import check_same_run, check_shared_workdir
+from harvest_jax.train.events import Events
 from harvest_jax.train.freeze import Tree
 from harvest_jax.train.initial_state import initial_state
 from harvest_jax.train.loop import run_steps
+from harvest_jax.train.meter import device_rate
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
+from harvest_jax.train.profile import Profiler, Wanted
 from harvest_jax.train.program import TrainProgram, train_program
 from harvest_jax.train.resume_fields import identity
 from harvest_jax.train.scoring import Scorer, Scoring, model_parameters, scored_by
+from harvest_jax.train.sinks import sink_makers
 from harvest_jax.train.step import TrainState
 from harvest_jax.train.validate import repeated_clips, run_model_config, shard_folders
 from harvest_jax.version import __version__
@@ -37,13 +41,21 @@ from harvest_jax.weights.folder import save_model
 log = logging.getLogger(__name__)
 
 
-def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
+def train(
+    run: RunConfig,
+    workdir: Path,
+    scorer: Scorer | None = None,
+    began: float | None = None,
+    profile: Wanted | None = None,
+) -> Path:
     """Train, or go on from the newest good checkpoint in `workdir`.
 
     Args:
       run: the checked config.
       workdir: made if missing.
       scorer: what evaluates the model as `run.eval` says; needed on process 0, where it is called.
+      began: `time.monotonic()` when the command began, for the account of the time; None: now.
+      profile: steps to trace into `workdir/profile`.
 
     Returns:
       the model folder `workdir/export`.
@@ -53,6 +65,19 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
       NonFiniteError: a loss or gradient was not a number; the state of the last good step is kept.
       Preempted: a signal came; the state is saved.
     """
+    with contextlib.ExitStack() as attempt:
+        return _train(run, workdir, scorer, attempt, began, profile)
+
+
+def _train(
+    run: RunConfig,
+    workdir: Path,
+    scorer: Scorer | None,
+    attempt: contextlib.ExitStack,
+    began: float | None,
+    profile: Wanted | None,
+) -> Path:
+    """The same; `attempt` closes last, and then the end of the attempt is written."""
     shard_folders(run)
     check_shared_workdir(workdir)
     lead = jax.process_index() == 0
@@ -75,6 +100,10 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
         check_same_run(run, batches.sets.digest)
         known = identity(run, batches.sets.digest)
         checkpointer = stack.enter_context(Checkpointer(workdir, run.train.keep_checkpoints, known, scored_by(run)))
+        events = attempt.enter_context(_events(layout, program, lead, began))  # the folder is locked by now
+        checkpointer.completed = lambda step: events.write("save_end", step=step)
+        profiler = stack.enter_context(Profiler(layout.profile, events, profile))
+        rate = device_rate(layout, run.model.dtype) if lead else 0.0
         if lead:
             _warn_of_another_start(run, layout)
             description = {"model": config.to_dict(), "version": __version__}
@@ -87,13 +116,14 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None) -> Path:
             warning = repeated_clips(run, batches.sets.clips)
             if warning:
                 log.warning("%s", warning)
-        writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, enabled=lead))
+        sinks = sink_makers(run.log.sinks, layout, step, run.to_dict(), events.run_id)
+        writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, lead, sinks))
         stop = stack.enter_context(StopSignal())
         batches.stop_requested = lambda: stop.received
         scoring = None
         if run.eval.every:
             scoring = Scoring(program, frozen, batches.sets.num_clips, scorer, checkpointer, writer, stop)
-        state = run_steps(program, state, frozen, batches, checkpointer, writer, stop, scoring)
+        state = run_steps(program, state, frozen, batches, checkpointer, writer, stop, scoring, events, rate, profiler)
         step = run.train.steps
         if run.eval.export == "best":
             step, state = best_state(program, checkpointer, step, state)
@@ -117,6 +147,13 @@ def start(program: TrainProgram, checkpointer: Checkpointer, batches: Batches) -
         checkpointer.save_frozen(frozen)
         state = first if state is None else state
     return state, frozen
+
+
+def _events(layout: Workdir, program: TrainProgram, lead: bool, began: float | None) -> Events:
+    """The attempt's events, with what it runs on in the first line."""
+    device = program.mesh.devices.flat[0]
+    about = {"devices": program.mesh.size, "device": device.device_kind, "processes": jax.process_count()}
+    return Events(layout.events if lead else None, began, jax=jax.__version__, steps=program.run.train.steps, **about)
 
 
 def best_state(

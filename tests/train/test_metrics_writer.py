@@ -80,7 +80,7 @@ def test_plain_lines_have_the_main_numbers_alone(tmp_path, capsys):
         writer.write(101, {"loss": 2.0, "grad_norm": 0.5, "clips_per_s": 1234.4, "data_wait": 0.031})
         writer.write(200, {"loss": 1.0, "clips_per_s": 0.2345, "bad_records": 3.0, "epoch": 1.5})
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "step 101/10000  loss 2.0000  clips/s 1,234  data wait 3%"
+    assert first == "step 101/10000  loss 2.0000  grad 0.5  clips/s 1,234  data wait 3%"
     assert second.startswith("step 200/10000  loss 1.0000  clips/s 0.23  bad records 3  eta ")
     assert lines(tmp_path)[1] == {"step": 200, "loss": 1.0, "clips_per_s": 0.2345, "bad_records": 3.0, "epoch": 1.5}
 
