@@ -138,7 +138,7 @@ def read_history(path: Path) -> History | None:
 def _attempt(lines: Sequence[dict[str, Any]], reached: int) -> Attempt:
     """An attempt from its lines; earlier ones had done `reached` steps."""
     first = lines[0]
-    began = first.get("command_began")
+    name = "command_began" if _finite(first.get("command_began")) else "time"
     spent = dict.fromkeys(KINDS, 0.0)
     first_step = last_step = None
     to_first_step: float | None = None
@@ -169,7 +169,7 @@ def _attempt(lines: Sequence[dict[str, Any]], reached: int) -> Attempt:
     known = ("event", "attempt", "time", "clock", "command_began")
     return Attempt(
         number=first["attempt"],
-        began=began if _finite(began) else first["time"],
+        began=float(first[name]),
         last=last,
         first_step=first_step,
         last_step=last_step,

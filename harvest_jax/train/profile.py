@@ -18,14 +18,14 @@ STEPS = 3  # of a trace that does not say how many
 
 
 class Wanted(NamedTuple):
-    """Steps to trace: `count` of them, the first one of which is step number `first` (from 1 up)."""
+    """Steps to trace: so many, the first one of which is step number `first` (from 1 up)."""
 
     first: int
-    count: int
+    steps: int
 
 
 def parse(text: str) -> Wanted:
-    """The steps that `--profile` names: "500:10" is ten steps from step 500 on, "500" is `STEPS`.
+    """What `--profile` names: "500:10" is ten steps from step 500 on, "500" is `STEPS`.
 
     Raises:
       ConfigError: it is neither.
@@ -59,7 +59,7 @@ class Profiler:
         named = self._wanted is not None and step + 1 == self._wanted.first
         if self._left or not (named or self._asked):
             return
-        count = self._wanted.count if named and self._wanted is not None else STEPS
+        count = self._wanted.steps if named and self._wanted is not None else STEPS
         self._asked = False
         rank = f"_{jax.process_index()}" if jax.process_index() else ""
         self._target = self._folder / f"step_{step + 1:06d}{rank}"
