@@ -98,7 +98,9 @@ def score_charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Charts of the most important scores of evaluations while the runs trained."""
     names = list(dict.fromkeys(name for run in runs for row in run.scores for name in row if name.startswith(SCORES)))
     decides = {f"{SCORES}{run.best[2]}" for run in runs if run.best}
-    rank = {name: (name not in decides, name.rpartition("/")[2] not in HEADLINES) for name in names}
+    several = {name for run in runs if len(run.scores) > 1 for row in run.scores for name in row}
+    names = [name for name in names if name in several]  # a single point is no curve
+    rank = {name: (name not in decides, name.rpartition("/")[2] not in HEADLINES, name.count("/")) for name in names}
     best = sorted(names, key=lambda name: rank[name])[:MOST_SCORES]
     words = "Of an evaluation while the run trained."
     charts = [

@@ -89,14 +89,15 @@ class Run:
 
     def last(self, name: str) -> float | None:
         """The newest value of a measurement."""
-        return next((row[name] for row in reversed(self.rows) if row.get(name) is not None), None)
+        return next((float(row[name]) for row in reversed(self.rows) if row.get(name) is not None), None)
 
-    def median(self, name: str, first: int = 0, last: float = float("inf")) -> float | None:
+    def median(self, name: str, first: int = 0, last: int | None = None) -> float | None:
         """Of a measurement, over the lines of some steps; the first line of an attempt compiles and does not count."""
         starts = {attempt.first_step for attempt in self.history.attempts} if self.history else set()
+        last = self.step if last is None else last
         found = [row for row in self.rows if first <= row["step"] <= last and row.get(name) is not None]
         steady = [row for row in found if row["step"] - 1 not in starts] or found
-        return statistics.median(row[name] for row in steady) if steady else None
+        return float(statistics.median(row[name] for row in steady)) if steady else None
 
     @property
     def seconds_left(self) -> float | None:

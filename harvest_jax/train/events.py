@@ -117,11 +117,8 @@ class Events:
         Returns:
           the seconds by kind. What no `spend` counted belongs to the phase that the attempt is in.
         """
-        now = time.monotonic()
+        self._last = self._count_rest()
         spent, self._spent = self._spent, {}
-        rest = now - self._last - sum(spent.values())
-        spent[self._phase] = spent.get(self._phase, 0.0) + max(0.0, rest)
-        self._last = now
         self.write(event, **facts, spent={kind: round(seconds, 4) for kind, seconds in spent.items()})
         return spent
 
@@ -132,7 +129,8 @@ class Events:
         self._phase = "train"
 
     def steps_done(self) -> None:
-        """The last step is done: what is left to do is saving."""
+        """The last step of the attempt is done: from here on, what is not counted otherwise is saving."""
+        self._count_rest()
         self._phase = "save"
 
     def __enter__(self) -> "Events":
@@ -152,6 +150,13 @@ class Events:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _count_rest(self) -> float:
+        """Give the time that no `spend` counted to the phase; returns the time now."""
+        now = time.monotonic()
+        rest = now - self._last - sum(self._spent.values())
+        self._spent[self._phase] = self._spent.get(self._phase, 0.0) + max(0.0, rest)
+        return now
 
     def _failed(self, error: Exception) -> None:
         if not self._reported:

@@ -142,14 +142,14 @@ def _attempt(lines: Sequence[dict[str, Any]], reached: int) -> Attempt:
     spent = dict.fromkeys(KINDS, 0.0)
     first_step = last_step = None
     to_first_step: float | None = None
-    repeated, last, end, why = 0, first["time"], "", ""
+    repeated, last, end, why = 0, float(first["time"]), "", ""
     for line in lines:
         if line["event"] in ENDS:
             end, why = line["event"], str(line.get("why", ""))
         parts = _seconds(line.get("spent"))
         if not parts:
             continue
-        last = line["time"]
+        last = float(line["time"])
         if line["event"] == "steps" and to_first_step is None:
             to_first_step = sum(spent.values()) + sum(parts.values())
         again = 0.0

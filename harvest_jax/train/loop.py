@@ -107,6 +107,7 @@ def run_steps(
             with events.spend("save"):
                 checkpointer.save(step, state, batches)
         if stopping:
+            events.steps_done()
             raise Preempted(f"stopped by {stop.name}, saved at step {step}: run the same command again to go on")
         if scored and scoring is not None:
             with events.evaluation(step):

@@ -247,16 +247,16 @@ class LiveDisplay:
         self._progress.stop()
 
 
-def shown(values: Mapping[str, float], last: Sequence[str], columns: float = math.inf) -> list[str]:
+def shown(values: Mapping[str, float], last: Sequence[str], columns: int | None = None) -> list[str]:
     """The main measurements in words, those that are given, and `last` after them.
 
-    Of so many columns, with two between the words, the more important ones are taken; the loss and `last` always are.
+    For so many columns, with two between the words, the more important ones are taken; the loss and `last` always are.
     """
     found = [(rank, f"{title} {words(values[name])}") for name, title, words, rank in _SHOWN if name in values]
     used = sum(len(word) + 2 for word in last)
     kept = set()
     for number, (rank, word) in sorted(enumerate(found), key=lambda entry: entry[1][0]):
-        if rank and used + len(word) > columns:
+        if rank and columns is not None and used + len(word) > columns:
             break
         used += len(word) + 2
         kept.add(number)

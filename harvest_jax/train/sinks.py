@@ -149,7 +149,8 @@ class WandB:
         """
         import wandb
 
-        if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.setup().settings.api_key:
+        mode = os.environ.get("WANDB_MODE", "online")
+        if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise RuntimeError("no account: run `wandb login`, or set WANDB_MODE=offline")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -171,13 +172,13 @@ class WandB:
 
 
 class MLflow:
-    """MLflow: the server of `MLFLOW_TRACKING_URI`, or files in the workdir."""
+    """MLflow: the server of `MLFLOW_TRACKING_URI`, or a database in the workdir."""
 
     def __init__(self, workdir: Workdir, config: Mapping[str, Any], run_id: str) -> None:
         """Begin a run, or go on with the one that has the tag `harvest_jax.run`."""
         from mlflow import MlflowClient
 
-        address = os.environ.get("MLFLOW_TRACKING_URI") or (workdir.root.absolute() / "mlflow").as_uri()
+        address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workdir.root.absolute() / 'mlflow.db'}"
         self._client = MlflowClient(tracking_uri=address)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self._client.get_experiment_by_name(name)

@@ -134,6 +134,17 @@ def test_matrix_flops_refuses_loops_without_a_known_end():
         flops_of(loop, (8, 8))
 
 
+def test_captions_whose_padding_is_cut_cost_less():
+    run = make_run()
+    program = programs.train_program(run, jax.devices()[:1])
+    batch = program.batch()
+    cut = batch | {"ids": jax.ShapeDtypeStruct((16, 8), batch["ids"].dtype)}
+    jaxpr = jax.make_jaxpr(program.step())(program.state, program.frozen, cut)
+    flops = step_flops(run, program.config, text_tokens=8)
+    assert flops["total"] + flops["recomputed"] == pytest.approx(matrix_flops(jaxpr) / 16, rel=1e-9)
+    assert flops["text"] < step_flops(run, program.config)["text"] / 3
+
+
 def test_matmul_rate_is_that_of_the_larger_product(monkeypatch):
     from harvest_jax.train import matmul
 

@@ -121,9 +121,10 @@ def test_a_stop_signal_saves_at_once_and_loader_processes_change_nothing(world_s
     assert "run the same command again" in output
     saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     assert max(saved) >= 4
-    again = train(world_shards, tmp_path, "--config.data.workers=2")
+    again = train(world_shards, tmp_path, "--config.data.workers=2", "--profile", "11:2")
     assert again.returncode == 0, again.stderr
     assert f"go on from step {max(saved)}" in again.stdout
+    assert list((tmp_path / "profile/step_000011").rglob("*.xplane.pb"))
     assert [one.end for one in read_history(tmp_path / "events.jsonl").attempts] == ["preempted", "finished"]
     assert losses(tmp_path) == losses(unbroken)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -10,6 +9,7 @@ from harvest_jax.errors import NonFiniteError, Preempted
 from harvest_jax.train import events as module
 from harvest_jax.train.events import Events
 from harvest_jax.train.goodput import KINDS, history, read_events, read_history
+from tests.helpers.disks import limited_file_size
 
 
 class Clock:
@@ -53,8 +53,9 @@ def attempt(path, clock, first, steps, every=5, killed=False, error=None, second
     if killed:
         events._file.close()
         return
-    events.steps_done()
-    clock.sleep(3)  # the last save
+    if not isinstance(error, NonFiniteError):
+        events.steps_done()
+        clock.sleep(3)  # the last save
     events.__exit__(type(error) if error else None, error, None)
 
 
@@ -112,6 +113,8 @@ def test_a_stop_that_was_saved_repeats_nothing_and_a_failure_is_named(tmp_path, 
     assert found.attempts[1].why == "the loss is not a number"
     assert [one.repeated for one in found.attempts] == [0, 0, 2, 0]  # of 10 to 12, known from the failure's own line
     assert spent(path)["down"] == 50
+    assert spent(path)["save"] == 3 * 3
+    assert spent(path)["train"] == 2 * (7 + 5 + 5 - 2)
     assert "dead" not in spent(path)
     assert read_events(path)[-1]["attempt"] == 4
 
@@ -131,14 +134,18 @@ def test_half_a_line_of_a_kill_costs_that_line_alone(tmp_path, clock):
     assert read_history(tmp_path / "none") is None
 
 
-def test_a_full_disk_is_reported_once_and_stops_nothing(caplog, clock):
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full")
-    events = Events(Path("/dev/full"))
+def test_a_file_that_cannot_be_written_is_reported_once_and_stops_nothing(tmp_path, caplog, clock):
+    events = Events(tmp_path / "events.jsonl")
     events.ready(0)
-    assert events.mark("steps", first=0, step=1)
+    before = (tmp_path / "events.jsonl").read_bytes()
+    with limited_file_size(len(before) + 10):  # as on a full disk
+        assert events.mark("steps", first=0, step=1)
+        events.write("save_begin", step=1)
+    assert (tmp_path / "events.jsonl").read_bytes() == before
     events.__exit__(None, None, None)
-    assert caplog.text.count("events of the run are not written") == 1
+    (tmp_path / "folder").mkdir()
+    Events(tmp_path / "folder")
+    assert caplog.text.count("events of the run are not written") == 2
 
 
 def test_without_a_file_the_time_is_measured_all_the_same(clock):

@@ -1,10 +1,8 @@
 """Measurements: what lands in metrics.jsonl, what a resume cuts, and sinks that fail."""
 
-import contextlib
 import io
 import json
 import math
-import resource
 import sys
 import types
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from harvest_jax.train import metrics
 from harvest_jax.train.metrics import MetricWriter
+from tests.helpers.disks import limited_file_size
 
 
 def lines(workdir):
@@ -183,17 +182,6 @@ def test_a_sink_that_cannot_be_opened_or_closed_stops_nothing(tmp_path, monkeypa
         writer.write(1, {"loss": 1.0})
     assert "do not go to metrics.jsonl: IsADirectoryError" in caplog.text
     assert "do not go to TensorBoard: OSError: gone" in caplog.text
-
-
-@contextlib.contextmanager
-def limited_file_size(size):
-    """Files of this process cannot grow beyond this size: a write takes what fits, the next one fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_where_no_whole_line_fits_none_is_left_and_the_next_is_tried(tmp_path, caplog, capsys):
