@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from harvest_jax.config import run as run_config
 from harvest_jax.config.run import RunConfig
@@ -20,6 +21,7 @@ from harvest_jax.weights.workdir_model import recorded_config
 
 CLIPS = 3
 FRAMES_A_PICTURE = 4  # so that a phone shows the frames in rows
+SIDE = 256  # pixels of a frame on the page, at most
 
 
 def samples(run: Run, count: int = CLIPS) -> tuple[list[dict[str, Any]], str]:
@@ -40,9 +42,11 @@ def samples(run: Run, count: int = CLIPS) -> tuple[list[dict[str, Any]], str]:
     for row in range(count):
         frames = unpatchify(whole["patches"][row], config.video.num_frames, config.video.patch_size)
         frames = highlight_kept(frames, kept["positions"][row], config.video.patch_size)
+        drawn = config.video.image_size <= SIDE // 4  # generated clips: few colours, sharp edges
+        frames = frames if frames.shape[1] <= SIDE else np.stack([_smaller(frame) for frame in frames])
         parts = [frames[start : start + FRAMES_A_PICTURE] for start in range(0, len(frames), FRAMES_A_PICTURE)]
         words = caption({name: kept[name][row] for name in ("ids", "slots", "slot_weights") if name in kept}, tokenizer)
-        shown.append({"pictures": [data_uri(strip(part, gap=4)) for part in parts], "words": words})
+        shown.append({"pictures": [data_uri(strip(part, gap=4), drawn) for part in parts], "words": words})
     return shown, ""
 
 
@@ -72,6 +76,10 @@ def caption(texts: dict[str, Any], tokenizer: Tokenizer) -> list[tuple[str, bool
         else:
             pieces.append(([int(ids[place])], place in masked))
     return [(tokenizer.decode(part), hidden) for part, hidden in pieces]
+
+
+def _smaller(frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    return np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def _batch(run: RunConfig, config: HarvestConfig, count: int, keep_ratio: float) -> dict[str, np.ndarray]:

@@ -106,7 +106,7 @@ def test_a_killed_run_that_went_on_shows_curves_stages_attempts_and_clips(tmp_pa
     shown = drawn(root)
     assert "Finished. Step 4 of 6" in shown.text
     assert "patches dropped 1 to 4" in shown.text
-    assert "all patches 5 to 6" in shown.text
+    assert "all patches not begun 5 to 6" in shown.text
     assert "steps done again 40 s" in shown.text  # two of the second attempt's four steps
     assert "lost with killed attempts 100 s" in shown.text
     assert "training 2 min" in shown.text  # 90 + 80 / 2
