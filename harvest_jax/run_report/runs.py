@@ -13,7 +13,8 @@ from typing import Any
 
 from harvest_jax.checkpoint.scores import best_step
 from harvest_jax.checkpoint.workdir import Workdir
-from harvest_jax.errors import DataError
+from harvest_jax.config import run as run_config
+from harvest_jax.errors import DataError, HarvestError
 from harvest_jax.terminal import printable
 from harvest_jax.train.goodput import History, history, read_events
 from harvest_jax.train.metrics import SCORES
@@ -209,7 +210,7 @@ def _read(folder: Path, values: dict[str, str], name: str) -> Run:
     return Run(
         name=name,
         workdir=layout,
-        config=_json(layout.config),
+        config=_whole(_json(layout.config)),
         state=state,
         words=words,
         rows=tuple(line for line in lines if not _has_scores(line)),
@@ -272,6 +273,14 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _whole(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the defaults of fields that an earlier version did not have."""
+    try:
+        return json.loads(json.dumps(run_config.check(config).to_dict())) if config else {}
+    except HarvestError:
+        return config
 
 
 def _table(path: Path) -> list[list[str]]:

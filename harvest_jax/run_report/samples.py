@@ -1,6 +1,7 @@
 """Clips of a run's first batch as its model saw them: the crop, the kept patches, the caption with its masked words."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def samples(run: Run, count: int = CLIPS) -> tuple[list[dict[str, Any]], str]:
     try:
         fields = run_config.check(run.config)
         config = recorded_config(run.workdir) or model_config(fields)
-        kept = _batch(fields, config, count, fields.model.keep_ratio)
+        dropping = fields.train.unmasked_steps < fields.train.steps
+        kept = _batch(fields, config, count, fields.model.keep_ratio if dropping else 1.0)
         whole = _batch(fields, config, count, 1.0)
     except (HarvestError, OSError) as error:
         return [], f"the clips cannot be shown: {one_line(error, 300)}"
@@ -58,7 +60,7 @@ def unpatchify(patches: UInt8[np.ndarray, "n p"], frames: int, patch: int) -> UI
 
 
 def caption(texts: dict[str, Any], tokenizer: Tokenizer) -> list[tuple[str, bool]]:
-    """Pieces of a caption, each with whether it is masked; [] where the objective reads none.
+    """Pieces of a caption with the spaces after them, each with whether it is masked; [] where there is no caption.
 
     Args:
       texts: "ids" int32 [L], "slots" int32 [M] and "slot_weights" float32 [M] of an example, those that it has.
@@ -75,7 +77,11 @@ def caption(texts: dict[str, Any], tokenizer: Tokenizer) -> list[tuple[str, bool
             pieces[-1][0].append(int(ids[place]))
         else:
             pieces.append(([int(ids[place])], place in masked))
-    return [(tokenizer.decode(part), hidden) for part, hidden in pieces]
+    words = [tokenizer.decode(part) for part, _ in pieces]
+    for number, ((one, _), (other, _)) in enumerate(itertools.pairwise(pieces)):
+        if tokenizer.decode(one + other) != words[number] + words[number + 1]:  # not within a word
+            words[number] += " "
+    return [(text, hidden) for text, (_, hidden) in zip(words, pieces, strict=True)]
 
 
 def _smaller(frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
