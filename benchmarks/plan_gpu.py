@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.step import LAYERS, RESULTS, ablations
-from harvest_jax.bench.flops import step_flops
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
 from harvest_jax.model import blocks
@@ -25,6 +24,7 @@ from harvest_jax.plan.chips import GIB
 from harvest_jax.plan.gpu_target import compiler_is_here
 from harvest_jax.plan.planning import plan
 from harvest_jax.plan.topology import parse_topology
+from harvest_jax.train.flops import step_flops
 from harvest_jax.train.model_of_run import model_config
 
 CONFIG = "harvest_b16.py"

@@ -20,9 +20,9 @@ from benchmarks.claims_scores import (
     order_by_seed,
     paired,
 )
-from harvest_jax.bench.flops import step_flops
 from harvest_jax.config.run import load
 from harvest_jax.synthetic.choices import FACTORS
+from harvest_jax.train.flops import step_flops
 from harvest_jax.train.model_of_run import model_config
 
 DIFFICULTY = Path(__file__).resolve().parent / "results/world_difficulty.json"

@@ -57,8 +57,8 @@ def ours(args: argparse.Namespace) -> Set:
     import jaxlib
     from flax import traverse_util
 
-    from harvest_jax.bench.flops import step_flops
     from harvest_jax.train import mesh as meshes
+    from harvest_jax.train.flops import step_flops
     from harvest_jax.train.freeze import partition
     from harvest_jax.train.model_of_run import parameters_at_random
     from harvest_jax.train.program import random_batch, train_program

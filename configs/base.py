@@ -93,6 +93,10 @@ def get_config() -> ConfigDict:
     eval.export = "last"  # which checkpoint becomes the model folder export/: last or best
     eval.allow_missing = False  # evaluate although videos are not there: they count as wrong
 
+    config.log = log = ConfigDict()  # where measurements go besides metrics.jsonl; none of it stops a run
+    log.sinks = "auto"  # auto (TensorBoard, where it is installed), or names with commas: tensorboard, wandb, mlflow,
+    # trackio; empty: none
+
     config.mesh = mesh = ConfigDict()
     mesh.dcn_data = (
         -1

@@ -33,6 +33,10 @@ COMMANDS = {
         "harvest_jax.scored_training.command",
         "train a model, or continue from the last checkpoint of its folder",
     ),
+    "report": (
+        "harvest_jax.run_report.command",
+        "draw a page of a training or several: curves, restarts, time, scores",
+    ),
     "eval": ("harvest_jax.evaluate.command", "score a model under a named protocol"),
     "results": ("harvest_jax.evaluate.report.command", "show results as tables, with intervals and differences"),
     "search": ("harvest_jax.search.command", "find videos by words"),

@@ -179,9 +179,10 @@ def describe_workdir(workdir: Workdir) -> dict[str, Any]:
       JSON values: `kind` ("workdir"), `checkpoints` (complete steps), `export` (whether the model folder is there);
       where there are any, `incomplete` (steps whose save was not finished), `last_metrics`, `last_scores` (of an
       evaluation while it trained), `best` (the checkpoint with the best score), `forked_from` (the state of another run
-      that this one began from) and `config`.
+      that this one began from), `time` (where the wall time of all attempts went) and `config`.
     """
     from harvest_jax.checkpoint.scores import best_step
+    from harvest_jax.train.goodput import read_history
     from harvest_jax.train.metrics import SCORES
     from harvest_jax.weights.files.open_checkpoint import read_json
 
@@ -204,6 +205,9 @@ def describe_workdir(workdir: Workdir) -> dict[str, Any]:
     newest = workdir.manifest(complete[-1]) if complete else None
     if newest and newest.get("forked_from"):
         found["forked_from"] = newest["forked_from"]
+    history = read_history(workdir.events)
+    if history is not None:
+        found["time"] = history.to_dict()
     if workdir.config.is_file():
         found["config"] = read_json(workdir.config)
     return found

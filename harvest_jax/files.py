@@ -9,6 +9,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 ASIDE = ".tmp"  # how the name of a file or folder ends that is still being written
@@ -71,6 +72,23 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """
     with atomic_file(path, durable) as aside:
         aside.write_bytes(content)
+
+
+def append_line(file: FileIO, line: bytes) -> None:
+    """Append to a file that is open for appending without a buffer, whole or not at all.
+
+    Raises:
+      OSError: the disk is full, or similar; the file is as it was.
+    """
+    before = os.fstat(file.fileno()).st_size
+    written = 0
+    try:
+        written = file.write(line) or 0
+    finally:
+        if written < len(line):  # a full disk may take half a line
+            file.truncate(before)
+    if written < len(line):
+        raise OSError(f"{file.name!s}: only {written} of {len(line)} bytes were written")
 
 
 @contextlib.contextmanager

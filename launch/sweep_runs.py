@@ -103,7 +103,9 @@ def expand(config: str, root: Path, name: str = "", common: Sequence[str] = ()) 
             checked = run_config.load(config, overrides)
         except ConfigError as error:
             raise ConfigError(f"run {number} of the sweep ({_words(values)}): {error}") from error
-        canonical = json.dumps(checked.to_dict(), sort_keys=True)
+        # Where measurements go besides the workdir makes no other run.
+        fields = {name: value for name, value in checked.to_dict().items() if name != "log"}
+        canonical = json.dumps(fields, sort_keys=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
         for earlier, run in enumerate(runs, 1):
             if run.id == digest:

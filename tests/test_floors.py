@@ -43,6 +43,7 @@ FLOORS = [
     ("harvest_jax.bench",),
     ("harvest_jax.plan",),
     ("harvest_jax.demo",),
+    ("harvest_jax.run_report",),
     ("harvest_jax.describe",),
     ("harvest_jax.cli", "configs"),
     ("harvest_jax.__main__", "launch"),

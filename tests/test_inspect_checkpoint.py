@@ -101,6 +101,13 @@ def test_inspect_of_a_run_that_was_killed(tmp_path, capsys):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "metrics.jsonl").write_bytes('{"step": 1}\n{"step": 2}\n{"step": 3, "ä'.encode()[:-1])
     assert described(capsys, tmp_path)["last_metrics"] == {"step": 2}
+    assert "time" not in described(capsys, tmp_path)
+    spent = ({"start": 4.0}, {"train": 6.0})
+    lines = [{"event": "start", "attempt": 1, "time": 0.0, "clock": 0.0}]
+    lines += [lines[0] | {"event": "steps", "step": 2 * n, "spent": one, "time": 10.0} for n, one in enumerate(spent)]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = described(capsys, tmp_path)["time"]
+    assert found == {"attempts": 1, "wall_seconds": 10.0, "goodput": 0.6, "seconds": {"training": 6.0, "starting": 4.0}}
     (tmp_path / "metrics.jsonl").write_text('{"st')
     assert "last_metrics" not in described(capsys, tmp_path)
     (tmp_path / "config.json").write_text('{"a')

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from configs.world import SEEDS, evaluate, get_config
-from harvest_jax.bench.flops import step_flops
 from harvest_jax.config import check
 from harvest_jax.model.config import harvest_config
+from harvest_jax.train.flops import step_flops
 
 __all__ = ["evaluate", "get_config"]
 

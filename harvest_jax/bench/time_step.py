@@ -11,15 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from harvest_jax.bench.flops import step_flops
-from harvest_jax.bench.matmul import matmul_rate
 from harvest_jax.bench.memory_advice import memory_advice
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.machine import available_cores, available_memory
 from harvest_jax.train import mesh as meshes
+from harvest_jax.train.flops import step_flops
 from harvest_jax.train.freeze import Tree
 from harvest_jax.train.initial_state import random_state
+from harvest_jax.train.matmul import matmul_rate
 from harvest_jax.train.program import TrainProgram, random_batch, train_program
 from harvest_jax.train.step import TrainState
 from harvest_jax.version import __version__

@@ -78,6 +78,7 @@ class Checkpointer:
         self._pending: tuple[int, SharedWork] | None = None  # the step being saved
         self._saved: set[int] = set()
         self.save_seconds = 0.0  # that the last complete save took; 0 before
+        self.completed: Callable[[int], None] = lambda step: None  # called on process 0, in a thread, after each save
         hush()
         consensus.raise_together(write_fault(self.workdir.root, jax.process_index()))
         try:
@@ -308,6 +309,7 @@ class Checkpointer:
         written()  # on process 0 this includes the parts of all processes
         if jax.process_index() == 0:
             digests.write_digests(folder, record)
+            self.completed(record["step"])
             try:
                 self._primary.prune(self.keep, self.keep_every)
             except (OSError, CheckpointError) as error:  # the step is safe; the space is freed after the next save

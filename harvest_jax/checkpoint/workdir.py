@@ -3,6 +3,9 @@
     config.json              the run's config, as last given
     model.json               the model's description, written before the first step
     metrics.jsonl            measurements, one JSON object a line
+    events.jsonl             what happened and when, over all attempts, one JSON object a line
+    device_rates.json        measured FLOP/s of the devices that it ran on, for the MFU
+    profile/                 traces of some steps, if asked for
     tensorboard/             the same for TensorBoard
     stop_time.json           how long a stop takes, for launchers
     frozen_text/             the frozen parameters, written once
@@ -43,6 +46,21 @@ class Workdir:
     def metrics(self) -> Path:
         """Measurements, one JSON object a line."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """What happened and when, one JSON object a line; nothing is ever removed."""
+        return self.root / "events.jsonl"
+
+    @property
+    def rates(self) -> Path:
+        """The measured rates of devices, JSON: {device kind: {dtype: FLOP/s}}."""
+        return self.root / "device_rates.json"
+
+    @property
+    def profile(self) -> Path:
+        """Folder of traces."""
+        return self.root / "profile"
 
     @property
     def tensorboard(self) -> Path:

@@ -19,6 +19,7 @@ from harvest_jax.config.files import apply_overrides, check_paths, config_file, 
 from harvest_jax.errors import ConfigError
 
 Size = Literal["demo", "world", "B/32", "B/16", "L/14", "L/14@336", "H/14"]
+SINKS = ("auto", "tensorboard", "wandb", "mlflow", "trackio")
 SIZES: tuple[str, ...] = get_args(Size)
 _Steps = Annotated[int, Range(1, 10**9)]
 
@@ -139,6 +140,13 @@ class EvalFields:
 
 
 @dataclasses.dataclass(frozen=True)
+class LogFields:
+    """`config.log`."""
+
+    sinks: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshFields:
     """`config.mesh`."""
 
@@ -160,6 +168,7 @@ class RunConfig:
     mesh: MeshFields
     objective: ObjectiveFields = ObjectiveFields()
     eval: EvalFields = EvalFields()
+    log: LogFields = LogFields()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict for JSON (tuples become lists there)."""
@@ -198,6 +207,9 @@ def _contradictions(config: RunConfig) -> list[str]:
     if mesh.dcn_data == 0:
         faults.append("mesh.dcn_data=0 must be -1 (the slices of the job) or at least 1")
     faults += _eval_contradictions(config.eval)
+    unknown = {name.strip() for name in config.log.sinks.split(",")} - {*SINKS, ""}
+    if unknown:
+        faults.append(f"log.sinks names {', '.join(sorted(unknown))!r}: these are known: {', '.join(SINKS)}")
     if config.objective.name != "post_pretraining":
         return faults + _objective_contradictions(config)
     if train.mlm_weight and text.mask_ratio and not model.decoder_layers:

@@ -1,28 +1,16 @@
 """Charts of a training run as small SVG pictures, and the limit that repeated captions set to one of them."""
 
-import base64
 import collections
-import io
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
+from harvest_jax.pages.charts import DARK, LIGHT, Colours
+from harvest_jax.pages.charts import chart as page_chart
 
-class Colours(NamedTuple):
-    """Colours on a light or a dark page: text, axis labels, grid, and the two lines."""
-
-    ink: str
-    faint: str
-    grid: str
-    first: str
-    second: str
-
-
-LIGHT = Colours("#1d2733", "#566472", "#dfe5eb", "#0f766e", "#b8500a")
-DARK = Colours("#e6edf3", "#a3b1bf", "#2c3641", "#2dd4bf", "#fb9a4b")
+__all__ = ["CHARTS", "DARK", "LIGHT", "Chart", "Line", "draw", "first_guess_limit"]
 
 
 class Line(NamedTuple):
@@ -111,10 +99,8 @@ def draw(
     lines = [line for line in chart.lines if any(row.get(line.key) is not None for row in curves)]
     if not lines:
         return None
-    # Text as paths looks the same on every machine. A fixed salt makes equal pictures of equal runs.
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "harvest", "font.size": 9}):
-        figure = Figure(figsize=(4.0, 2.6), layout="constrained")
-        axes = figure.add_subplot()
+
+    def fill(axes: Axes) -> None:
         styles = ((colours.first, "-"), (colours.second, (0, (4, 1.5))))
         for line, (colour, dashes) in zip(lines, styles, strict=False):
             rows = [row for row in curves if line.key in row]
@@ -126,14 +112,5 @@ def draw(
         if len(axes.lines) > 1:
             axes.legend(frameon=False, loc="upper left", labelcolor=colours.ink, fontsize=8)
         axes.set_ylim(0, chart.top)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("step", color=colours.faint)
-        axes.grid(axis="y", color=colours.grid, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=colours.faint, length=0)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side == "bottom")
-            spine.set_color(colours.grid)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+    return page_chart(fill, colours)

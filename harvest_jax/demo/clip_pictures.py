@@ -68,8 +68,8 @@ def highlight_kept(
     return picture
 
 
-def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """The picture as the value of an `src` attribute: lossless WebP, a third smaller than PNG."""
+def data_uri(picture: UInt8[np.ndarray, "h w 3"], lossless: bool = True) -> str:
+    """The picture as the value of an `src` attribute: WebP, if lossless a third smaller than PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "WEBP", lossless=True, quality=80)
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "WEBP", lossless=lossless, quality=80)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

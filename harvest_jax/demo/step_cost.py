@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import jax
 from jaxtyping import Array, Float
 
-from harvest_jax.bench.flops import step_flops
 from harvest_jax.config.run import MeshFields, RunConfig
 from harvest_jax.model.blocks import attend
+from harvest_jax.train.flops import step_flops
 from harvest_jax.train.freeze import partition
 from harvest_jax.train.model_of_run import parameters_at_random
 from harvest_jax.train.program import TrainProgram, random_batch, train_program

@@ -2,7 +2,7 @@
 
 Exact are the bytes of state, frozen parameters and batch (with the shapes and shardings of the real program), the bytes
 that automatic differentiation keeps for the backward pass (the program is traced, not run), and the matrix products
-(`bench.flops`). All else is an estimate; comments say which, where it is added.
+(`train.flops`). All else is an estimate; comments say which, where it is added.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harvest_jax.bench.flops import step_flops
 from harvest_jax.config.run import MeshFields, RunConfig
 from harvest_jax.plan.collectives import Collective
 from harvest_jax.plan.hlo import Array
 from harvest_jax.plan.program_cost import ProgramCost
 from harvest_jax.plan.resources import DeviceMemory, StepResources
+from harvest_jax.train.flops import step_flops
 from harvest_jax.train.hardware import DTYPES
 from harvest_jax.train.program import TrainProgram, train_program
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,9 @@ EXAMPLES = """examples:
   harvest train --config demo --workdir runs/x --config.data.shards=runs/demo/shards \\
       --config.model.init_from=runs/demo/export                       # after `harvest demo --workdir runs/demo`
 
-DIR gets config.json, metrics.jsonl (one JSON object a line), checkpoints/ and, at the end, the model folder export/. If
-tensorboardX is installed (the extra harvest_jax[tensorboard]), it gets tensorboard/ too.
+DIR gets config.json, metrics.jsonl and events.jsonl (one JSON object a line), checkpoints/ and, at the end, the model
+folder export/. If tensorboardX is installed (the extra harvest_jax[tensorboard]), it gets tensorboard/ too.
+`harvest report DIR` draws a page of it, also while it runs.
 
 With --config.eval.every=N the run is evaluated while it trains and keeps its best checkpoint, WORKDIR@best:
   --config.eval.every=500 --config.eval.metric=t2v/R@1 \\
@@ -63,11 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validate_only", action="store_true", help="check config, start, devices and shards; train nothing"
     )
+    parser.add_argument(
+        "--profile",
+        default="",
+        metavar="STEP[:N]",
+        help="write a trace of N steps (3) from this one on to DIR/profile; kill -USR1 asks for one at any time",
+    )
     parser.set_defaults(overrides=[])  # filled with what follows --config.
 
 
 def run(args: argparse.Namespace) -> int:
     """The command; see `add_arguments`."""
+    began = time.monotonic()
     checked, fork = _config(args)
     if args.validate_only:
         from harvest_jax.scored_training.scorer import run_scorer
@@ -81,16 +90,17 @@ def run(args: argparse.Namespace) -> int:
 
     from harvest_jax import signals
     from harvest_jax.scored_training.scorer import run_scorer
-    from harvest_jax.train import distributed
+    from harvest_jax.train import distributed, profile
     from harvest_jax.train.training import train
     from harvest_jax.train.validate import shard_folders
 
+    wanted = profile.parse(args.profile) if args.profile else None
     if checked.distributed:
         distributed.initialize_from_environment()
     with distributed.failing_together(), contextlib.redirect_stdout(signals.outliving(sys.stdout)):
         shard_folders(checked)
         lead = jax.process_index() == 0  # the others do not evaluate
-        train(checked, args.workdir, run_scorer(checked, args.workdir) if lead else None, fork)
+        train(checked, args.workdir, run_scorer(checked, args.workdir) if lead else None, fork, began, wanted)
         signals.settle()  # all is done; this process may still wait for the others
     return 0
 

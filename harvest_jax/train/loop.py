@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import time
 from typing import Any
 
 import jax
@@ -13,10 +12,13 @@ from harvest_jax.checkpoint import consensus
 from harvest_jax.checkpoint.checkpointer import Checkpointer
 from harvest_jax.errors import NonFiniteError, Preempted
 from harvest_jax.input.batches import Batches
+from harvest_jax.train.events import Events
 from harvest_jax.train.freeze import Tree
 from harvest_jax.train.mesh import put_batch
+from harvest_jax.train.meter import Meter
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
+from harvest_jax.train.profile import Profiler
 from harvest_jax.train.program import TrainProgram
 from harvest_jax.train.scoring import Scoring
 from harvest_jax.train.step import TrainState
@@ -36,6 +38,9 @@ def run_steps(
     stop: StopSignal,
     watchdog: Watchdog,
     scoring: Scoring | None = None,
+    events: Events | None = None,
+    rate: float = 0.0,
+    profiler: Profiler | None = None,
 ) -> TrainState:
     """Steps from `state.step` to `train.steps`; returns the last state, saved.
 
@@ -50,6 +55,9 @@ def run_steps(
       checkpointer, writer, stop: where states and measurements go, and what asks for a stop.
       watchdog: is told when a step begins and ends.
       scoring: the evaluations of the run, if it has any. A step that is scored is saved first.
+      events: counts the time; None: lines of this run go nowhere.
+      rate: FLOP/s of one device, for the MFU; 0: not known.
+      profiler: traces steps, if there is one.
 
     Raises:
       NonFiniteError: at the first logged or saved step after it happened; nothing non-finite is saved.
@@ -58,24 +66,30 @@ def run_steps(
     train = program.run.train
     compiled = functools.cache(program.jitted)
     on_device = tuple(program.batch())
-    step = start = since_step = int(state.step)
-    since, waited = time.perf_counter(), 0.0
+    step = start = int(state.step)
+    events = events or Events(None)
+    events.ready(step)
+    meter = Meter(program, events, step, rate)
     running: collections.deque[Any] = collections.deque()
     if scoring is not None:
-        scoring.at_start(step, state)
-        since = time.perf_counter()
+        with events.spend("evaluate"):
+            scoring.at_start(step, state)
     while step < train.steps:
         watchdog.reading(step + 1)
-        began = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - began
+        with events.spend("data_wait"):
+            batch = next(batches)
         all_patches = step >= train.steps - train.unmasked_steps
         arrays = {name: batch[name] for name in on_device}
         if jax.process_count() == 1 and "ids" in arrays:  # several processes would have to agree on one length
             arrays["ids"] = without_padding(arrays["ids"])
         watchdog.running((all_patches, *(array.shape for array in arrays.values())))
-        state, metrics = compiled(all_patches)(state, frozen, put_batch(arrays, program.mesh))
+        if profiler is not None:
+            profiler.before(step)
+        with meter.step(all_patches, arrays):
+            state, metrics = compiled(all_patches)(state, frozen, put_batch(arrays, program.mesh))
         step += 1
+        if profiler is not None:
+            profiler.after(step, metrics["loss"])
         running.append(metrics["loss"])
         if len(running) > AHEAD:  # this returns before the device has no work left
             jax.block_until_ready(running.popleft())
@@ -88,27 +102,24 @@ def run_steps(
             batches.damaged.share(consensus.all_gather)
         if show:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            elapsed, taken = time.perf_counter() - since, step - since_step
-            values |= {
-                "clips_per_s": taken * train.batch_size / elapsed,
-                "step_ms": 1e3 * elapsed / taken,
-                "data_wait": waited / elapsed,
-            } | batches.report(step * train.batch_size)
+            values |= meter.measurements() | batches.report(step * train.batch_size)
             stop.listen()  # from here on there is a state to save
             writer.write(step, values)
             _stop_if_bad(state, batch)
-            since, since_step, waited = time.perf_counter(), step, 0.0
         if save:
             _stop_if_bad(state, batch)
         watchdog.done()
         if save:
-            checkpointer.save(step, state, batches)
+            events.write("save_begin", step=step)
+            with events.spend("save"):
+                checkpointer.save(step, state, batches)
         if stopping:
+            events.steps_done()
             raise Preempted(f"stopped by {stop.name}, saved at step {step}: run the same command again to go on")
         if scored and scoring is not None:
-            began = time.perf_counter()
-            scoring.score(step, state)
-            since += time.perf_counter() - began  # the speed in the log is that of the steps
+            with events.evaluation(step):
+                scoring.score(step, state)
+    events.steps_done()
     return state
 
 

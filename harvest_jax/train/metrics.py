@@ -1,4 +1,4 @@
-"""Measurements of a run: JSON lines always, TensorBoard if it is installed, and a line or a display on the terminal.
+"""Measurements of a run: JSON lines always, a line or a display on the terminal, and other sinks (`sinks.py`).
 
 `metrics.jsonl` has one object a line: {"step": 20, "loss": 2.31, ...}; nan and inf are null. Scores of evaluations are
 lines of their own: {"step": 20, "eval/retrieval/t2v/R@1": 40.0, ...}.
@@ -7,43 +7,47 @@ lines of their own: {"step": 20, "eval/retrieval/t2v/R@1": 40.0, ...}.
 import json
 import logging
 import math
-import os
 import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, SupportsFloat, runtime_checkable
+from typing import SupportsFloat
 
 from harvest_jax.checkpoint.workdir import Workdir
-from harvest_jax.files import write_atomically
+from harvest_jax.files import append_line, write_atomically
 from harvest_jax.train.loss_watch import LossWatch
+from harvest_jax.train.sinks import Makers, Sink, tensorboard
 
 log = logging.getLogger(__name__)
 
-# What is displayed, in this order; metrics.jsonl has every measurement.
-_SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
-    "loss": ("loss", "{:.4f}".format),
-    "clips_per_s": ("clips/s", lambda rate: f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"),
-    "data_wait": ("data wait", "{:.0%}".format),
-    "bad_records": ("bad records", "{:.0f}".format),
-}
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.{1 if count < 10e9 else 0}f} GB"
+
+
+# What is displayed: name, title, words of a value, rank, in the order of display. Where a terminal is too narrow, high
+# ranks are left out. metrics.jsonl has every measurement.
+_SHOWN: tuple[tuple[str, str, Callable[[float], str], int], ...] = (
+    ("loss", "loss", "{:.4f}".format, 0),
+    ("contrastive_loss", "contrastive", "{:.3f}".format, 6),
+    ("mlm_loss", "words", "{:.3f}".format, 6),
+    ("grad_norm", "grad", "{:.3g}".format, 5),
+    ("logit_scale", "logit_scale", "{:.2f}".format, 8),
+    ("learning_rate", "lr", "{:.1e}".format, 7),
+    ("clips_per_s", "clips/s", lambda rate: f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}", 2),
+    ("mfu", "MFU", "{:.1%}".format, 4),
+    ("data_wait", "data wait", "{:.0%}".format, 3),
+    ("device_bytes", "device", _bytes, 9),
+    ("host_bytes", "host", _bytes, 9),
+    ("bad_records", "bad records", "{:.0f}".format, 1),
+)
 _DISPLAY = "the display"  # name of a sink
 SCORES = "eval/"  # begins the names of scores
-_BAR_COLUMNS = 70  # width of a terminal from which on a progress bar is drawn
-
-
-@runtime_checkable
-class Sink(Protocol):
-    """Where measurements go."""
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the measurements of one step."""
-
-    def close(self) -> None:
-        """Write what is buffered."""
+_WIDE = 70  # columns of a terminal from which on a progress bar is drawn
+_BAR = 12  # columns of the progress bar, at least
 
 
 class MetricWriter:
@@ -52,14 +56,22 @@ class MetricWriter:
     Only the JSON lines are tried again: a full disk may have room later.
     """
 
-    def __init__(self, workdir: Path, total_steps: int, restored_step: int, enabled: bool = True):
+    def __init__(
+        self,
+        workdir: Path,
+        total_steps: int,
+        restored_step: int,
+        enabled: bool = True,
+        sinks: Makers | None = None,
+    ):
         """Open the sinks and cut what an interrupted run wrote beyond the step it is restored to.
 
         Args:
-          workdir: gets `metrics.jsonl` and the folder `tensorboard`.
+          workdir: gets `metrics.jsonl`.
           total_steps: for the display.
           restored_step: 0 at a fresh start.
           enabled: False on all processes but one; then nothing is written or shown.
+          sinks: others, by their names (`sinks.sink_makers`); None: TensorBoard, where it is installed.
         """
         self._sinks: dict[str, Sink] = {}
         self._reported: set[str] = set()
@@ -71,7 +83,9 @@ class MetricWriter:
         self._lines = layout.metrics.name
         self._add(self._lines, lambda: JsonLines(layout.metrics, restored_step))
         self._add("the loss check", lambda: LossWatch(layout.metrics))
-        self._add("TensorBoard", lambda: tensorboard(layout.tensorboard, restored_step))
+        others = sinks if sinks is not None else {"TensorBoard": lambda: tensorboard(layout, restored_step)}
+        for name, make in others.items():
+            self._add(name, make)
         self._add(_DISPLAY, lambda: LiveDisplay(total_steps, restored_step) if live else PlainLines(total_steps))
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
@@ -135,15 +149,7 @@ class JsonLines:
         """Append a line, whole or not at all."""
         numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = (json.dumps({"step": step} | numbers, allow_nan=False) + "\n").encode()
-        before = os.fstat(self._file.fileno()).st_size
-        written = 0
-        try:
-            written = self._file.write(line) or 0
-        finally:
-            if written < len(line):  # a full disk may take half a line
-                self._file.truncate(before)
-        if written < len(line):
-            raise OSError(f"{self._file.name}: only {written} of {len(line)} bytes were written")
+        append_line(self._file, line)
 
     def close(self) -> None:
         """Close the file."""
@@ -170,29 +176,6 @@ def _belongs(line: bytes, restored_step: int) -> bool:
         return line.endswith(b"\n") and values["step"] + scores <= restored_step
     except (ValueError, TypeError, KeyError):
         return False
-
-
-def tensorboard(folder: Path, restored_step: int) -> Sink | None:
-    """Event files for TensorBoard, or None without the package tensorboardX (the extra `tensorboard`)."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return None
-
-    class EventFiles:
-        def __init__(self) -> None:
-            # Events of the steps from purge_step on, left by an interrupted run, are hidden.
-            self._writer = SummaryWriter(str(folder), purge_step=restored_step + 1 if folder.exists() else None)
-
-        def write(self, step: int, values: Mapping[str, float]) -> None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
-            self._writer.flush()
-
-        def close(self) -> None:
-            self._writer.close()
-
-    return EventFiles()
 
 
 class RemainingTime:
@@ -227,7 +210,7 @@ class PlainLines:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Print the main measurements."""
-        words = [f"step {step}/{self._total}", *shown(values), *self._remaining.after(step)]
+        words = [f"step {step}/{self._total}", *shown(values, self._remaining.after(step))]
         print("  ".join(words), flush=True)
 
     def close(self) -> None:
@@ -242,20 +225,23 @@ class LiveDisplay:
         from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
         from rich.table import Column
 
-        console = Console()
+        self._console = Console()
         self._remaining = RemainingTime(total_steps)
-        whole = Column(no_wrap=True, min_width=len(f"step {total_steps}/{total_steps}"))
+        self._steps = f"step {total_steps}/{total_steps}"
+        whole = Column(no_wrap=True, min_width=len(self._steps))
         columns: list[ProgressColumn] = [TextColumn("step {task.completed}/{task.total}", table_column=whole)]
-        if console.width >= _BAR_COLUMNS:
+        if self._console.width >= _WIDE:
             columns.append(BarColumn(bar_width=None, table_column=Column(ratio=1)))
         columns.append(TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis")))
-        self._progress = Progress(*columns, console=console, expand=True)
+        self._progress = Progress(*columns, console=self._console, expand=True)
         self._task = self._progress.add_task("", total=total_steps, completed=restored_step, words="compiling")
         self._progress.start()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Redraw."""
-        words = "  ".join([*shown(values), *self._remaining.after(step)])
+        bar = _BAR if self._console.width >= _WIDE else 0
+        room = self._console.width - len(self._steps) - bar - 2
+        words = "  ".join(shown(values, self._remaining.after(step), room))
         self._progress.update(self._task, completed=step, words=words)
 
     def close(self) -> None:
@@ -263,6 +249,17 @@ class LiveDisplay:
         self._progress.stop()
 
 
-def shown(values: Mapping[str, float]) -> list[str]:
-    """The main measurements in words, those that are given."""
-    return [f"{title} {words(values[name])}" for name, (title, words) in _SHOWN.items() if name in values]
+def shown(values: Mapping[str, float], last: Sequence[str], columns: int | None = None) -> list[str]:
+    """The main measurements in words, those that are given, and `last` after them.
+
+    For so many columns, with two between the words, the more important ones are taken; the loss and `last` always are.
+    """
+    found = [(rank, f"{title} {words(values[name])}") for name, title, words, rank in _SHOWN if name in values]
+    used = sum(len(word) + 2 for word in last)
+    kept = set()
+    for number, (rank, word) in sorted(enumerate(found), key=lambda entry: entry[1][0]):
+        if rank and columns is not None and used + len(word) > columns:
+            break
+        used += len(word) + 2
+        kept.add(number)
+    return [*(word for number, (_, word) in enumerate(found) if number in kept), *last]

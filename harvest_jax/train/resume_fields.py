@@ -23,7 +23,7 @@ def identity(run: RunConfig, data_digest: str) -> dict[str, Any]:
     }.items():
         for name in names:
             del fields[section][name]
-    del fields["mesh"], fields["distributed"], fields["eval"]
+    del fields["mesh"], fields["distributed"], fields["eval"], fields["log"]
     if run.objective.name == "post_pretraining":  # which reads no other field of this section
         fields["objective"] = {"name": run.objective.name}
     else:

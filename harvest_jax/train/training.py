@@ -27,15 +27,19 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Params
 from harvest_jax.train import peers
 from harvest_jax.train.agreement import check_same_fork_of_all, check_same_run, check_shared_workdir
+from harvest_jax.train.events import Events
 from harvest_jax.train.fork import Fork, Origin, begin_fork, check_fork, check_same_fork, find_origin, in_a_line
 from harvest_jax.train.freeze import Tree
 from harvest_jax.train.initial_state import initial_state
 from harvest_jax.train.loop import AHEAD, run_steps
+from harvest_jax.train.meter import device_rate
 from harvest_jax.train.metrics import MetricWriter
 from harvest_jax.train.preemption import StopSignal
+from harvest_jax.train.profile import Profiler, Wanted
 from harvest_jax.train.program import TrainProgram, train_program
 from harvest_jax.train.resume_fields import identity
 from harvest_jax.train.scoring import Scorer, Scoring, model_parameters, scored_by
+from harvest_jax.train.sinks import sink_makers
 from harvest_jax.train.step import TrainState
 from harvest_jax.train.stop_time import StopTime
 from harvest_jax.train.validate import repeated_clips, run_model_config, shard_folders
@@ -46,7 +50,14 @@ from harvest_jax.weights.folder import save_model
 log = logging.getLogger(__name__)
 
 
-def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None, fork: Fork | None = None) -> Path:
+def train(
+    run: RunConfig,
+    workdir: Path,
+    scorer: Scorer | None = None,
+    fork: Fork | None = None,
+    began: float | None = None,
+    profile: Wanted | None = None,
+) -> Path:
     """Train, or go on from the newest good checkpoint in `workdir`.
 
     Args:
@@ -54,6 +65,8 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None, fork: For
       workdir: made if missing.
       scorer: what evaluates the model as `run.eval` says; needed on process 0, where it is called.
       fork: the checkpoint of another run from which a new one begins; None: it begins at step 0.
+      began: `time.monotonic()` when the command began, for the account of the time; None: now.
+      profile: steps to trace into `workdir/profile`.
 
     Returns:
       the model folder `workdir/export`.
@@ -76,8 +89,8 @@ def train(run: RunConfig, workdir: Path, scorer: Scorer | None = None, fork: For
     origin = find_origin(fork) if fork and not consensus.on_primary(layout.complete_steps) else None
     config = run_model_config(run, layout, origin.workdir if origin else None)
     program = train_program(run, config=config)
-    with StopSignal() as stop:
-        step, params, forked = _train(run, layout, config, program, scorer, stop, fork, origin)
+    with contextlib.ExitStack() as attempt, StopSignal() as stop:  # `attempt` closes last: that writes how it ended
+        step, params, forked = _train(run, layout, config, program, scorer, stop, fork, origin, attempt, began, profile)
         stop.listen()  # all is saved: the export is finished, whatever comes
         if lead:
             save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict(), **forked})
@@ -95,6 +108,9 @@ def _train(
     stop: StopSignal,
     fork: Fork | None,
     origin: Origin | None,
+    attempt: contextlib.ExitStack,
+    began: float | None,
+    profile: Wanted | None,
 ) -> tuple[int, Params, dict[str, Any]]:
     """All steps, saved; the step to export, its parameters, and for a fork what it began from."""
     workdir, lead = layout.root, jax.process_index() == 0
@@ -115,6 +131,10 @@ def _train(
             check_fork(origin, run, known)
         kept = run.train.keep_checkpoints, known, scored_by(run), run.train.keep_every
         checkpointer = stack.enter_context(Checkpointer(workdir, *kept))
+        events = attempt.enter_context(_events(layout, program, lead, began))  # the folder is locked by now
+        checkpointer.completed = lambda step: events.write("save_end", step=step)
+        profiler = stack.enter_context(Profiler(layout.profile, events, profile))
+        rate = device_rate(layout, run.model.dtype) if lead else 0.0
         if lead:
             _warn_of_another_start(run, layout)
             description = {"model": config.to_dict(), "version": __version__}
@@ -134,7 +154,8 @@ def _train(
             warning = repeated_clips(run, batches.sets.clips)
             if warning:
                 log.warning("%s", warning)
-        writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, enabled=lead))
+        sinks = sink_makers(run.log.sinks, layout, step, run.to_dict(), events.run_id)
+        writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, lead, sinks))
         batches.stop_requested = lambda: stop.received
         scoring = None
         if run.eval.every:
@@ -142,7 +163,9 @@ def _train(
         watchdog = stack.enter_context(Watchdog(peers.end_hung, least_seconds()))
         stack.enter_context(peers.standing(watchdog.where))
         stop.time = StopTime(layout, AHEAD + 1, lambda: watchdog.usual, lambda: checkpointer.save_seconds)
-        state = run_steps(program, state, frozen, batches, checkpointer, writer, stop, watchdog, scoring)
+        state = run_steps(
+            program, state, frozen, batches, checkpointer, writer, stop, watchdog, scoring, events, rate, profiler
+        )
         step = run.train.steps
         if run.eval.export == "best":
             step, state = best_state(program, checkpointer, step, state)
@@ -171,6 +194,13 @@ def start(
         checkpointer.save_frozen(frozen)
         state = first if state is None else state
     return state, frozen
+
+
+def _events(layout: Workdir, program: TrainProgram, lead: bool, began: float | None) -> Events:
+    """The attempt's events, with what it runs on in the first line."""
+    device = program.mesh.devices.flat[0]
+    about = {"devices": program.mesh.size, "device": device.device_kind, "processes": jax.process_count()}
+    return Events(layout.events if lead else None, began, jax=jax.__version__, steps=program.run.train.steps, **about)
 
 
 def best_state(

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from harvest_jax.bench.flops import step_flops
-from harvest_jax.bench.matmul import matmul_rate
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
 from harvest_jax.model.config import harvest_config
 from harvest_jax.train import program as programs
+from harvest_jax.train.flops import step_flops
+from harvest_jax.train.matmul import matmul_rate
 from tests.helpers.matrix_flops import matrix_flops
 from tests.helpers.small_model import WIDE
 
@@ -134,8 +134,19 @@ def test_matrix_flops_refuses_loops_without_a_known_end():
         flops_of(loop, (8, 8))
 
 
+def test_captions_whose_padding_is_cut_cost_less():
+    run = make_run()
+    program = programs.train_program(run, jax.devices()[:1])
+    batch = program.batch()
+    cut = batch | {"ids": jax.ShapeDtypeStruct((16, 8), batch["ids"].dtype)}
+    jaxpr = jax.make_jaxpr(program.step())(program.state, program.frozen, cut)
+    flops = step_flops(run, program.config, text_tokens=8)
+    assert flops["total"] + flops["recomputed"] == pytest.approx(matrix_flops(jaxpr) / 16, rel=1e-9)
+    assert flops["text"] < step_flops(run, program.config)["text"] / 3
+
+
 def test_matmul_rate_is_that_of_the_larger_product(monkeypatch):
-    from harvest_jax.bench import matmul
+    from harvest_jax.train import matmul
 
     monkeypatch.setattr(matmul, "SIDES", {"cpu": (16, 256), "accelerator": (16, 256)})
     monkeypatch.setattr(matmul, "BURST", 1e-4)

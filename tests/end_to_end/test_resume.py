@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harvest_jax.compiled_programs import user_folder
+from harvest_jax.train.goodput import read_history
 
 STEPS = 12
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +111,12 @@ def test_kill_9_and_the_same_command_again_give_the_unbroken_run_bit_for_bit(wor
     assert len(losses(tmp_path)) == STEPS
     assert same_weights(tmp_path, unbroken)
     assert max(path.stat().st_size for path in user_folder().glob("*-cache")) > 100_000  # the step
+    killed, finished = read_history(tmp_path / "events.jsonl").attempts
+    assert (killed.end, finished.end, finished.last_step) == ("", "finished", STEPS)
+    assert killed.last_step >= 7
+    assert finished.repeated == killed.last_step - finished.first_step > 0
+    assert finished.spent["recomputed"] > 0
+    assert read_history(unbroken / "events.jsonl").spent["recomputed"] == 0
 
 
 def test_a_stop_signal_saves_at_once_and_loader_processes_change_nothing(world_shards, unbroken, tmp_path):
@@ -118,9 +125,11 @@ def test_a_stop_signal_saves_at_once_and_loader_processes_change_nothing(world_s
     assert "run the same command again" in output
     saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     assert max(saved) >= 4
-    again = train(world_shards, tmp_path, "--config.data.workers=2")
+    again = train(world_shards, tmp_path, "--config.data.workers=2", "--profile", "11:2")
     assert again.returncode == 0, again.stderr
     assert f"go on from step {max(saved)}" in again.stdout
+    assert list((tmp_path / "profile/step_000011").rglob("*.xplane.pb"))
+    assert [one.end for one in read_history(tmp_path / "events.jsonl").attempts] == ["preempted", "finished"]
     assert losses(tmp_path) == losses(unbroken)
 
 

@@ -5,12 +5,12 @@ import re
 import jax
 import pytest
 
-from harvest_jax.bench.flops import step_flops
 from harvest_jax.config import files as config_files
 from harvest_jax.config import run as run_config
 from harvest_jax.plan.compiled import compiled_resources
 from harvest_jax.plan.gpu_target import COMPILER_OPTIONS, compiler_is_here
 from harvest_jax.plan.topology import devices, parse_topology
+from harvest_jax.train.flops import step_flops
 from harvest_jax.train.program import train_program
 
 pytestmark = [

@@ -7,13 +7,13 @@ import math
 import jax
 import pytest
 
-from harvest_jax.bench.flops import step_flops
 from harvest_jax.errors import ConfigError
 from harvest_jax.plan.analytic import analytic_resources
 from harvest_jax.plan.collectives import by_kind
 from harvest_jax.plan.compiled import compiled_resources, out_of_memory
 from harvest_jax.plan.topology import devices, parse_topology
 from harvest_jax.train import mesh as meshes
+from harvest_jax.train.flops import step_flops
 from harvest_jax.train.program import train_program
 from tests.helpers.small_model import TINY
 

@@ -1,10 +1,8 @@
 """Measurements: what lands in metrics.jsonl, what a resume cuts, and sinks that fail."""
 
-import contextlib
 import io
 import json
 import math
-import resource
 import sys
 import types
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from harvest_jax.train import metrics
 from harvest_jax.train.metrics import MetricWriter
+from tests.helpers.disks import limited_file_size
 
 
 def lines(workdir):
@@ -80,7 +79,7 @@ def test_plain_lines_have_the_main_numbers_alone(tmp_path, capsys):
         writer.write(101, {"loss": 2.0, "grad_norm": 0.5, "clips_per_s": 1234.4, "data_wait": 0.031})
         writer.write(200, {"loss": 1.0, "clips_per_s": 0.2345, "bad_records": 3.0, "epoch": 1.5})
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "step 101/10000  loss 2.0000  clips/s 1,234  data wait 3%"
+    assert first == "step 101/10000  loss 2.0000  grad 0.5  clips/s 1,234  data wait 3%"
     assert second.startswith("step 200/10000  loss 1.0000  clips/s 0.23  bad records 3  eta ")
     assert lines(tmp_path)[1] == {"step": 200, "loss": 1.0, "clips_per_s": 0.2345, "bad_records": 3.0, "epoch": 1.5}
 
@@ -183,17 +182,6 @@ def test_a_sink_that_cannot_be_opened_or_closed_stops_nothing(tmp_path, monkeypa
         writer.write(1, {"loss": 1.0})
     assert "do not go to metrics.jsonl: IsADirectoryError" in caplog.text
     assert "do not go to TensorBoard: OSError: gone" in caplog.text
-
-
-@contextlib.contextmanager
-def limited_file_size(size):
-    """Files of this process cannot grow beyond this size: a write takes what fits, the next one fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_where_no_whole_line_fits_none_is_left_and_the_next_is_tried(tmp_path, caplog, capsys):

@@ -28,13 +28,16 @@ from harvest_jax.train.freeze import multiplier
 Trains = Callable[[str], bool]  # whether anything under a path ("video/transformer/blocks/attn") trains
 
 
-def step_flops(run: RunConfig, config: HarvestConfig, all_patches: bool = False) -> dict[str, float]:
+def step_flops(
+    run: RunConfig, config: HarvestConfig, all_patches: bool = False, text_tokens: int | None = None
+) -> dict[str, float]:
     """FLOPs of one clip's share of a training step.
 
     Args:
       run: batch size, keep ratio, losses, what trains.
       config: the sizes (`train.model_of_run.model_config(run)`).
       all_patches: the last stage, in which nothing is dropped.
+      text_tokens: of a caption, where the padding of a batch is cut; None: `text.length`.
 
     Returns:
       "video", "text", "decoder", "contrastive" (the share of one clip in the products of the whole batch's embeddings,
@@ -48,7 +51,7 @@ def step_flops(run: RunConfig, config: HarvestConfig, all_patches: bool = False)
     video, text, train = config.video, config.text, run.train
     keep = 1.0 if all_patches else run.model.keep_ratio
     kept = num_kept(video.num_frames, video.cells_per_frame, keep, run.model.drop_scope)
-    length = run.text.length
+    length = run.text.length if text_tokens is None else text_tokens
     slots = num_slots(run.text.length, run.text.mask_ratio)
     words = train.mlm_weight > 0 and slots > 0 and config.decoder is not None
     matched = train.contrastive_weight > 0  # whether there is a contrastive loss
