@@ -140,7 +140,8 @@ def _watch(
             if code and first is None:
                 first = number
                 settled = 0.0 if code in NAMED_CAUSES else time.monotonic() + SETTLE
-                saved = code == Preempted.exit_code  # then the others are about to end the same way
+                # Then the others are about to end the same way.
+                saved = code == Preempted.exit_code or bool(received)
                 if not saved:
                     _stop(processes)
                 given = grace() if saved else min(grace(), FAILURE_GRACE)
