@@ -273,20 +273,21 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 def load_recorded(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The config that a run wrote (`RunConfig.to_dict` as JSON) with "a.b=value" overrides, checked.
 
-    A field that is younger than the run has its value of `OLD_VALUES`, or the default of `configs/base.py`.
+    A field that is younger than the run has its value of `OLD_VALUES`, or the default of `configs/base.py`. So has
+    `distributed`, which is not the run's: launchers set it.
 
     Raises:
       ConfigError: the file is missing or damaged, or a value cannot be used any more.
     """
     try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        values = dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read as the config of a run: {error}; give --config") from error
     config = load_dict(str(config_file("base.py")), (), "training")
     for name, value in OLD_VALUES.items():
         group, field = name.split(".")
         set_fields(config, {group: {field: value}})
-    set_fields(config, values)
+    set_fields(config, {name: value for name, value in values.items() if name != "distributed"})
     apply_overrides(config, overrides)
     check_paths(config)
     return check(config)

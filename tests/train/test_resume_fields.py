@@ -8,7 +8,7 @@ import pytest
 from harvest_jax.checkpoint.run_identity import check_identity, differences, flatten
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config.run import OLD_VALUES, load_recorded
-from harvest_jax.errors import CheckpointError
+from harvest_jax.errors import CheckpointError, ConfigError
 from harvest_jax.train.resume_fields import identity
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -49,6 +49,17 @@ def test_a_field_without_a_stated_old_value_is_refused(tmp_path):
     changed = goes_on(tmp_path, stored)
     changed["train"]["younger"] = 1
     assert differences(stored, changed) == {"train.younger": ("absent", 1)}
+
+
+def test_a_recorded_config_can_be_used_without_its_launcher(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"distributed": True, "seed": 3}))
+    found = load_recorded(tmp_path / "config.json")
+    assert (found.seed, found.distributed) == (3, False)
+    assert load_recorded(tmp_path / "config.json", ["distributed=true"]).distributed
+    for damaged in ("{", "[1]", "1"):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(ConfigError, match="cannot be read as the config of a run"):
+            load_recorded(tmp_path / "config.json")
 
 
 def test_old_values_are_of_fields_that_exist(tmp_path):
