@@ -47,7 +47,7 @@ beam: $(VENV)/.beam ## harvest shards on Apache Beam's runners, Dask among them,
 gpu: $(VENV)-gpu/.gpu ## compile the step for GPUs; needs no GPU, but NVIDIA's libraries (4 GB, in .venv-gpu)
 	JAX_PLATFORMS=cpu $(VENV)-gpu/bin/python -m pytest -m gpu tests/gpu $(ARGS)
 
-slurm: $(VENV)/.dev ## Slurm on two nodes that are this machine; needs root and apt-get install slurm-wlm munge; 10 minutes
+slurm: $(VENV)/.dev ## Slurm on two nodes that are this machine; needs root and apt-get install slurm-wlm munge
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slurm -rP tests/slurm $(ARGS)
 
 results: $(VENV)/.dev ## tables and plots of docs/results.md, from the committed scores (benchmarks/claims.py makes them)
