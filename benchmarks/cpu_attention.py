@@ -17,9 +17,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from harvest_jax.bench.matmul import matmul_rate
 from harvest_jax.machine import available_cores
 from harvest_jax.model.blocks import attend
+from harvest_jax.train.matmul import matmul_rate
 
 SHAPES = ((64, 52, 4, 16), (64, 513, 4, 16), (4, 393, 12, 64), (4, 785, 12, 64))  # clips, tokens, heads, head_dim
 PRODUCTS = 6  # two forward, four backward

@@ -85,7 +85,7 @@ def taken() -> tuple[signal.Signals, ...]:
     return tuple(number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
 
 
-def outliving(stream: TextIO) -> TextIO:
+def outliving(stream: Any) -> TextIO:
     """The stream, but what is written is discarded once its reader has gone away, instead of an error."""
     return cast(TextIO, stream if isinstance(stream, _Outliving) else _Outliving(stream))
 

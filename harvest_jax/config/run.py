@@ -283,6 +283,15 @@ def load_recorded(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         values = dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read as the config of a run: {error}; give --config") from error
+    return recorded(values, overrides)
+
+
+def recorded(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """The same for what has been read.
+
+    Raises:
+      ConfigError: a value cannot be used any more.
+    """
     config = load_dict(str(config_file("base.py")), (), "training")
     for name, value in OLD_VALUES.items():
         group, field = name.split(".")

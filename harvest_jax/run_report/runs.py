@@ -278,7 +278,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _whole(config: dict[str, Any]) -> dict[str, Any]:
     """The config with the defaults of fields that an earlier version did not have."""
     try:
-        return json.loads(json.dumps(run_config.check(config).to_dict())) if config else {}
+        return json.loads(json.dumps(run_config.recorded(config).to_dict())) if config else {}
     except HarvestError:
         return config
 

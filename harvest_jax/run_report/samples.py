@@ -32,7 +32,7 @@ def samples(run: Run, count: int = CLIPS) -> tuple[list[dict[str, Any]], str]:
     patches and once with those that were kept.
     """
     try:
-        fields = run_config.check(run.config)
+        fields = run_config.recorded(run.config)
         config = recorded_config(run.workdir) or model_config(fields)
         dropping = fields.train.unmasked_steps < fields.train.steps
         kept = _batch(fields, config, count, fields.model.keep_ratio if dropping else 1.0)

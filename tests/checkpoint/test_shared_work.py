@@ -11,12 +11,12 @@ from harvest_jax.checkpoint.shared_work import OtherProcessError, SharedWork, ru
 
 
 class Service:
-    """The three calls of JAX's client that are made."""
+    """The calls of JAX's client that are made."""
 
     def __init__(self):
         self.values = {}
 
-    def key_value_set(self, key, value):
+    def key_value_set(self, key, value, allow_overwrite=False):
         self.values[key] = value
 
     def key_value_dir_get(self, folder):
@@ -26,7 +26,7 @@ class Service:
 class Gone:
     """A service that has ended."""
 
-    def key_value_set(self, key, value):
+    def key_value_set(self, key, value, allow_overwrite=False):
         raise RuntimeError("unavailable")
 
     def key_value_dir_get(self, folder):

@@ -250,7 +250,7 @@ def test_a_second_interrupt_kills_them(tmp_path):
 def test_what_cannot_be_saved_in_time_is_said(tmp_path):
     ignoring = SAVES_WHEN_ASKED.replace("lambda *_: sys.exit(42)", "signal.SIG_IGN")
     Workdir(tmp_path).step(70).mkdir(parents=True)
-    write_digests(Workdir(tmp_path).step(70), {})
+    write_digests(Workdir(tmp_path).step(70), {"step": 70})
     launcher, pids = started(tmp_path, script_for(tmp_path, ignoring))
     launcher.send_signal(signal.SIGHUP)
     _, errors = launcher.communicate(timeout=40)

@@ -57,7 +57,7 @@ def save(workdir, step):
     """What a launcher takes for a complete checkpoint."""
     folder = Workdir(workdir).step(step)
     folder.mkdir(parents=True)
-    write_digests(folder, {})
+    write_digests(folder, {"step": step})
 
 
 def decide(workdir, status, job="17", *more):
