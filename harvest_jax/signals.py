@@ -107,7 +107,7 @@ def end_process(status: int) -> None:
 class _Outliving:
     """See `outliving`."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: Any):
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
