@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, TextIO, cast
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STATUSES = tuple(128 + number for number in SIGNALS)  # exit statuses, as shells report them: 130, 143 and 129
@@ -85,9 +85,9 @@ def taken() -> tuple[signal.Signals, ...]:
     return tuple(number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
 
 
-def outliving(stream: Any) -> TextIO:
-    """The stream, but what is written is discarded once its reader has gone away, instead of an error."""
-    return cast(TextIO, stream if isinstance(stream, _Outliving) else _Outliving(stream))
+def outliving(stream: Any) -> Any:
+    """The text stream, but what is written is discarded once its reader has gone away, instead of an error."""
+    return stream if isinstance(stream, _Outliving) else _Outliving(stream)
 
 
 def end_process(status: int) -> None:

@@ -194,7 +194,7 @@ def test_what_strangers_wrote_is_shown_as_text(tmp_path, no_charts):
 
 def test_clips_are_those_of_the_first_batch_with_the_patches_that_were_kept(tmp_path):
     root = make_run(tmp_path)
-    fields, config = run_config.check(json.loads((root / "config.json").read_text())), recorded_config(Workdir(root))
+    fields, config = run_config.load_recorded(root / "config.json"), recorded_config(Workdir(root))
     size, patch = config.video.image_size, config.video.patch_size
     batches = training_batches(fields, size, patch, Tokenizer(config.text.vocab_size), 0, 1)
     real = next(batches)
