@@ -207,7 +207,7 @@ def test_a_reaction_after_the_deadline_does_not_print_a_second_line(number):
         signals.REACTION, signals.end_process = dict.fromkeys(signals.SIGNALS, 0.0), slow
         print("ready", flush=True)
         while True:
-            hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)  # native: the signal is handled after it
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 3_000_000)  # native: the signal is handled after it
 """
     assert run_script(body, number) == (128 + number, WORD[number])
 
