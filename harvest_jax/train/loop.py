@@ -139,6 +139,6 @@ def _stop_if_bad(state: TrainState, batch: dict[str, np.ndarray]) -> None:
         raise NonFiniteError(
             f"the loss or the gradient of step {bad + 1} is not a number (seen at the batch of clips {indices} ...); "
             "nothing after it was saved. The same command goes on from the last checkpoint and comes to the same step "
-            "again, so it helps only if a device had failed; otherwise run again in another --workdir with a lower "
-            "train.learning_rate, or with train.clip_norm=1"
+            "again, so it helps only if a device had failed; otherwise begin a new run from a checkpoint of this one "
+            "(--fork WORKDIR --workdir NEW) with a lower train.learning_rate, or with train.clip_norm=1"
         )

@@ -17,7 +17,7 @@ from harvest_jax.checkpoint.scores import best_step
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.compiled_programs import share_compiled_programs
 from harvest_jax.config.run import RunConfig
-from harvest_jax.errors import ConfigError
+from harvest_jax.errors import ConfigError, HungError
 from harvest_jax.files import write_atomically
 from harvest_jax.input.batches import Batches
 from harvest_jax.input.patches import num_kept
@@ -160,7 +160,12 @@ def _train(
         scoring = None
         if run.eval.every:
             scoring = Scoring(program, frozen, batches.sets.num_clips, scorer, checkpointer, writer, stop)
-        watchdog = stack.enter_context(Watchdog(peers.end_hung, least_seconds()))
+
+        def end_hung(message: str) -> None:  # in the watchdog's thread; no `with` is left any more
+            events.mark("failed", error=HungError.__name__, why=message, exit_code=HungError.exit_code)
+            peers.end_hung(message)
+
+        watchdog = stack.enter_context(Watchdog(end_hung, least_seconds()))
         stack.enter_context(peers.standing(watchdog.where))
         stop.time = StopTime(layout, AHEAD + 1, lambda: watchdog.usual, lambda: checkpointer.save_seconds)
         state = run_steps(
