@@ -170,6 +170,7 @@ def failing_together() -> Iterator[None]:
                 if isinstance(error, HarvestError | KeyboardInterrupt)
                 else f"{type(error).__name__}: {error}"
             )
+            signals.settle()  # the others end now, and a launcher then stops this process: its message comes first
             peers.fail(words, code)
             raise
 
