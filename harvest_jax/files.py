@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 ASIDE = ".tmp"  # how the name of a file or folder ends that is still being written
 
@@ -89,6 +91,23 @@ def append_line(file: FileIO, line: bytes) -> None:
             file.truncate(before)
     if written < len(line):
         raise OSError(f"{file.name!s}: only {written} of {len(line)} bytes were written")
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one on each line, in order; lines that are none are left out.
+
+    A kill may cut a line short. Without a file there are none.
+    """
+    found = []
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(line)
+            found += [value] if isinstance(value, dict) else []
+    return found
 
 
 @contextlib.contextmanager

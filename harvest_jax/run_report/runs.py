@@ -15,6 +15,7 @@ from harvest_jax.checkpoint.scores import best_step
 from harvest_jax.checkpoint.workdir import Workdir
 from harvest_jax.config import run as run_config
 from harvest_jax.errors import DataError, HarvestError
+from harvest_jax.files import json_lines
 from harvest_jax.terminal import printable
 from harvest_jax.train.goodput import History, history, read_events
 from harvest_jax.train.metrics import SCORES
@@ -248,19 +249,11 @@ def ago(seconds: float) -> str:
 
 def _lines(path: Path) -> list[Row]:
     """The lines of a metrics file that can be read."""
-    found = []
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            row = json.loads(line)
-            if isinstance(row["step"], int) and all(isinstance(value, int | float | None) for value in row.values()):
-                found.append(row)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # half a line
-            continue
-    return found
+    return [
+        row
+        for row in json_lines(path)
+        if isinstance(row.get("step"), int) and all(isinstance(value, int | float | None) for value in row.values())
+    ]
 
 
 def _has_scores(row: Row) -> bool:

@@ -1,11 +1,11 @@
 """Where the time of a run went, over all its attempts: read from `events.jsonl`. Nothing here imports JAX."""
 
 import dataclasses
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from harvest_jax.files import json_lines
 
 # What the time is divided into, in the order of display: name -> words.
 KINDS = {
@@ -86,20 +86,12 @@ class History:
 
 def read_events(path: Path) -> list[dict[str, Any]]:
     """The lines of an events file that can be read, in order; [] without a file."""
-    found = []
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            event = json.loads(line)
-            numbers = [event[name] for name in ("attempt", "time", "clock")]
-            if isinstance(event["event"], str) and all(_finite(number) for number in numbers):
-                found.append(event)
-        except (ValueError, TypeError, KeyError, RecursionError):  # a kill may cut a line short
-            continue
-    return found
+    return [
+        event
+        for event in json_lines(path)
+        if isinstance(event.get("event"), str)
+        and all(_finite(event.get(name)) for name in ("attempt", "time", "clock"))
+    ]
 
 
 def history(events: Sequence[dict[str, Any]]) -> History | None:
@@ -190,4 +182,4 @@ def _seconds(parts: Any) -> dict[str, float]:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e18
