@@ -118,7 +118,7 @@ def test_sigterm_ends_a_command_with_143_one_line_and_without_its_children(tmp_p
 def run_script(body, number):
     """(exit status, standard error) of a program that is sent a signal once it has printed "ready"."""
     script = f"""
-import ctypes, gc, hashlib, sys, threading, time
+import ctypes, gc, sys, threading, time
 from harvest_jax import signals
 
 def main():
@@ -198,18 +198,41 @@ def test_a_reader_of_errors_that_has_gone_changes_no_status():
         assert process.wait(60) == 4
 
 
+LATE = """
+import os, signal, sys, threading, time
+from harvest_jax import signals
+
+returned = threading.Event()
+
+def slow(status, end=signals.end_process):
+    returned.wait(60)
+    time.sleep(0.2)
+    end(status)
+
+def main():
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)  # another thread takes them: the write goes on
+        os.write(1, b"ready\\n" + bytes(1 << 20))  # native, until the reader has read more than a pipe holds
+        returned.set()
+        time.sleep(60)
+    finally:
+        returned.set()
+        print("cleaned up", file=sys.stderr)
+
+signals.REACTION, signals.end_process = dict.fromkeys(signals.SIGNALS, 0.0), slow
+sys.exit(signals.run_program("program", main))
+"""
+
+
 @pytest.mark.parametrize("number", WORD)
 def test_a_reaction_after_the_deadline_does_not_print_a_second_line(number):
-    body = """
-        def slow(status, end=signals.end_process):
-            time.sleep(2)
-            end(status)
-        signals.REACTION, signals.end_process = dict.fromkeys(signals.SIGNALS, 0.0), slow
-        print("ready", flush=True)
-        while True:
-            hashlib.pbkdf2_hmac("sha256", b"", b"", 3_000_000)  # native: the signal is handled after it
-"""
-    assert run_script(body, number) == (128 + number, WORD[number])
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with running([sys.executable, "-c", LATE], env=environment(), **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stderr.readline() == WORD[number]
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + number, "")
 
 
 @pytest.mark.parametrize("number", WORD)
