@@ -20,11 +20,9 @@ import argparse
 import collections
 import contextlib
 import functools
-import importlib.metadata
 import itertools
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -37,9 +35,10 @@ from typing import Any, NamedTuple
 from benchmarks import soak_runs
 from benchmarks.soak_breaks import FAULTS
 from benchmarks.soak_runs import FIELDS, PHASES, STEPS, Kill, Run, draw_kill, draw_run, phase_of
+from benchmarks.this_machine import this_machine
 from harvest_jax.checkpoint.workdir import Workdir
+from harvest_jax.errors import HarvestError
 from harvest_jax.files import json_lines, write_atomically
-from harvest_jax.machine import available_cores
 from harvest_jax.terminal import duration
 from harvest_jax.train.goodput import read_events
 from launch.processes import shell_status
@@ -50,7 +49,7 @@ SHARDS = ROOT / "tests/data/version_0_1_0/shards"  # 8 clips
 POLL = 0.005  # seconds
 LONGEST = 1800.0  # seconds of an attempt; then it hangs
 OF_CONTROL = 4  # kills of a negative control, at most: the first may hit nothing
-AIMED_AT_A_CONTROL = Kill("save", 2, 0.5, "SIGKILL", "all")
+AIMED_AT_A_CONTROL = Kill("save", 3, 0.5, "SIGKILL", "all")  # the first is complete: the second waited for it
 MARK = "SOAK_RUN"  # variable of all processes of an attempt
 # A busy machine is no failure.
 LAUNCHER = ("--processes", "2", "--heartbeat", "120", "--initialization", "600", "--grace", "600")
@@ -207,7 +206,7 @@ class Soak:
                 if ended.status in (*FINAL, 1) or (ended.status and not ended.phase):
                     raise Fault(f"the attempt after {number} kills ended with status {ended.status}")
             fault = soak_runs.difference(unbroken.facts, soak_runs.facts(workdir, digests))
-        except Fault as error:
+        except (Fault, HarvestError) as error:  # a checkpoint that cannot be read
             fault = str(error)
         output = Path(f"{workdir}.log").read_text(errors="replace")
         interrupted = output.count("which an interrupted save left") + output.count("the save was not finished")
@@ -262,7 +261,7 @@ class Soak:
                 if status and not ended.phase:
                     raise Fault(f"the attempt after {kills} kills ended with status {status}")
             found = soak_runs.difference(unbroken.facts, soak_runs.facts(workdir, digests))
-        except Fault as error:
+        except (Fault, HarvestError) as error:  # a checkpoint that cannot be read
             found = str(error)
         does = (FAULTS[fault].__doc__ or "").strip()
         seconds = round(time.time() - began, 1)
@@ -443,18 +442,6 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": available_cores(),
-        "load_at_the_end": round(os.getloadavg()[2], 2),
-        "python": platform.python_version(),
-        "jax": importlib.metadata.version("jax"),
-    }
-
-
 def _processes(count: int) -> str:
     return "one process" if count == 1 else "two processes"
 
@@ -494,7 +481,7 @@ def main() -> int:
     except Fault as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1
-    found = summary(soak, _machine())
+    found = summary(soak, this_machine())
     write_atomically(args.out, (json.dumps(found, indent=1) + "\n").encode())
     print(markdown(found))
     print("\n".join(found["faults"]))
