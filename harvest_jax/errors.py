@@ -1,6 +1,6 @@
 """Errors that a user can cause or correct; the command line prints them as one line and exits with their code.
 
-Exit codes: 0 done, 1 other, 2 configuration, 3 data, 4 non-finite loss, 5 checkpoint, 6 a step that hung or a process
+Exit codes: 0 done, 1 other, 2 configuration, 3 data, 4 non-finite loss, 5 checkpoint, 6 what hung, or a process
 that was lost, 7 no progress, 42 stopped by a signal with the state saved (after 6 and 42 the same command goes on).
 """
 
@@ -36,7 +36,7 @@ class CheckpointError(HarvestError):
 
 
 class HungError(HarvestError):
-    """A step takes far longer than the others, or another process of the run is dead, stopped or not there."""
+    """Something takes far longer than it usually does, or another process of the run is dead, stopped or not there."""
 
     exit_code = 6
 

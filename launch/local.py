@@ -22,15 +22,11 @@ from pathlib import Path
 from harvest_jax import signals
 from harvest_jax.arguments import Parser
 from harvest_jax.checkpoint.workdir import Workdir
-from harvest_jax.errors import CheckpointError, Preempted
 
-from .processes import NAMED_CAUSES, GroupResult, run_together
+from .processes import GroupResult, run_together
+from .restarts import STOPPED, Attempts, newest_step, workdir_of
 
-# A wrong config, unusable data, a loss that is not a number or a checkpoint of another run would fail again; the other
-# statuses are requested stops.
-NO_RESTART = {0, Preempted.exit_code, *NAMED_CAUSES, *signals.STATUSES}
 LEAST_GRACE = 30.0  # seconds
-MAX_WITHOUT_PROGRESS = 2  # attempts in a row that end at the checkpoint they began with
 
 
 def build_parser() -> Parser:
@@ -113,24 +109,6 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def workdir_of(arguments: Sequence[str]) -> Path | None:
-    """The value of --workdir among the program's arguments."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--workdir", type=Path)
-    workdir: Path | None = parser.parse_known_args(list(arguments))[0].workdir
-    return workdir
-
-
-def newest_step(workdir: Path | None) -> int:
-    """The newest complete checkpoint, or -1."""
-    if workdir is None:
-        return -1
-    try:
-        return max(Workdir(workdir).complete_steps(), default=-1)
-    except CheckpointError:  # the disk does not answer: the ranks say it
-        return -1
-
-
 def grace_seconds(given: float | None, workdir: Path | None) -> float:
     """Seconds that a stop may take: what was given, else by what the run has measured (train/stop_time.py)."""
     if given is not None:
@@ -176,27 +154,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_with_restarts(args: argparse.Namespace) -> int:
-    """Attempts until one succeeds, none is left, or two in a row brought no checkpoint."""
+    """Attempts until one succeeds or is stopped, or the policy of all launchers (`restarts`) allows no other."""
     workdir = workdir_of(args.arguments)
-    stalled = 0
-    for attempt in range(args.restarts + 1):
-        before, port = newest_step(workdir), args.port or free_port()
+    attempts = Attempts(newest_step(workdir))
+    while True:
+        port = args.port or free_port()
         result = run_together(
             [command(args)] * args.processes,
             [os.environ | environment(args, process, port) for process in range(args.processes)],
             lambda: grace_seconds(args.grace, workdir),
         )
         print_line(describe(result, workdir))
-        if result.status in NO_RESTART or result.stop_signal or attempt == args.restarts:
-            break
-        after = newest_step(workdir)
-        stalled = 0 if after > before else stalled + 1
-        if stalled == MAX_WITHOUT_PROGRESS:
-            where = f"still at step {after}" if after >= 0 else "no checkpoint yet"
-            print_line(f"{stalled} attempts in a row without a new checkpoint ({where}): not started again")
-            break
-        print_line(f"restart {attempt + 1} of {args.restarts}" + (f" from step {after}" if after >= 0 else ""))
-    return result.status
+        if result.status == 0 or result.status in STOPPED or result.stop_signal:
+            return result.status
+        attempts = attempts.after(result.status, newest_step(workdir))
+        reason = attempts.refusal(result.status, args.restarts)
+        if reason:
+            if args.restarts:
+                print_line(f"not started again: {reason}")
+            return result.status
+        origin = f" from step {attempts.step}" if attempts.step >= 0 else ""
+        print_line(f"restart {attempts.crashes} of {args.restarts}{origin}")
 
 
 def print_line(message: str) -> None:

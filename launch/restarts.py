@@ -21,14 +21,14 @@ from pathlib import Path
 from harvest_jax import signals
 from harvest_jax.arguments import Parser
 from harvest_jax.checkpoint.workdir import Workdir
-from harvest_jax.errors import ConfigError, HarvestError, NoProgressError, Preempted
+from harvest_jax.errors import CheckpointError, ConfigError, HarvestError, NoProgressError, Preempted
 from harvest_jax.files import write_atomically
 
-from .local import MAX_WITHOUT_PROGRESS, newest_step, workdir_of
 from .processes import NAMED_CAUSES, run_one
 
 FINAL = frozenset({*NAMED_CAUSES, NoProgressError.exit_code})  # the same command would end the same way
 STOPPED = frozenset({Preempted.exit_code, *signals.STATUSES})  # by a signal: whoever sent it decides what follows
+MAX_WITHOUT_PROGRESS = 2  # attempts in a row that end at the checkpoint they began with
 RESTARTS = 20  # after crashes; restarts after a stop with the state saved are not limited
 
 
@@ -62,6 +62,24 @@ class Attempts:
         if status not in STOPPED and self.crashes > restarts:
             return f"{restarts} restarts, and status {status} again"
         return ""
+
+
+def workdir_of(arguments: Sequence[str]) -> Path | None:
+    """The value of --workdir among the program's arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--workdir", type=Path)
+    workdir: Path | None = parser.parse_known_args(list(arguments))[0].workdir
+    return workdir
+
+
+def newest_step(workdir: Path | None) -> int:
+    """The newest complete checkpoint, or -1."""
+    if workdir is None:
+        return -1
+    try:
+        return max(Workdir(workdir).complete_steps(), default=-1)
+    except CheckpointError:  # the disk does not answer: the command says it
+        return -1
 
 
 def build_parser() -> Parser:

@@ -38,7 +38,7 @@ that has finished, a lower learning rate from before it failed, other shards.
   harvest train --fork runs/b16 --workdir runs/longer --config.train.steps=40000
   harvest train --fork runs/b16@8000 --workdir runs/slower --config.train.learning_rate=5e-6 --fresh_optimizer
 
-Exit codes: 0 done, 2 configuration, 3 data, 4 the loss is not a number, 5 checkpoint, 6 a step hung or a process was
+Exit codes: 0 done, 2 configuration, 3 data, 4 the loss is not a number, 5 checkpoint, 6 something hung or a process was
 lost, 42 stopped by a signal with the state saved.
 """
 

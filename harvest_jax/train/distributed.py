@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import jax
+from jax._src.clusters import ClusterEnv  # no public name: what jax.distributed.initialize() asks
 
 from harvest_jax import signals
 from harvest_jax.checkpoint import notes
@@ -103,14 +104,15 @@ def initialize_from_environment() -> None:
     if jax.distributed.is_initialized():
         return
     cluster = cluster_settings(os.environ)
-    # In a cluster that JAX recognises it ends the process in C++ if the others do not come: this line says what it
-    # waited for.
-    where = f"{cluster.num_processes} at {cluster.coordinator}" if cluster.coordinator else "those of this cluster"
-    print(f"waiting up to {cluster.initialization_seconds} s for the other processes: {where}", file=sys.stderr)
-    if cluster.coordinator is not None and cluster.num_processes and cluster.process_id is not None:
-        host, _, port = cluster.coordinator.rpartition(":")
-        seconds, of = cluster.initialization_seconds, (cluster.process_id, cluster.num_processes)
-        meet(host, int(port), *of, seconds, cluster.on_loopback)
+    seconds = cluster.initialization_seconds
+    meeting = cluster.coordinator, cluster.num_processes, cluster.process_id
+    if cluster.coordinator is None:
+        meeting = _recognised(seconds)
+    coordinator, count, rank = meeting
+    if coordinator is not None and count is not None and rank is not None:
+        print(f"waiting up to {seconds} s for the other processes: {count} at {coordinator}", file=sys.stderr)
+        host, _, port = coordinator.rpartition(":")
+        meet(host, int(port), rank, count, seconds, cluster.on_loopback)
     # JAX's default since 0.5; set here because without it a CPU process sees only its own devices. GPUs and TPUs ignore
     # it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -140,6 +142,13 @@ def initialize_from_environment() -> None:
             f"distributed=True, but no cluster was recognised ({error}): start the processes with one of launch/, "
             f"or set {COORDINATOR}, {NUM_PROCESSES} and {PROCESS_ID}"
         ) from error
+
+
+def _recognised(seconds: int) -> tuple[str | None, int | None, int | None]:
+    """Address of process 0, count and number of this process in a cluster that JAX recognises; else None."""
+    given = os.environ.get("JAX_COORDINATOR_ADDRESS")  # JAX reads it, too
+    found = ClusterEnv.auto_detect_unset_distributed_params(given, None, None, None, None, seconds)
+    return found[:3]
 
 
 @contextlib.contextmanager

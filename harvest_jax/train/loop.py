@@ -25,6 +25,7 @@ from harvest_jax.train.step import TrainState
 from harvest_jax.train.watchdog import Watchdog
 
 AHEAD = 2  # steps that the host may be ahead of the device: each holds a batch in the device's memory
+SAVING, EVALUATING = "saving", "evaluating"  # kinds of the watchdog
 MULTIPLE = 8  # tokens: captions are cut at multiples of it
 
 
@@ -53,7 +54,7 @@ def run_steps(
       frozen: the other parameters.
       batches: this process's batches, at the position that fits the state.
       checkpointer, writer, stop: where states and measurements go, and what asks for a stop.
-      watchdog: is told when a step begins and ends.
+      watchdog: is told when steps, saves and evaluations begin and end.
       scoring: the evaluations of the run, if it has any. A step that is scored is saved first.
       events: counts the time; None: lines of this run go nowhere.
       rate: FLOP/s of one device, for the MFU; 0: not known.
@@ -71,8 +72,9 @@ def run_steps(
     events.ready(step)
     meter = Meter(program, events, step, rate)
     running: collections.deque[Any] = collections.deque()
+    shapes_seen: set[Any] = set()
     if scoring is not None:
-        with events.spend("evaluate"):
+        with events.spend("evaluate"), watchdog.between(EVALUATING, step):
             scoring.at_start(step, state)
     while step < train.steps:
         watchdog.reading(step + 1)
@@ -82,10 +84,13 @@ def run_steps(
         arrays = {name: batch[name] for name in on_device}
         if jax.process_count() == 1 and "ids" in arrays:  # several processes would have to agree on one length
             arrays["ids"] = without_padding(arrays["ids"])
-        watchdog.running((all_patches, *(array.shape for array in arrays.values())))
+        shapes = (all_patches, *(array.shape for array in arrays.values()))
+        compiles = shapes not in shapes_seen
+        shapes_seen.add(shapes)
+        watchdog.running(compiles)
         if profiler is not None:
             profiler.before(step)
-        with meter.step(all_patches, arrays):
+        with meter.step(all_patches, arrays, compiles):
             state, metrics = compiled(all_patches)(state, frozen, put_batch(arrays, program.mesh))
         step += 1
         if profiler is not None:
@@ -111,13 +116,15 @@ def run_steps(
         watchdog.done()
         if save:
             events.write("save_begin", step=step)
-            with events.spend("save"):
+            with events.spend("save"), watchdog.between(SAVING, step):
                 checkpointer.save(step, state, batches)
+                if stopping or (last and not scored):  # an evaluation waits for it anyway
+                    checkpointer.wait()
         if stopping:
             events.steps_done()
             raise Preempted(f"stopped by {stop.name}, saved at step {step}: run the same command again to go on")
         if scored and scoring is not None:
-            with events.evaluation(step):
+            with events.evaluation(step), watchdog.between(EVALUATING, step):
                 scoring.score(step, state)
     events.steps_done()
     return state

@@ -42,20 +42,14 @@ class Meter:
         self._rate = rate
         self._since = self._step = step
         self._flops = 0.0
-        self._compiled: set[Any] = set()
         self._flops_of_clip = functools.cache(lambda *of: _flops(program, *of))
         self._host = float("-inf"), 0  # when the host's memory was looked at, and what it was
 
     @contextlib.contextmanager
-    def step(self, all_patches: bool, arrays: Mapping[str, Any]) -> Iterator[None]:
-        """Around the call of a step's program with a batch: a call with new shapes compiles first."""
-        shapes = all_patches, tuple(value.shape for value in arrays.values())
-        if shapes in self._compiled:
+    def step(self, all_patches: bool, arrays: Mapping[str, Any], compiles: bool) -> Iterator[None]:
+        """Around the call of a step's program with a batch; `compiles`: the call compiles it first."""
+        with self._events.spend("compile") if compiles else contextlib.nullcontext():
             yield
-        else:
-            with self._events.spend("compile"):
-                yield
-            self._compiled.add(shapes)
         self._step += 1
         self._events.step = self._step
         if self._rate:

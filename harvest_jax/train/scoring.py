@@ -62,6 +62,7 @@ class Scoring:
     checkpointer: Checkpointer
     writer: MetricWriter
     stop: StopSignal
+    progress: Callable[[], None] = lambda: None  # is called, from any thread, whenever an evaluation comes further
 
     def due(self, step: int) -> bool:
         """Whether the state after `step` steps is scored: before the first, at the end, and as `config.eval` says."""
@@ -138,13 +139,14 @@ class Scoring:
     def _pulse(self) -> None:
         if self.stop.received:
             raise Interrupted
+        self.progress()
 
     def _evaluate_together(self, run: Callable[[Callable[[], None]], StepScores]) -> StepScores | None:
         """With several processes: a thread of process 0 evaluates, and all meet at short intervals until it has ended.
 
         One long wait in a collective could exceed its limit of time, and would not see a signal.
         """
-        work = _Work(run) if jax.process_index() == 0 else None
+        work = _Work(run, self.progress) if jax.process_index() == 0 else None
         while True:
             if consensus.any_process(self.stop.received):
                 if work is not None:
@@ -155,6 +157,7 @@ class Scoring:
             if work is not None:
                 work.thread.join(POLL_SECONDS)
             else:
+                self.progress()  # process 0 has answered
                 time.sleep(POLL_SECONDS)
 
     def _report(self, step: int, found: StepScores) -> None:
@@ -173,8 +176,9 @@ class Scoring:
 class _Work:
     """A function that runs in a thread and can be given up."""
 
-    def __init__(self, run: Callable[[Callable[[], None]], StepScores]) -> None:
+    def __init__(self, run: Callable[[Callable[[], None]], StepScores], progress: Callable[[], None]) -> None:
         self._given_up = threading.Event()
+        self._progress = progress
         self._found: StepScores | None = None
         self._error: BaseException | None = None
         self._run = run
@@ -201,6 +205,7 @@ class _Work:
     def _pulse(self) -> None:
         if self._given_up.is_set():
             raise Interrupted
+        self._progress()
 
 
 def model_parameters(program: TrainProgram, state: TrainState, frozen: Tree) -> Params:

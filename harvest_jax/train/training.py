@@ -75,7 +75,7 @@ def train(
       ConfigError, DataError, CheckpointError: as their messages say.
       NonFiniteError: a loss or gradient was not a number; the state of the last good step is kept.
       Preempted: a signal came; the state is saved.
-    A step that hangs ends the process, with the status of HungError.
+    A step, a save or an evaluation that hangs ends the process, with the status of HungError.
     """
     shard_folders(run)
     check_shared_workdir(workdir)
@@ -157,9 +157,6 @@ def _train(
         sinks = sink_makers(run.log.sinks, layout, step, run.to_dict(), events.run_id)
         writer = stack.enter_context(MetricWriter(workdir, run.train.steps, step, lead, sinks))
         batches.stop_requested = lambda: stop.received
-        scoring = None
-        if run.eval.every:
-            scoring = Scoring(program, frozen, batches.sets.num_clips, scorer, checkpointer, writer, stop)
 
         def end_hung(message: str) -> None:  # in the watchdog's thread; no `with` is left any more
             events.mark("failed", error=HungError.__name__, why=message, exit_code=HungError.exit_code)
@@ -167,6 +164,10 @@ def _train(
 
         watchdog = stack.enter_context(Watchdog(end_hung, least_seconds()))
         stack.enter_context(peers.standing(watchdog.where))
+        scoring = None
+        if run.eval.every:
+            clips, progress = batches.sets.num_clips, watchdog.progress
+            scoring = Scoring(program, frozen, clips, scorer, checkpointer, writer, stop, progress)
         stop.time = StopTime(layout, AHEAD + 1, lambda: watchdog.usual, lambda: checkpointer.save_seconds)
         state = run_steps(
             program, state, frozen, batches, checkpointer, writer, stop, watchdog, scoring, events, rate, profiler

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -43,6 +44,48 @@ def test_a_step_that_hangs_is_named_and_ends_the_run_with_6(tmp_path):
     (line,) = [line for line in errors.splitlines() if "has taken" in line]
     assert line.startswith(f"harvest train: process 0: step {steps(tmp_path)[-1] + 1} (reading its batch) has taken ")
     wait_until(lambda: not any(map(is_running, children)), 20)
+
+
+HANGING = """
+import sys, time
+from harvest_jax import cli, signals
+
+def main():
+    from harvest_jax.checkpoint import digests
+    from harvest_jax.evaluate import evaluation
+
+    write = digests.write_digests
+    if sys.argv[1] == "evaluating":
+        evaluation.evaluate = lambda *of: time.sleep(3600)
+    else:  # the checkpoint of a step is never complete; the frozen parameters are
+        digests.write_digests = lambda folder, record: time.sleep(3600) if folder.name == "3" else write(folder, record)
+    return cli.main(sys.argv[2:])
+
+cli.keep_compiled_programs()
+sys.exit(signals.run_program("harvest", main))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("doing", "step"), [("saving", 6), ("evaluating", 0)])
+def test_a_save_or_an_evaluation_that_hangs_is_named_and_ends_the_run_with_6(tmp_path, doing, step):
+    """A save hangs in the background: the next one waits for it."""
+    evaluation = f"eval.config=eval/retrieval --config.data.shards={SHARDS} --config.data.split=train"
+    overrides = ["eval.every=2", evaluation] if doing == "evaluating" else []
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING, doing, "train", *train_arguments(SHARDS, tmp_path, *overrides)],
+        env=environment(HARVEST_STEP_SECONDS="2"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 6, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"harvest train: process 0: step {step} ({doing}) has come no further for ")
+    assert line.endswith("run the same command again to go on from the last checkpoint")
+    (last,) = [event for event in map(json.loads, (tmp_path / "events.jsonl").open()) if event["event"] == "failed"]
+    assert (last["error"], last["exit_code"]) == ("HungError", 6)
 
 
 @pytest.mark.slow

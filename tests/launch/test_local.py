@@ -183,7 +183,7 @@ time.sleep(60)
     assert restarts == [f"[launch] restart {n} of 5 from step {10 * n}" for n in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(("status", "attempts"), [(1, 2), (2, 1), (4, 1), (42, 1)])
+@pytest.mark.parametrize(("status", "attempts"), [(1, 2), (2, 1), (4, 1), (7, 1), (42, 1)])
 def test_no_restart_without_progress_or_where_it_cannot_help(tmp_path, status, attempts):
     options = script_for(
         tmp_path, f'print("attempt"); sys.stdout.flush(); sys.exit({status}) if rank == 0 else time.sleep(60)'

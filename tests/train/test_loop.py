@@ -1,7 +1,9 @@
 """The loop's own decisions: which program a step runs, how long its captions are, when the host waits and saves."""
 
 import collections
+import contextlib
 import dataclasses
+import functools
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -61,6 +63,13 @@ class OnDevice:
         return self
 
 
+@contextlib.contextmanager
+def between(events, doing, step):
+    events.append(("begin", (doing, step)))
+    yield
+    events.append(("end", (doing, step)))
+
+
 def run_steps(start=0, bad_step=-1, stop_at=None, score_at=None, **changes):
     """Events of a run of `changes`, and its checkpointer; what it raises, it raises."""
     run = make_run(**changes)
@@ -78,6 +87,9 @@ def run_steps(start=0, bad_step=-1, stop_at=None, score_at=None, **changes):
     stop.requested.side_effect = lambda step: step == stop_at
     stop.name = "SIGTERM"
     checkpointer.save.side_effect = lambda step, state, data: program.events.append(("save", step))
+    checkpointer.wait.side_effect = lambda: program.events.append(("wait", ""))
+    watchdog.running.side_effect = lambda compiles: program.events.append(("compiles", compiles))
+    watchdog.between.side_effect = functools.partial(between, program.events)
     try:
         scoring = None
         if score_at is not None:
@@ -141,6 +153,19 @@ def test_nothing_is_saved_after_a_loss_that_is_not_a_number():
     run = run_steps(train__steps=9, train__save_every=3, train__log_every=100, bad_step=4)
     assert run["save"] == [3]
     assert "of step 4 is not a number (seen at the batch of clips 0, 1, 2, 3 ...)" in run["NonFiniteError"][0]
+
+
+def test_the_watchdog_knows_what_compiles_saves_and_evaluates():
+    run = run_steps(score_at=(4,), train__steps=6, train__unmasked_steps=1, train__save_every=3)
+    assert run["compiles"] == [True, False, False, False, False, True]
+    of_saves = [event for event in run["all"] if event[0] in ("begin", "end", "save", "wait", "at_start", "score")]
+    assert [kind for kind, *_ in of_saves] == [
+        *("begin", "at_start", "end"),
+        *("begin", "save", "end") * 2,
+        *("begin", "score", "end"),
+        *("begin", "save", "wait", "end"),  # nothing else waits for the last save
+    ]
+    assert run["begin"] == [("evaluating", 0), ("saving", 3), ("saving", 4), ("evaluating", 4), ("saving", 6)]
 
 
 def test_padding_is_cut_at_a_multiple_of_eight():

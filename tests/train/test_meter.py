@@ -45,9 +45,9 @@ def test_the_speed_is_that_of_the_steps_without_evaluations(clock):
     meter = Meter(one, events, 4, rate=1e6)
     with events.spend("data_wait"):
         clock.sleep(1.0)
-    for tokens in (8, 8, 6):
-        with meter.step(False, batch(tokens)):
-            clock.sleep(1.0)  # of which two compile
+    for tokens, compiles in ((8, True), (8, False), (6, True)):
+        with meter.step(False, batch(tokens), compiles):
+            clock.sleep(1.0)
     with events.evaluation(7):
         clock.sleep(100.0)
     found = meter.measurements()
@@ -58,9 +58,11 @@ def test_the_speed_is_that_of_the_steps_without_evaluations(clock):
     assert found["mfu"] == pytest.approx(16 * flops / 4 / (2 * 1e6))  # of two devices
     assert found["host_bytes"] > 1e6
     assert events.step == 7
-    with meter.step(False, batch(8)):
+    with meter.step(False, batch(8), compiles=False):
         clock.sleep(2.0)
-    assert events.mark("steps") == {"train": 2.0}  # this shape was compiled before
+    with meter.step(False, batch(6), compiles=True):
+        clock.sleep(3.0)
+    assert events.mark("steps") == {"train": 2.0, "compile": 3.0}
 
 
 def test_where_flops_or_the_rate_are_not_known_there_is_no_mfu(clock):
@@ -68,7 +70,7 @@ def test_where_flops_or_the_rate_are_not_known_there_is_no_mfu(clock):
         events = Events(None)
         events.ready(0)
         meter = Meter(program(**changes), events, 0, rate)
-        with meter.step(False, batch(8)):
+        with meter.step(False, batch(8), compiles=False):
             clock.sleep(1.0)
         assert "mfu" not in meter.measurements()
 

@@ -1,6 +1,7 @@
 """Processes that look after each other: real ones, one of which fails, dies, is stopped or never comes."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -37,23 +38,36 @@ sys.exit(signals.run_program("program", main))
 """
 
 
-@contextlib.contextmanager
-def processes(count, come=None, heartbeat=HEARTBEAT, wait=120):
-    """The processes of a run of PROGRAM; `come`: the numbers of those that are started."""
+def in_variables_of_ours(count):
+    """Environments of processes that find each other by this project's variables."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     where = {"HARVEST_COORDINATOR": f"127.0.0.1:{port}", "HARVEST_NUM_PROCESSES": str(count)}
-    where |= {"HARVEST_HEARTBEAT_SECONDS": str(heartbeat), "HARVEST_INITIALIZATION_SECONDS": str(wait)}
+    return [where | {"HARVEST_PROCESS_ID": str(rank)} for rank in range(count)]
+
+
+def in_slurm(count):
+    """The same in a job of Slurm, whose number gives JAX the port: 61440 to 65535."""
+    for job in range(os.getpid(), os.getpid() + 4096):
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", 61440 + job % 4096))
+            break
+    where = {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": str(count)}
+    return [where | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(count)]
+
+
+@contextlib.contextmanager
+def processes(count, come=None, heartbeat=HEARTBEAT, wait=120, where=in_variables_of_ours):
+    """The processes of a run of PROGRAM; `come`: the numbers of those that are started."""
+    times = {"HARVEST_HEARTBEAT_SECONDS": str(heartbeat), "HARVEST_INITIALIZATION_SECONDS": str(wait)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(
-                running(
-                    [sys.executable, "-c", PROGRAM], env=environment(**where, HARVEST_PROCESS_ID=str(rank)), **pipes
-                )
+                running([sys.executable, "-c", PROGRAM], env=environment(**times, **variables), **pipes)
             )
-            for rank in range(count)
+            for rank, variables in enumerate(where(count))
             if come is None or rank in come
         ]
 
@@ -104,13 +118,14 @@ def test_a_stopped_process_0_is_named_by_the_others(tmp_path):
     assert "process 0 has been silent for" in lines[0]
 
 
-def test_a_process_that_never_comes_is_named():
-    with processes(3, come=(0, 2), wait=3) as found:
+@pytest.mark.parametrize(("where", "host"), [(in_variables_of_ours, "127.0.0.1"), (in_slurm, "localhost")])
+def test_a_process_that_never_comes_is_named(where, host):
+    with processes(3, come=(0, 2), wait=3, where=where) as found:
         for process in found:
             status, lines = ends(process)
             assert status == 6, lines
             (line,) = lines
-            assert "process 1 of 3 did not come to 127.0.0.1:" in line or "process 0 was not at 127.0.0.1:" in line
+            assert f"process 1 of 3 did not come to {host}:" in line or f"process 0 was not at {host}:" in line
 
 
 def test_a_process_0_that_never_comes_is_named():

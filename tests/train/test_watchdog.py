@@ -25,7 +25,7 @@ def messages(monkeypatch):
 def steps(watch, count, seconds=0.002):
     for step in range(1, count + 1):
         watch.reading(step)
-        watch.running("shape")
+        watch.running(compiles=step == 1)
         time.sleep(seconds)
         watch.done()
 
@@ -46,18 +46,20 @@ def test_no_step_is_limited_below_the_least_and_with_0_none_is(messages, least):
     with Watchdog(messages.append, least) as watch:
         steps(watch, 10)
         watch.reading(11)
-        watch.running("shape")
+        watch.running(compiles=False)
         time.sleep(0.3)
+        with watch.between("saving", 11):
+            time.sleep(0.3)
     assert not messages
 
 
-def test_compilations_and_what_lies_between_steps_are_not_limited(messages):
+def test_compilations_and_the_rest_between_two_steps_are_not_limited(messages):
     with Watchdog(messages.append, 1.0) as watch:
         steps(watch, 10)
         usual = watch.usual
-        time.sleep(1.3)  # a save, an evaluation
+        time.sleep(1.3)
         watch.reading(11)
-        watch.running("another shape")
+        watch.running(compiles=True)
         time.sleep(1.3)
         watch.done()
         assert watch.usual == usual
@@ -73,6 +75,37 @@ def test_before_a_few_ordinary_steps_nothing_is_known(messages):
     assert not messages
 
 
+@pytest.mark.parametrize("doing", ["saving", "evaluating"])
+def test_what_hangs_between_two_steps_is_named_also_the_first_of_its_kind(messages, doing):
+    with Watchdog(messages.append, 0.02) as watch, watch.between(doing, 6):  # five times the least of a step
+        assert watch.where() == f"step 6, {doing}"
+        wait_until(lambda: messages, 30)
+    (message,) = messages
+    assert message == f"step 6 ({doing}) has come no further for 0 s"
+
+
+def test_an_evaluation_that_comes_further_is_not_limited(messages):
+    with Watchdog(messages.append, 0.2) as watch, watch.between("evaluating", 6):
+        for _ in range(30):
+            time.sleep(0.05)
+            watch.progress()
+    assert not messages
+
+
+def test_between_steps_ten_times_the_longest_pause_of_the_kind_is_allowed(messages):
+    with Watchdog(messages.append, 0.02) as watch:
+        with watch.between("saving", 4):
+            time.sleep(0.08)
+        usual = watch.usual
+        with watch.between("saving", 8):
+            time.sleep(0.4)
+        assert not messages
+        assert watch.usual == usual
+        with watch.between("evaluating", 8):  # of another kind nothing is known
+            wait_until(lambda: messages, 30)
+    assert messages[0].startswith("step 8 (evaluating) has come no further")
+
+
 SUSPENDED = """
 import sys, time
 from harvest_jax.train import watchdog
@@ -80,7 +113,7 @@ watchdog.TICK = 0.05
 with watchdog.Watchdog(print, 1.0) as watch:
     for step in range(10):
         watch.reading(step)
-        watch.running("shape")
+        watch.running(compiles=False)
         watch.done()
     watch.reading(10)
     print("ready", flush=True)
