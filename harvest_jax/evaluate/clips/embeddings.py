@@ -286,7 +286,7 @@ def embed_texts(model: VideoTextModel, texts: Sequence[str], batch_size: int) ->
         folder = store.folder("text", made_by)
         keys = {text: hashlib.sha256(row.tobytes()).hexdigest() for text, row in zip(distinct, ids, strict=True)}
         rows = {text: stored.embedding for text in distinct if (stored := folder.find(keys[text])) is not None}
-    alike = collections.defaultdict(list)
+    alike: dict[int, list[str]] = collections.defaultdict(list)
     for text, length in zip(distinct, text_lengths(ids), strict=True):
         alike[int(length)] += [] if text in rows else [text]
     for lacking in alike.values():
