@@ -98,6 +98,6 @@ def _parameters(tensors: Tensors, tower: str) -> Any:
 
 def _save(model: onnx.ModelProto, path: Path) -> None:
     """Write and check a model; large weights go to a file of their own beside it."""
-    beside = model.ByteSize() > ONE_FILE
+    beside = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > ONE_FILE
     onnx.save_model(model, path, save_as_external_data=beside, location=f"{path.name}.data")
     onnx.checker.check_model(str(path))
