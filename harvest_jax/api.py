@@ -20,8 +20,8 @@ from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.patches import keep_positions
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores
-from harvest_jax.model.batches import InBatches, place
-from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.batches import InBatches, place, text_lengths
+from harvest_jax.model.config import IMAGE_MODEL_FRAMES, HarvestConfig
 from harvest_jax.model.cpu_attention import attention_of
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.model.inference import (
@@ -34,8 +34,6 @@ from harvest_jax.model.inference import (
 )
 from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.weights.workdir_model import load_any_model
-
-IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
 
 
 class Model:
@@ -210,6 +208,8 @@ class Model:
     def encode_text(self, texts: str | Iterable[str]) -> Float[np.ndarray, "b d"]:
         """Embed texts; what exceeds the text tower's context is cut.
 
+        Short texts cost less: each is computed up to the next of a few lengths (`batches.TEXT_LENGTHS`).
+
         Args:
           texts: one text, or a sequence or generator of texts.
 
@@ -226,7 +226,12 @@ class Model:
             if not isinstance(text, str):
                 raise DataError(f"texts[{number}] must be a string, not {described(text)}")
         ids = self.tokenizer(rows, self.config.text.context_length)
-        return self._text(self.params, ((row,) for row in ids), self.config.text.embed_dim)
+        lengths, width = text_lengths(ids), self.config.text.embed_dim
+        embedded = np.zeros((len(rows), width), np.float32)
+        for length in np.unique(lengths):
+            own = lengths == length
+            embedded[own] = self._text(self.params, ((row,) for row in ids[own, :length]), width)
+        return embedded
 
     def answer_logits(
         self, videos: Videos, ids: Int[np.ndarray, "b l"], slot: Int[np.ndarray, " b"]

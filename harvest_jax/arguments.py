@@ -30,6 +30,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose mistakes end with exit code 2 and say what was meant."""
 
+    addresses: tuple[str, ...] = ()  # how an address may begin; every other one is refused
+
     def __init__(self, **settings: Any) -> None:
         """Settings as of `argparse.ArgumentParser`, without abbreviations of options unless they are asked for."""
         super().__init__(**{"allow_abbrev": False} | settings)
@@ -69,7 +71,7 @@ class Parser(argparse.ArgumentParser):
                 break
             value = word.partition("=")[2] if _OPTION.match(word) else word
             fault = address_fault(value.partition(" ")[0])  # of a sentence to search for the first word alone
-            if fault:
+            if fault and not word.startswith(self.addresses):
                 self.exit(2, f"{self.prog}: {printable(fault)}\n")
             if _OPTION.match(word):
                 name, equals, value = word.partition("=")

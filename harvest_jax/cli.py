@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "shards": ("data_pipeline.command", "turn captioned videos into shards of decoded frames"),
     "inspect": ("harvest_jax.describe", "show what a shard folder, model folder, training folder or checkpoint holds"),
-    "weights": ("harvest_jax.weights.command", "import, export and mix checkpoints"),
+    "weights": ("harvest_jax.hub.command", "import, export and mix checkpoints, push them to the Hugging Face Hub"),
     "train": (
         "harvest_jax.scored_training.command",
         "train a model, or continue from the last checkpoint of its folder",

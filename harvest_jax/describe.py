@@ -12,12 +12,14 @@ from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.terminal import printable
 
+NO_DIGEST = "none in config.json (versions up to 0.1.0 wrote none): damage to the weights would not be noticed"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest inspect`."""
     parser.epilog = """What PATH may be:
   a shard folder                 numbers, sizes, captions, rejects; draws frames of some clips
-  a model folder                 towers, number of parameters, origin
+  a model folder                 towers, number of parameters, origin; compares the weights with their digest
   a training folder              its checkpoints, the last measurements, the config
   one checkpoint of it           runs/x/checkpoints/400: step, size, what saved it
   a checkpoint of other programs architecture, number of parameters, whether `harvest weights import` can read it"""
@@ -144,10 +146,15 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def describe_model(folder: Path) -> dict[str, Any]:
-    """Towers, parameter counts and origin of a model folder, from its headers alone."""
+    """Towers, parameter counts and origin of a model folder; its weights are compared with their digest.
+
+    Raises:
+      DataError: it cannot be read, or its weights were altered.
+    """
     from safetensors import SafetensorError, safe_open
 
     from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
+    from harvest_jax.weights.files.weights_digest import DIGEST, digest_holds
     from harvest_jax.weights.folder import WEIGHTS, load_config
 
     config = load_config(folder)
@@ -162,13 +169,16 @@ def describe_model(folder: Path) -> dict[str, Any]:
                 dtypes.add(entry.get_dtype())
     except (SafetensorError, OSError) as error:
         raise DataError(f"{folder / WEIGHTS} cannot be read: {error}") from error
+    content = read_json(folder / CONFIG)
+    verified = digest_holds(folder / WEIGHTS, content)
     return {
         "kind": "model",
         "model": config.to_dict(),
         "parameters": parts | {"all": sum(parts.values())},
         "stored_as": sorted(dtypes),
         "bytes": (folder / WEIGHTS).stat().st_size,
-        "origin": read_json(folder / CONFIG).get("origin", {}),
+        "sha256": f"{content[DIGEST]} (compared with {WEIGHTS}: equal)" if verified else NO_DIGEST,
+        "origin": content.get("origin", {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -18,7 +19,10 @@ from data_pipeline.decode.spec import DecodeSpec
 from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.patches import keep_positions, patchify
+from harvest_jax.model.batches import text_lengths
 from harvest_jax.model.config import Preprocessing
+from harvest_jax.model.harvest import Harvest
+from harvest_jax.model.inference import text_embedding
 from harvest_jax.pixels.square import fit
 from harvest_jax.weights.folder import load_model, save_model
 from tests.helpers.video_files import numbered_frames, write_video
@@ -215,6 +219,19 @@ def test_it_computes_on_the_device_asked_for(video_model, files):
         np.testing.assert_allclose(model.encode_video(clips), video_model.encode_video(clips), atol=1e-5)
         assert model.answer_logits(clips, ids, np.zeros(1, np.int32)).shape == (1, model.tokenizer.vocab_size)
     assert {leaf.device for leaf in jax.tree.leaves(harvest_jax.load(SHIPPED, "cpu").params)} == {jax.devices("cpu")[0]}
+
+
+def test_short_texts_are_computed_short_with_the_numbers_of_the_whole_table(image_model):
+    words = "a red triangle moves left"  # 15 tokens in its 4,096 ids
+    texts = ["blue", words, f"{words} and {words}", words, "x y z " * 30]
+    config, ids = image_model.config, image_model.tokenizer(texts, image_model.config.text.context_length)
+    assert list(text_lengths(ids)) == [16, 16, 32, 16, 32]
+    whole = jax.jit(functools.partial(text_embedding, Harvest(config)))(image_model.params, ids)
+    found = image_model.encode_text(texts)
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found[1], found[3])
+    shorts = texts[:2] + texts[3:4]
+    np.testing.assert_array_equal(image_model.encode_text(shorts), found[[0, 1, 3]])  # whatever is beside them
 
 
 def test_several_devices_change_no_bit(video_model):

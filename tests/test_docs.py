@@ -29,7 +29,9 @@ PAGES = {
 SITE = runpy.run_path(str(ROOT / "docs" / "conf.py"))
 CONFIGS = [path for path in (ROOT / "configs").rglob("*.py") if path.name != "__init__.py"]
 BLOCK = re.compile(r"^```\w*\n(.*?)^```|((?:^    [^\n]*\n)+)", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"\bharvest ([a-z]+)(?: (import|export|mix|step|loader))?(?= |$)|\bpython -m (launch\.\w+)(?= |$)")
+COMMAND = re.compile(
+    r"\bharvest ([a-z]+)(?: (import|export|mix|push|step|loader))?(?= |$)|\bpython -m (launch\.\w+)(?= |$)"
+)
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*)(?![\w.-])")  # --config.FIELD has a check of its own
 FIELD = re.compile(
     r"--config\.([a-z][\w.]*)|^((?:model|text|data|train|objective|mesh)\.(?!safetensors|apply)[a-z]\w*)(?==|$)"
@@ -129,7 +131,7 @@ def test_commands_have_the_options(page):
 
 ALL_COMMANDS = [
     *((command,) for command in cli.COMMANDS),
-    *(("weights", action) for action in ("import", "export", "mix")),
+    *(("weights", action) for action in ("import", "export", "mix", "push")),
     *(("bench", action) for action in ("step", "loader")),
     *((f"launch.{name}",) for name in ("local", "restarts", "submit", "sweep")),
 ]
@@ -151,7 +153,7 @@ def test_the_site_has_every_page_once():
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_has_a_page_and_the_site_adds_all_of_its_options(command):
     added = SITE["added"](f"docs/commands/{command}")
-    actions = {"weights": ("import", "export", "mix"), "bench": ("step", "loader")}.get(command, ())
+    actions = {"weights": ("import", "export", "mix", "push"), "bench": ("step", "loader")}.get(command, ())
     for known in (help_of(command), *(help_of(command, action) for action in actions)):
         assert {option for option in OPTION.findall(known) if option != "--help"} <= set(OPTION.findall(added))
 

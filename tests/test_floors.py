@@ -38,6 +38,7 @@ FLOORS = [
     ("harvest_jax.api",),
     ("harvest_jax",),  # the package's own names: load and Model
     ("harvest_jax.evaluate",),
+    ("harvest_jax.hub",),
     ("harvest_jax.scored_training",),
     ("harvest_jax.search",),
     ("harvest_jax.bench",),

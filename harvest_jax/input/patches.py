@@ -18,6 +18,9 @@ AnyArray = np.ndarray | jax.Array  # numpy in, numpy out; jax in, jax out
 def patchify(video: Shaped[AnyArray, "*b t height width c"], patch_size: int) -> Shaped[AnyArray, "*b n p"]:
     """Cut frames into patches; a reshape and a transpose, for numpy and jax arrays alike.
 
+    Rows of cells of all frames are one axis, and so are a cell's columns and channels, which stay side by side: some
+    runtimes transpose no more than six axes.
+
     Args:
       video: [..., T, H, W, C] of any dtype; H and W are multiples of `patch_size`.
       patch_size: side of a patch in pixels.
@@ -30,8 +33,8 @@ def patchify(video: Shaped[AnyArray, "*b t height width c"], patch_size: int) ->
     if height % patch_size or width % patch_size:
         raise ValueError(f"frames of {height} x {width} cannot be cut into patches of {patch_size}")
     rows, columns = height // patch_size, width // patch_size
-    cells = video.reshape(*batch, frames, rows, patch_size, columns, patch_size, channels)
-    cells = cells.swapaxes(-4, -3)  # ... frames rows columns patch patch channels
+    cells = video.reshape(*batch, frames * rows, patch_size, columns, patch_size * channels)
+    cells = cells.swapaxes(-3, -2)  # ... rows columns patch pixels
     return cells.reshape(*batch, frames * rows * columns, patch_size * patch_size * channels)
 
 

@@ -6,11 +6,25 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from harvest_jax.model.harvest import Params
 
 BATCH_SIZES = (1, 2, 4, 8, 16)  # rows of one call on one device; each is compiled once, a batch is filled up to one
+TEXT_LENGTHS = (16, 32, 64)  # tokens of a text in a program; a text that has more gets the whole table of positions
+
+
+def text_lengths(ids: Int[np.ndarray, "b l"]) -> Int[np.ndarray, " b"]:
+    """The tokens that each text's program computes: what follows its end token changes nothing.
+
+    It depends on the text alone and not on those beside it, for a program rounds otherwise for another length.
+
+    Args:
+      ids: as the tokenizer gives them; the end token has the largest id of all.
+    """
+    tokens = ids.argmax(axis=1) + 1
+    lengths = np.array([*(length for length in TEXT_LENGTHS if length < ids.shape[1]), ids.shape[1]])
+    return lengths[np.searchsorted(lengths, tokens)]
 
 
 def place(params: Params, devices: Sequence[jax.Device] | None) -> Params:

@@ -13,6 +13,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 ACTIVATIONS = ("quick_gelu", "gelu")  # OpenAI's; OpenCLIP's for what it trained itself
 HEADS = ("linear", "attentive", "answers")
 RESIZES = ("crop", "squash")
+IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from harvest_jax.arguments import HelpFormatter
+from harvest_jax.arguments import HelpFormatter, Parser
 from harvest_jax.model.config import ACTIVATIONS, RESIZES
 
 FORMATS = (
@@ -14,7 +14,9 @@ FORMATS = (
     "scenic",
     "safetensors",
     "stablehlo",
+    "onnx",
 )  # of export_model.py, whose imports are slow
+HUB = "hf://"  # how an address on the Hugging Face Hub begins
 DTYPES = ("keep", "float32", "float16", "bfloat16")
 
 _IMPORT = """What SRC may be (recognised by its content; the table is in docs/weights.md):
@@ -24,6 +26,7 @@ _IMPORT = """What SRC may be (recognised by its content; the table is in docs/we
   ViCLIP .pth                                      OpenGVLab/ViCLIP
   Scenic's CLIP (msgpack, npz); harvest_jax's own folders and files
   a training folder: WORKDIR (its newest good checkpoint), WORKDIR@STEP or WORKDIR@best, also of a run that did not end
+  hf://REPO[@REVISION] of the Hugging Face Hub, with /FILE after REPO where it holds several checkpoints
 No pickle is executed. The architecture is read from the checkpoint.
 
   harvest weights import ViT-B-16.pt --out weights/clip_b16
@@ -36,15 +39,20 @@ _EXPORT = """Formats, and what is written to E:
   scenic       a .msgpack file: the parameter tree of Scenic's CLIP
   safetensors  a .safetensors file with the names of this package: everything, decoder included
   stablehlo    a folder of StableHLO programs, which run without this package
-hf, open_clip and scenic are image models: a video model is exported as what it computes for one frame."""
+  onnx         a folder of two ONNX files for onnxruntime, with the tokenizer's files
+hf, open_clip and scenic are image models: a video model is exported as what it computes for one frame.
+A folder gets a model card, README.md, from what the model folder says and from results of `harvest eval` that have the
+digest of this model: those of --results, by default of the folder `results` in D or beside it."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `harvest weights`."""
-    commands = parser.add_subparsers(dest="action", metavar="import|export|mix", required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> Any:
+    """Arguments of `harvest weights`, but for the hub's (`harvest_jax/hub/command.py`); gives its actions."""
+    commands = parser.add_subparsers(dest="action", metavar="import|export|mix|push", required=True)
 
-    bring = _command(commands, "import", "make a model folder from a checkpoint", _IMPORT)
-    bring.add_argument("source", type=Path, metavar="SRC", help="file or folder of a checkpoint")
+    bring = add_action(commands, "import", "make a model folder from a checkpoint", _IMPORT)
+    bring.add_argument("source", metavar="SRC", help="file or folder of a checkpoint, or hf://REPO[/FILE][@REVISION]")
+    bring.addresses = (HUB,)
+    bring.set_defaults(hub=None)
     bring.add_argument("--out", type=Path, required=True, metavar="D", help="model folder to write")
     bring.add_argument("--num_frames", type=int, metavar="N", help="frames of a clip; the table of frames is resized")
     bring.add_argument(
@@ -70,12 +78,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"{what} of the training pictures, of values in 0..1",
         )
 
-    take = _command(commands, "export", "write a model folder in another program's format", _EXPORT)
+    take = add_action(commands, "export", "write a model folder in another program's format", _EXPORT)
     take.add_argument("folder", type=Path, metavar="D", help="model folder, from harvest train, weights import or demo")
     take.add_argument("--format", required=True, choices=FORMATS, help="see below")
     take.add_argument("--out", type=Path, required=True, metavar="E", help="folder or file to write")
+    take.add_argument(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="of stablehlo: programs of fixed shapes for N rows (default: any number)",
+    )
+    take.add_argument(
+        "--int8", action="store_true", help="of onnx: matrices are stored in 8 bits (docs/onnx.md says what it costs)"
+    )
 
-    mix = _command(
+    mix = add_action(
         commands,
         "mix",
         "interpolate two models (WiSE-FT)",
@@ -87,10 +104,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mix.add_argument("second", type=Path, metavar="B", help="model folder, usually the one that training wrote")
     mix.add_argument("--alpha", type=float, required=True, metavar="X", help="0 is A, 1 is B")
     mix.add_argument("--out", type=Path, required=True, metavar="D", help="model folder to write")
+    return commands
 
 
-def _command(commands: Any, name: str, summary: str, more: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
+def add_action(commands: Any, name: str, summary: str, more: str) -> Parser:
+    """The parser of one action of `harvest weights`."""
+    parser: Parser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
@@ -104,7 +123,11 @@ def _command(commands: Any, name: str, summary: str, more: str) -> argparse.Argu
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the action and print in a few lines what was done."""
+    """Run the action and print in a few lines what was done.
+
+    Args:
+      args: of `add_arguments`; `hub` is what is known of a source that came from the hub, `card` a model card or None.
+    """
     lines = {"import": _import, "export": _export, "mix": _mix}[args.action](args)
     print("\n".join(lines))
     return 0
@@ -115,16 +138,19 @@ def _import(args: argparse.Namespace) -> list[str]:
     from harvest_jax.weights.import_checkpoint import import_checkpoint
 
     mean, std = (tuple(values) if values else None for values in (args.mean, args.std))
+    source = Path(args.source)
     done = import_checkpoint(
-        args.source,
+        source,
         args.out,
         Overrides(args.activation, args.resize, mean, std),
         num_frames=args.num_frames,
         image_size=args.image_size,
         dtype=args.dtype,
+        hub=args.hub,
     )
+    name = f"{HUB}{args.hub['repo']}@{args.hub['commit']}" if args.hub else source
     return [
-        f"{args.source}: {done['family']} ({done['kind']})",
+        f"{name}: {done['family']} ({done['kind']})",
         f"{args.out}: {done['model']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}",
         *(f"note: {note}" for note in done["notes"]),
     ]
@@ -133,7 +159,7 @@ def _import(args: argparse.Namespace) -> list[str]:
 def _export(args: argparse.Namespace) -> list[str]:
     from harvest_jax.weights.export_model import export_model
 
-    done = export_model(args.folder, args.format, args.out)
+    done = export_model(args.folder, args.format, args.out, batch=args.batch, int8=args.int8, card=args.card)
     lines = [f"{args.out}: {done['format']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}"]
     if done["left_out"]:
         lines.append(f"left out, because the format has no place for it: {', '.join(done['left_out'])}")

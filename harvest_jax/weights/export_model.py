@@ -1,13 +1,16 @@
 """`harvest weights export`: a model folder in another program's format."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.files import write_atomically
 from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families import viclip
 from harvest_jax.weights.families.family import Family
@@ -19,26 +22,32 @@ from harvest_jax.weights.families.openai import OPENAI
 from harvest_jax.weights.families.scenic import SCENIC
 from harvest_jax.weights.files.flax_writer import write_msgpack
 from harvest_jax.weights.files.safetensors_writer import write_safetensors
-from harvest_jax.weights.files.tensors import Tensors
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.folder import open_model
 from harvest_jax.weights.new_output import check_free, new_file, new_folder
+from harvest_jax.weights.tokenizer_files import write_tokenizer
 from harvest_jax.weights.translate import common_dtype, one_frame, to_family
 
 
-def export_model(folder: Path, file_format: str, out: Path) -> dict[str, Any]:
-    """Write a model folder in another program's format; the file or folder appears whole or not at all.
+def export_model(
+    folder: Path, file_format: str, out: Path, *, batch: int | None = None, int8: bool = False, card: str | None = None
+) -> dict[str, Any]:
+    """Write a model folder in another program's format; the file or folder appears whole or not at all, a card last.
 
     Args:
       folder: a model folder.
       file_format: one of FORMATS.
       out: a file or folder that does not exist yet.
+      batch: of stablehlo: the fixed number of rows of its programs; None: any number.
+      int8: of onnx: matrices are stored as int8.
+      card: text of a README.md, for formats that are folders.
 
     Returns:
       JSON values: `format`, `out`, `parameters` (numbers written), `dtypes`, `left_out` (parts of the model that the
       format has no place for), `notes` (sentences).
 
     Raises:
-      ConfigError: no such format, or `out` has the wrong ending.
+      ConfigError: no such format, `out` has the wrong ending, or an option is impossible or of another format.
       DataError: the model folder cannot be used, or `out` exists already or cannot be written.
     """
     if file_format not in FORMATS:
@@ -49,7 +58,19 @@ def export_model(folder: Path, file_format: str, out: Path) -> dict[str, Any]:
             f"--format {file_format} writes one file: give --out a name that ends in {ending}, not {out.name}"
         )
     check_free(out)
-    return {"format": file_format, "out": str(out)} | FORMATS[file_format](folder, out)
+    write = FORMATS[file_format]
+    if batch is not None:
+        if file_format != "stablehlo":
+            raise ConfigError(f"--batch is for --format stablehlo: {file_format} takes any number of rows")
+        write = functools.partial(_write_stablehlo, batch=batch)
+    if int8:
+        if file_format != "onnx":
+            raise ConfigError(f"--int8 is for --format onnx, not for {file_format}")
+        write = functools.partial(_write_onnx, int8=True)
+    done = {"format": file_format, "out": str(out)} | write(folder, out)
+    if card is not None and out.is_dir():
+        write_atomically(out / CARD, card.encode())
+    return done
 
 
 def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
@@ -60,20 +81,8 @@ def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
         write_safetensors(aside / "model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
         _write_json(aside / "config.json", hugging_face_config(config, str(stored)))
         _write_json(aside / "preprocessor_config.json", hugging_face_preprocessor(config))
-        _write_tokenizer(aside, config)
+        write_tokenizer(aside, config)
     return summary
-
-
-def _write_tokenizer(folder: Path, config: HarvestConfig) -> None:
-    """The files of transformers' `CLIPTokenizer`; the vocabulary and merges here are CLIP's."""
-    Tokenizer(config.text.vocab_size).save_vocabulary(folder)
-    end, start = "<|endoftext|>", "<|startoftext|>"
-    special = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
-    _write_json(folder / "special_tokens_map.json", special)
-    length = config.text.context_length
-    _write_json(
-        folder / "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer", "model_max_length": length} | special
-    )
 
 
 def _write_open_clip(folder: Path, out: Path) -> dict[str, Any]:
@@ -167,11 +176,23 @@ def _write_safetensors(folder: Path, out: Path) -> dict[str, Any]:
     return _summary(ours, ours, NATIVE, config)
 
 
-def _write_stablehlo(folder: Path, out: Path) -> dict[str, Any]:
+def _write_stablehlo(folder: Path, out: Path, batch: int | None = None) -> dict[str, Any]:
     from harvest_jax.weights.stablehlo import export_stablehlo, stored
 
-    export_stablehlo(folder, out)
-    _, ours = open_model(folder)
+    return _towers(export_stablehlo(folder, out, batch), stored)
+
+
+def _write_onnx(folder: Path, out: Path, int8: bool = False) -> dict[str, Any]:
+    try:
+        from harvest_jax.weights.onnx_export import export_onnx
+    except ImportError as error:
+        raise ConfigError(f"--format onnx needs the onnx package ({error}): pip install 'harvest_jax[onnx]'") from error
+    float32 = np.dtype(np.float32)
+    return _towers(export_onnx(folder, out, int8), lambda entry: dataclasses.replace(entry, dtype=float32))
+
+
+def _towers(ours: Tensors, stored: Callable[[TensorSpec], TensorSpec]) -> dict[str, Any]:
+    """The summary of a format that has both towers, and the scale in its signature."""
     towers = {name: stored(entry) for name, entry in ours.entries.items() if name.startswith(("video/", "text/"))}
     left_out = sorted({name.split("/")[0] for name in ours.entries.keys() - towers.keys()} - {"logit_scale"})
     written = dataclasses.replace(ours, entries=towers)
@@ -186,7 +207,9 @@ FORMATS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "scenic": _write_scenic,
     "safetensors": _write_safetensors,
     "stablehlo": _write_stablehlo,
+    "onnx": _write_onnx,
 }
+CARD = "README.md"
 ENDINGS = {"viclip": ".safetensors", "safetensors": ".safetensors", "scenic": ".msgpack"}  # the others are folders
 
 

@@ -1,4 +1,4 @@
-"""A model folder: `config.json` (the model's config) and `model.safetensors` (its parameters, by path).
+"""A model folder: `config.json` (the model's config, a digest) and `model.safetensors` (its parameters, by path).
 
 Training and `harvest weights` write it; `harvest_jax.load` and a new training read it. Nothing in it is pickled.
 """
@@ -25,6 +25,7 @@ from harvest_jax.weights.files.open_checkpoint import CONFIG, open_checkpoint, r
 from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
+from harvest_jax.weights.files.weights_digest import DIGEST, check_digest
 from harvest_jax.weights.mistaken_path import check_may_be_checkpoint, not_a_model_folder
 from harvest_jax.weights.new_output import described_errors, new_folder, remove_leftovers
 from harvest_jax.weights.translate import to_native
@@ -69,11 +70,11 @@ def save_tensors(
     Raises:
       DataError: a parameter has another shape or is not finite in that type, or the folder cannot be written.
     """
-    text = json.dumps({"model": config.to_dict(), "origin": origin, "version": __version__}, indent=2)
 
     def write(into: Path) -> None:
-        write_safetensors(into / WEIGHTS, entries, read, {"format": "harvest_jax"})
-        (into / CONFIG).write_text(text + "\n", encoding="utf-8")
+        digest = write_safetensors(into / WEIGHTS, entries, read, {"format": "harvest_jax"})
+        content = {"model": config.to_dict(), "origin": origin, "version": __version__, DIGEST: digest}
+        (into / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     remove_leftovers(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -105,10 +106,10 @@ def load_config(folder: Path) -> HarvestConfig:
 
 
 def open_parameters(folder: Path) -> tuple[HarvestConfig, Tensors]:
-    """A model folder's config and parameters, names and shapes checked; a parameter is read when it is asked for.
+    """A model folder's config and parameters; names, shapes and digest are checked, numbers are read when asked for.
 
     Raises:
-      DataError: a file is missing or broken, a parameter is missing, superfluous, or of another shape.
+      DataError: a file is missing, broken or altered, a parameter is missing, superfluous, or of another shape.
     """
     config = load_config(folder)
     path = folder / WEIGHTS
@@ -116,6 +117,7 @@ def open_parameters(folder: Path) -> tuple[HarvestConfig, Tensors]:
         raise DataError(f"{folder} holds no {WEIGHTS}")
     tensors = open_safetensors(path)
     check_parameters(tensors.entries, parameter_shapes(config), str(path))
+    check_digest(path, read_json(folder / CONFIG))
     return config, tensors
 
 

@@ -37,6 +37,7 @@ def import_checkpoint(
     num_frames: int | None = None,
     image_size: int | None = None,
     dtype: str = "keep",
+    hub: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the model folder `out` from a checkpoint of any known family.
 
@@ -49,6 +50,7 @@ def import_checkpoint(
       num_frames: frames of a clip; the table of frames is resized. None: the checkpoint's.
       image_size: pixels of a side; the table of patch positions is resized. None: the checkpoint's.
       dtype: in which the numbers are stored, one of DTYPES; "keep": the checkpoint's.
+      hub: where the source was downloaded from: its repository, commit and licence, which config.json then says.
 
     Returns:
       JSON values: `family`, `kind`, `model` (name), `parameters` (numbers), `dtypes`, `notes` (sentences).
@@ -72,8 +74,12 @@ def import_checkpoint(
         config = dataclasses.replace(config, name=name_of(config))
     ours = with_dtype(resized(to_native(theirs, family, found), found, num_frames, image_size), dtype)
     origin: dict[str, Any] = {"imported_from": source.name, "family": family.name, "kind": theirs.kind}
+    if hub:
+        origin |= {"imported_from": f"hf://{hub['repo']}@{hub['commit']}", "hub": hub}
     if checkpoint:
         origin["training"] = theirs.details["origin"]
+    elif family is NATIVE and isinstance(before := theirs.details.get("config", {}).get("origin"), dict):
+        origin["origin"] = before  # what the folder said of itself
     for name in ("num_frames", "image_size"):
         before, after = getattr(found.video, name), getattr(config.video, name)
         if before != after:

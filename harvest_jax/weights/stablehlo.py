@@ -23,9 +23,9 @@ import numpy as np
 from flax import traverse_util
 from jax import export
 
-from harvest_jax.errors import DataError
+from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.input.tokenizer import Tokenizer
-from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.config import IMAGE_MODEL_FRAMES, HarvestConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.model.inference import text_embedding, video_embedding
 from harvest_jax.version import __version__
@@ -39,7 +39,7 @@ SIGNATURE = "signature.json"
 FORMAT = "harvest_jax stablehlo 1"
 
 
-def export_stablehlo(folder: Path, out: Path) -> None:
+def export_stablehlo(folder: Path, out: Path, batch: int | None = None) -> Tensors:
     """Write the programs of a model folder; the output folder appears whole or not at all.
 
     encode_video takes the flat dict of its weights and uint8 RGB [b, T, S, S, 3]: frames that are squares of the
@@ -50,26 +50,35 @@ def export_stablehlo(folder: Path, out: Path) -> None:
     Args:
       folder: a model folder.
       out: a folder that does not exist yet, or is empty.
+      batch: b is this number, l the context length and T of an image model `IMAGE_MODEL_FRAMES`, for compilers that
+        take fixed shapes alone; None: they are symbolic.
+
+    Returns:
+      the parameters of the model folder.
 
     Raises:
+      ConfigError: `batch` is below 1.
       DataError: the model folder cannot be used, or `out` exists already or cannot be written.
     """
+    if batch is not None and batch < 1:
+        raise ConfigError(f"batch={batch}: must be 1 or more")
     config, tensors = open_parameters(folder)
-    if not all_finite(tensors.read("logit_scale")):
-        raise DataError(f"{tensors.where}: logit_scale is not finite")
     with new_folder(out) as aside:
-        signature = _write(aside, config, tensors)
+        signature = _write(aside, config, tensors, batch)
         (aside / SIGNATURE).write_text(json.dumps(signature, indent=2) + "\n", encoding="utf-8")
+    return tensors
 
 
-def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, Any]:
+def _write(aside: Path, config: HarvestConfig, tensors: Tensors, batch: int | None) -> dict[str, Any]:
     """Write the programs and their weights; gives the content of signature.json."""
     video, text = config.video, config.text
-    frames = str(video.num_frames) if video.num_frames > 1 else "t"
+    frames = video.num_frames if video.num_frames > 1 else "t" if batch is None else IMAGE_MODEL_FRAMES
+    b, length = ("b", "l") if batch is None else (batch, text.context_length)
+    limits = [f"l <= {text.context_length}"] if batch is None else []
     size = f"{video.image_size}, {video.image_size}, 3"
-    clips = jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {frames}, {size}"), np.uint8)
-    ids = jax.ShapeDtypeStruct(export.symbolic_shape("b, l", constraints=[f"l <= {text.context_length}"]), np.int32)
-    harvest, tokenizer = Harvest(config), Tokenizer(text.vocab_size)
+    clips = jax.ShapeDtypeStruct(export.symbolic_shape(f"{b}, {frames}, {size}"), np.uint8)
+    ids = jax.ShapeDtypeStruct(export.symbolic_shape(f"{b}, {length}", constraints=limits), np.int32)
+    harvest = Harvest(config)
     parts = (
         ("encode_video", "video/", functools.partial(video_embedding, harvest), clips),
         ("encode_text", "text/", functools.partial(text_embedding, harvest), ids),
@@ -83,14 +92,32 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, An
         functions[name] = {
             "program": f"{name}.stablehlo",
             "weights": f"{name}.safetensors",
-            "input": _array(argument),
-            "output": _array(program.out_avals[0]),
+            "input": json_array(argument),
+            "output": json_array(program.out_avals[0]),
         }
-    functions["encode_text"]["input"]["constraints"] = [f"l <= {text.context_length}"]
+    if limits:
+        functions["encode_text"]["input"]["constraints"] = limits
     return {
         "format": FORMAT,
-        "model": config.to_dict() | {"decoder": None},
+        **facts(config, tensors),
         "functions": functions,
+        "platforms": PLATFORMS,
+        "calling_convention_version": program.calling_convention_version,
+        "written_by": {"harvest_jax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
+    }
+
+
+def facts(config: HarvestConfig, tensors: Tensors) -> dict[str, Any]:
+    """What a program that calls the towers must know: the model, how pictures are prepared, tokens, the scale.
+
+    Raises:
+      DataError: the scale is not finite.
+    """
+    if not all_finite(tensors.read("logit_scale")):
+        raise DataError(f"{tensors.where}: logit_scale is not finite")
+    video, text, tokenizer = config.video, config.text, Tokenizer(config.text.vocab_size)
+    return {
+        "model": config.to_dict() | {"decoder": None},
         "frames": {  # how pictures must be prepared, and what the program does itself
             "color": "RGB",
             "image_size": video.image_size,
@@ -100,9 +127,6 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, An
         },
         "tokens": {"vocabulary": text.vocab_size, "start": tokenizer.sot, "end": tokenizer.eot, "padding": 0},
         "logit_scale": float(np.exp(np.float32(tensors.read("logit_scale")))),
-        "platforms": PLATFORMS,
-        "calling_convention_version": program.calling_convention_version,
-        "written_by": {"harvest_jax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
     }
 
 
@@ -124,6 +148,6 @@ def _program(
     return export.export(jax.jit(flat), platforms=PLATFORMS)(weights, argument)
 
 
-def _array(shape: Any) -> dict[str, Any]:
+def json_array(shape: Any) -> dict[str, Any]:
     """dtype and dimensions; symbolic dimensions by their names."""
     return {"dtype": str(shape.dtype), "shape": [side if isinstance(side, int) else str(side) for side in shape.shape]}

@@ -1,6 +1,7 @@
 """`harvest weights`, as a user meets it."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from harvest_jax.model.config import Preprocessing, harvest_config
 from harvest_jax.weights import command, export_model, import_checkpoint
 from harvest_jax.weights.folder import load_config
 from tests.helpers.command import run
-from tests.helpers.model_folders import save_random_model
+from tests.helpers.model_folders import save_random_model, without_digest
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +41,13 @@ def test_the_words_of_the_help_are_those_of_the_code():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "import|export|mix"),
+        ([], "import|export|mix|push"),
         (["sell"], "unknown command sell"),
         (["import", "x"], "--out"),
         (["import", "x", "--out", "y", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["import", "x", "--out", "y", "--activation", "relu"], "invalid choice: 'relu'"),
         (["import", "x", "--out", "y", "--mean", "0.5"], "expected 3 arguments"),
-        (["export", "x", "--out", "y", "--format", "onnx"], "invalid choice: 'onnx'"),
+        (["export", "x", "--out", "y", "--format", "tflite"], "invalid choice: 'tflite'"),
         (["mix", "x", "y", "--out", "z"], "--alpha"),
     ],
 )
@@ -107,6 +108,8 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
         (("export", tmp_path / "empty", "--format", "hf", "--out", tmp_path / "out"), 3),
         (("export", tmp_path / "gone", "--format", "stablehlo", "--out", tmp_path / "out"), 3),
         (("export", folder, "--format", "viclip", "--out", tmp_path / "out"), 2),
+        (("export", folder, "--format", "hf", "--batch", "2", "--out", tmp_path / "out"), 2),
+        (("export", folder, "--format", "hf", "--int8", "--out", tmp_path / "out"), 2),
         (("mix", folder, SHIPPED, "--alpha", "2", "--out", tmp_path / "out"), 2),
         (("mix", folder, tmp_path / "gone", "--alpha", "0", "--out", tmp_path / "out"), 3),
     ):
@@ -119,9 +122,20 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_without_the_onnx_package_the_extra_is_named(capsys, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "harvest_jax.weights.onnx_export", raising=False)
+    code, _, error = run(capsys, "weights", "export", folder, "--format", "onnx", "--out", tmp_path / "out")
+    assert code == 2
+    assert "pip install 'harvest_jax[onnx]'" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failure_leaves_no_folders(folder, tmp_path, capsys):
     spoilt = tmp_path / "spoilt"
     shutil.copytree(folder, spoilt)
+    without_digest(spoilt)
     raw = bytearray((spoilt / "model.safetensors").read_bytes())
     raw[-2:] = np.float16(np.nan).tobytes()
     (spoilt / "model.safetensors").write_bytes(raw)

@@ -17,6 +17,7 @@ from harvest_jax.weights.folder import load_config
 from harvest_jax.weights.import_checkpoint import import_checkpoint
 from harvest_jax.weights.resize import resize_temporal
 from tests.helpers.checkpoint_tensors import IMAGE, VIDEO
+from tests.helpers.model_folders import without_digest
 
 GELU = Overrides(activation="gelu")
 
@@ -124,7 +125,7 @@ def test_a_damaged_model_leaves_nothing(folders, tmp_path):
     shutil.copytree(folders["image"], tmp_path / "bad")
     flat = load_file(tmp_path / "bad/model.safetensors")
     flat["video/ln_post/scale"][3] = np.nan
-    save_file(flat, tmp_path / "bad/model.safetensors")
+    save_file(flat, without_digest(tmp_path / "bad") / "model.safetensors")
     for form, name in OUT.items():
         with pytest.raises(DataError, match="not finite"):
             export_model(tmp_path / "bad", form, tmp_path / name)

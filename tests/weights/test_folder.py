@@ -8,13 +8,19 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
+from harvest_jax import cli
 from harvest_jax.demo.image_clip import SHIPPED
+from harvest_jax.describe import describe_model
 from harvest_jax.errors import DataError
+from harvest_jax.files import sha256_of
 from harvest_jax.model.config import harvest_config
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.weights.files.tensors import BFLOAT16, TensorSpec
-from harvest_jax.weights.folder import load_config, load_model, save_model, save_tensors
+from harvest_jax.weights.folder import load_config, load_model, open_model, save_model, save_tensors
+from harvest_jax.weights.import_checkpoint import import_checkpoint
+from harvest_jax.weights.mix import mix_models
 from harvest_jax.weights.stablehlo import export_stablehlo
+from tests.helpers.model_folders import without_digest
 from tests.helpers.small_model import SMALL
 
 
@@ -91,12 +97,49 @@ def test_the_packaged_image_model_loads_and_is_small():
     assert config == harvest_config("demo", num_frames=1, decoder_layers=0)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) > 500_000
     assert (SHIPPED / "model.safetensors").stat().st_size <= 2_000_000
+    assert "equal" in describe_model(SHIPPED)["sha256"]
 
 
 def rewrite(path, change):
     flat = load_file(path / "model.safetensors")
     change(flat)
     save_file(flat, path / "model.safetensors")
+    without_digest(path)
+
+
+def test_every_flipped_bit_in_the_weights_is_noticed(folder, tmp_path, capsys):
+    path, _ = folder
+    weights = path / "model.safetensors"
+    whole, rng = weights.read_bytes(), np.random.default_rng(0)
+    start = 8 + int.from_bytes(whole[:8], "little")  # of the numbers
+    for place in [*rng.integers(start, len(whole), 20), *rng.integers(0, start, 5)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        weights.write_bytes(damaged)
+        for load in (load_model, open_model, describe_model, lambda path: mix_models(path, path, 0.5, tmp_path / "m")):
+            with pytest.raises(DataError) as raised:
+                load(path)
+            if place >= start:
+                assert "model.safetensors was altered or damaged: its SHA-256 is not the one in config" in str(
+                    raised.value
+                )
+    assert cli.main(["weights", "import", str(path), "--out", str(tmp_path / "new")]) == 3
+    assert capsys.readouterr().err.count("\n") == 1
+    weights.write_bytes(whole)
+    assert load_model(path)[0] == SMALL
+    assert describe_model(path)["sha256"] == f"{sha256_of(weights)} (compared with model.safetensors: equal)"
+
+
+def test_a_folder_without_a_digest_is_loaded_with_one_line(folder, tmp_path, caplog):
+    path, _ = folder
+    load_model(path)
+    assert not caplog.records
+    load_model(without_digest(path))
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "has no digest of its weights" in line
+    assert "none in config.json" in describe_model(path)["sha256"]
+    import_checkpoint(path, tmp_path / "new")
+    assert "compared" in describe_model(tmp_path / "new")["sha256"]
 
 
 @pytest.mark.parametrize(

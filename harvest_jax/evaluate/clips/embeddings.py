@@ -16,7 +16,7 @@ from harvest_jax.evaluate.clips.stored_clips import StoredClips
 from harvest_jax.evaluate.result.results import TextFacts
 from harvest_jax.evaluate.scores.cosines import unit_vectors
 from harvest_jax.evaluate.settings import TaskSettings
-from harvest_jax.model.batches import BATCH_SIZES
+from harvest_jax.model.batches import BATCH_SIZES, TEXT_LENGTHS, text_lengths
 from harvest_jax.model.inference import PRECISION
 from harvest_jax.terminal import Progress
 
@@ -269,23 +269,33 @@ def text_facts(model: VideoTextModel, texts: Sequence[str]) -> TextFacts:
 
 
 def embed_texts(model: VideoTextModel, texts: Sequence[str], batch_size: int) -> Float32[np.ndarray, "texts width"]:
-    """Embed texts, or take them from the store. Equal ones are embedded once, and so are equal in every bit."""
+    """Embed texts, or take them from the store. Equal ones are embedded once, and so are equal in every bit.
+
+    A call has texts whose programs compute the same number of tokens: so it runs one program, with all of its rows.
+    """
     distinct = list(dict.fromkeys(texts))
+    ids = model.tokenizer(distinct, model.config.text.context_length)
     rows: dict[str, Float[np.ndarray, " width"]] = {}
     store = model.store if isinstance(model, ModelWithStore) else None
     if store is not None:
-        made_by = {"matmul_precision": PRECISION, "rows_of_a_call": call_rows(batch_size)}
+        made_by = {
+            "matmul_precision": PRECISION,
+            "rows_of_a_call": call_rows(batch_size),
+            "tokens_of_a_call": list(TEXT_LENGTHS),
+        }
         folder = store.folder("text", made_by)
-        ids = model.tokenizer(distinct, model.config.text.context_length)
         keys = {text: hashlib.sha256(row.tobytes()).hexdigest() for text, row in zip(distinct, ids, strict=True)}
         rows = {text: stored.embedding for text in distinct if (stored := folder.find(keys[text])) is not None}
-    lacking = [text for text in distinct if text not in rows]
-    for start in range(0, len(lacking), batch_size):
-        batch = lacking[start : start + batch_size]
-        padding = [""] * (-len(batch) % call_rows(batch_size))
-        embedded = np.asarray(model.encode_text(batch + padding), np.float32)[: len(batch)]
-        rows.update(zip(batch, embedded, strict=True))
-        if store is not None:
-            folder.add([keys[text] for text in batch], embedded, batch)
-            store.write_if_due()
+    alike: dict[int, list[str]] = collections.defaultdict(list)
+    for text, length in zip(distinct, text_lengths(ids), strict=True):
+        alike[int(length)] += [] if text in rows else [text]
+    for lacking in alike.values():
+        for start in range(0, len(lacking), batch_size):
+            batch = lacking[start : start + batch_size]
+            padding = batch[-1:] * (-len(batch) % call_rows(batch_size))
+            embedded = np.asarray(model.encode_text(batch + padding), np.float32)[: len(batch)]
+            rows.update(zip(batch, embedded, strict=True))
+            if store is not None:
+                folder.add([keys[text] for text in batch], embedded, batch)
+                store.write_if_due()
     return np.stack([rows[text] for text in texts])

@@ -12,6 +12,7 @@ from harvest_jax.weights.files.flax_reader import open_msgpack, open_npz
 from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.tensors import Tensors
 from harvest_jax.weights.files.torch_archive import open_archive
+from harvest_jax.weights.files.weights_digest import check_digest
 from harvest_jax.weights.files.zip_members import ZipMembers
 
 CONFIG = "config.json"
@@ -36,11 +37,12 @@ POINTER = b"version https://git-lfs"
 
 
 def open_checkpoint(path: Path) -> Tensors:
-    """The tensors of one model, whatever file or folder holds it; only headers are read.
+    """The tensors of one model, whatever file or folder holds it; only headers are read, except for a digest.
 
     Files: TorchScript archives and state_dict files of torch (see torch_archive.py), safetensors, Flax msgpack, npz,
     and the index of a model in several files (`*.index.json`). Folders: this package's, Hugging Face's, OpenCLIP's.
     Wrappers of trainings ({"model": ...}) and prefixes of wrapping modules ("module.") are removed; `kind` names them.
+    The weights of a folder of this package are compared with its digest.
 
     Returns:
       Names as the checkpoint has them; those of msgpack are the keys joined by "/". `details` holds, where they are
@@ -92,6 +94,8 @@ def _open_folder(folder: Path) -> Tensors:
             if (folder / config).is_file() and (folder / name).is_file():
                 tensors = _open_file(folder / name)
                 ours = config == CONFIG and isinstance(details["config"].get("model"), dict)
+                if ours:
+                    check_digest(folder / name, details["config"])
                 kind = f"{'model folder of this package' if ours else kind} ({tensors.kind})"
                 return dataclasses.replace(tensors, kind=kind, where=str(folder), details=tensors.details | details)
     weights = sorted(name for _, _, choices in FOLDERS for name in choices if (folder / name).is_file())

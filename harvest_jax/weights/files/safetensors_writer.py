@@ -3,6 +3,7 @@
 The library's own writer needs all tensors at once. Format: safetensors_reader.py.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ CHUNK = 1 << 22  # elements checked and written at a time
 
 def write_safetensors(
     path: Path, entries: dict[str, TensorSpec], read: Callable[[str], np.ndarray], metadata: dict[str, str]
-) -> None:
+) -> str:
     """Write a safetensors file; it replaces `path` when it is whole and on the disk (`files.atomic_file`).
 
     The bytes depend on the arguments alone: the widest dtype first, then by name, as the library orders them.
@@ -31,6 +32,9 @@ def write_safetensors(
       entries: shape and dtype of each tensor in the file; numbers are converted if `read` gives another dtype.
       read: gives the array of a name, of its entry's shape; called once per name, in the file's order.
       metadata: text values for the header.
+
+    Returns:
+      SHA-256 (hex) of the bytes that were given to be written.
 
     Raises:
       DataError: a tensor has another shape, or holds numbers that are not finite or too large for its dtype.
@@ -47,11 +51,18 @@ def write_safetensors(
         header[name] = {"dtype": NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    digest = hashlib.sha256()
     with atomic_file(path) as aside, aside.open("xb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+
+        def write(part: bytes | memoryview) -> None:
+            digest.update(part)
+            file.write(part)
+
+        write(len(text).to_bytes(8, "little") + text)
         for name in names:
             for part in _parts(name, read(name), entries[name]):
-                file.write(part)
+                write(part)
+    return digest.hexdigest()
 
 
 def _parts(name: str, array: np.ndarray, entry: TensorSpec) -> Iterator[memoryview]:
