@@ -33,9 +33,8 @@ from harvest_jax.model.inference import (
     video_embedding,
 )
 from harvest_jax.pixels.square import prepare_clip
+from harvest_jax.weights.families.hf_video import IMAGE_MODEL_FRAMES
 from harvest_jax.weights.workdir_model import load_any_model
-
-IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
 
 
 class Model:

@@ -9,6 +9,7 @@ from harvest_jax.model.config import ACTIVATIONS, RESIZES
 
 FORMATS = (
     "hf",
+    "hf_video",
     "open_clip",
     "viclip",
     "scenic",
@@ -31,12 +32,15 @@ No pickle is executed. The architecture is read from the checkpoint.
 
 _EXPORT = """Formats, and what is written to E:
   hf           a folder for CLIPModel.from_pretrained and CLIPProcessor.from_pretrained of transformers 4 and 5
+  hf_video     a folder for AutoModel and AutoProcessor of transformers 5 and for SentenceTransformer, each with
+               trust_remote_code=True: the whole video model
   open_clip    a folder: open_clip_model.safetensors and open_clip_config.json
   viclip       a .safetensors file with the names of InternVideo's ViCLIP: the whole video model
   scenic       a .msgpack file: the parameter tree of Scenic's CLIP
   safetensors  a .safetensors file with the names of this package: everything, decoder included
   stablehlo    a folder of StableHLO programs, which run without this package
-hf, open_clip and scenic are image models: a video model is exported as what it computes for one frame."""
+hf, open_clip and scenic are image models: a video model is exported as what it computes for one frame, if it has
+learnt nothing about time or if --drop_time is given."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     take.add_argument("folder", type=Path, metavar="D", help="model folder, from harvest train, weights import or demo")
     take.add_argument("--format", required=True, choices=FORMATS, help="see below")
     take.add_argument("--out", type=Path, required=True, metavar="E", help="folder or file to write")
+    take.add_argument(
+        "--drop_time", action="store_true", help="write hf, open_clip or scenic although the model's time is lost in it"
+    )
 
     mix = _command(
         commands,
@@ -133,7 +140,7 @@ def _import(args: argparse.Namespace) -> list[str]:
 def _export(args: argparse.Namespace) -> list[str]:
     from harvest_jax.weights.export_model import export_model
 
-    done = export_model(args.folder, args.format, args.out)
+    done = export_model(args.folder, args.format, args.out, args.drop_time)
     lines = [f"{args.out}: {done['format']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}"]
     if done["left_out"]:
         lines.append(f"left out, because the format has no place for it: {', '.join(done['left_out'])}")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families import viclip
 from harvest_jax.weights.families.family import Family
+from harvest_jax.weights.families.hf_video import HF_VIDEO, hf_video_files
 from harvest_jax.weights.families.hugging_face import HUGGING_FACE
 from harvest_jax.weights.families.hugging_face_config import hugging_face_config, hugging_face_preprocessor
 from harvest_jax.weights.families.native import HEADER, NATIVE
@@ -22,24 +24,25 @@ from harvest_jax.weights.files.safetensors_writer import write_safetensors
 from harvest_jax.weights.files.tensors import Tensors
 from harvest_jax.weights.folder import open_model
 from harvest_jax.weights.new_output import check_free, new_file, new_folder
-from harvest_jax.weights.translate import common_dtype, one_frame, to_family
+from harvest_jax.weights.translate import FRAMES, common_dtype, one_frame, to_family
 
 
-def export_model(folder: Path, file_format: str, out: Path) -> dict[str, Any]:
+def export_model(folder: Path, file_format: str, out: Path, drop_time: bool = False) -> dict[str, Any]:
     """Write a model folder in another program's format; the file or folder appears whole or not at all.
 
     Args:
       folder: a model folder.
       file_format: one of FORMATS.
       out: a file or folder that does not exist yet.
+      drop_time: write an image format (IMAGE_FORMATS) although the model's sense of time is lost in it.
 
     Returns:
       JSON values: `format`, `out`, `parameters` (numbers written), `dtypes`, `left_out` (parts of the model that the
       format has no place for), `notes` (sentences).
 
     Raises:
-      ConfigError: no such format, or `out` has the wrong ending.
-      DataError: the model folder cannot be used, or `out` exists already or cannot be written.
+      ConfigError: no such format, `out` has the wrong ending, or `drop_time` with a format that keeps time.
+      DataError: the model folder cannot be used, time would be lost, or `out` exists already or cannot be written.
     """
     if file_format not in FORMATS:
         raise ConfigError(f"unknown format {file_format!r}; known are {', '.join(FORMATS)}")
@@ -48,8 +51,23 @@ def export_model(folder: Path, file_format: str, out: Path) -> dict[str, Any]:
         raise ConfigError(
             f"--format {file_format} writes one file: give --out a name that ends in {ending}, not {out.name}"
         )
+    if drop_time and file_format not in IMAGE_FORMATS:
+        raise ConfigError(f"--drop_time is for {', '.join(IMAGE_FORMATS)}: the format {file_format} keeps time")
     check_free(out)
+    if file_format in IMAGE_FORMATS and not drop_time:
+        _refuse_time(folder, file_format)
     return {"format": file_format, "out": str(out)} | FORMATS[file_format](folder, out)
+
+
+def _refuse_time(folder: Path, file_format: str) -> None:
+    """Refuse a model with a table of frames, of which an image model is not the same."""
+    config, ours = open_model(folder)
+    if config.video.num_frames > 1 and ours.read(FRAMES).any():
+        raise DataError(
+            f"{folder} has learnt what happens over {config.video.num_frames} frames, and the format {file_format} is "
+            "an image model, which would lose it: export with --format hf_video (or viclip), or give --drop_time for "
+            "the image model that it is at one frame"
+        )
 
 
 def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
@@ -62,6 +80,20 @@ def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
         _write_json(aside / "preprocessor_config.json", hugging_face_preprocessor(config))
         _write_tokenizer(aside, config)
     return summary
+
+
+def _write_hf_video(folder: Path, out: Path) -> dict[str, Any]:
+    config, ours = open_model(folder)
+    theirs = to_family(ours, HF_VIDEO, config)
+    stored = common_dtype(entry.dtype for entry in theirs.entries.values())
+    with new_folder(out) as aside:
+        write_safetensors(aside / "model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
+        for name, values in hf_video_files(config, str(stored)).items():
+            _write_json(aside / name, values)
+        for name in HF_VIDEO_CODE:
+            code = resources.files("harvest_jax.weights.hf_video").joinpath(name)
+            (aside / name).write_text(code.read_text(encoding="utf-8"), encoding="utf-8")
+    return _summary(ours, theirs, HF_VIDEO, config)
 
 
 def _write_tokenizer(folder: Path, config: HarvestConfig) -> None:
@@ -179,16 +211,19 @@ def _write_stablehlo(folder: Path, out: Path) -> dict[str, Any]:
     return {"parameters": written.parameters, "dtypes": written.dtypes, "left_out": left_out, "notes": notes}
 
 
+HF_VIDEO_CODE = ("modeling_harvest.py", "processing_harvest.py", "sentence_transformers_harvest.py")
 FORMATS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "hf": _write_hugging_face,
+    "hf_video": _write_hf_video,
     "open_clip": _write_open_clip,
     "viclip": _write_viclip,
     "scenic": _write_scenic,
     "safetensors": _write_safetensors,
     "stablehlo": _write_stablehlo,
 }
+IMAGE_FORMATS = ("hf", "open_clip", "scenic")  # which have no place for a table of frames
 ENDINGS = {"viclip": ".safetensors", "safetensors": ".safetensors", "scenic": ".msgpack"}  # the others are folders
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def _write_json(path: Path, values: Any) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
