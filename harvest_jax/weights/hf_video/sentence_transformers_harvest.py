@@ -1,13 +1,12 @@
 # Copyright 2026 The harvest_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""A harvest_jax model for `SentenceTransformer(FOLDER, trust_remote_code=True)`: texts and videos, mixed or not."""
+"""A harvest_jax model for `SentenceTransformer(FOLDER, trust_remote_code=True)`: a list of texts, or of videos."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from sentence_transformers.base.modules import InputModule
 from transformers import AutoModel, AutoProcessor
 
@@ -41,24 +40,21 @@ class HarvestVideoEncoder(InputModule):
         return int(self.model.config.video_tower["embed_dim"])
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Texts and videos as tensors; `is_video` says which rows of the batch are videos."""
+        """Texts or videos as tensors."""
         named = [one if isinstance(one, dict) else {"video" if is_video(one) else "text": one} for one in inputs]
-        for one in named:
-            if set(one) not in ({"text"}, {"video"}):
-                raise ValueError(f"an input must be a text or a video, not {sorted(one)}")
-        texts = [(prompt or "") + one["text"] for one in named if "text" in one]
-        videos = [one["video"] for one in named if "video" in one]
-        features = dict(self.processor(text=texts or None, videos=videos or None))
-        return features | {"is_video": torch.tensor(["video" in one for one in named])}
+        kinds = {kind for one in named for kind in one}
+        if kinds == {"video"}:
+            return dict(self.processor(videos=[one["video"] for one in named]))
+        if kinds == {"text"}:
+            return dict(self.processor(text=[(prompt or "") + one["text"] for one in named]))
+        raise ValueError(f"one call embeds texts or videos, not {', '.join(sorted(map(str, kinds)))}")
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Adds `sentence_embedding`, float32 [B, D], in the order of the inputs."""
-        videos = features["is_video"]
-        embedded = torch.zeros(len(videos), self.get_embedding_dimension(), device=videos.device)
+        """Adds `sentence_embedding`: float32 [B, D]."""
         if "input_ids" in features:
-            embedded[~videos] = self.model.get_text_features(features["input_ids"])
-        if "pixel_values_videos" in features:
-            embedded[videos] = self.model.get_video_features(features["pixel_values_videos"])
+            embedded = self.model.get_text_features(features["input_ids"])
+        else:
+            embedded = self.model.get_video_features(features["pixel_values_videos"])
         return features | {"sentence_embedding": embedded}
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
