@@ -20,7 +20,8 @@ import jax
 import numpy as np
 from datasets import Video
 from jaxtyping import Float
-from mteb.models import AbsEncoder, ModelMeta
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ModelMeta
 
 from harvest_jax.api import Model, load
 from harvest_jax.errors import DataError

@@ -97,16 +97,12 @@ class HarvestVideoProcessor(ProcessorMixin):
     def frames(self, video: Any) -> np.ndarray:
         """The frames that the model sees, before normalisation: uint8 RGB [num_frames, image_size, image_size, 3]."""
         if isinstance(video, str | os.PathLike):
-            shown = read_pictures(os.fspath(video), self.num_frames)
+            pictures: Any = read_pictures(os.fspath(video), self.num_frames)
         else:
-            frames = [rgb(frame) for frame in video]
-            shown = (frames[i] for i in middles(len(frames), self.num_frames))
-        squares: list[np.ndarray] = []
-        before = None
-        for picture in shown:  # of a short clip the same picture is shown several times
-            squares.append(squares[-1] if picture is before else square(picture, self.image_size, self.resize))
-            before = picture
-        return np.stack(squares)
+            frames = list(video)
+            pictures = (rgb(frames[i]) for i in sorted(set(middles(len(frames), self.num_frames))))
+        squares = [square(picture, self.image_size, self.resize) for picture in pictures]
+        return np.stack([squares[i] for i in middles(len(squares), self.num_frames)])
 
     def normalise(self, frames: np.ndarray) -> torch.Tensor:
         """uint8 [T, S, S, 3] to float32 [T, 3, S, S]."""
@@ -155,7 +151,7 @@ def square(picture: np.ndarray, size: int, resize: str) -> np.ndarray:
 
 
 def read_pictures(path: str, wanted: int) -> Iterator[np.ndarray]:
-    """The pictures that a player shows at the middles of `wanted` equal parts of a video: uint8 RGB [H, W, 3].
+    """The pictures that a player shows at the middles of `wanted` equal parts of a video, each once: RGB [H, W, 3].
 
     Raises:
       ValueError: no video in a known format, or it is damaged or cut off.
@@ -236,12 +232,12 @@ class Video:
         return found if last > found else seconds
 
     def pictures(self, ticks: Sequence[int]) -> Iterator[np.ndarray]:
-        """For each tick the picture shown then, RGB [H, W, 3]; the same array for the same picture."""
-        before, picture = None, np.zeros((0, 0, 3), np.uint8)
+        """The pictures shown at these ticks, each once: uint8 RGB [H, W, 3]."""
+        before = None
         for frame in self.shown(ticks):
-            if frame is not before:
-                before, picture = frame, self.rgb(frame)
-            yield picture
+            if frame.pts != before:
+                yield self.rgb(frame)
+            before = frame.pts
 
     def shown(self, ticks: Sequence[int]) -> Iterator[Any]:
         """For each tick the last picture that starts at or before it, or the first of all."""

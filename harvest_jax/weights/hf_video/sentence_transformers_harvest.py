@@ -27,8 +27,8 @@ class HarvestVideoEncoder(InputModule):
 
     @property
     def modalities(self) -> list[Any]:
-        """What can be embedded."""
-        return ["text", "video"]
+        """What can be embedded. Without "message" a list with videos that the library knows and others is refused."""
+        return ["text", "video", "message"]
 
     @property
     def max_seq_length(self) -> int:
