@@ -36,6 +36,7 @@ FLOORS = [
     ("harvest_jax.train",),
     ("harvest_jax.arguments_of_videos",),
     ("harvest_jax.api",),
+    ("harvest_jax.mteb_model",),
     ("harvest_jax",),  # the package's own names: load and Model
     ("harvest_jax.evaluate",),
     ("harvest_jax.hub",),

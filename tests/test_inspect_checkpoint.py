@@ -39,17 +39,19 @@ def described(capsys, path):
 def test_inspect_tells_what_a_checkpoint_is(folder, tmp_path, capsys, headers_alone):
     for form, name, family, tensors in (
         ("hf", "hf", "Hugging Face CLIP", 110),
+        ("hf_video", "hv", "harvest_jax for transformers", 87),
         ("open_clip", "oc", "OpenAI CLIP or OpenCLIP", 86),
         ("viclip", "v.safetensors", "ViCLIP", 87),
         ("scenic", "s.msgpack", "Scenic CLIP", 110),
         ("safetensors", "x.safetensors", "harvest_jax", 74),
     ):
-        assert run(capsys, "weights", "export", folder, "--format", form, "--out", tmp_path / name)[0] == 0
+        image = ["--drop_time"] if form in ("hf", "open_clip", "scenic") else []
+        assert run(capsys, "weights", "export", folder, "--format", form, "--out", tmp_path / name, *image)[0] == 0
         found = described(capsys, tmp_path / name)
         assert (found["kind"], found["family"], found["problem"]) == ("checkpoint", family, None)
         assert found["tensors"] == tensors
         assert found["model"]["video"]["width"] == 64
-        assert found["model"]["video"]["num_frames"] == (1 if form in ("hf", "open_clip", "scenic") else 4)
+        assert found["model"]["video"]["num_frames"] == (1 if image else 4)
         assert "float16" in found["stored_as"]
         assert found["bytes"] <= sum(p.stat().st_size for p in (tmp_path / name).rglob("*")) or name not in ("hf", "oc")
     text = run(capsys, "inspect", tmp_path / "hf")[1]
@@ -59,7 +61,7 @@ def test_inspect_tells_what_a_checkpoint_is(folder, tmp_path, capsys, headers_al
 
 
 def test_inspect_tells_what_is_wrong(folder, tmp_path, capsys, headers_alone):
-    run(capsys, "weights", "export", folder, "--format", "open_clip", "--out", tmp_path / "oc")
+    run(capsys, "weights", "export", folder, "--format", "open_clip", "--drop_time", "--out", tmp_path / "oc")
     found = described(capsys, tmp_path / "oc/open_clip_model.safetensors")  # without the config beside it
     assert found["model"]["video"]["activation"] is None
     assert found["model"]["text"]["width"] == 64
@@ -117,7 +119,7 @@ def test_inspect_of_a_run_that_was_killed(tmp_path, capsys):
 
 
 def test_inspect_of_folders_that_are_none(folder, tmp_path, capsys):
-    run(capsys, "weights", "export", folder, "--format", "hf", "--out", tmp_path / "hf")
+    run(capsys, "weights", "export", folder, "--format", "hf", "--drop_time", "--out", tmp_path / "hf")
     config = json.loads((tmp_path / "hf/config.json").read_text())
     del config["model_type"]
     (tmp_path / "hf/config.json").write_text(json.dumps(config))

@@ -7,6 +7,7 @@ here, with the same functions as the reference: ftfy, HTML entities twice, one s
 import functools
 import gzip
 import html
+import json
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -17,7 +18,7 @@ import ftfy
 import numpy as np
 import tokenizers
 from jaxtyping import Int, Int32
-from tokenizers import models, pre_tokenizers
+from tokenizers import models, pre_tokenizers, processors
 
 from harvest_jax.errors import ConfigError
 
@@ -107,6 +108,15 @@ class Tokenizer:
     def save_vocabulary(self, folder: Path) -> None:
         """Write `vocab.json` and `merges.txt`, the two files that transformers' `CLIPTokenizer` reads."""
         self._backend.model.save(str(folder))
+
+    def hugging_face(self) -> dict[str, Any]:
+        """`tokenizer.json` of transformers' fast tokenizers: the same ids of text that is `clean` already."""
+        copy = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        specials = [(SOT_TEXT, self.sot), (EOT_TEXT, self.eot)]
+        copy.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False) for text, _ in specials])
+        copy.post_processor = processors.TemplateProcessing(single=f"{SOT_TEXT} $A {EOT_TEXT}", special_tokens=specials)
+        values: dict[str, Any] = json.loads(copy.to_str())
+        return values
 
     def _encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         if len(texts) < 16:  # no thread pool for one caption in a loader process

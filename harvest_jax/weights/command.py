@@ -9,6 +9,7 @@ from harvest_jax.model.config import ACTIVATIONS, RESIZES
 
 FORMATS = (
     "hf",
+    "hf_video",
     "open_clip",
     "viclip",
     "scenic",
@@ -34,13 +35,16 @@ No pickle is executed. The architecture is read from the checkpoint.
 
 _EXPORT = """Formats, and what is written to E:
   hf           a folder for CLIPModel.from_pretrained and CLIPProcessor.from_pretrained of transformers 4 and 5
+  hf_video     a folder for AutoModel and AutoProcessor of transformers 5 and for SentenceTransformer, each with
+               trust_remote_code=True: the whole video model
   open_clip    a folder: open_clip_model.safetensors and open_clip_config.json
   viclip       a .safetensors file with the names of InternVideo's ViCLIP: the whole video model
   scenic       a .msgpack file: the parameter tree of Scenic's CLIP
   safetensors  a .safetensors file with the names of this package: everything, decoder included
   stablehlo    a folder of StableHLO programs, which run without this package
   onnx         a folder of two ONNX files for onnxruntime, with the tokenizer's files
-hf, open_clip and scenic are image models: a video model is exported as what it computes for one frame.
+hf, open_clip and scenic are image models: a video model is exported as what it computes for one frame, if it has
+learnt nothing about time or if --drop_time is given.
 A folder gets a model card, README.md, from what the model folder says and from results of `harvest eval` that have the
 digest of this model: those of --results, by default of the folder `results` in D or beside it."""
 
@@ -82,6 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> Any:
     take.add_argument("folder", type=Path, metavar="D", help="model folder, from harvest train, weights import or demo")
     take.add_argument("--format", required=True, choices=FORMATS, help="see below")
     take.add_argument("--out", type=Path, required=True, metavar="E", help="folder or file to write")
+    take.add_argument(
+        "--drop_time", action="store_true", help="write hf, open_clip or scenic although the model's time is lost in it"
+    )
     take.add_argument(
         "--batch",
         type=int,
@@ -159,7 +166,15 @@ def _import(args: argparse.Namespace) -> list[str]:
 def _export(args: argparse.Namespace) -> list[str]:
     from harvest_jax.weights.export_model import export_model
 
-    done = export_model(args.folder, args.format, args.out, batch=args.batch, int8=args.int8, card=args.card)
+    done = export_model(
+        args.folder,
+        args.format,
+        args.out,
+        drop_time=args.drop_time,
+        batch=args.batch,
+        int8=args.int8,
+        card=args.card,
+    )
     lines = [f"{args.out}: {done['format']}, {done['parameters']:,} numbers, {', '.join(done['dtypes'])}"]
     if done["left_out"]:
         lines.append(f"left out, because the format has no place for it: {', '.join(done['left_out'])}")

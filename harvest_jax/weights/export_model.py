@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harvest_jax.files import write_atomically
 from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families import viclip
 from harvest_jax.weights.families.family import Family
+from harvest_jax.weights.families.hf_video import HF_VIDEO, hf_video_files
 from harvest_jax.weights.families.hugging_face import HUGGING_FACE
 from harvest_jax.weights.families.hugging_face_config import hugging_face_config, hugging_face_preprocessor
 from harvest_jax.weights.families.native import HEADER, NATIVE
@@ -26,11 +28,18 @@ from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.folder import open_model
 from harvest_jax.weights.new_output import check_free, new_file, new_folder
 from harvest_jax.weights.tokenizer_files import write_tokenizer
-from harvest_jax.weights.translate import common_dtype, one_frame, to_family
+from harvest_jax.weights.translate import FRAMES, common_dtype, one_frame, to_family
 
 
 def export_model(
-    folder: Path, file_format: str, out: Path, *, batch: int | None = None, int8: bool = False, card: str | None = None
+    folder: Path,
+    file_format: str,
+    out: Path,
+    *,
+    drop_time: bool = False,
+    batch: int | None = None,
+    int8: bool = False,
+    card: str | None = None,
 ) -> dict[str, Any]:
     """Write a model folder in another program's format; the file or folder appears whole or not at all, a card last.
 
@@ -38,6 +47,7 @@ def export_model(
       folder: a model folder.
       file_format: one of FORMATS.
       out: a file or folder that does not exist yet.
+      drop_time: write an image format (IMAGE_FORMATS) although the model's sense of time is lost in it.
       batch: of stablehlo: the fixed number of rows of its programs; None: any number.
       int8: of onnx: matrices are stored as int8.
       card: text of a README.md, for formats that are folders.
@@ -48,7 +58,7 @@ def export_model(
 
     Raises:
       ConfigError: no such format, `out` has the wrong ending, or an option is impossible or of another format.
-      DataError: the model folder cannot be used, or `out` exists already or cannot be written.
+      DataError: the model folder cannot be used, time would be lost, or `out` exists already or cannot be written.
     """
     if file_format not in FORMATS:
         raise ConfigError(f"unknown format {file_format!r}; known are {', '.join(FORMATS)}")
@@ -57,7 +67,11 @@ def export_model(
         raise ConfigError(
             f"--format {file_format} writes one file: give --out a name that ends in {ending}, not {out.name}"
         )
+    if drop_time and file_format not in IMAGE_FORMATS:
+        raise ConfigError(f"--drop_time is for {', '.join(IMAGE_FORMATS)}: the format {file_format} keeps time")
     check_free(out)
+    if file_format in IMAGE_FORMATS and not drop_time:
+        _refuse_time(folder, file_format)
     write = FORMATS[file_format]
     if batch is not None:
         if file_format != "stablehlo":
@@ -73,6 +87,17 @@ def export_model(
     return done
 
 
+def _refuse_time(folder: Path, file_format: str) -> None:
+    """Refuse a model with a table of frames, of which an image model is not the same."""
+    config, ours = open_model(folder)
+    if config.video.num_frames > 1 and ours.read(FRAMES).any():
+        raise DataError(
+            f"{folder} has learnt what happens over {config.video.num_frames} frames, and the format {file_format} is "
+            "an image model, which would lose it: export with --format hf_video (or viclip), or give --drop_time for "
+            "the image model that it is at one frame"
+        )
+
+
 def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
     config, ours = open_model(folder)
     theirs, summary = _image_model(ours, HUGGING_FACE, config)
@@ -83,6 +108,20 @@ def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
         _write_json(aside / "preprocessor_config.json", hugging_face_preprocessor(config))
         write_tokenizer(aside, config)
     return summary
+
+
+def _write_hf_video(folder: Path, out: Path) -> dict[str, Any]:
+    config, ours = open_model(folder)
+    theirs = to_family(ours, HF_VIDEO, config)
+    stored = common_dtype(entry.dtype for entry in theirs.entries.values())
+    with new_folder(out) as aside:
+        write_safetensors(aside / "model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
+        for name, values in hf_video_files(config, str(stored)).items():
+            _write_json(aside / name, values)
+        for name in HF_VIDEO_CODE:
+            code = resources.files("harvest_jax.weights.hf_video").joinpath(name)
+            (aside / name).write_text(code.read_text(encoding="utf-8"), encoding="utf-8")
+    return _summary(ours, theirs, HF_VIDEO, config)
 
 
 def _write_open_clip(folder: Path, out: Path) -> dict[str, Any]:
@@ -200,8 +239,10 @@ def _towers(ours: Tensors, stored: Callable[[TensorSpec], TensorSpec]) -> dict[s
     return {"parameters": written.parameters, "dtypes": written.dtypes, "left_out": left_out, "notes": notes}
 
 
+HF_VIDEO_CODE = ("modeling_harvest.py", "processing_harvest.py", "sentence_transformers_harvest.py")
 FORMATS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "hf": _write_hugging_face,
+    "hf_video": _write_hf_video,
     "open_clip": _write_open_clip,
     "viclip": _write_viclip,
     "scenic": _write_scenic,
@@ -210,8 +251,9 @@ FORMATS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "onnx": _write_onnx,
 }
 CARD = "README.md"
+IMAGE_FORMATS = ("hf", "open_clip", "scenic")  # which have no place for a table of frames
 ENDINGS = {"viclip": ".safetensors", "safetensors": ".safetensors", "scenic": ".msgpack"}  # the others are folders
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def _write_json(path: Path, values: Any) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -149,18 +149,18 @@ if SMALL:
 # %% [markdown]
 # ## 7. Back to the other program
 #
-# `hf`, `open_clip` and `scenic` have no place for time: they get the image model that the video model is at one frame.
-# `viclip`, `stablehlo` and this program's own folders hold the whole video model.
+# `hf_video`, `viclip`, `stablehlo` and this program's own folders hold the whole video model. `hf`, `open_clip` and
+# `scenic` have no place for time: with `--drop_time` they get the image model that the video model is at one frame.
 
 # %% export
 if SMALL:
     shutil.rmtree(WORK / "back", ignore_errors=True)
-    harvest(f"weights export {RUN}/export --format hf --out {WORK}/back")
+    harvest(f"weights export {RUN}/export --format hf_video --out {WORK}/back")
     for path in sorted((WORK / "back").iterdir()):
         print(f"{path.stat().st_size:10,}  {path.name}")
 
 # %% [markdown]
-# With transformers installed, `CLIPModel.from_pretrained("harvest_clip/back")` opens it.
+# With transformers 5 installed, `AutoModel.from_pretrained("harvest_clip/back", trust_remote_code=True)` opens it.
 #
 # ## Next steps
 #

@@ -9,6 +9,7 @@ from harvest_jax.model.config import DecoderConfig, HarvestConfig, TextConfig, V
 from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.weights.families.family import Overrides
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
+from harvest_jax.weights.folder import save_tensors
 from harvest_jax.weights.translate import to_family
 
 # every size another number, heads of 64 as the published models have
@@ -66,3 +67,15 @@ def architecture(family, details=None, kind="safetensors", overrides=Overrides()
     """What a family makes of its tensors of `config` and of the details beside them."""
     theirs = dataclasses.replace(of_family(family, config), kind=kind, details=details or {})
     return family.architecture(theirs, overrides)
+
+
+def small_models(folder):
+    """Model folders of IMAGE and VIDEO under `folder`, of random numbers: {"image": path, "video": path}."""
+    rng = np.random.default_rng(0)
+    for name, config in (("image", IMAGE), ("video", VIDEO)):
+        arrays = {path: rng.normal(size=shape).astype(np.float32) for path, shape in parameter_shapes(config).items()}
+        if name == "image":
+            arrays["video/temporal_embedding"] *= 0
+        entries = {path: TensorSpec(array.shape, array.dtype) for path, array in arrays.items()}
+        save_tensors(folder / name, config, entries, arrays.__getitem__, {})
+    return {name: folder / name for name in ("image", "video")}

@@ -13,6 +13,7 @@ import pytest
 
 from tests.parity.sizes import SIZES
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported: nothing is fetched
 FIGURES = pytest.StashKey[list[dict]]()
 
 

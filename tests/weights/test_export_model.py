@@ -8,15 +8,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.weights.export_model import export_model
 from harvest_jax.weights.families.family import Overrides
-from harvest_jax.weights.files.safetensors_writer import write_safetensors
-from harvest_jax.weights.files.tensors import TensorSpec
 from harvest_jax.weights.folder import load_config
 from harvest_jax.weights.import_checkpoint import import_checkpoint
 from harvest_jax.weights.resize import resize_temporal
-from tests.helpers.checkpoint_tensors import IMAGE, VIDEO
+from tests.helpers.checkpoint_tensors import VIDEO, small_models
 from tests.helpers.model_folders import without_digest
 
 GELU = Overrides(activation="gelu")
@@ -25,18 +22,7 @@ GELU = Overrides(activation="gelu")
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """An image and a video model on disk, of small random numbers."""
-    made = {}
-    rng = np.random.default_rng(0)
-    for name, config in (("image", IMAGE), ("video", VIDEO)):
-        arrays = {path: rng.normal(size=shape).astype(np.float32) for path, shape in parameter_shapes(config).items()}
-        if name == "image":
-            arrays["video/temporal_embedding"] *= 0
-        file = tmp_path_factory.mktemp(name) / "x.safetensors"
-        entries = {path: TensorSpec(array.shape, array.dtype) for path, array in arrays.items()}
-        write_safetensors(file, entries, arrays.__getitem__, {"harvest_jax_config": json.dumps(config.to_dict())})
-        import_checkpoint(file, file.parent / "model")
-        made[name] = file.parent / "model"
-    return made
+    return small_models(tmp_path_factory.mktemp("models"))
 
 
 OUT = {"hf": "hf", "open_clip": "oc", "viclip": "v.safetensors", "scenic": "s.msgpack", "safetensors": "x.safetensors"}
@@ -73,7 +59,7 @@ def test_a_video_model_comes_back_bit_for_bit(folders, tmp_path, form):
 def test_a_video_model_becomes_its_image_model(folders, tmp_path, form, dtype):
     """The frame's row is in every place but the class token's, not rounded to what the file stores its numbers in."""
     import_checkpoint(folders["video"], tmp_path / "video", dtype=dtype)
-    done = export_model(tmp_path / "video", form, tmp_path / OUT[form])
+    done = export_model(tmp_path / "video", form, tmp_path / OUT[form], drop_time=True)
     assert done["left_out"] == ["decoder", "mask_embedding"]
     assert "at one frame" in done["notes"][0]
     import_checkpoint(tmp_path / OUT[form], tmp_path / "back")
@@ -107,7 +93,7 @@ def test_exports_say_what_they_are(folders, tmp_path):
 def test_exports_that_cannot_be(folders, tmp_path):
     with pytest.raises(ConfigError, match=r"ends in \.safetensors, not x"):
         export_model(folders["image"], "viclip", tmp_path / "x")
-    with pytest.raises(ConfigError, match="unknown format 'onnx'; known are hf, open_clip"):
+    with pytest.raises(ConfigError, match="unknown format 'onnx'; known are hf, hf_video, open_clip"):
         export_model(folders["image"], "onnx", tmp_path / "x")
     with pytest.raises(DataError, match="exists already"):
         export_model(folders["image"], "hf", folders["video"])

@@ -24,10 +24,15 @@ def header_config(tensors: Tensors, overrides: Overrides) -> HarvestConfig | Non
       ConfigError: an override is impossible.
     """
     text = tensors.details.get("metadata", {}).get(HEADER)
-    return None if text is None else _overridden(_config_of(lambda: json.loads(text), tensors.where), overrides)
+    return None if text is None else overridden(config_of(lambda: json.loads(text), tensors.where), overrides)
 
 
-def _config_of(values: Callable[[], Any], where: str) -> HarvestConfig:
+def config_of(values: Callable[[], Any], where: str) -> HarvestConfig:
+    """The config that a checkpoint of this package holds.
+
+    Raises:
+      DataError: the values are not there, or not those of a config.
+    """
     try:
         return HarvestConfig.from_dict(values())
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -37,7 +42,12 @@ def _config_of(values: Callable[[], Any], where: str) -> HarvestConfig:
         ) from error
 
 
-def _overridden(config: HarvestConfig, overrides: Overrides) -> HarvestConfig:
+def overridden(config: HarvestConfig, overrides: Overrides) -> HarvestConfig:
+    """The config with what the user says instead.
+
+    Raises:
+      ConfigError: an override is impossible.
+    """
     video, text = config.video, config.text
     return dataclasses.replace(
         config,
@@ -49,7 +59,7 @@ def _overridden(config: HarvestConfig, overrides: Overrides) -> HarvestConfig:
 
 def _architecture(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
     found = header_config(tensors, overrides)
-    return found or _overridden(_config_of(lambda: tensors.details["config"]["model"], tensors.where), overrides)
+    return found or overridden(config_of(lambda: tensors.details["config"]["model"], tensors.where), overrides)
 
 
 NATIVE = Family(

@@ -6,6 +6,7 @@ To add one: write a module with its table, and name its `Family` below.
 from harvest_jax.errors import DataError
 from harvest_jax.terminal import printable
 from harvest_jax.weights.families.family import Family
+from harvest_jax.weights.families.hf_video import HF_VIDEO
 from harvest_jax.weights.families.hugging_face import HUGGING_FACE
 from harvest_jax.weights.families.native import NATIVE
 from harvest_jax.weights.families.openai import OPEN_CLIP_TEXT, OPENAI
@@ -15,6 +16,7 @@ from harvest_jax.weights.files.tensors import Tensors
 
 FAMILIES: tuple[Family, ...] = (
     NATIVE,
+    HF_VIDEO,
     OPENAI,
     OPEN_CLIP_TEXT,
     HUGGING_FACE,
