@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -105,7 +105,11 @@ class _Graph:
                 needed.update(atom for atom in equation.invars if not isinstance(atom, Literal))
 
         def read(atom: Any) -> Value:
-            return _constant(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, Literal) else values[atom]
+            return (
+                _constant(np.asarray(atom.val, cast(Any, atom.aval).dtype))
+                if isinstance(atom, Literal)
+                else values[atom]
+            )
 
         for equation in reversed(kept):
             made = self._equation(equation, [read(atom) for atom in equation.invars])
