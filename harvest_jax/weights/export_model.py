@@ -70,8 +70,6 @@ def export_model(
     if drop_time and file_format not in IMAGE_FORMATS:
         raise ConfigError(f"--drop_time is for {', '.join(IMAGE_FORMATS)}: the format {file_format} keeps time")
     check_free(out)
-    if file_format in IMAGE_FORMATS and not drop_time:
-        _refuse_time(folder, file_format)
     write = FORMATS[file_format]
     if batch is not None:
         if file_format != "stablehlo":
@@ -81,6 +79,8 @@ def export_model(
         if file_format != "onnx":
             raise ConfigError(f"--int8 is for --format onnx, not for {file_format}")
         write = functools.partial(_write_onnx, int8=True)
+    if file_format in IMAGE_FORMATS and not drop_time:
+        _refuse_time(folder, file_format)
     done = {"format": file_format, "out": str(out)} | write(folder, out)
     if card is not None and out.is_dir():
         write_atomically(out / CARD, card.encode())
