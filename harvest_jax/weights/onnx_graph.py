@@ -105,11 +105,9 @@ class _Graph:
                 needed.update(atom for atom in equation.invars if not isinstance(atom, Literal))
 
         def read(atom: Any) -> Value:
-            return (
-                _constant(np.asarray(atom.val, cast(Any, atom.aval).dtype))
-                if isinstance(atom, Literal)
-                else values[atom]
-            )
+            if isinstance(atom, Literal):
+                return _constant(np.asarray(atom.val, cast(Any, atom.aval).dtype))
+            return values[atom]
 
         for equation in reversed(kept):
             made = self._equation(equation, [read(atom) for atom in equation.invars])
