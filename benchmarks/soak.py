@@ -431,13 +431,17 @@ def markdown(found: Mapping[str, Any]) -> str:
     unfinished = sum(one["unfinished_saves_found"] for one in counts.values())
     noticed = {name: one for name, one in found["controls"].items() if name != "nothing"}
     caught = sum(bool(one["found"]) for one in noticed.values())
-    clean = "found equal" if not found["controls"].get("nothing", {}).get("found") else "found different, wrongly"
+    clean = "".join(
+        f", and a run without one was found {'different' if one['found'] else 'equal'}"
+        for name, one in found["controls"].items()
+        if name == "nothing"
+    )
     rows += [
         "",
         f"Seed {found['seed']}, {found['steps_of_a_run']} steps a run, {duration(float(found['seconds']))} on "
         f"{where['cores']} cores ({where['cpu']}), JAX {where['jax']}. {unfinished} restarts found a save that was not "
         f"finished. Negative controls: {caught} of {len(noticed)} faults were noticed "
-        f"({', '.join(f'`{name}`' for name in noticed)}), and a run without one was {clean}.",
+        f"({', '.join(f'`{name}`' for name in noticed)}){clean}.",
     ]
     return "\n".join(rows)
 
