@@ -73,7 +73,7 @@ def download(text: str) -> Downloaded:
     with _one_line(text):
         info = _api().repo_info(address.repo, revision=address.revision, files_metadata=True)
         there = {sibling.rfilename: sibling for sibling in info.siblings or []}
-        names = _wanted(list(there), address)
+        names = wanted_files(list(there), address)
         paths = {name: _fetch(address.repo, there[name], str(info.sha)) for name in names}
     first = paths[names[0]]
     card = info.card_data or {}
@@ -141,8 +141,12 @@ def _fetch(repo: str, listed: Any, commit: str) -> Path:
     )
 
 
-def _wanted(names: Sequence[str], address: HubAddress) -> list[str]:
-    """The files of one checkpoint; the file of weights, or a config, first."""
+def wanted_files(names: Sequence[str], address: HubAddress) -> list[str]:
+    """The files of one checkpoint among those of a repository, the one with the weights (or their index) first.
+
+    Raises:
+      DataError: the named file is not there; none is named and there are several checkpoints, or none.
+    """
     if address.file is not None:
         if address.file not in names:
             raise DataError(f"{HUB}{address.repo} has no file {address.file}")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.files import write_atomically
+from harvest_jax.files import scratch_folder, sync, write_atomically
 from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families import viclip
 from harvest_jax.weights.families.family import Family
@@ -26,7 +27,7 @@ from harvest_jax.weights.files.flax_writer import write_msgpack
 from harvest_jax.weights.files.safetensors_writer import write_safetensors
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.folder import open_model
-from harvest_jax.weights.new_output import check_free, new_file, new_folder
+from harvest_jax.weights.new_output import check_free, described_errors, new_file, new_folder
 from harvest_jax.weights.tokenizer_files import write_tokenizer
 from harvest_jax.weights.translate import FRAMES, common_dtype, one_frame, to_family
 
@@ -41,7 +42,7 @@ def export_model(
     int8: bool = False,
     card: str | None = None,
 ) -> dict[str, Any]:
-    """Write a model folder in another program's format; the file or folder appears whole or not at all, a card last.
+    """Write a model folder in another program's format; the file or folder appears whole or not at all.
 
     Args:
       folder: a model folder.
@@ -81,9 +82,18 @@ def export_model(
         write = functools.partial(_write_onnx, int8=True)
     if file_format in IMAGE_FORMATS and not drop_time:
         _refuse_time(folder, file_format)
-    done = {"format": file_format, "out": str(out)} | write(folder, out)
-    if card is not None and out.is_dir():
-        write_atomically(out / CARD, card.encode())
+    done = write(folder, out) if card is None or ending else _with_card(write, folder, out, card)
+    return {"format": file_format, "out": str(out)} | done
+
+
+def _with_card(write: Callable[[Path, Path], dict[str, Any]], folder: Path, out: Path, card: str) -> dict[str, Any]:
+    """What `write` writes, with a README.md in it before it is moved to its place."""
+    with described_errors(out), scratch_folder(out) as scratch:
+        done = write(folder, scratch / "folder")
+        write_atomically(scratch / "folder" / CARD, card.encode())
+        target = Path(os.path.realpath(out))
+        os.replace(scratch / "folder", target)
+        sync(target.parent)
     return done
 
 

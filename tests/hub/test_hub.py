@@ -8,6 +8,7 @@ import pytest
 
 from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.describe import describe_model
+from harvest_jax.hub.transfers import HubAddress, wanted_files
 from tests.helpers.command import run
 from tests.helpers.hub_server import HubServer
 from tests.helpers.model_folders import save_random_model
@@ -72,6 +73,9 @@ def test_a_model_goes_to_the_hub_and_comes_back_with_its_card_and_its_origin(hub
     assert 'library_name: "transformers"' in card
     assert "licence, as that repository states it: mit" in card
     assert 'license: "unknown"' in card
+    assert run(capsys, "weights", "push", tmp_path / "hf", "someone/hf")[0] == 0  # as it is
+    pushed = hub.repos["someone/hf"][-1][1]
+    assert pushed == {path.name: path.read_bytes() for path in (tmp_path / "hf").iterdir()}
     assert hub.tokens == {TOKEN}  # it was sent, and lies nowhere
     for parent, _, names in os.walk(tmp_path):
         for name in names:
@@ -175,6 +179,22 @@ def test_one_checkpoint_of_several_and_words_that_are_no_address(hub, folder, tm
     code, said = failed(capsys, tmp_path, "import", f"hf://{REPO}@gone", *into)
     assert (code, "no such repository, revision or file (404)" in said) == (3, True)
     assert run(capsys, "weights", "import", f"hf://{REPO}", "--out", "hf://x/y")[0] == 2
+
+
+PARTS = "model-00001-of-00002.safetensors model-00002-of-00002.safetensors"
+CHECKPOINTS = {
+    "tf_model.h5 pytorch_model.bin config.json model.safetensors": "model.safetensors config.json",
+    f"config.json {PARTS} x/{PARTS} model.safetensors.index.json": f"model.safetensors.index.json config.json {PARTS}",
+    "config.json model.safetensors open_clip_config.json open_clip_pytorch_model.bin": (
+        "open_clip_pytorch_model.bin open_clip_config.json config.json"
+    ),
+    "README.md ViCLIP.pth": "ViCLIP.pth",
+}
+
+
+@pytest.mark.parametrize(("names", "wanted"), CHECKPOINTS.items())
+def test_the_files_of_one_checkpoint(names, wanted):
+    assert wanted_files(sorted(set(names.split())), HubAddress(REPO)) == wanted.split()
 
 
 def test_what_is_no_model_or_damaged_is_not_pushed(hub, folder, tmp_path, capsys):
