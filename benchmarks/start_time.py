@@ -1,6 +1,6 @@
 """From the command to the end of its first step, when a killed training goes on: with and without kept programs.
 
-    python benchmarks/start_time.py                   # CPU; about 3 minutes on 2 cores
+    python benchmarks/start_time.py                   # CPU; seven starts of about half a minute each
 
 A run of the demo's config is killed after its first checkpoint, and goes on several times until its next step: by
 turns with the compiled programs that the first attempt kept, and with JAX_ENABLE_COMPILATION_CACHE=false. `seconds` is

@@ -199,6 +199,33 @@ def test_killed_runs_are_compared_counted_and_gone_on_with(small, tmp_path):
     assert "1 of 1 faults were noticed (`metrics`), and a run without one was found equal" in table
 
 
+IN_STEP = """
+import os, time
+if os.environ["HARVEST_PROCESS_ID"] == "1":  # it waits for the first one, as in a collective
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signal", "whom", "status"),
+    [("SIGKILL", "all", 137), ("SIGKILL", "launcher", 137), ("SIGKILL", "rank 1", 137), ("SIGTERM", "rank 0", 143)],
+)
+def test_a_signal_reaches_whom_it_is_for_and_nothing_is_left(tmp_path, signal, whom, status):
+    soak = Small(tmp_path, 1, 0, (2,))
+    script = tmp_path / "training.py"
+    script.write_text(IN_STEP + TRAINING)
+    launcher = [sys.executable, "-m", "launch.local", "--processes", "2", "--script", str(script), "--"]
+    workdir = tmp_path / "run"
+    variables = soak.environment(workdir, True)
+    kill = Kill("save", 2, 0.5, signal, whom)
+    ended = soak.attempt(workdir, [*launcher, str(workdir), "cuts"], variables, kill, {"save": 0.02})
+    assert (ended.status, ended.step >= 10) == (status, True)
+    assert ended.phase in PHASES
+    output = (tmp_path / "run.log").read_text()
+    named = {"rank 1": "rank 1 was killed by SIGKILL", "rank 0": "rank 0 was killed by SIGTERM"}
+    assert named.get(whom, "") in output
+
+
 def test_what_must_not_happen_is_told(small):
     soak, unbroken = small
     other = Unbroken(unbroken.facts | {"export": b"other"}, unbroken.usual)
