@@ -107,8 +107,8 @@ def test_exports_say_what_they_are(folders, tmp_path):
 def test_exports_that_cannot_be(folders, tmp_path):
     with pytest.raises(ConfigError, match=r"ends in \.safetensors, not x"):
         export_model(folders["image"], "viclip", tmp_path / "x")
-    with pytest.raises(ConfigError, match="unknown format 'onnx'; known are hf, open_clip"):
-        export_model(folders["image"], "onnx", tmp_path / "x")
+    with pytest.raises(ConfigError, match="unknown format 'tflite'; known are hf, open_clip"):
+        export_model(folders["image"], "tflite", tmp_path / "x")
     with pytest.raises(DataError, match="exists already"):
         export_model(folders["image"], "hf", folders["video"])
     import_checkpoint(folders["image"], tmp_path / "gelu", GELU)
