@@ -43,7 +43,7 @@ def export_onnx(folder: Path, out: Path, int8: bool = False) -> Tensors:
     Args:
       folder: a model folder.
       out: a folder that does not exist yet, or is empty.
-      int8: matrices are stored as int8, with a scale for each column; the arithmetic stays float32.
+      int8: matrices are stored as int8, with a scale for each column, and turned back into float32 by the graph.
 
     Returns:
       the parameters of the model folder.
