@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     return weights.run(args)
 
 
-def _card(args: argparse.Namespace, name: str, library: str = "harvest_jax") -> str:
+def _card(args: argparse.Namespace, name: str, library: str = "harvest_jax", repo: str | None = None) -> str:
     from harvest_jax.hub.model_card import model_card, own_results
     from harvest_jax.weights.folder import load_config
 
@@ -60,7 +60,7 @@ def _card(args: argparse.Namespace, name: str, library: str = "harvest_jax") -> 
     results = own_results(args.folder, args.results)
     for line in results.left_out if args.results else ():
         logging.getLogger(__name__).warning("%s", line)
-    return model_card(args.folder, results, name, args.license, library)
+    return model_card(args.folder, results, name, args.license, library, repo)
 
 
 def _push(args: argparse.Namespace) -> list[str]:
@@ -81,7 +81,7 @@ def _push(args: argparse.Namespace) -> list[str]:
         open_parameters(folder)  # whole, and with its digest
         files = {name: folder / name for name in (CONFIG, WEIGHTS, CARD) if (folder / name).is_file()}
         if CARD not in files:
-            files[CARD] = _card(args, address.repo.rpartition("/")[2]).encode()
+            files[CARD] = _card(args, address.repo.rpartition("/")[2], repo=address.repo).encode()
     else:
         files = {path.relative_to(folder).as_posix(): path for path in _plain_files(folder)}
     if (args.license or args.results) and not isinstance(files[CARD], bytes):

@@ -5,6 +5,7 @@ What the folder does not know is written as unknown, so that nobody takes it for
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.terminal import printable
 from harvest_jax.version import __version__
+from harvest_jax.weights.export_model import CARD
 from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
 from harvest_jax.weights.files.weights_digest import DIGEST
 from harvest_jax.weights.folder import load_config
@@ -49,7 +51,12 @@ def own_results(folder: Path, paths: Sequence[Path]) -> Found:
 
 
 def model_card(
-    folder: Path, results: Found, name: str, license_id: str | None = None, library: str = "harvest_jax"
+    folder: Path,
+    results: Found,
+    name: str,
+    license_id: str | None = None,
+    library: str = "harvest_jax",
+    repo: str | None = None,
 ) -> str:
     """The text of a README.md for a model folder.
 
@@ -59,6 +66,7 @@ def model_card(
       name: heading, such as the repository's name.
       license_id: that the user gives to the weights, in the hub's words ("apache-2.0"); None: unknown.
       library: that opens the files which the card is for, in the hub's words.
+      repo: where the model folder will be on the hub.
 
     Raises:
       DataError: what config.json says of the weights' origin cannot be read.
@@ -80,6 +88,7 @@ def model_card(
         f"Written by harvest_jax {__version__} from what the model folder itself says. Nobody has checked or completed "
         "it; what the folder does not know is marked as unknown.",
         _facts(config, content),
+        *([f"## Use\n\n```sh\nharvest weights import hf://{repo} --out model\n```"] if repo else []),
         "## Training\n\n" + training,
         "## Starting weights\n\n" + "\n".join(lines),
         "## Results\n\n" + _results(results),
@@ -157,11 +166,20 @@ def _starting_weights(origin: Mapping[str, Any], folder: Path) -> list[Mapping[s
         if not start:
             return found
         before = Path(start)
-        found.append({"init_from": before.name})
         if not (before / CONFIG).is_file() or before.resolve() in seen:
-            return found
+            return [*found, {"init_from": before.name}]
         seen.add(before.resolve())
         origin = read_json(before / CONFIG).get("origin") or {}
+        found.append({"init_from": before.name, "made_by": origin.get("made_by"), "license": _stated_license(before)})
+
+
+def _stated_license(folder: Path) -> str | None:
+    """The licence in the head of the folder's README.md, in the hub's form; None if it states none."""
+    card = folder / CARD
+    text = card.read_text(encoding="utf-8", errors="replace")[:10_000] if card.is_file() else ""
+    head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    stated = re.search(r"^license: *[\"']?([\w.-]+)", head[1], re.MULTILINE) if head else None
+    return stated[1] if stated and stated[1] != UNKNOWN else None
 
 
 def _described_start(start: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -171,13 +189,17 @@ def _described_start(start: Sequence[Mapping[str, Any]]) -> list[str]:
     for entry in start:
         if "init_from" in entry:
             lines.append(f"- the training began from the model folder {_code(entry['init_from'])}")
+            if entry.get("made_by"):
+                lines.append(f"  - it says that it was made by {_code(entry['made_by'])}")
+            if entry.get("license"):
+                lines.append(f"  - licence, as its README.md states it: {printable(entry['license'])}")
             continue
         kind = f"{entry.get('family', UNKNOWN)}, {entry.get('kind', UNKNOWN)}"
         lines.append(f"- imported from {_code(entry['imported_from'])} ({printable(kind)})")
         if "hub" in entry:
             lines.append(f"  - repository {_code(entry['hub']['repo'])}, commit {_code(entry['hub']['commit'])}")
             lines.append(f"  - licence, as that repository states it: {printable(entry['hub']['license'] or UNKNOWN)}")
-    if "hub" not in start[-1]:
+    if not (start[-1].get("license") or start[-1].get("hub", {}).get("license")):
         lines.append(f"- the licence of the first of them: {UNKNOWN}")
     return lines
 

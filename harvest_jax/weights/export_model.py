@@ -237,7 +237,8 @@ def _write_onnx(folder: Path, out: Path, int8: bool = False) -> dict[str, Any]:
     except ImportError as error:
         raise ConfigError(f"--format onnx needs the onnx package ({error}): pip install 'harvest_jax[onnx]'") from error
     float32 = np.dtype(np.float32)
-    return _towers(export_onnx(folder, out, int8), lambda entry: dataclasses.replace(entry, dtype=float32))
+    done = _towers(export_onnx(folder, out, int8), lambda entry: dataclasses.replace(entry, dtype=float32))
+    return done | ({"dtypes": ["float32", "int8"]} if int8 else {})
 
 
 def _towers(ours: Tensors, stored: Callable[[TensorSpec], TensorSpec]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.model.inference import text_embedding, video_embedding
+from harvest_jax.terminal import one_line
 from harvest_jax.version import __version__
 from harvest_jax.weights.files.safetensors_writer import all_finite
 from harvest_jax.weights.files.tensors import Tensors
@@ -42,13 +43,13 @@ def export_onnx(folder: Path, out: Path, int8: bool = False) -> Tensors:
     Args:
       folder: a model folder.
       out: a folder that does not exist yet, or is empty.
-      int8: matrices are stored as int8, with a scale for each column; the arithmetic stays float32.
+      int8: matrices are stored as int8, with a scale for each column, and turned back into float32 by the graph.
 
     Returns:
       the parameters of the model folder.
 
     Raises:
-      DataError: the model folder cannot be used, or `out` exists already or cannot be written.
+      DataError: the model folder cannot be used or translated, or `out` exists already or cannot be written.
     """
     config, tensors = open_parameters(folder)
     with new_folder(out) as aside:
@@ -71,7 +72,10 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors, int8: bool) -> 
         ("encode_text", "text/", functools.partial(text_embedding, harvest), ids),
     ):
         names = ("clips" if tower == "video/" else "ids", "embeddings")
-        model = onnx_model(function, _parameters(tensors, tower), argument, names, int8)
+        try:
+            model = onnx_model(function, _parameters(tensors, tower), argument, names, int8)
+        except NotImplementedError as error:
+            raise DataError(f"{tensors.where}: {name} has no form in ONNX here: {one_line(error, 300)}") from error
         _save(model, aside / f"{name}.onnx")
         functions[name] = {"file": f"{name}.onnx", "input": json_array(argument), "output": json_array(result)}
         functions[name]["names"] = dict(zip(("input", "output"), names, strict=True))

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -69,10 +69,11 @@ def onnx_model(
     arguments.append(Value(tuple(argument.shape), name=names[0]))
     [found] = graph.run(traced.jaxpr, [_constant(const) for const in traced.consts], arguments)
     result: Any = traced.out_avals[0]
+    ends: tuple[Any, Any] = argument, result
     graph.node("Identity", [graph.whole(found, result.shape)], names[1])
     described = [
         helper.make_tensor_value_info(name, _dtype(one.dtype), ["batch", *map(int, one.shape[1:])])
-        for name, one in zip(names, (argument, result), strict=True)
+        for name, one in zip(names, ends, strict=True)
     ]
     body = helper.make_graph(graph.nodes, names[1], described[:1], described[1:], list(graph.initializers.values()))
     return helper.make_model(
@@ -105,9 +106,10 @@ class _Graph:
                 needed.update(atom for atom in equation.invars if not isinstance(atom, Literal))
 
         def read(atom: Any) -> Value:
-            if isinstance(atom, Literal):
-                return _constant(np.asarray(atom.val, cast(Any, atom.aval).dtype))
-            return values[atom]
+            if not isinstance(atom, Literal):
+                return values[atom]
+            kind: Any = atom.aval
+            return _constant(np.asarray(atom.val, kind.dtype))
 
         for equation in reversed(kept):
             made = self._equation(equation, [read(atom) for atom in equation.invars])

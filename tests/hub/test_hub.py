@@ -46,6 +46,7 @@ def test_a_model_goes_to_the_hub_and_comes_back_with_its_card_and_its_origin(hub
     code, out, _ = run(capsys, "weights", "push", folder, f"hf://{REPO}", "--license", "mit")
     assert code == 0
     assert "README.md, config.json, model.safetensors" in out
+    assert TOKEN not in out
     [(commit, files)] = hub.repos[REPO]
     assert f"{hub.url}/{REPO}/commit/{commit}" in out
     for name in ("config.json", "model.safetensors"):

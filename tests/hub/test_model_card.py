@@ -60,6 +60,15 @@ def test_training_starting_weights_and_results_of_this_very_model(trained, tmp_p
     assert "of_mine" not in card
 
 
+def test_what_the_folder_says_that_the_training_began_from(trained, tmp_path):
+    with_origin(tmp_path / "start", {"made_by": "harvest_jax.demo.image_clip", "seed": 0})
+    (tmp_path / "start" / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: en\n---\n\nlicense: mit\n")
+    card = model_card(trained, own_results(trained, []), "mine", repo="me/mine")
+    assert "  - it says that it was made by `harvest_jax.demo.image_clip`\n" in card
+    assert "  - licence, as its README.md states it: apache-2.0\n" in card
+    assert "harvest weights import hf://me/mine --out model\n" in card
+
+
 def test_what_is_not_there_is_unknown(trained, tmp_path):
     (tmp_path / "start" / "config.json").unlink()
     card = model_card(trained, own_results(trained, []), "mine", "apache-2.0")
