@@ -230,16 +230,20 @@ def _wanted_frames(video: OpenVideo, stretch: Stretch, wanted: Sequence[int]) ->
     for span in needed(stretch.marks, wanted):
         part = itertools.islice(packets, span.start - position, span.stop - position)
         position = span.stop
-        begin = stretch.marks[span.start].pts or 0
+        first = stretch.marks[span.start]
+        begin, begun = first.pts or 0, first.hidden or not first.key
         if min(left) >= begin:  # what is shown before the first key picture needs the group before, which is left out
             part = ((mark, packet) for mark, packet in part if (mark.pts or 0) >= begin)
         try:
             for frame, damaged in _decoded(video, part, left.copy()):
+                begun = begun or frame.pts == begin
                 if frame.pts in left:
                     left.remove(frame.pts)
                     yield frame, damaged
         except VideoRejected as error:
             raise _NotDecoded from error
+        if not begun:  # no key picture: H.264 may be said to refresh itself from here on, bit by bit
+            raise _NotDecoded
     if left:
         raise _NotDecoded
 
