@@ -4,7 +4,7 @@ import dataclasses
 
 from harvest_jax.errors import ConfigError
 
-TIME_LIMIT = 60.0  # seconds to decode one clip
+TIME_LIMIT = 60.0  # seconds of processor time to decode one clip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,asf,flv"  # no playlists, no image sequences
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,asf,flv,ogg"  # no playlists, no image sequences
 CODECS = (
     "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,mpeg4,mpeg1video,mpeg2video,h263,msmpeg4v1,msmpeg4v2,msmpeg4,"
     "wmv1,wmv2,wmv3,vc1,flv,mjpeg,gif,prores,theora,vp6,vp6f,dvvideo,ffv1,huffyuv,ffvhuff,rawvideo,png,cinepak,svq3"
@@ -37,6 +37,7 @@ _SIGNATURES = (
     (0, b"\x00\x00\x01\xba", "an MPEG file"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a WMV file"),
     (0, b"FLV\x01", "an FLV file"),
+    (0, b"OggS", "an Ogg file"),
 )
 
 
@@ -141,7 +142,9 @@ def _why_not_opened(file: BufferedIOBase) -> str:
     for offset, signature, name in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
             return f"damaged: begins like {name}, but its header is cut off or damaged"
-    return "not a video: not an MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV or GIF file, nor a JPEG, PNG or WebP picture"
+    return (
+        "not a video: not an MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV, Ogg or GIF file, nor a JPEG, PNG or WebP picture"
+    )
 
 
 def _checked(container: InputContainer, again: Callable[[], InputContainer], spec: DecodeSpec) -> OpenVideo:
