@@ -1,7 +1,9 @@
 """Only what wanted pictures need is decoded, and it gives the pictures that decoding everything gives."""
 
 import random
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -154,3 +156,60 @@ def test_a_few_damaged_pictures_are_counted(tmp_path, monkeypatch):
     first = round(decode_clip(path, spec).seconds[3] * 12800)
     with pytest.raises(VideoRejected, match="1 of its 8 wanted pictures"):
         decode_clip(path, spec)
+
+
+def write_streams(path, streams, rate=10):
+    """A file of several video streams, each (disposition, frames)."""
+    with av.open(str(path), "w") as container:
+        made = []
+        for disposition, frames in streams:
+            stream = container.add_stream("libx264", rate=rate)
+            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+            stream.disposition = disposition
+            made.append((stream, frames))
+        for stream, frames in made:
+            for number, image in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, rate)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return path
+
+
+def test_the_default_stream_is_taken(tmp_path):
+    red = np.zeros((20, 32, 32, 3), np.uint8) + np.array([200, 0, 0], np.uint8)
+    none, default = av.stream.Disposition(0), av.stream.Disposition.default
+    for name in ("a.mkv", "a.mp4"):
+        path = write_streams(tmp_path / name, [(none, red), (default, numbered_frames(20))])
+        clip = decode_clip(path, DecodeSpec(num_frames=4))
+        assert [read_number(frame) for frame in clip.frames] == [2, 7, 12, 17]
+
+
+@pytest.mark.parametrize("name", ["piece.mkv", "piece.webm"])
+def test_a_piece_of_a_longer_file_begins_at_its_own_start(tmp_path, name):
+    """Its times begin at 10 s; some writers store its length from there, some from 0."""
+    codec = {"piece.mkv": "libx264", "piece.webm": "libvpx"}[name]
+    times = list(range(100, 140))
+    path = write_video(tmp_path / name, numbered_frames(40), codec=codec, times=times)
+    clip = decode_clip(path, DecodeSpec(num_frames=4))
+    assert [read_number(frame) for frame in clip.frames] == [5, 15, 25, 35]
+    np.testing.assert_allclose(clip.seconds, [0.5, 1.5, 2.5, 3.5], atol=0.002)
+    cut = tmp_path / f"cut_{name}"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoRejected, match=r"cut off|damaged"):
+        decode_clip(cut, DecodeSpec(num_frames=4))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_avi_with_b_pictures_gives_as_many_as_asked(tmp_path, codec):
+    frames = numbered_frames(100)
+    path = write_video(tmp_path / "a.avi", frames, rate=25, codec=codec, options={"bf": "2", "g": "12"})
+    with av.open(str(path)) as container:
+        order = [read_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert order == sorted(order)
+    for count in (2, 4, 5, 7, 25):
+        numbers = [read_number(frame) for frame in decode_clip(path, DecodeSpec(num_frames=count)).frames]
+        assert len(numbers) == count
+        wanted = np.array([int((index + 0.5) * 100 / count) for index in range(count)])
+        assert np.abs(np.array(numbers) - wanted).max() <= 2  # a delay of the encoder stands in the file as time
+        assert len(set(np.array(numbers) - wanted)) <= 2
