@@ -73,7 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min_frames", type=int, default=1, help="reject clips with fewer different frames (default: %(default)s)"
     )
     parser.add_argument(
-        "--time_limit", type=float, default=TIME_LIMIT, help="seconds to decode one clip (default: %(default)g)"
+        "--time_limit",
+        type=float,
+        default=TIME_LIMIT,
+        help="seconds of processor time to decode one clip (default: %(default)g)",
     )
     parser.add_argument("--shards", type=int, help="number of files of each split (default: as --shard_mb requires)")
     parser.add_argument(

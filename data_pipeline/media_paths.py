@@ -21,7 +21,10 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")  # http:, file:, concat:, su
 _MAX_NAME = 4096  # PATH_MAX on Linux
 STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # suffixes that clips are found by in a folder or a tar; the format is detected from the content
-MOVING_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
+MOVING_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".gif", ".3gp", ".3g2", ".mpg", ".mpeg", ".vob"),
+    *(".mts", ".m2ts", ".ts", ".wmv", ".asf", ".flv", ".ogv"),
+)
 MEDIA_SUFFIXES = (*MOVING_SUFFIXES, *STILL_SUFFIXES)
 
 

@@ -5,14 +5,12 @@ a player shows at that time. A picture that is shown at several of these times (
 `num_frames`) is kept once.
 """
 
-import bisect
 import collections
 import dataclasses
 import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Container, Iterable, Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
 
@@ -25,13 +23,15 @@ from jaxtyping import Float64, Int, UInt8
 from data_pipeline.decode.picture import DisplayGeometry, PictureReader, display_geometry
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.decode.still import is_still, read_still
-from data_pipeline.decode.video_file import OpenVideo, check_size, exact_fraction, open_video, rewind, seek
-from data_pipeline.decode.wanted_pictures import SEEK_BACK, numbers_shown, pictures_shown, wanted_ticks
+from data_pipeline.decode.stretch import EndMeasured, Mark, Stretch, end_of, needed, read_stretch, shown_at
+from data_pipeline.decode.video_file import OpenVideo, check_size, exact_fraction, open_video, time_by_order
+from data_pipeline.decode.wanted_pictures import numbers_shown, pictures_shown, wanted_ticks
 from data_pipeline.media_paths import VideoRejected, open_regular
 from harvest_jax.pixels.frame_sampling import Sampling
 
 _SEEK_GAP = 10.0  # seconds: if the wanted pictures are further apart, seeking to each one is faster than decoding all
 _SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that support skip_frame packet by packet
+MAX_DAMAGED = 0.1  # share of the wanted pictures that may be damaged; our choice
 _MIDDLES = Sampling()
 
 av.logging.set_level(
@@ -48,6 +48,7 @@ class DecodedClip:
       seconds: position of each frame in the file.
       width, height: of the video as a player shows it (upright, with square pixels), in pixels, before scaling.
       views: the frames of each view, as numbers of `frames`; a picture that is shown at several times occurs again.
+      damaged: how many frames the decoder has marked as damaged, or that depend on a marked one.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
@@ -55,6 +56,7 @@ class DecodedClip:
     width: int
     height: int
     views: tuple[Int[np.ndarray, " _"], ...] = ()
+    damaged: int = 0
 
 
 def decode_clip(
@@ -94,7 +96,7 @@ def decode_clip(
                     known = video.end if measured is None else measured
                     try:
                         if known is None:
-                            raise _EndMeasured(_scan_end(video))
+                            raise EndMeasured(_scan_end(video))
                         span = _span(known, start, end)
                         if shown is None and sampling.policy == "linspace_inclusive":
                             to_its_end = end is None or end >= known  # where the last picture's start may be, too
@@ -102,7 +104,7 @@ def decode_clip(
                             continue
                         ticks = wanted_ticks(video, spec, sampling, *span, shown)
                         return _decode(video, spec, ticks, span, trust_end=measured is not None)
-                    except _EndMeasured as found:
+                    except EndMeasured as found:
                         measured, shown = found.seconds, None
         except (MemoryError, av.MemoryError) as error:
             raise VideoRejected("too much memory: its pictures need more than a decoder may use") from error
@@ -121,14 +123,6 @@ def _still(file: BufferedIOBase, spec: DecodeSpec, start: float | None, end: flo
     return DecodedClip(picture[None], np.zeros(1), width, height, (np.zeros(1, np.int64),) * views)
 
 
-class _EndMeasured(Exception):
-    """The video ends at another time than the header says, and the file is complete."""
-
-    def __init__(self, seconds: float):
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
 def _span(known_end: float, start: float | None, end: float | None) -> tuple[float, float]:
     """The clip's start and end within the file; in published manifests, ends are often a little after the video's."""
     first = 0.0 if start is None else start
@@ -143,15 +137,13 @@ def _span(known_end: float, start: float | None, end: float | None) -> tuple[flo
 
 def _scan_end(video: OpenVideo) -> float:
     """The end of the last picture, from all packets, if the header does not have it."""
-    end = max((_end_of(packet) for packet in video.container.demux(video.stream) if packet.size), default=None)
+    end = max((end_of(packet) for packet in video.container.demux(video.stream) if packet.size), default=None)
     if end is None:
         raise VideoRejected("damaged: it contains no picture")
-    return float(end - video.origin)
-
-
-def _end_of(packet: Packet) -> Fraction:
-    ticks = (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0)
-    return ticks * exact_fraction(packet.time_base)
+    found = float(end - video.origin)
+    if found < video.least_end - max(0.5, 0.05 * video.least_end):
+        raise VideoRejected(f"cut off: its pictures end at {found:.1f} s of at least {video.least_end:.1f} s")
+    return found
 
 
 def _decode(
@@ -161,21 +153,29 @@ def _decode(
     reader: PictureReader | None = None
     geometry: DisplayGeometry | None = None
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
+    damages: dict[int, bool] = {}
+    last: VideoFrame | None = None
     for run, wanted in enumerate(_runs(ticks, video)):
-        packets = _collect(video, wanted, spec, fresh=run == 0, trust_end=trust_end)
-        for frame in _frames_at(video, packets, wanted):
+        stretch = read_stretch(video, wanted, spec, fresh=run == 0, trust_end=trust_end)
+        for frame, damaged in _frames_at(video, stretch, wanted):
             check_size(frame.width, frame.height, spec)
             if reader is None or geometry is None:
                 pixel_aspect = exact_fraction(video.stream.codec_context.sample_aspect_ratio)
                 geometry = display_geometry(frame, pixel_aspect, spec)
                 reader = PictureReader(geometry, spec)
-            if frame.pts is not None and frame.pts not in pictures:
-                pictures[frame.pts] = reader.read(frame)
+            if frame.pts is not None and frame is not last:  # a later one of the same time is from decoding everything
+                pictures[frame.pts], damages[frame.pts], last = reader.read(frame), damaged, frame
     if len(pictures) < spec.min_frames or geometry is None:
         raise VideoRejected(
             f"too few frames: {len(pictures)} different ones in {span[0]:.1f}-{span[1]:.1f} s, "
             f"{spec.min_frames} are needed"
         )
+    marked = sum(damages.values())
+    if marked > MAX_DAMAGED * len(pictures):
+        raise VideoRejected(
+            f"damaged: by the decoder's marks {marked} of its {len(pictures)} wanted pictures are not whole"
+        )
+    pictures = dict(sorted(pictures.items()))  # what groups of pictures did not give came last
     seconds = np.array([video.seconds(pts) for pts in pictures])
     return DecodedClip(
         np.stack(list(pictures.values())),
@@ -183,6 +183,7 @@ def _decode(
         geometry.shown_width,
         geometry.shown_height,
         numbers_shown(list(pictures), views),
+        marked,
     )
 
 
@@ -198,94 +199,110 @@ def _runs(ticks: Sequence[int], video: OpenVideo) -> Iterator[list[int]]:
     yield run
 
 
-def _collect(video: OpenVideo, ticks: Sequence[int], spec: DecodeSpec, fresh: bool, trust_end: bool) -> list[Packet]:
-    """The packets that have to be decoded for the pictures at `ticks`, in decoding order."""
-    first = video.seconds(ticks[0])
-    for back in SEEK_BACK:
-        if fresh and first <= 2 * back:
-            break  # the file has just been opened: the position is its start
-        if not seek(video, video.ticks(max(0.0, first - back))):
-            break
-        fresh = False
-        packets = _demux(video, ticks[-1], spec, trust_end)
-        if any(packet.pts is not None and packet.pts <= ticks[0] and packet.is_keyframe for packet in packets):
-            return packets
-    if not fresh:
-        rewind(video)
-    return _demux(video, ticks[-1], spec, trust_end)
+class _NotDecoded(Exception):
+    """Some wanted pictures did not come out of the packets that should give them."""
 
 
-def _demux(video: OpenVideo, last_tick: int, spec: DecodeSpec, trust_end: bool) -> list[Packet]:
-    packets: list[Packet] = []
-    size = 0
-    reach = Fraction(0)  # the latest end of a packet of any stream, including sound
-    for packet in video.container.demux():
-        if not packet.size:
-            continue
-        reach = max(reach, _end_of(packet))
-        if packet.stream is not video.stream:
-            continue
-        if packet.dts is not None and packet.dts > last_tick and packets:
-            return packets
-        if packet.is_corrupt:
-            raise VideoRejected(f"damaged: a picture near {float(_end_of(packet) - video.origin):.1f} s is incomplete")
-        packets.append(packet)
-        size += packet.size
-        if len(packets) > spec.max_packets or size > spec.max_packet_bytes:
-            raise VideoRejected(
-                f"too large: more than {spec.max_packets:,} pictures or {spec.max_packet_bytes:,} bytes at once"
-            )
-    if not trust_end and video.end is not None:
-        _check_end(video, packets, last_tick, float(reach - video.origin))
-    return packets
+def _frames_at(video: OpenVideo, stretch: Stretch, ticks: Sequence[int]) -> Iterator[tuple[VideoFrame, bool]]:
+    """The picture shown at each tick, and whether it may be damaged; the last that starts before it, or the first.
 
-
-def _check_end(video: OpenVideo, packets: Sequence[Packet], last_tick: int, reach: float) -> None:
-    """Compare the end of the file with its header. Refuse a file that was cut off, but not one with longer sound."""
-    said = video.end or 0.0
-    found = float(max(map(_end_of, packets), default=video.origin) - video.origin)
-    tolerance = max(0.5, 0.05 * said)
-    if found >= said - tolerance:
-        return
-    if video.exact_end or reach < said - tolerance:
-        raise VideoRejected(f"cut off: its pictures end at {found:.1f} s of {said:.1f} s")
-    if video.seconds(last_tick) > found:
-        raise _EndMeasured(found)
-
-
-def _frames_at(video: OpenVideo, packets: Sequence[Packet], ticks: Sequence[int]) -> Iterator[VideoFrame]:
-    """For each tick the picture shown then: the last one that starts at or before it, or the first of all.
-
-    Pictures that no other picture depends on are decoded only if they are wanted; that saves a quarter of the time.
+    Only groups of pictures with a wanted one are decoded, each from its key picture to the last wanted one. Where that
+    does not give all of them, or the times are not known before decoding, everything is decoded.
     """
-    context = video.stream.codec_context
-    starts = sorted(packet.pts for packet in packets if packet.pts is not None)
-    wanted = {starts[max(0, bisect.bisect_right(starts, tick) - 1)] for tick in ticks} if starts else set()
-    known = len(starts) == len(packets)
-    may_skip = known and context.codec.name in _SKIPPING
-    waiting = collections.deque(ticks)
-    shown: VideoFrame | None = None
-    for packet in itertools.chain(packets, [None]):  # None: flush the decoder
-        if may_skip and packet is not None:
-            context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+    wanted = None if video.times_by_order else shown_at(stretch.marks, ticks)
+    if wanted is not None:
         try:
-            frames = context.decode(packet)
-        except (MemoryError, av.MemoryError):
-            raise
-        except av.FFmpegError as error:
-            where = "its end" if packet is None else f"{float(_end_of(packet) - video.origin):.1f} s"
-            raise VideoRejected(f"damaged: the pictures near {where} cannot be decoded") from error
-        for frame in frames:
-            if frame.pts is None:
-                raise VideoRejected("damaged: its pictures carry no times")
-            while waiting and shown is not None and frame.pts > waiting[0]:
-                waiting.popleft()
-                yield shown
-            shown = frame
-            if known and frame.pts >= max(wanted):
-                yield shown
-                return
+            yield from _wanted_frames(video, stretch, wanted)
+            return
+        except _NotDecoded:
+            pass  # the pictures that have come are the same again
+    yield from _all_frames(video, stretch, ticks)
+
+
+def _wanted_frames(video: OpenVideo, stretch: Stretch, wanted: Sequence[int]) -> Iterator[tuple[VideoFrame, bool]]:
+    """The pictures that start at some ticks.
+
+    Raises:
+      _NotDecoded: the decoder refused a packet, or a picture did not come.
+    """
+    left, position = set(wanted), 0
+    packets = zip(stretch.marks, stretch.packets(), strict=True)
+    for span in needed(stretch.marks, wanted):
+        part = itertools.islice(packets, span.start - position, span.stop - position)
+        position = span.stop
+        first = stretch.marks[span.start]
+        begin, begun = first.pts or 0, first.hidden or not first.key
+        if min(left) >= begin:  # what is shown before the first key picture needs the group before, which is left out
+            part = ((mark, packet) for mark, packet in part if (mark.pts or 0) >= begin)
+        try:
+            for frame, damaged in _decoded(video, part, left.copy()):
+                begun = begun or frame.pts == begin
+                if frame.pts in left:
+                    left.remove(frame.pts)
+                    yield frame, damaged
+        except VideoRejected as error:
+            raise _NotDecoded from error
+        if not begun:  # no key picture: H.264 may be said to refresh itself from here on, bit by bit
+            raise _NotDecoded
+    if left:
+        raise _NotDecoded
+
+
+def _all_frames(video: OpenVideo, stretch: Stretch, ticks: Sequence[int]) -> Iterator[tuple[VideoFrame, bool]]:
+    """The picture shown at each tick, from decoding everything."""
+    waiting = collections.deque(ticks)
+    shown: tuple[VideoFrame, bool] | None = None
+    for frame, damaged in _decoded(video, zip(stretch.marks, stretch.packets(), strict=True), None):
+        if frame.pts is None:
+            raise VideoRejected("damaged: its pictures carry no times")
+        while waiting and shown is not None and frame.pts > waiting[0]:
+            waiting.popleft()
+            yield shown
+        if not waiting:
+            return
+        shown = frame, damaged
     if shown is None:
         raise VideoRejected("damaged: none of its pictures can be decoded")
     for _ in waiting:
         yield shown
+
+
+def _decoded(
+    video: OpenVideo, packets: Iterable[tuple[Mark, Packet]], wanted: Container[int] | None
+) -> Iterator[tuple[VideoFrame, bool]]:
+    """Decode packets; the decoder starts anew after them.
+
+    Args:
+      video: which they are of.
+      packets: in decoding order, each with what it says.
+      wanted: of pictures that no other depends on only these are decoded, by their times; that saves a quarter of the
+        time. None: all are.
+
+    Yields:
+      pictures in the order in which they are shown, and whether FFmpeg has marked one of the group as damaged up to it.
+
+    Raises:
+      VideoRejected: the decoder refuses a packet.
+    """
+    context = video.stream.codec_context
+    may_skip = wanted is not None and context.codec.name in _SKIPPING
+    context.skip_frame = "DEFAULT"
+    damaged, time = False, None
+    try:
+        for mark, packet in itertools.chain(packets, [(None, None)]):  # None: what is still in the decoder
+            if may_skip and mark is not None:
+                context.skip_frame = "DEFAULT" if mark.pts in (wanted or ()) else "NONREF"
+            try:
+                frames = context.decode(packet)
+            except (MemoryError, av.MemoryError):
+                raise
+            except av.FFmpegError as error:
+                where = "its end" if packet is None else f"{float(end_of(packet) - video.origin):.1f} s"
+                raise VideoRejected(f"damaged: the pictures near {where} cannot be decoded") from error
+            for frame in frames:
+                if video.times_by_order:
+                    frame.pts = time = time_by_order(frame, time)
+                damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+                yield frame, damaged
+    finally:
+        context.flush_buffers()

@@ -31,6 +31,9 @@ from harvest_jax.pixels.frame_sampling import Sampling
 
 MEMORY_LIMIT = 4 << 30  # bytes of address space of a worker; an 8K video needs about 1.5 GB
 WORKER_COMMAND = (sys.executable, "-m", "data_pipeline.decode.worker")
+# How many times longer than its processor time a clip may take by the clock: other programs have the processor, too,
+# and a slow disk uses none.
+PATIENCE = 10.0
 _START_LIMIT = 120.0  # seconds for a worker to start; it takes half a second on an idle machine
 _CLIPS_PER_WORKER = 2000  # then a new process, so that memory leaks of libraries stay small
 Span = tuple[str | Path, float | None, float | None]  # a file, and start and end in seconds; None: of the file
@@ -82,8 +85,8 @@ class _Worker:
         self.done = 0
         self.deadline = time.monotonic() + _START_LIMIT
 
-    def give(self, job: _Job, time_limit: float) -> None:
-        self.job, self.deadline = job, time.monotonic() + time_limit
+    def give(self, job: _Job, patience: float) -> None:
+        self.job, self.deadline = job, time.monotonic() + patience
         with contextlib.suppress(OSError):  # it ended while idle: reading from the channel shows that
             self.channel.send_bytes(job.message)
 
@@ -120,7 +123,7 @@ class DecoderPool(_ClosedAtItsEnd):
 
     Args:
       workers: maximum number of processes; each is started when there is work for it.
-      time_limit: seconds for one clip.
+      time_limit: seconds of processor time for one clip; by the clock PATIENCE times as long.
       memory_limit: bytes of address space of each process.
       modules: imported when a process starts, outside the time limit of its first clip.
       ahead: results per worker that may wait for a slower one before them; it bounds the memory.
@@ -136,6 +139,7 @@ class DecoderPool(_ClosedAtItsEnd):
     ):
         self.workers, self.time_limit, self.memory_limit = max(1, workers), time_limit, memory_limit
         self.modules, self.ahead = modules, max(1, ahead)
+        self._patience = PATIENCE * time_limit
         self._pool: list[_Worker] = []
 
     def close(self) -> None:
@@ -150,6 +154,7 @@ class DecoderPool(_ClosedAtItsEnd):
         finished: dict[int, DecodeResult] = {}
         following = taken = 0  # number of the next result to yield, and of the next task to take
         exhausted = False
+        limits = {"time_limit": self.time_limit, "patience": self._patience}
         try:
             while True:
                 while not exhausted and taken - following < self.workers * self.ahead and self._has_room(pending):
@@ -157,7 +162,7 @@ class DecoderPool(_ClosedAtItsEnd):
                     if task is None:
                         exhausted = True
                     else:
-                        pending.append(_Job(taken, json.dumps(task | {"time_limit": self.time_limit}).encode()))
+                        pending.append(_Job(taken, json.dumps(task | limits).encode()))
                         taken += 1
                 self._hand_out(pending)
                 if following in finished:
@@ -180,7 +185,7 @@ class DecoderPool(_ClosedAtItsEnd):
             self._pool.append(_Worker(self.memory_limit, self.modules))
         for worker in self._pool:
             if jobs and worker.ready and worker.job is None:
-                worker.give(jobs.popleft(), self.time_limit)
+                worker.give(jobs.popleft(), self._patience)
 
     def _receive(self, pending: collections.deque[_Job]) -> Iterator[tuple[_Job, DecodeResult]]:
         """Wait for the next event; yield the results that came, and those of workers that failed."""
@@ -200,7 +205,7 @@ class DecoderPool(_ClosedAtItsEnd):
                 self._drop(worker)
                 if job is None:
                     raise HarvestError(f"a decoder process did not start within {_START_LIMIT:.0f} s")
-                yield job, DecodeResult({"rejected": f"timeout: not decoded within {self.time_limit:g} s"}, b"")
+                yield job, self._too_slow()
 
     def _read(self, worker: _Worker) -> DecodeResult | None:
         header = json.loads(worker.channel.recv_bytes())
@@ -225,13 +230,18 @@ class DecoderPool(_ClosedAtItsEnd):
                 f"{' '.join(WORKER_COMMAND)} 0 {os.getpid()} {self.memory_limit}"
             )
         if status == -signal.SIGALRM:
-            return DecodeResult({"rejected": f"timeout: not decoded within {self.time_limit:g} s"}, b"")
+            return self._too_slow()
+        if status == -signal.SIGPROF:
+            return DecodeResult({"rejected": f"timeout: more than {self.time_limit:g} s of processor time"}, b"")
         if status == -signal.SIGKILL and not worker.job.killed_before:
             worker.job.killed_before = True  # e.g. because another process used up the memory of the machine
             pending.appendleft(worker.job)
             return None
         what = f"signal {-status}" if status < 0 else f"status {status}"
         return DecodeResult({"rejected": f"crash: the decoder process crashed ({what})"}, b"")
+
+    def _too_slow(self) -> DecodeResult:
+        return DecodeResult({"rejected": f"timeout: not decoded within {self._patience:g} s"}, b"")
 
     def _drop(self, worker: _Worker) -> int:
         self._pool.remove(worker)

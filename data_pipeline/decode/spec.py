@@ -4,7 +4,7 @@ import dataclasses
 
 from harvest_jax.errors import ConfigError
 
-TIME_LIMIT = 60.0  # seconds to decode one clip
+TIME_LIMIT = 60.0  # seconds of processor time to decode one clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,8 @@ class DecodeSpec:
       max_side, max_pixels: of a coded picture, in pixels; 8K has 33 million.
       max_aspect: longer side over shorter side.
       max_seconds: of the file.
-      max_packets, max_packet_bytes: compressed frames held in memory at a time, and their bytes.
+      max_packets: pictures between the first and the last wanted one, where these are less than 10 s apart.
+      max_held_bytes: of compressed frames that are kept in memory; with more they are read twice.
     """
 
     num_frames: int = 16
@@ -37,7 +38,7 @@ class DecodeSpec:
     max_aspect: float = 10.0
     max_seconds: float = 12 * 3600.0
     max_packets: int = 200_000
-    max_packet_bytes: int = 512 << 20
+    max_held_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:
         """Check the ranges.

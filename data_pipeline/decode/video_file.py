@@ -7,21 +7,22 @@ hundreds of decoders) are further barriers.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from io import BufferedIOBase
+from io import SEEK_CUR, BufferedIOBase
 from numbers import Rational
 from typing import Any
 
 import av
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,asf,flv"  # no playlists, no image sequences
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,asf,flv,ogg"  # no playlists, no image sequences
 CODECS = (
     "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,mpeg4,mpeg1video,mpeg2video,h263,msmpeg4v1,msmpeg4v2,msmpeg4,"
     "wmv1,wmv2,wmv3,vc1,flv,mjpeg,gif,prores,theora,vp6,vp6f,dvvideo,ffv1,huffyuv,ffvhuff,rawvideo,png,cinepak,svq3"
@@ -36,6 +37,7 @@ _SIGNATURES = (
     (0, b"\x00\x00\x01\xba", "an MPEG file"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a WMV file"),
     (0, b"FLV\x01", "an FLV file"),
+    (0, b"OggS", "an Ogg file"),
 )
 
 
@@ -46,18 +48,28 @@ class OpenVideo:
     Attributes:
       container: open for reading.
       stream: the video stream.
+      again: opens the file a second time, at its start. Seeking back to the start ends at a later key picture in some
+        formats (MPEG-TS).
       time_base: seconds per tick of the stream's clock.
       origin: the start of the file on the stream's clock, in seconds.
       end: seconds; None if the file does not have it.
       exact_end: the end is that of the video stream, not that of the longest stream.
+      least_end: seconds that a complete file has at least, where the header's end is not `end`.
     """
 
     container: InputContainer
     stream: VideoStream
+    again: Callable[[], InputContainer]
     time_base: Fraction
     origin: Fraction
     end: float | None
     exact_end: bool
+    least_end: float = 0.0
+
+    @property
+    def times_by_order(self) -> bool:
+        """Whether the file has no times of its own: AVI only counts pictures, in the order of decoding."""
+        return self.container.format.name == "avi"
 
     def ticks(self, seconds: float) -> int:
         """The last tick of the stream's clock at or before a time."""
@@ -73,10 +85,28 @@ def _refuse(*_: Any) -> None:
 
 
 class _Nameless:
-    """A file without its name, so that FFmpeg cannot guess the format from the name."""
+    """A file without its name, so that FFmpeg cannot guess the format from it, at a position of its own.
+
+    So a file can be open twice.
+    """
 
     def __init__(self, file: BufferedIOBase):
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._file, self._at = file, 0
+
+    def read(self, size: int) -> bytes:
+        self._file.seek(self._at)
+        data = self._file.read(size)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == SEEK_CUR:
+            offset, whence = offset + self._at, 0
+        self._at = self._file.seek(offset, whence)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
 
 @contextmanager
@@ -92,15 +122,18 @@ def open_video(file: BufferedIOBase, spec: DecodeSpec) -> Iterator[OpenVideo]:
         "codec_whitelist": CODECS,
         "max_pixels": str(spec.max_pixels),  # also applies while the header is probed
     }
-    file.seek(0)
+
+    def opened() -> InputContainer:
+        return av.open(_Nameless(file), "r", options=options, io_open=_refuse, **_METADATA)
+
     try:
-        container = av.open(_Nameless(file), "r", options=options, io_open=_refuse, **_METADATA)
+        container = opened()
     except (MemoryError, av.MemoryError) as error:
         raise VideoRejected("too much memory: its header asks for more than a decoder may use") from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoRejected(_why_not_opened(file)) from error
     with container:
-        yield _checked(container, spec)
+        yield _checked(container, opened, spec)
 
 
 def _why_not_opened(file: BufferedIOBase) -> str:
@@ -109,15 +142,18 @@ def _why_not_opened(file: BufferedIOBase) -> str:
     for offset, signature, name in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
             return f"damaged: begins like {name}, but its header is cut off or damaged"
-    return "not a video: not an MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV or GIF file, nor a JPEG, PNG or WebP picture"
+    return (
+        "not a video: not an MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV, Ogg or GIF file, nor a JPEG, PNG or WebP picture"
+    )
 
 
-def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
+def _checked(container: InputContainer, again: Callable[[], InputContainer], spec: DecodeSpec) -> OpenVideo:
     streams = [stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic]
     if not streams:
         others = sorted({stream.type for stream in container.streams})
         raise VideoRejected(f"no video stream: only {' and '.join(others) or 'nothing'} in the file")
-    stream = streams[0]
+    best = container.streams.best("video")  # the default one, and a film rather than a cover
+    stream = best if best in streams else streams[0]
     if stream.codec_context is None or stream.codec_context.codec.name not in CODECS.split(","):
         codec = "an unknown codec" if stream.codec_context is None else f"the codec {stream.codec_context.codec.name}"
         raise VideoRejected(f"unsupported codec: its pictures are in {codec}")
@@ -137,11 +173,28 @@ def _checked(container: InputContainer, spec: DecodeSpec) -> OpenVideo:
         end, exact = ((stream.start_time or 0) + stream.duration) * time_base - origin, True
     elif container.duration is not None and container.duration > 0:
         end = Fraction(container.duration, av.time_base)
+    least = Fraction(0)
     if container.format.name == "mpeg":  # FFmpeg estimates it from the bit rate, wrong by up to a quarter
         end, exact = None, False
+    elif end is not None and not exact and origin > Fraction(1, 2) and "matroska" in container.format.name:
+        # A piece of a longer file: some writers count its length from its start, some from that of the whole.
+        end, least = None, max(Fraction(0), end - origin)
     if end is not None and end > spec.max_seconds:
         raise VideoRejected(f"too long: {float(end):,.0f} s, more than {spec.max_seconds:,.0f} s")
-    return OpenVideo(container, stream, time_base, origin, None if end is None else float(end), exact)
+    known = None if end is None else float(end)
+    return OpenVideo(container, stream, again, time_base, origin, known, exact, float(least))
+
+
+def time_by_order(frame: VideoFrame, before: int | None) -> int:
+    """When a picture of a file without times is shown, in ticks: as FFmpeg counts them, one after the other.
+
+    Args:
+      frame: as it came out of the decoder; its `pts` is that of another picture where there are B pictures.
+      before: the time of the picture before it.
+    """
+    time = frame.dts if frame.dts is not None else None
+    least = 0 if before is None else before + 1
+    return least if time is None else max(time, least)
 
 
 def seek(video: OpenVideo, ticks: int) -> bool:

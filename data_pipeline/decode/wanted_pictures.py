@@ -2,14 +2,14 @@
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from data_pipeline.decode.spec import DecodeSpec
-from data_pipeline.decode.video_file import OpenVideo, rewind, seek
+from data_pipeline.decode.video_file import OpenVideo, rewind, seek, time_by_order
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.pixels.frame_sampling import Sampling, inclusive_indices, sampled_times
 
@@ -20,8 +20,7 @@ def pictures_shown(video: OpenVideo, first: float, last: float) -> list[int]:
     """When each picture that is shown between two times (seconds) begins, in ticks; at least one.
 
     The packets are read and not decoded, where they say their times. The video must be freshly opened, and is at
-    another position afterwards. Of an AVI file with B pictures FFmpeg exchanges the times of neighbours, so that what
-    is decoded at such a time is up to two pictures off.
+    another position afterwards.
 
     Raises:
       VideoRejected: no picture, or the file cannot be read a second time.
@@ -32,14 +31,20 @@ def pictures_shown(video: OpenVideo, first: float, last: float) -> list[int]:
     if near and (None in starts or min(starts, default=begin + 1) > begin):
         rewind(video)
         starts = _packet_times(video, last)
-    if None in starts:  # AVI stores no times; the decoder knows them
+    if None in starts or video.times_by_order:  # the decoder knows them
         rewind(video)
-        decoded = (frame.pts for frame in video.container.decode(video.stream))
-        starts = set(itertools.takewhile(lambda pts: pts is None or video.seconds(pts) < last, decoded))
+        starts = set(itertools.takewhile(lambda pts: pts is None or video.seconds(pts) < last, _decoded_times(video)))
     known = sorted(pts for pts in starts if pts is not None and video.seconds(pts) < last)
     if not known:
         raise VideoRejected("damaged: none of its pictures has a time")
     return known[max(0, bisect.bisect_right(known, begin) - 1) :]
+
+
+def _decoded_times(video: OpenVideo) -> Iterator[int | None]:
+    time = None
+    for frame in video.container.decode(video.stream):
+        time = time_by_order(frame, time) if video.times_by_order else frame.pts
+        yield time
 
 
 def _packet_times(video: OpenVideo, last: float) -> set[Any]:

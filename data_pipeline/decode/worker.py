@@ -5,8 +5,9 @@ fork of the parent (which may hold locks, threads or a GPU), and not `multiproce
 user's script a second time). Tasks and results are JSON and plain bytes, never pickles, which could run code in the
 parent.
 
-The kernel enforces the limits: memory (RLIMIT_AS), time per clip (an alarm that ends the process whatever it is doing),
-no files written (RLIMIT_FSIZE), no core dumps, and SIGKILL as soon as the parent is gone.
+The kernel enforces the limits: memory (RLIMIT_AS), time per clip (alarms that end the process whatever it is doing: one
+of its processor time, a later one of the clock), no files written (RLIMIT_FSIZE), no core dumps, and SIGKILL as soon as
+the parent is gone.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from typing import Any
 from data_pipeline.child_process import limit_resources
 from harvest_jax.machine import die_with_parent
 
-_ALARM_FACTOR = 1.5  # the parent kills at the limit; the alarm is for the case that the parent cannot
+_ALARM_FACTOR = 1.5  # the parent kills at its limit; the alarm is for the case that the parent cannot
 
 
 def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -92,8 +93,10 @@ def serve(channel: Connection, modules: Sequence[str]) -> None:
             task = json.loads(channel.recv_bytes())
         except EOFError:
             return
-        signal.setitimer(signal.ITIMER_REAL, task["time_limit"] * _ALARM_FACTOR)
+        signal.setitimer(signal.ITIMER_PROF, task["time_limit"])
+        signal.setitimer(signal.ITIMER_REAL, task["patience"] * _ALARM_FACTOR)
         header, payload = run_task(task)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         channel.send_bytes(json.dumps(header).encode())
         channel.send_bytes(payload)
@@ -104,7 +107,8 @@ def main(argv: list[str]) -> None:
     descriptor, parent, memory = (int(word) for word in argv[:3])
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         limit_resources(memory)
         serve(Connection(descriptor), argv[3:])

@@ -16,7 +16,7 @@ class Options:
       spec: frames, their size, limits.
       shards: number of files; None: as many as `shard_mb` needs.
       shard_mb: size of a file in 10**6 bytes.
-      time_limit: seconds to decode one clip.
+      time_limit: seconds of processor time to decode one clip.
     """
 
     spec: DecodeSpec = dataclasses.field(default_factory=DecodeSpec)

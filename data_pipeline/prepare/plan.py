@@ -41,7 +41,7 @@ class SplitPlan:
       early: number of rows that the manifest's reader rejected.
       manifest: sha256 of all rows and of these rejects.
       spec: the fields of DecodeSpec.
-      time_limit: seconds to decode one clip.
+      time_limit: seconds of processor time to decode one clip.
       shards, shard_mb: as in Options.
       num_shards: number of shards that follows from them.
       versions: of the record, this package, the machine type, and the libraries that decide the bytes.

@@ -59,15 +59,16 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} {value}: at least 1")
     path = _index_path(args.index, args.videos)
 
+    from data_pipeline.media_paths import MOVING_SUFFIXES
     from harvest_jax.search import index as index_file
     from harvest_jax.search import printing
     from harvest_jax.search.rank import rank
-    from harvest_jax.search.update import SUFFIXES, find_videos, update
+    from harvest_jax.search.update import find_videos, update
 
     found = find_videos(args.videos)
     printing.say_skipped(found.closed, found.links)
     if not found.videos:
-        raise DataError(f"no videos in {args.videos} or below it: no name ends in {' '.join(sorted(SUFFIXES))}")
+        raise DataError(f"no videos in {args.videos} or below it: no name ends in {' '.join(sorted(MOVING_SUFFIXES))}")
 
     import harvest_jax
 
@@ -108,8 +109,8 @@ def _index_path(asked: Path | None, folder: Path) -> Path:
     Raises:
       ConfigError: --index names something that cannot be an index file.
     """
+    from data_pipeline.media_paths import MOVING_SUFFIXES
     from harvest_jax.search.index import default_path
-    from harvest_jax.search.update import SUFFIXES
 
     path = asked or default_path(folder)
     if asked is None:
@@ -118,7 +119,7 @@ def _index_path(asked: Path | None, folder: Path) -> Path:
         return path
     if path.is_dir():
         raise ConfigError(f"--index {path} is a folder: name a file")
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in MOVING_SUFFIXES:
         raise ConfigError(f"--index {path} is named like a video and would be overwritten: name another file")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() and not os.access(path.parent, os.W_OK):

@@ -13,20 +13,16 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from data_pipeline.decode.pool import VideoDecoder
-from data_pipeline.media_paths import VideoRejected
+from data_pipeline.media_paths import MOVING_SUFFIXES, VideoRejected
 from harvest_jax.errors import DataError
 from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.search.index import Entry, SearchIndex
 from harvest_jax.terminal import Progress
 
-# The decoder does not open files of the second kind. They are listed as not readable, so that the reason is seen.
-_READ = (".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".gif", ".3gp", ".3g2", ".mj2")
-_NOT_READ = (".mpg", ".mpeg", ".m2ts", ".mts", ".ogv", ".wmv", ".flv")
-SUFFIXES = frozenset((*_READ, *_NOT_READ))
 BATCH = 16  # clips embedded at a time
 SAVE_EVERY = 60.0  # seconds between two savings of the index: a killed search loses at most this much work
 # Reasons that do not lie in the file's content. Such a file is tried again in each search.
-_TRANSIENT = ("not found", "cannot be opened")
+_TRANSIENT = ("not found", "cannot be opened", "timeout", "crash", "too much memory")
 
 
 @runtime_checkable
@@ -100,7 +96,7 @@ def find_videos(folder: Path) -> FolderVideos:
                 links.append(os.path.relpath(os.path.join(parent, name), root))
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:
+            if name.startswith(".") or os.path.splitext(name)[1].lower() not in MOVING_SUFFIXES:
                 continue
             path = os.path.join(parent, name)
             relative = os.path.relpath(path, root)

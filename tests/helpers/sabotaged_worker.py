@@ -21,6 +21,10 @@ def sabotaged(path, spec, start=None, end=None, *sampling):
     what = Path(path).name
     if what == "hang.mp4":
         time.sleep(1000)
+    if what == "slow.mp4":
+        time.sleep(1)
+    while what == "busy.mp4":
+        pass
     if what == "hang_in_c.mp4":
         with contextlib.suppress(FileExistsError):
             os.mkfifo(f"{path}.begun")

@@ -13,11 +13,7 @@ from data_pipeline.media_paths import MEDIA_SUFFIXES, STILL_SUFFIXES, local_name
 from harvest_jax.errors import DataError
 from harvest_jax.terminal import printable
 
-# Suffixes of videos that benchmarks name besides those by which clips are found in folders; .mpg, .wmv, .mts, .3gp and
-# .3g2 are DiDeMo's.
-SUFFIXES = frozenset(
-    (*MEDIA_SUFFIXES, *(".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".ts", ".3gp", ".3g2", ".flv", ".ogv", ".vob"))
-)
+SUFFIXES = frozenset(MEDIA_SUFFIXES)
 _ACTIVITYNET = re.compile(r"v_([A-Za-z0-9_-]{11})")  # "v_" and the id of a YouTube video
 
 

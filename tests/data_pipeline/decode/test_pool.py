@@ -29,6 +29,7 @@ def whole(paths):
 @pytest.fixture
 def sabotage(monkeypatch):
     monkeypatch.setattr(pool, "WORKER_COMMAND", sabotaged_worker.WORKER_COMMAND)
+    monkeypatch.setattr(pool, "PATIENCE", 1.0)
 
 
 def test_what_hangs_crashes_or_swallows_memory_costs_one_clip(tmp_path, video, sabotage):
@@ -59,6 +60,18 @@ def test_what_hangs_crashes_or_swallows_memory_costs_one_clip(tmp_path, video, s
                 assert result.reason.startswith(wanted)
                 assert str(result).startswith(str(tmp_path / f"{name}.mp4"))
     assert (tmp_path / "write.stolen").stat().st_size == 0  # made, and not one byte written
+
+
+def test_the_limit_is_of_processor_time(tmp_path, video, sabotage, monkeypatch):
+    """So a busy machine refuses nothing: half a second of waiting is none, half a second of computing is too much."""
+    monkeypatch.setattr(pool, "PATIENCE", 100.0)
+    for name in ("slow", "busy"):
+        (tmp_path / f"{name}.mp4").write_bytes(video.read_bytes())
+    with VideoDecoder(num_frames=2, time_limit=0.5) as decoder:
+        decoder.decode(video)
+        assert len(decoder.decode(tmp_path / "slow.mp4")) == 2
+        with pytest.raises(VideoRejected, match=r"timeout: more than 0\.5 s of processor time"):
+            decoder.decode(tmp_path / "busy.mp4")
 
 
 def test_spans_of_one_file_are_decoded_by_all_workers_and_come_in_order(tmp_path, video, sabotage):
@@ -103,7 +116,7 @@ def parent_of_hanging_workers(video: Path, count: int, time_limit: float) -> Ite
     """A process whose `count` workers hang in a call of C that holds Python's lock."""
     script = (
         "from data_pipeline.decode import pool\n"
-        f"pool.WORKER_COMMAND = {sabotaged_worker.WORKER_COMMAND!r}\n"
+        f"pool.WORKER_COMMAND, pool.PATIENCE = {sabotaged_worker.WORKER_COMMAND!r}, 1.0\n"
         f"with pool.VideoDecoder(workers={count}, time_limit={time_limit}) as decoder:\n"
         f"    for result in decoder.decode_all([({str(video)!r}, None, None)] * {count}): print(result.reason)\n"
     )

@@ -171,7 +171,7 @@ def vp8_that_claims(path: Path, frame: int, width: int, height: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("frame", [0, 7, 17])
+@pytest.mark.parametrize("frame", [2, 7, 17])  # of the wanted ones: others, which are key pictures, are not decoded
 def test_a_picture_of_16k_by_16k_is_refused_wherever_it_comes(tmp_path, frame):
     path = vp8_that_claims(tmp_path / "a.webm", frame, 16383, 16383)
     assert reason(path, DecodeSpec(num_frames=4)).split(":")[0] in ("damaged", "bad picture size")

@@ -69,6 +69,13 @@ NAMES = (
 )
 
 
+@pytest.mark.parametrize("ending", ["3gp", "3G2", "mts", "M2TS", "ts", "qt", "mpg", "mpeg", "vob", "wmv", "flv", "ogv"])
+def test_the_endings_of_phones_and_cameras_are_found(tmp_path, video, ending):
+    (tmp_path / f"clip.{ending}").write_bytes(video)
+    (tmp_path / "clip.txt").write_text("a dog")
+    assert [row.video for row in read_manifest(tmp_path).rows] == [f"clip.{ending}"]
+
+
 def test_names_as_people_write_them(tmp_path, video):
     for folder in ("plain", "with: colon", "rec: tars"):
         (tmp_path / folder).mkdir()
