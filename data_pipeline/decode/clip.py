@@ -228,7 +228,7 @@ def _wanted_frames(video: OpenVideo, stretch: Stretch, wanted: Sequence[int]) ->
     left, position = set(wanted), 0
     packets = zip(stretch.marks, stretch.packets(), strict=True)
     for span in needed(stretch.marks, wanted):
-        part = itertools.islice(packets, span.start - position, span.stop - position)
+        part: Iterator[tuple[Mark, Packet]] = itertools.islice(packets, span.start - position, span.stop - position)
         position = span.stop
         first = stretch.marks[span.start]
         begin, begun = first.pts or 0, first.hidden or not first.key

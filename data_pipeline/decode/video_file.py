@@ -178,7 +178,8 @@ def _checked(container: InputContainer, again: Callable[[], InputContainer], spe
         end, exact = None, False
     elif end is not None and not exact and origin > Fraction(1, 2) and "matroska" in container.format.name:
         # A piece of a longer file: some writers count its length from its start, some from that of the whole.
-        end, least = None, max(Fraction(0), end - origin)
+        least = max(Fraction(0), Fraction(end) - origin)
+        end = None
     if end is not None and end > spec.max_seconds:
         raise VideoRejected(f"too long: {float(end):,.0f} s, more than {spec.max_seconds:,.0f} s")
     known = None if end is None else float(end)
