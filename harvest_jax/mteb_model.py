@@ -35,7 +35,7 @@ CITATION = """@article{li2023harvest,
 }"""  # noqa: E501
 
 
-class HarvestEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]  # without mteb its class is unknown
+class HarvestEncoder(AbsEncoder):
     """Embeds what a task gives: texts, videos, or rows with both, of which it gives the sum of both embeddings.
 
     Args:

@@ -118,7 +118,7 @@ def _architecture(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
         )
     _check_code(where, found.get("auto_map"))
     values = {
-        "name": found.get("size"),
+        "name": found.get("size", MODEL_TYPE),
         "video": found.get("video_tower"),
         "text": found.get("text_tower"),
         "decoder": None,

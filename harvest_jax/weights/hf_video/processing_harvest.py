@@ -100,6 +100,8 @@ class HarvestVideoProcessor(ProcessorMixin):
             pictures: Any = read_pictures(os.fspath(video), self.num_frames)
         else:
             frames = list(video)
+            if not frames:
+                raise ValueError("a video without frames")
             pictures = (rgb(frames[i]) for i in sorted(set(middles(len(frames), self.num_frames))))
         squares = [square(picture, self.image_size, self.resize) for picture in pictures]
         return np.stack([squares[i] for i in middles(len(squares), self.num_frames)])
