@@ -32,6 +32,11 @@ def address_fault(text: str) -> str | None:
     found = _ADDRESS.search(text)
     if found is None:
         return None
+    if found[0].lower().startswith("hf:"):
+        return (
+            f"{found[0]} is an address, and only files and folders of this machine are supported here: "
+            f"`harvest weights import {found[0]} --out D` makes a model folder of a model on the hub"
+        )
     return (
         f"{found[0]} is an address, and only files and folders of this machine are supported: copy them to or from the "
         "object store or server with its own tools (docs/reliability.md)"

@@ -68,6 +68,11 @@ def test_launchers_refuse_an_address(words, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_address_of_the_hub_gets_the_command_that_takes_it(capsys):
+    assert ended(cli.main, ["eval", "--config", "eval/retrieval", "--model", "hf://lab/clip@v1"]) == 2
+    assert "`harvest weights import hf://lab/clip@v1 --out D` makes a model folder" in capsys.readouterr().err
+
+
 def test_python_refuses_an_address():
     with pytest.raises(DataError, match=f"{BUCKET} is an address"):
         harvest_jax.load(BUCKET)

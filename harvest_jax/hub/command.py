@@ -65,7 +65,7 @@ def _card(args: argparse.Namespace, name: str, library: str = "harvest_jax", rep
 
 def _push(args: argparse.Namespace) -> list[str]:
     from harvest_jax.checkpoint.workdir import Workdir
-    from harvest_jax.hub.transfers import HubAddress, push
+    from harvest_jax.hub.transfers import TOKENIZER, HubAddress, push
     from harvest_jax.weights.export_model import CARD
     from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
     from harvest_jax.weights.folder import WEIGHTS, open_parameters
@@ -79,7 +79,7 @@ def _push(args: argparse.Namespace) -> list[str]:
     files: dict[str, Path | bytes]
     if ours:
         open_parameters(folder)  # whole, and with its digest
-        files = {name: folder / name for name in (CONFIG, WEIGHTS, CARD) if (folder / name).is_file()}
+        files = {name: folder / name for name in (CONFIG, WEIGHTS, TOKENIZER, CARD) if (folder / name).is_file()}
         if CARD not in files:
             files[CARD] = _card(args, address.repo.rpartition("/")[2], repo=address.repo).encode()
     else:

@@ -24,6 +24,7 @@ from harvest_jax.weights.files.open_checkpoint import DETAILS, FOLDERS
 
 _ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./-]+))?(?:@(?P<revision>[\w./-]+))?")
 _SINGLE = (".pt", ".pth", ".bin", ".safetensors", ".msgpack", ".npz")  # endings of a checkpoint in one file
+TOKENIZER = "tokenizer.json"  # of a model that brings its own
 _COMMAND = "the same command can be given again"
 
 
@@ -157,7 +158,7 @@ def wanted_files(names: Sequence[str], address: HubAddress) -> list[str]:
                 stem, _, ending = weights.removesuffix(".index.json").rpartition(".")
                 parts = fnmatch.filter(names, f"{stem}-*-of-*.{ending}") if weights.endswith(".index.json") else []
                 parts = [name for name in parts if "/" not in name]
-                return [weights, *(name for name in DETAILS if name in names), *parts]
+                return [weights, *(name for name in (*DETAILS, TOKENIZER) if name in names), *parts]
     files = [name for name in names if name.endswith(_SINGLE)]
     if len(files) == 1:
         return files
