@@ -264,7 +264,7 @@ def _in_order(rows: dict[int, Float[np.ndarray, " width"]], count: int, unreadab
 def text_facts(model: VideoTextModel, texts: Sequence[str]) -> TextFacts:
     """How many of the texts are longer than the model's text tower takes; equal texts count each time."""
     length = model.config.text.context_length
-    longer = {text for text in set(texts) if len(model.tokenizer.encode(text)) + 2 > length}  # with start and end
+    longer = {text for text in set(texts) if len(model.tokenizer.encode(text)) + model.tokenizer.around > length}
     return TextFacts(len(texts), length, sum(text in longer for text in texts))
 
 
