@@ -20,8 +20,10 @@ DTYPES = ("keep", "float32", "float16", "bfloat16")
 _IMPORT = """What SRC may be (recognised by its content; the table is in docs/weights.md):
   OpenAI's .pt files (TorchScript archives)        ViT-B-32.pt, ViT-B-16.pt, ViT-L-14.pt, ViT-L-14-336px.pt
   OpenCLIP: a folder, or a .bin, .pt, .safetensors  laion/CLIP-ViT-H-14-laion2B-s32B-b79K
-  Hugging Face CLIP folders                        openai/clip-vit-base-patch16
+  Hugging Face CLIP folders (also of Flax)         openai/clip-vit-base-patch16
+  Long-CLIP .pt                                    BeichenZhang/LongCLIP-B
   ViCLIP .pth                                      OpenGVLab/ViCLIP
+  SigLIP and SigLIP 2 of a fixed size (folders, npz)  google/siglip-base-patch16-224, google/siglip2-base-patch16-224
   Scenic's CLIP (msgpack, npz); harvest_jax's own folders and files
   a training folder: WORKDIR (its newest good checkpoint), WORKDIR@STEP or WORKDIR@best, also of a run that did not end
 No pickle is executed. The architecture is read from the checkpoint.
@@ -60,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resize",
         choices=RESIZES,
         help="how pictures were made square in training: centre crop, or both sides resized",
+    )
+    bring.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json of a model that is not read with CLIP's (SigLIP); default: the one in SRC",
     )
     for name, what in (("mean", "mean"), ("std", "standard deviation")):
         bring.add_argument(
@@ -122,6 +130,7 @@ def _import(args: argparse.Namespace) -> list[str]:
         num_frames=args.num_frames,
         image_size=args.image_size,
         dtype=args.dtype,
+        tokenizer=args.tokenizer,
     )
     return [
         f"{args.source}: {done['family']} ({done['kind']})",

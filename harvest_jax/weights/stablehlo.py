@@ -13,6 +13,7 @@ folder: the programs can be written again from it.
 import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,15 @@ from flax import traverse_util
 from jax import export
 
 from harvest_jax.errors import DataError
-from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.input.file_tokenizer import FileTokenizer, TextTokenizer
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.model.inference import text_embedding, video_embedding
 from harvest_jax.version import __version__
-from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
+from harvest_jax.weights.files.open_checkpoint import TOKENIZER
+from harvest_jax.weights.files.safetensors_writer import write_safetensors
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
-from harvest_jax.weights.folder import open_parameters
+from harvest_jax.weights.folder import load_tokenizer, open_parameters
 from harvest_jax.weights.new_output import new_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -55,21 +57,26 @@ def export_stablehlo(folder: Path, out: Path) -> None:
       DataError: the model folder cannot be used, or `out` exists already or cannot be written.
     """
     config, tensors = open_parameters(folder)
-    if not all_finite(tensors.read("logit_scale")):
-        raise DataError(f"{tensors.where}: logit_scale is not finite")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.exp(np.float32(tensors.read("logit_scale")))):
+            raise DataError(
+                f"{tensors.where}: logit_scale is {float(tensors.read('logit_scale')):g}, whose exponential is not "
+                "finite: a trained CLIP's is at most 4.6 (ln 100)"
+            )
     with new_folder(out) as aside:
-        signature = _write(aside, config, tensors)
+        signature = _write(aside, config, tensors, load_tokenizer(config, folder))
         (aside / SIGNATURE).write_text(json.dumps(signature, indent=2) + "\n", encoding="utf-8")
 
 
-def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, Any]:
+def _write(aside: Path, config: HarvestConfig, tensors: Tensors, tokenizer: TextTokenizer) -> dict[str, Any]:
     """Write the programs and their weights; gives the content of signature.json."""
     video, text = config.video, config.text
     frames = str(video.num_frames) if video.num_frames > 1 else "t"
     size = f"{video.image_size}, {video.image_size}, 3"
     clips = jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {frames}, {size}"), np.uint8)
-    ids = jax.ShapeDtypeStruct(export.symbolic_shape("b, l", constraints=[f"l <= {text.context_length}"]), np.int32)
-    harvest, tokenizer = Harvest(config), Tokenizer(text.vocab_size)
+    shorter = [] if text.fixed_length else [f"l <= {text.context_length}"]
+    lengths = export.symbolic_shape("b, l" if shorter else f"b, {text.context_length}", constraints=shorter)
+    ids, harvest = jax.ShapeDtypeStruct(lengths, np.int32), Harvest(config)
     parts = (
         ("encode_video", "video/", functools.partial(video_embedding, harvest), clips),
         ("encode_text", "text/", functools.partial(text_embedding, harvest), ids),
@@ -86,7 +93,12 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, An
             "input": _array(argument),
             "output": _array(program.out_avals[0]),
         }
-    functions["encode_text"]["input"]["constraints"] = [f"l <= {text.context_length}"]
+    functions["encode_text"]["input"]["constraints"] = shorter
+    tokens: dict[str, Any] = {"vocabulary": text.vocab_size, "start": tokenizer.sot, "end": tokenizer.eot}
+    tokens["padding"] = tokenizer.pad
+    if isinstance(tokenizer, FileTokenizer):
+        shutil.copyfile(tokenizer.path, aside / TOKENIZER)
+        tokens["file"] = TOKENIZER
     return {
         "format": FORMAT,
         "model": config.to_dict() | {"decoder": None},
@@ -98,7 +110,7 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors) -> dict[str, An
             "interpolation": "bicubic with antialias (Pillow)",
             "normalised_inside": {"mean": config.preprocessing.mean, "std": config.preprocessing.std},
         },
-        "tokens": {"vocabulary": text.vocab_size, "start": tokenizer.sot, "end": tokenizer.eot, "padding": 0},
+        "tokens": tokens,
         "logit_scale": float(np.exp(np.float32(tensors.read("logit_scale")))),
         "platforms": PLATFORMS,
         "calling_convention_version": program.calling_convention_version,

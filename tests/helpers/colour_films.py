@@ -32,7 +32,7 @@ class ColourModel:
         text=types.SimpleNamespace(context_length=8),
         preprocessing=types.SimpleNamespace(resize="crop"),
     )
-    tokenizer = types.SimpleNamespace(encode=str.split)
+    tokenizer = types.SimpleNamespace(encode=str.split, around=2)
     embedded = 0
 
     def __init__(self, folder):

@@ -61,12 +61,12 @@ class OnDevice:
         return self
 
 
-def run_steps(start=0, bad_step=-1, stop_at=None, score_at=None, **changes):
+def run_steps(start=0, bad_step=-1, stop_at=None, score_at=None, config=TINY, **changes):
     """Events of a run of `changes`, and its checkpointer; what it raises, it raises."""
     run = make_run(**changes)
     mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
     state = TrainState(step=start, params={}, opt_state=(), first_bad_step=-1)
-    program = Counting(run, TINY, Harvest(TINY), mesh, state, {}, bad_step=bad_step)
+    program = Counting(run, config, Harvest(config), mesh, state, {}, bad_step=bad_step)
     batch = make_batch() | {"index": np.arange(16)}
     batch["ids"] = np.pad(batch["ids"], ((0, 0), (0, 8)))
     batches, checkpointer, writer, stop, watchdog = (
@@ -141,6 +141,12 @@ def test_nothing_is_saved_after_a_loss_that_is_not_a_number():
     run = run_steps(train__steps=9, train__save_every=3, train__log_every=100, bad_step=4)
     assert run["save"] == [3]
     assert "of step 4 is not a number (seen at the batch of clips 0, 1, 2, 3 ...)" in run["NonFiniteError"][0]
+
+
+def test_captions_of_a_tower_that_reads_the_padding_are_not_cut():
+    reads_all = dataclasses.replace(TINY, text=dataclasses.replace(TINY.text, causal=False))
+    steps = run_steps(train__steps=2, config=reads_all)["step"]
+    assert {shape for *_, shape in steps} == {(16, 16)}
 
 
 def test_padding_is_cut_at_a_multiple_of_eight():
