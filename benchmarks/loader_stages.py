@@ -78,7 +78,8 @@ def main() -> None:
     )
     ids = timed("caption to tokens", lambda clip: tokenizer([parsed[clip].captions[0]], length)[0])
     slots = num_slots(length, ratio)
-    timed("choose words to mask", lambda clip: mask_slots(rng(clip), ids[clip], tokenizer.eot, ratio, slots))
+    fixed = {"eot": tokenizer.eot, "sot": tokenizer.sot, "ratio": ratio, "num_slots": slots}
+    timed("choose words to mask", lambda clip: mask_slots(rng(clip), ids[clip], **fixed))
     example = MakeExample((records,), run, SIZE, PATCH, tokenizer)
     timed("all of it", lambda clip: example.random_map(Numbered(clip, (0, clip % len(records))), rng(clip)))
     timed("decode whole frames, nothing else", lambda clip: [simplejpeg.decode_jpeg(j, "RGB") for j in jpegs[clip]])

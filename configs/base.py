@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     model.init_from = ""  # model folder to start from, of `harvest weights import` or `harvest train`; empty: random
 
     config.text = text = ConfigDict()
-    text.length = 32  # tokens that a caption is cut or padded to; CLIP's text tower takes up to 77
+    text.length = 32  # tokens that a caption is cut or padded to; CLIP's text tower takes up to 77, SigLIP's exactly 64
     text.mask_ratio = 0.15  # share of a caption's word tokens that are masked
     text.contrastive = "masked"  # caption of the contrastive loss: masked (one pass of the text tower) or clean (two)
 

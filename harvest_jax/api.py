@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from harvest_jax.arguments_of_videos import Array, Videos, described, each_video, is_clips, items_of
 from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.input.file_tokenizer import TextTokenizer
 from harvest_jax.input.patches import keep_positions
 from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores
@@ -47,6 +48,7 @@ class Model:
         process each hold all parameters, and divide among them calls with more than 16 rows.
       origin: JSON values that say where the parameters come from, such as run and step.
       keep_ratio, seed: see `keeping`.
+      tokenizer: the model's; None: CLIP's.
     """
 
     def __init__(
@@ -58,11 +60,14 @@ class Model:
         origin: Mapping[str, Any] | None = None,
         keep_ratio: float = 1.0,
         seed: int = 0,
+        tokenizer: TextTokenizer | None = None,
     ) -> None:
+        if tokenizer is None and config.text.tokenizer:
+            raise DataError(f"{name} has a tokenizer of its own: load the model from its folder")
         self.config = config
         self.name = name
         self.origin = dict(origin or {})
-        self.tokenizer = Tokenizer(config.text.vocab_size)
+        self.tokenizer: TextTokenizer = tokenizer or Tokenizer(config.text.vocab_size)
         devices = device if device is None or isinstance(device, Sequence) else (device,)
         self.num_devices = 1 if devices is None else len(devices)
         self.params = place(params, devices)
@@ -88,7 +93,9 @@ class Model:
         """
         asked = tuple(devices)
         if asked not in self._over:
-            self._over[asked] = Model(self.config, self.params, self.name, asked, self.origin, *self._kept)
+            self._over[asked] = Model(
+                self.config, self.params, self.name, asked, self.origin, *self._kept, self.tokenizer
+            )
         return self._over[asked]
 
     def keeping(self, keep_ratio: float, seed: int = 0) -> "Model":
@@ -107,7 +114,9 @@ class Model:
             raise ConfigError(f"seed={seed}: must not be negative")
         asked = keep_ratio, seed
         if asked not in self._keeping:
-            self._keeping[asked] = Model(self.config, self.params, self.name, self._devices, self.origin, *asked)
+            self._keeping[asked] = Model(
+                self.config, self.params, self.name, self._devices, self.origin, *asked, self.tokenizer
+            )
         return self._keeping[asked]
 
     @property
@@ -226,7 +235,7 @@ class Model:
             if not isinstance(text, str):
                 raise DataError(f"texts[{number}] must be a string, not {described(text)}")
         ids = self.tokenizer(rows, self.config.text.context_length)
-        lengths, width = text_lengths(ids), self.config.text.embed_dim
+        lengths, width = text_lengths(ids, self.config.text.fixed_length), self.config.text.embed_dim
         embedded = np.zeros((len(rows), width), np.float32)
         for length in np.unique(lengths):
             own = lengths == length
@@ -350,7 +359,7 @@ def load(folder: str | os.PathLike[str], device: str | jax.Device | None = None)
         raise DataError(f"a model folder is given as a path, not {described(folder)}")
     found = _device(device)
     model = load_any_model(folder)
-    return Model(model.config, model.params, model.name, found, model.origin)
+    return Model(model.config, model.params, model.name, found, model.origin, tokenizer=model.tokenizer)
 
 
 def _device(device: str | jax.Device | None) -> jax.Device | None:

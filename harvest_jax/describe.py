@@ -104,7 +104,7 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     """
     from harvest_jax.model.config import Preprocessing
     from harvest_jax.weights.families.family import Overrides
-    from harvest_jax.weights.families.recognise import family_of
+    from harvest_jax.weights.families.recognise import recognised
     from harvest_jax.weights.files.open_checkpoint import open_checkpoint
     from harvest_jax.weights.translate import to_native
 
@@ -120,10 +120,12 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
         "bytes": sum(size * dtype.itemsize for size, dtype in sizes),
     }
     try:
-        family = family_of(tensors)
-    except DataError:
-        return found | {"names": [name[:120] for name in sorted(tensors.entries)[:10]]}
+        family, tensors = recognised(tensors)
+    except DataError as error:
+        return found | {"names": [name[:120] for name in sorted(tensors.entries)[:10]], "problem": str(error)}
     found["family"] = family.name
+    if notes := tensors.details.get("notes"):
+        found["notes"] = notes
     problem = None
     try:
         clip = Preprocessing()

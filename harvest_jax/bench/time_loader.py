@@ -13,10 +13,9 @@ from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError
 from harvest_jax.input.batches import num_workers
 from harvest_jax.input.pipeline import training_batches
-from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.machine import available_cores, cpu_seconds, resident_bytes
 from harvest_jax.train.mesh import make_mesh, put_batch
-from harvest_jax.train.model_of_run import model_config
+from harvest_jax.train.model_of_run import model_config, tokenizer_of_run
 from harvest_jax.train.program import batch_shapes
 
 
@@ -50,7 +49,7 @@ def bench_loader(run: RunConfig, seconds: float) -> dict[str, Any]:
     )
 
     began = time.perf_counter()
-    tokenizer = Tokenizer(config.text.vocab_size)
+    tokenizer = tokenizer_of_run(run, config)
     classes = config.head.classes if config.head else ()
     batches = training_batches(run, config.video.image_size, config.video.patch_size, tokenizer, 0, 1, classes)
     on_device = tuple(batch_shapes(run, config))

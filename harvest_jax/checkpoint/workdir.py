@@ -2,6 +2,7 @@
 
     config.json              the run's config, as last given
     model.json               the model's description, written before the first step
+    tokenizer.json           the tokenizer of a model that has its own, written with it
     metrics.jsonl            measurements, one JSON object a line
     events.jsonl             what happened and when, over all attempts, one JSON object a line
     device_rates.json        measured FLOP/s of the devices that it ran on, for the MFU
@@ -41,6 +42,11 @@ class Workdir:
     def model(self) -> Path:
         """The model's description: {"model": HarvestConfig.to_dict(), ...}. Versions up to 0.1.0 wrote none."""
         return self.root / "model.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer of a model whose tokenizer is not CLIP's."""
+        return self.root / "tokenizer.json"
 
     @property
     def metrics(self) -> Path:

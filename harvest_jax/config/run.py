@@ -53,7 +53,7 @@ class ModelFields:
 class TextFields:
     """`config.text`."""
 
-    length: Annotated[int, Range(3, 77)]
+    length: Annotated[int, Range(3, 1024)]
     mask_ratio: Annotated[float, Range(0, 1)]
     contrastive: Literal["masked", "clean"]
 

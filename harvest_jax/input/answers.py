@@ -13,7 +13,7 @@ from jaxtyping import Int32
 from harvest_jax.errors import DataError
 from harvest_jax.input.annotation_files import holds_json, read_json, read_json_rows, read_table, read_text
 from harvest_jax.input.annotation_records import Record
-from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.input.file_tokenizer import TextTokenizer
 
 DELIMITERS: tuple[Literal["\t", ","], ...] = ("\t", ",")
 
@@ -40,7 +40,7 @@ def normal(answer: str) -> str:
     return " ".join(answer.lower().split())
 
 
-def candidates(answers: Sequence[str], tokenizer: Tokenizer) -> Candidates:
+def candidates(answers: Sequence[str], tokenizer: TextTokenizer) -> Candidates:
     """The distinct answers and their tokens, in the order given.
 
     Raises:

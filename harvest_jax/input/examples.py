@@ -13,12 +13,12 @@ from jaxtyping import Int, UInt8
 from data_pipeline.shards import shard_format
 from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.input.file_tokenizer import TextTokenizer
 from harvest_jax.input.jpeg_tiles import TILE
 from harvest_jax.input.motion import motion_weights
 from harvest_jax.input.patches import keep_positions
 from harvest_jax.input.stored_clip import StoredClip
 from harvest_jax.input.targets import MakeTexts, texts_maker
-from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.pixels.frame_sampling import segment_indices
 from harvest_jax.pixels.resample import kept_patches, touched_tiles
 from harvest_jax.pixels.square import center_crop, random_crop
@@ -104,7 +104,7 @@ class MakeExample(grain.transforms.RandomMap):
     run: RunConfig
     image_size: int
     patch_size: int
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     classes: tuple[str, ...] = ()
 
     def random_map(self, element: Numbered, rng: np.random.Generator) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from harvest_jax.errors import ConfigError
 from harvest_jax.input.batches import Batches, ClipSets
 from harvest_jax.input.damaged import DamagedRecords
 from harvest_jax.input.examples import MakeExample, Numbered, Records
-from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.input.file_tokenizer import TextTokenizer
 from harvest_jax.pixels.frame_sampling import Sampling, stored_indices
 from harvest_jax.pixels.square import view_clips
 
@@ -30,7 +30,7 @@ def training_batches(
     run: RunConfig,
     image_size: int,
     patch_size: int,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     process_index: int,
     process_count: int,
     classes: tuple[str, ...] = (),

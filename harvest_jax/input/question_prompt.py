@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from harvest_jax.errors import ConfigError
-from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.input.file_tokenizer import TextTokenizer
 
 
 def split_prompt(prompt: str) -> tuple[str, str]:
@@ -25,7 +25,7 @@ def split_prompt(prompt: str) -> tuple[str, str]:
 
 
 def prompt_ids(
-    tokenizer: Tokenizer, prompt: str, question: str, length: int
+    tokenizer: TextTokenizer, prompt: str, question: str, length: int
 ) -> tuple[Int32[np.ndarray, " length"], int, bool]:
     """Token ids of the prompt, filled with a question.
 
@@ -44,12 +44,12 @@ def prompt_ids(
     before, after = split_prompt(prompt)
     lead, bridge = (tokenizer.encode(part) for part in before.split("{question}"))
     tail = tokenizer.encode(after)
-    room = length - 3 - len(lead) - len(bridge) - len(tail)  # start, mask, end
+    room = length - tokenizer.around - 1 - len(lead) - len(bridge) - len(tail)  # 1: the mask
     if room < 1:
         raise ConfigError(f"prompt={prompt!r} leaves no room for a question in text_length={length} tokens")
     words = tokenizer.encode(question)
-    head = [tokenizer.sot, *lead, *words[:room], *bridge]
+    head = [*([] if tokenizer.sot is None else [tokenizer.sot]), *lead, *words[:room], *bridge]
     row = [*head, 0, *tail, tokenizer.eot]
-    ids = np.zeros(length, np.int32)
+    ids = np.full(length, tokenizer.pad, np.int32)
     ids[: len(row)] = row
     return ids, len(head), len(words) > room

@@ -15,16 +15,16 @@ from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import DataError
 from harvest_jax.input.answers import normal, read_answers
 from harvest_jax.input.class_names import class_finder, class_text, read_classes
+from harvest_jax.input.file_tokenizer import TextTokenizer
 from harvest_jax.input.question_lists import each_question
 from harvest_jax.input.question_prompt import prompt_ids
 from harvest_jax.input.text_masking import mask_slots, num_slots
-from harvest_jax.input.tokenizer import Tokenizer
 
 Texts = dict[str, Any]  # NumPy arrays and numbers
 MakeTexts = Callable[[shard_format.Record, np.random.Generator], Texts]
 
 
-def texts_maker(run: RunConfig, tokenizer: Tokenizer, classes: Sequence[str]) -> MakeTexts:
+def texts_maker(run: RunConfig, tokenizer: TextTokenizer, classes: Sequence[str]) -> MakeTexts:
     """The function from a record to the arrays that the run's objective reads besides patches and positions.
 
     It raises ValueError for a record without what is needed: the reason. (Captions are there: `MakeExample` looks.)
@@ -41,13 +41,14 @@ def texts_maker(run: RunConfig, tokenizer: Tokenizer, classes: Sequence[str]) ->
     return _captions(run, tokenizer)
 
 
-def _captions(run: RunConfig, tokenizer: Tokenizer) -> MakeTexts:
+def _captions(run: RunConfig, tokenizer: TextTokenizer) -> MakeTexts:
     text = run.text
 
     def make(record: shard_format.Record, rng: np.random.Generator) -> Texts:
         caption = record.captions[rng.integers(len(record.captions))]
         ids = tokenizer([caption], text.length)[0]
-        slots, weights = mask_slots(rng, ids, tokenizer.eot, text.mask_ratio, num_slots(text.length, text.mask_ratio))
+        most = num_slots(text.length, text.mask_ratio)
+        slots, weights = mask_slots(rng, ids, tokenizer.eot, text.mask_ratio, most, tokenizer.sot)
         return {"ids": ids, "slots": slots, "slot_weights": weights}
 
     return make
@@ -66,7 +67,7 @@ def _labels(run: RunConfig, classes: Sequence[str]) -> MakeTexts:
     return make
 
 
-def _questions(run: RunConfig, tokenizer: Tokenizer, classes: Sequence[str]) -> MakeTexts:
+def _questions(run: RunConfig, tokenizer: TextTokenizer, classes: Sequence[str]) -> MakeTexts:
     objective, number = run.objective, {answer: i for i, answer in enumerate(classes)}
 
     def make(record: shard_format.Record, rng: np.random.Generator) -> Texts:

@@ -12,7 +12,12 @@ def num_slots(length: int, ratio: float) -> int:
 
 
 def mask_slots(
-    rng: np.random.Generator, ids: Int32[np.ndarray, " L"], eot: int, ratio: float, num_slots: int
+    rng: np.random.Generator,
+    ids: Int32[np.ndarray, " L"],
+    eot: int,
+    ratio: float,
+    num_slots: int,
+    sot: int | None,
 ) -> tuple[Int32[np.ndarray, " {num_slots}"], Float32[np.ndarray, " {num_slots}"]]:
     """Draw the positions to mask in one caption.
 
@@ -23,10 +28,11 @@ def mask_slots(
 
     Args:
       rng: numpy generator; two draws for every caption with words.
-      ids: token ids: start, words, end, padding.
-      eot: id of the end token; the start token is the id before it.
+      ids: token ids: start (if there is one), words, end, padding.
+      eot: id of the end token.
       ratio: expected share of the words that is masked, 0..1.
       num_slots: M, static.
+      sot: id of the start token; None without one.
 
     Returns:
       slots [M]: positions in `ids`, ascending, then 0 where unused; weights [M]: 1.0 used, 0.0 unused.
@@ -39,7 +45,7 @@ def mask_slots(
     ends = np.flatnonzero(ids == eot)
     if not ends.size:
         raise ValueError("the caption's ids have no end token")
-    words = np.flatnonzero(ids[: ends[0]] < eot - 1)
+    words = np.flatnonzero(ids[: ends[0]] != sot) if sot is not None else np.arange(ends[0])
     if not words.size:
         return slots, weights
     masked = min(int(ratio * words.size + rng.random()), words.size, num_slots)

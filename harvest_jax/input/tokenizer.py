@@ -55,6 +55,9 @@ class Tokenizer:
       ConfigError: `vocab_size` outside 514..49408.
     """
 
+    pad = 0
+    around = 2  # tokens of a text beside its words
+
     def __init__(self, vocab_size: int = VOCAB_SIZE) -> None:
         if not 514 <= vocab_size <= VOCAB_SIZE:
             raise ConfigError(f"vocab_size={vocab_size} is outside 514..{VOCAB_SIZE} (514 + merges of CLIP's)")

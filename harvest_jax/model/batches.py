@@ -14,14 +14,17 @@ BATCH_SIZES = (1, 2, 4, 8, 16)  # rows of one call on one device; each is compil
 TEXT_LENGTHS = (16, 32, 64)  # tokens of a text in a program; a text that has more gets the whole table of positions
 
 
-def text_lengths(ids: Int[np.ndarray, "b l"]) -> Int[np.ndarray, " b"]:
+def text_lengths(ids: Int[np.ndarray, "b l"], fixed: bool = False) -> Int[np.ndarray, " b"]:
     """The tokens that each text's program computes: what follows its end token changes nothing.
 
     It depends on the text alone and not on those beside it, for a program rounds otherwise for another length.
 
     Args:
       ids: as the tokenizer gives them; the end token has the largest id of all.
+      fixed: the tower reads the padding, too (`TextConfig.fixed_length`).
     """
+    if fixed:
+        return np.full(len(ids), ids.shape[1])
     tokens = ids.argmax(axis=1) + 1
     lengths = np.array([*(length for length in TEXT_LENGTHS if length < ids.shape[1]), ids.shape[1]])
     return lengths[np.searchsorted(lengths, tokens)]

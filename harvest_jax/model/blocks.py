@@ -13,9 +13,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from harvest_jax.model.config import NORM_EPS
 from harvest_jax.model.cpu_attention import attend_on_cpu
 
-LAYER_NORM_EPS = 1e-5  # CLIP's
 UNROLLED = 4  # up to so many layers the scan is unrolled: the demo's backward pass takes a fifth less time on a CPU
 PRODUCT = "product"  # name of a matrix product, bias included, for activation recomputation
 ATTENTION = "attention"  # collection of attention weights: computed only where a caller makes it mutable
@@ -46,12 +46,22 @@ def gelu(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
     return jax.nn.gelu(x, approximate=False)
 
 
+def gelu_tanh(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
+    """The GELU by its formula with tanh, SigLIP's."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+_ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu, "gelu_tanh": gelu_tanh}
+
+
 class LayerNorm(nn.Module):
     """Layer norm over the last axis, computed in float32, returned in the input's dtype."""
 
+    eps: float = NORM_EPS
+
     @nn.compact
     def __call__(self, x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
-        norm = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=jnp.float32, name="norm")
+        norm = nn.LayerNorm(epsilon=self.eps, dtype=jnp.float32, name="norm")
         nn.share_scope(self, norm)
         return norm(x.astype(jnp.float32)).astype(x.dtype)
 
@@ -173,20 +183,51 @@ class CrossAttention(nn.Module):
         return Projection((width,), self.dtype, init, inputs=2, name="out")(mixed)
 
 
+class AttentionPooling(nn.Module):
+    """tokens [B, N, W] -> [B, W]: a learned query attends to all tokens, then x += mlp(norm(x)).
+
+    SigLIP's MAP head (big_vision `models/vit.py`, MAPHead): there is no norm before the attention, and the query itself
+    is not added to what it gathers.
+    """
+
+    heads: int
+    dtype: DTypeLike
+    implementation: str
+    activation: str
+    mlp_width: int
+    eps: float
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b d"]:
+        batch, count, width = tokens.shape
+        init, shape = nn.initializers.xavier_uniform(), (self.heads, width // self.heads)
+        query = self.param("query_embedding", nn.initializers.normal(width**-0.5), (width,))
+        kernel = self.param("qkv_kernel", init, (width, 3, *shape)).reshape(width, 3, width).astype(self.dtype)
+        bias = self.param("qkv_bias", nn.initializers.zeros, (3, *shape)).reshape(3, width).astype(self.dtype)
+        asked = (query.astype(self.dtype) @ kernel[:, 0] + bias[0]).reshape(1, 1, *shape)
+        flat = tokens.reshape(-1, width)
+        key, value = ((flat @ kernel[:, i] + bias[i]).reshape(batch, count, *shape) for i in (1, 2))
+        mixed = attend(jnp.broadcast_to(asked, (batch, 1, *shape)), key, value, self.implementation)
+        x = Projection((width,), self.dtype, init, inputs=2, name="out")(mixed)
+        mlp = Mlp(self.dtype, 1, self.activation, self.mlp_width, name="mlp")
+        return (x + mlp(LayerNorm(self.eps, name="norm")(x)))[:, 0]
+
+
 class Mlp(nn.Module):
-    """Two linear layers with an activation between them; the hidden width is four times the width."""
+    """Two linear layers with an activation between them; the hidden width is by default four times the width."""
 
     dtype: DTypeLike
     depth: int = 1  # layers of the tower, for CLIP's initial scale of the second matrix
     activation: str = "quick_gelu"
+    hidden: int = 0  # 0: four times the width
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         width = x.shape[-1]
         wide = nn.initializers.normal((2 * width) ** -0.5)
         back = nn.initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
-        hidden = Projection((4 * width,), self.dtype, wide, name="c_fc")(x)
-        hidden = gelu(hidden) if self.activation == "gelu" else quick_gelu(hidden)
+        hidden = Projection((self.hidden or 4 * width,), self.dtype, wide, name="c_fc")(x)
+        hidden = _ACTIVATIONS[self.activation](hidden)
         return Projection((width,), self.dtype, back, name="c_proj")(hidden)
 
 
@@ -199,13 +240,15 @@ class Block(nn.Module):
     causal: bool
     implementation: str
     activation: str
+    mlp_width: int = 0  # 0: four times the width
+    eps: float = NORM_EPS
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], _: None) -> tuple[Float[Array, "b n d"], None]:
         attention = SelfAttention(self.heads, self.dtype, self.causal, self.implementation, name="attn")
-        x = x + attention(LayerNorm(name="ln_1")(x))
-        x = x + Mlp(self.dtype, self.layers, self.activation, name="mlp")(LayerNorm(name="ln_2")(x))
-        return x, None
+        x = x + attention(LayerNorm(self.eps, name="ln_1")(x))
+        mlp = Mlp(self.dtype, self.layers, self.activation, self.mlp_width, name="mlp")
+        return x + mlp(LayerNorm(self.eps, name="ln_2")(x)), None
 
 
 def stack(block: type[nn.Module], layers: int, remat: str, unroll: bool) -> Any:
@@ -242,11 +285,21 @@ class Transformer(nn.Module):
     remat: str = "none"
     unroll: bool = False
     activation: str = "quick_gelu"
+    mlp_width: int = 0
+    eps: float = NORM_EPS
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         blocks = stack(Block, self.layers, self.remat, self.unroll)
         x, _ = blocks(
-            self.heads, self.layers, self.dtype, self.causal, self.implementation, self.activation, name="blocks"
+            self.heads,
+            self.layers,
+            self.dtype,
+            self.causal,
+            self.implementation,
+            self.activation,
+            self.mlp_width,
+            self.eps,
+            name="blocks",
         )(x, None)
         return x

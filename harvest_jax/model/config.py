@@ -5,12 +5,19 @@ Sizes of B/32, B/16, L/14 and L/14@336 are those of OpenAI's CLIP (arXiv 2103.00
 """
 
 import dataclasses
+import re
 import sys
 from typing import Any
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in 0..1, OpenAI CLIP's preprocessing
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-ACTIVATIONS = ("quick_gelu", "gelu")  # OpenAI's; OpenCLIP's for what it trained itself
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")  # OpenAI's; OpenCLIP's for what it trained itself; SigLIP's
+NORM_EPS = 1e-5  # CLIP's; SigLIP's is 1e-6
+VIDEO_POOLINGS = ("class", "attention")
+TEXT_POOLINGS = ("end", "last")
+# Fields of the towers that version 0.1.0 did not have.
+FLAGS = {"class_token", "patch_bias", "pre_norm", "projection", "causal", "projection_bias"}
+YOUNGER = FLAGS | {"mlp_width", "norm_eps", "pooling", "tokenizer"}
 HEADS = ("linear", "attentive", "answers")
 RESIZES = ("crop", "squash")
 IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
@@ -18,7 +25,11 @@ IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by on
 
 @dataclasses.dataclass(frozen=True)
 class VideoConfig:
-    """A CLIP vision transformer over the patches of `num_frames` frames."""
+    """A vision transformer over the patches of `num_frames` frames; with the defaults, CLIP's.
+
+    SigLIP's has no class token, a bias on the patches instead of a norm before the first block, attention pooling, and
+    no projection. `to_dict` leaves out what is as in CLIP.
+    """
 
     image_size: int  # pixels, square
     patch_size: int
@@ -28,6 +39,23 @@ class VideoConfig:
     heads: int
     embed_dim: int  # of the space shared with the text
     activation: str = "quick_gelu"  # one of ACTIVATIONS
+    mlp_width: int = 0  # inside the blocks' MLP; 0: four times `width`
+    norm_eps: float = NORM_EPS
+    class_token: bool = True
+    patch_bias: bool = False
+    pre_norm: bool = True  # a norm before the first block
+    pooling: str = "class"  # one of VIDEO_POOLINGS: the class token, or a learned query's attention to all tokens
+    projection: bool = True  # False: what is pooled is the embedding
+
+    @property
+    def tokens_beside(self) -> int:
+        """Tokens of a clip that are no patches."""
+        return int(self.class_token)
+
+    @property
+    def positions(self) -> int:
+        """Rows of the spatial table: one of the class token, and one of each patch of a frame."""
+        return self.tokens_beside + self.cells_per_frame
 
     @property
     def cells_per_frame(self) -> int:
@@ -42,7 +70,11 @@ class VideoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """CLIP's causal text transformer."""
+    """A text transformer; with the defaults, CLIP's, which is causal.
+
+    SigLIP's sees the whole text, padding included, and pools the last position: its texts have exactly
+    `context_length` tokens. `to_dict` leaves out what is as in CLIP.
+    """
 
     vocab_size: int
     context_length: int
@@ -51,6 +83,17 @@ class TextConfig:
     heads: int
     embed_dim: int
     activation: str = "quick_gelu"  # one of ACTIVATIONS
+    mlp_width: int = 0  # inside the blocks' MLP; 0: four times `width`
+    norm_eps: float = NORM_EPS
+    causal: bool = True
+    pooling: str = "end"  # one of TEXT_POOLINGS: the end token, or the last position
+    projection_bias: bool = False
+    tokenizer: str = ""  # "": CLIP's; else the SHA-256 of the tokenizer.json in the model's folder
+
+    @property
+    def fixed_length(self) -> bool:
+        """Whether every text must have `context_length` tokens, because padding changes what the tower computes."""
+        return self.pooling == "last" or not self.causal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +134,7 @@ class HarvestConfig:
     decoder: DecoderConfig | None
     preprocessing: Preprocessing = Preprocessing()
     head: HeadConfig | None = None
+    logit_bias: bool = False  # whether it was trained with the sigmoid loss, whose bias is a parameter
 
     def for_clips(self, num_frames: int, decoder_layers: int) -> "HarvestConfig":
         """These towers with another number of frames, a decoder of `decoder_layers` layers (0: none), and no head."""
@@ -99,11 +143,30 @@ class HarvestConfig:
         return dataclasses.replace(self, video=video, decoder=decoder if decoder_layers else None, head=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dict, for config.json of a model folder; `head` is there only if there is one."""
+        """Plain nested dict, for config.json of a model folder.
+
+        Fields that are younger than version 0.1.0 are left out where they say the same as older versions did.
+        """
         values = dataclasses.asdict(self)
         if self.head is None:
             del values["head"]
+        if not self.logit_bias:
+            del values["logit_bias"]
+        for name, tower in (("video", self.video), ("text", self.text)):
+            for field in dataclasses.fields(tower):
+                if field.name in YOUNGER and getattr(tower, field.name) == field.default:
+                    del values[name][field.name]
         return values
+
+    @property
+    def unlike_clip(self) -> list[str]:
+        """In what the towers are no CLIP's, as "text.causal=False"; the width of the MLP does not count."""
+        return [
+            f"{name}.{field.name}={getattr(tower, field.name)!r}"
+            for name, tower in (("video", self.video), ("text", self.text))
+            for field in dataclasses.fields(tower)
+            if field.name in YOUNGER - {"mlp_width"} and getattr(tower, field.name) != field.default
+        ]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "HarvestConfig":
@@ -118,9 +181,10 @@ class HarvestConfig:
         numbers = all(len(row) == 3 and all(map(is_number, row)) for row in (pictures.mean, pictures.std))
         if pictures.resize not in RESIZES or not numbers or min(pictures.std) <= 0:
             raise ValueError(f"impossible preprocessing {preprocessing}")
-        for tower in ("video", "text"):
-            if values[tower].get("activation", "quick_gelu") not in ACTIVATIONS:
-                raise ValueError(f"unknown activation {values[tower]['activation']!r}")
+        for tower, poolings in (("video", VIDEO_POOLINGS), ("text", TEXT_POOLINGS)):
+            for name, known in (("activation", ACTIVATIONS), ("pooling", poolings)):
+                if values[tower].get(name, known[0]) not in known:
+                    raise ValueError(f"unknown {name} {values[tower][name]!r}")
         config = cls(
             name=str(values["name"]),
             video=VideoConfig(**values["video"]),
@@ -128,16 +192,39 @@ class HarvestConfig:
             decoder=None if decoder is None else DecoderConfig(**decoder),
             preprocessing=pictures,
             head=_head(values.get("head")),
+            logit_bias=values.get("logit_bias", False),
         )
         if not config.name.isprintable() or len(config.name) > 200:
             raise ValueError("the name is too long or cannot be printed")
         for part in (config.video, config.text, config.decoder):
             for name, value in () if part is None else vars(part).items():
-                if name != "activation" and (type(value) is not int or not 0 < value < 1 << 31):
-                    raise ValueError(f"{name} is not a positive whole number")
+                _check_field(name, value)
             if part is not None and part.width % part.heads:
                 raise ValueError(f"{part.heads} heads do not divide a width of {part.width}")
+        if type(config.logit_bias) is not bool:
+            raise ValueError("logit_bias is neither true nor false")
+        if not config.video.class_token and config.video.pooling == "class":
+            raise ValueError("a video tower without a class token cannot pool it")
+        if not config.video.projection and config.video.embed_dim != config.video.width:
+            raise ValueError("a video tower without a projection has embeddings of its own width")
         return config
+
+
+def _check_field(name: str, value: Any) -> None:
+    """Raise ValueError unless a tower or decoder may have this field with this value."""
+    if name in ("activation", "pooling"):
+        return
+    if name == "tokenizer":
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}|", value):
+            raise ValueError("tokenizer is not the SHA-256 of a file")
+    elif name in FLAGS:
+        if type(value) is not bool:
+            raise ValueError(f"{name} is neither true nor false")
+    elif name == "norm_eps":
+        if not is_number(value) or not 0 < value < 1:
+            raise ValueError("norm_eps is not a number between 0 and 1")
+    elif type(value) is not int or not 0 <= value < 1 << 31 or (value == 0 and name != "mlp_width"):
+        raise ValueError(f"{name} is not a positive whole number")
 
 
 def _head(values: Any) -> HeadConfig | None:

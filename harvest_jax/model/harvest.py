@@ -1,7 +1,8 @@
 """The two towers, the decoder and the head as functions of one dict of parameters.
 
 params = {"video", "text", "decoder" (optional), "mask_embedding" [W] (with the decoder), "head" (optional),
-"logit_scale" []}: plain nested dicts, so that trained and frozen parameters are two dicts.
+"logit_scale" [], "logit_bias" [] (of the sigmoid loss, optional)}: plain nested dicts, so that trained and frozen
+parameters are two dicts.
 """
 
 import dataclasses
@@ -80,6 +81,8 @@ class Harvest:
             "text": self._text.init(text_key, jnp.zeros((1, 2), jnp.int32))["params"],
             "logit_scale": jnp.asarray(INITIAL_LOGIT_SCALE, jnp.float32),
         }
+        if config.logit_bias:
+            params["logit_bias"] = jnp.zeros((), jnp.float32)
         if temporal_init == "ramp":
             params["video"]["temporal_embedding"] = temporal_ramp(config.video.num_frames, config.video.width)
         if config.decoder is not None:
@@ -111,7 +114,12 @@ class Harvest:
         """Where the class token looks: its attention weights over the kept patches, float32, mean over the heads.
 
         What is missing from a sum of 1 is its weight on itself. Arguments as for `encode_video`.
+
+        Raises:
+          DataError: the tower has no class token.
         """
+        if not self.config.video.class_token:
+            raise DataError(f"{self.config.name} has no class token, whose attention could be shown")
         pixels = normalise(patches, self.config.preprocessing).astype(self.dtype)
         variables = {"params": params["video"]}
         stored: Any = self._video.apply(variables, pixels, positions, mutable=[ATTENTION])[1]

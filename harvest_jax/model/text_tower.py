@@ -1,4 +1,4 @@
-"""CLIP's causal text transformer; a caption's embedding is that of its end token."""
+"""A text transformer: CLIP's, which is causal and embeds a caption as its end token, or SigLIP's."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -27,16 +27,18 @@ class TextTower(nn.Module):
     ) -> dict[str, Array]:
         """Embed captions, with the embeddings of masked positions replaced by one vector.
 
-        The tower is causal: what follows the end token changes nothing, so that L may be any length up to CLIP's 77.
+        CLIP's tower is causal: what follows the end token changes nothing, so that L may be any length up to its 77.
+        Of a tower with `fixed_length` L is always its whole context.
         The vector replaces the token embedding before the position is added (InternVideo CoTrain `encode_text`).
 
         Args:
-          ids: int32, start token, words, end token, padding; the end token has the largest id of all.
+          ids: int32, words between what the tokenizer puts around them, padding; where the end token is pooled, it
+            has the largest id of all.
           masked: True where the word is masked; None: no word is.
           mask_embedding: float32 [W], needed if `masked` is given.
 
         Returns:
-          tokens [B, L, W] after the final norm; pooled [B, W], of them the end token; embedding float32
+          tokens [B, L, W] after the final norm; pooled [B, W], of them the end token or the last; embedding float32
           [B, D], pooled and projected.
         """
         config = self.config
@@ -53,19 +55,24 @@ class TextTower(nn.Module):
             config.layers,
             config.heads,
             self.dtype,
-            causal=True,
+            causal=config.causal,
             implementation=self.implementation,
             remat=self.remat,
             unroll=self.unroll,
             activation=config.activation,
+            mlp_width=config.mlp_width,
+            eps=config.norm_eps,
             name="transformer",
         )(x)
-        x = LayerNorm(name="ln_final")(x)
-        end = jnp.argmax(ids, axis=1)
-        pooled = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+        x = LayerNorm(config.norm_eps, name="ln_final")(x)
+        if config.pooling == "end":
+            end = jnp.argmax(ids, axis=1)
+            pooled = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+        else:
+            pooled = x[:, -1]
         projection = nn.Dense(
             config.embed_dim,
-            use_bias=False,
+            use_bias=config.projection_bias,
             dtype=self.dtype,
             kernel_init=nn.initializers.normal(config.width**-0.5),
             name="text_projection",

@@ -1,7 +1,7 @@
-"""CLIP's vision transformer over the kept space-time patches.
+"""A vision transformer, CLIP's or SigLIP's, over the kept space-time patches.
 
-Joint space-time attention over one sequence with one class token, as ViCLIP (InternVideo `viclip_vision.py`); with one
-frame and a temporal table of zeros it computes the same as CLIP's image tower, bit for bit.
+Joint space-time attention over one sequence, of CLIP with one class token, as ViCLIP (InternVideo `viclip_vision.py`);
+with one frame and a temporal table of zeros it computes the same as the image tower, bit for bit.
 """
 
 import flax.linen as nn
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from harvest_jax.model.blocks import LayerNorm, Transformer
+from harvest_jax.model.blocks import AttentionPooling, LayerNorm, Transformer
 from harvest_jax.model.config import VideoConfig
 
 RAMP_SCALE = 2.0  # of the ramp, in units of the spatial table's usual size (width**-0.5); docs/decisions.md
@@ -32,7 +32,10 @@ def temporal_ramp(num_frames: int, width: int) -> Float[Array, "t d"]:
 
 
 class VideoTower(nn.Module):
-    """patches [B, K, P], positions [B, K] -> tokens [B, 1 + K, W], pooled [B, W], embedding [B, D] (not normalised)."""
+    """patches [B, K, P], positions [B, K] -> tokens [B, N, W], pooled [B, W], embedding [B, D] (not normalised).
+
+    N is 1 + K with a class token, else K.
+    """
 
     config: VideoConfig
     dtype: DTypeLike = jnp.float32
@@ -49,29 +52,31 @@ class VideoTower(nn.Module):
           positions: cell of each patch in the (frame, row, column) grid, in any order.
 
         Returns:
-          tokens [B, 1 + K, W]: output of the last block, class token first, before the final norm (the decoder's
-          memory); pooled [B, W]: the class token after the final norm; embedding float32 [B, D]: pooled, projected.
+          tokens [B, N, W]: output of the last block, class token first, before the final norm (the decoder's memory);
+          pooled [B, W]: the class token after the final norm, or what attention pooling makes of all tokens after it;
+          embedding float32 [B, D]: pooled, projected if there is a projection.
         """
         config = self.config
         scale = config.width**-0.5
-        class_embedding = self.param("class_embedding", nn.initializers.normal(scale), (config.width,))
-        spatial = self.param(
-            "spatial_embedding", nn.initializers.normal(scale), (1 + config.cells_per_frame, config.width)
-        )
+        if config.class_token:
+            class_embedding = self.param("class_embedding", nn.initializers.normal(scale), (config.width,))
+        spatial = self.param("spatial_embedding", nn.initializers.normal(scale), (config.positions, config.width))
         temporal = self.param("temporal_embedding", nn.initializers.zeros, (config.num_frames, config.width))
         embed = nn.Dense(
             config.width,
-            use_bias=False,
+            use_bias=config.patch_bias,
             dtype=self.dtype,
             kernel_init=nn.initializers.normal(config.patch_dim**-0.5),
             name="patch_embedding",
         )
         x = embed(patches.astype(self.dtype))
         frame, cell = positions // config.cells_per_frame, positions % config.cells_per_frame
-        x = x + spatial[1:][cell].astype(self.dtype) + temporal[frame].astype(self.dtype)
-        class_token = (class_embedding + spatial[0]).astype(self.dtype)  # row 0 of CLIP's table is the class token's
-        x = jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, config.width)), x], axis=1)
-        x = LayerNorm(name="ln_pre")(x)
+        x = x + spatial[config.tokens_beside :][cell].astype(self.dtype) + temporal[frame].astype(self.dtype)
+        if config.class_token:
+            class_token = (class_embedding + spatial[0]).astype(self.dtype)  # row 0 of its table is the class token's
+            x = jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, config.width)), x], axis=1)
+        if config.pre_norm:
+            x = LayerNorm(config.norm_eps, name="ln_pre")(x)
         tokens = Transformer(
             config.layers,
             config.heads,
@@ -80,9 +85,25 @@ class VideoTower(nn.Module):
             remat=self.remat,
             unroll=self.unroll,
             activation=config.activation,
+            mlp_width=config.mlp_width,
+            eps=config.norm_eps,
             name="transformer",
         )(x)
-        pooled = LayerNorm(name="ln_post")(tokens[:, 0])
+        ln_post = LayerNorm(config.norm_eps, name="ln_post")
+        if config.pooling == "class":
+            pooled = ln_post(tokens[:, 0])
+        else:
+            pooled = AttentionPooling(
+                config.heads,
+                self.dtype,
+                self.implementation,
+                config.activation,
+                config.mlp_width,
+                config.norm_eps,
+                name="pooling",
+            )(ln_post(tokens))
+        if not config.projection:
+            return {"tokens": tokens, "pooled": pooled, "embedding": pooled.astype(jnp.float32)}
         projection = nn.Dense(
             config.embed_dim, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.normal(scale), name="proj"
         )

@@ -12,12 +12,12 @@ from harvest_jax.config import run as run_config
 from harvest_jax.config.run import RunConfig
 from harvest_jax.demo.clip_pictures import data_uri, highlight_kept, strip
 from harvest_jax.errors import HarvestError
+from harvest_jax.input.file_tokenizer import TextTokenizer
 from harvest_jax.input.pipeline import training_batches
-from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.run_report.runs import Run
 from harvest_jax.terminal import one_line
-from harvest_jax.train.model_of_run import model_config
+from harvest_jax.train.model_of_run import model_config, tokenizer_of_run
 from harvest_jax.weights.workdir_model import recorded_config
 
 CLIPS = 3
@@ -34,12 +34,12 @@ def samples(run: Run, count: int = CLIPS) -> tuple[list[dict[str, Any]], str]:
     try:
         fields = run_config.recorded(run.config)
         config = recorded_config(run.workdir) or model_config(fields)
+        tokenizer = tokenizer_of_run(fields, config, run.workdir.root)
         dropping = fields.train.unmasked_steps < fields.train.steps
-        kept = _batch(fields, config, count, fields.model.keep_ratio if dropping else 1.0)
-        whole = _batch(fields, config, count, 1.0)
+        kept = _batch(fields, config, tokenizer, count, fields.model.keep_ratio if dropping else 1.0)
+        whole = _batch(fields, config, tokenizer, count, 1.0)
     except (HarvestError, OSError) as error:
         return [], f"the clips cannot be shown: {one_line(error, 300)}"
-    tokenizer = Tokenizer(config.text.vocab_size)
     shown = []
     for row in range(count):
         frames = unpatchify(whole["patches"][row], config.video.num_frames, config.video.patch_size)
@@ -59,7 +59,7 @@ def unpatchify(patches: UInt8[np.ndarray, "n p"], frames: int, patch: int) -> UI
     return cells.transpose(0, 1, 3, 2, 4, 5).reshape(frames, side * patch, side * patch, 3)
 
 
-def caption(texts: dict[str, Any], tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+def caption(texts: dict[str, Any], tokenizer: TextTokenizer) -> list[tuple[str, bool]]:
     """Pieces of a caption with the spaces after them, each with whether it is masked; [] where there is no caption.
 
     Args:
@@ -72,7 +72,8 @@ def caption(texts: dict[str, Any], tokenizer: Tokenizer) -> list[tuple[str, bool
     weights = texts.get("slot_weights", np.ones(len(texts.get("slots", ()))))
     masked = {int(slot) for slot, weight in zip(texts.get("slots", ()), weights, strict=True) if weight > 0}
     pieces: list[tuple[list[int], bool]] = []
-    for place in range(1, int(ids.argmax())):
+    ends = np.flatnonzero(ids == tokenizer.eot)
+    for place in range(tokenizer.around - 1, int(ends[0]) if ends.size else len(ids)):
         if pieces and pieces[-1][1] == (place in masked):
             pieces[-1][0].append(int(ids[place]))
         else:
@@ -88,7 +89,9 @@ def _smaller(frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
     return np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def _batch(run: RunConfig, config: HarvestConfig, count: int, keep_ratio: float) -> dict[str, np.ndarray]:
+def _batch(
+    run: RunConfig, config: HarvestConfig, tokenizer: TextTokenizer, count: int, keep_ratio: float
+) -> dict[str, np.ndarray]:
     """The first examples of a run, with the patches that such a ratio keeps; no loader process is started.
 
     Raises:
@@ -103,7 +106,7 @@ def _batch(run: RunConfig, config: HarvestConfig, count: int, keep_ratio: float)
     )
     classes = config.head.classes if config.head else ()
     size, patch = config.video.image_size, config.video.patch_size
-    batches = training_batches(few, size, patch, Tokenizer(config.text.vocab_size), 0, 1, classes)
+    batches = training_batches(few, size, patch, tokenizer, 0, 1, classes)
     try:
         batch: dict[str, np.ndarray] = next(batches)
     finally:

@@ -22,6 +22,7 @@ from harvest_jax.evaluate.settings import TaskSettings
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Params
 from harvest_jax.terminal import printable
+from harvest_jax.train.model_of_run import tokenizer_of_run
 from harvest_jax.weights.mistaken_path import check_may_be_config
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,10 @@ class Evaluation:
 class RunScorer:
     """Evaluates the models of a run, at one step after the other; a `train.scoring.Scorer`."""
 
-    def __init__(self, evaluations: tuple[Evaluation, ...], metric: str, workdir: Path):
-        """`metric` is `config.eval.metric`; models are named after the workdir."""
+    def __init__(self, evaluations: tuple[Evaluation, ...], run: RunConfig, workdir: Path):
+        """Models are named after the workdir."""
         self._evaluations = evaluations
-        self._metric = metric
+        self._run = run
         self._workdir = workdir
         self._model: Model | None = None  # its compiled functions; no parameters are held between evaluations
 
@@ -64,7 +65,7 @@ class RunScorer:
           DataError: the model lacks what an evaluation needs, or the data cannot be used.
         """
         if self._model is None:
-            self._model = Model(config, {}, "")
+            self._model = Model(config, {}, "", tokenizer=tokenizer_of_run(self._run, config, self._workdir))
         model = copy.copy(self._model)  # it has computed nothing of its parameters, such as their digest
         model.params, model.name = jax.device_put(params), f"{self._workdir}@{step}"
         values: dict[str, float] = {}
@@ -77,7 +78,7 @@ class RunScorer:
                 log.warning("evaluation %s of step %d: %s", one.name, step, fault)
             values |= flat_scores(result.metrics, one.name)
             protocols[one.name] = result.protocol_hash
-        metric = full_name(self._metric, tuple(protocols), values)
+        metric = full_name(self._run.eval.metric, tuple(protocols), values)
         return StepScores(values, protocols, metric, metric.rpartition("/")[2] in LOWER_IS_BETTER)
 
 
@@ -87,7 +88,7 @@ def run_scorer(run: RunConfig, workdir: Path) -> RunScorer | None:
     Raises:
       ConfigError, DataError: an evaluation of `eval.config` cannot be used, or videos are missing.
     """
-    return RunScorer(evaluations(run.eval), run.eval.metric, workdir) if run.eval.every else None
+    return RunScorer(evaluations(run.eval), run, workdir) if run.eval.every else None
 
 
 def evaluations(fields: EvalFields) -> tuple[Evaluation, ...]:

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = harvest_jax.load(args.model)
     limit = model.config.text.context_length
-    if len(model.tokenizer.encode(words)) > limit - 2:  # start and end tokens
+    if len(model.tokenizer.encode(words)) + model.tokenizer.around > limit:
         printing.say(f"only the beginning of these words is used: the model reads {limit} tokens")
     index, problem = index_file.open_or_new(path, model.digest)
     if problem:

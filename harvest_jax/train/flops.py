@@ -61,12 +61,17 @@ def step_flops(
     frames = start.dense("video/patch_embedding", kept, video.patch_dim, video.width)
     for name in ("class_embedding", "spatial_embedding", "temporal_embedding", "ln_pre"):
         frames = frames.parameter(f"video/{name}")
-    frames = frames.blocks("video/transformer/blocks", 1 + kept, video.width, video.layers)
-    # The decoder reads these tokens; the contrastive loss reads the class token after a norm and a projection.
-    video_head = frames.parameter("video/ln_post").continued().dense("video/proj", 1, video.width, video.embed_dim)
+    seen = video.tokens_beside + kept
+    frames = frames.blocks("video/transformer/blocks", seen, video.width, video.layers, video.mlp_width)
+    # The decoder reads these tokens; the contrastive loss what is pooled of them after a norm, projected.
+    video_head = frames.parameter("video/ln_post").continued()
+    if video.pooling == "attention":
+        video_head = video_head.pooling("video/pooling", seen, video.width, video.mlp_width, train.batch_size)
+    if video.projection:
+        video_head = video_head.dense("video/proj", 1, video.width, video.embed_dim)
 
     captions = start.parameter("text/token_embedding").parameter("text/positional_embedding")
-    blocks = "text/transformer/blocks", length, text.width, text.layers
+    blocks = "text/transformer/blocks", length, text.width, text.layers, text.mlp_width
     masked = (captions.parameter("mask_embedding") if words else captions).blocks(*blocks).parameter("text/ln_final")
     # One pass through the text tower serves both losses, unless the contrastive text is clean.
     text_pass = captions.blocks(*blocks).parameter("text/ln_final") if clean else masked
@@ -74,7 +79,7 @@ def step_flops(
 
     answers = start
     if words:
-        answers = answers.decoder(config, slots, 1 + kept, queries=masked.graded, memory=frames.graded)
+        answers = answers.decoder(config, slots, seen, queries=masked.graded, memory=frames.graded)
 
     row = 2.0 * train.batch_size * video.embed_dim  # one clip's row in one product of all embeddings
     parts = {
@@ -137,28 +142,41 @@ class _Flow:
     def _with(self, forward: float, backward: float) -> "_Flow":
         return dataclasses.replace(self, forward=self.forward + forward, backward=self.backward + backward)
 
-    def block(self, path: str, rows: int, width: int) -> "_Flow":
+    def pooling(self, path: str, rows: int, width: int, mlp_width: int, batch_size: int) -> "_Flow":
+        """Attention pooling (`model.blocks.AttentionPooling`): one query, the same of all clips, asks `rows` tokens."""
+        kernel = self.trains(f"{path}/qkv_kernel")
+        asks = self.trains(f"{path}/query_embedding")
+        product = 2.0 * width * width
+        flow = self._with(product / batch_size, product / batch_size * (kernel + asks))
+        flow = flow._with(2 * rows * product, 2 * rows * product * (kernel + self.graded))  # keys and values
+        graded = self.graded or kernel or asks
+        scores = 2.0 * rows * width
+        flow = dataclasses.replace(flow._with(2 * scores, 4 * scores * graded), graded=graded)
+        return flow.dense(f"{path}/out", 1, width, width).feed_forward(path, 1, width, mlp_width, "norm")
+
+    def block(self, path: str, rows: int, width: int, mlp_width: int) -> "_Flow":
         """One transformer block (`model.blocks.Block`)."""
         qkv = self.parameter(f"{path}/ln_1").dense(f"{path}/attn/qkv", rows, width, 3 * width)
         mixed = qkv.attention(rows, width)
-        flow = mixed.dense(f"{path}/attn/out", rows, width, width).feed_forward(path, rows, width)
+        flow = mixed.dense(f"{path}/attn/out", rows, width, width).feed_forward(path, rows, width, mlp_width)
         again = 0.0
         if self.remat == "full" and flow.graded:  # all but the last product, whose result no derivative needs
-            again = flow.forward - self.forward - 8.0 * rows * width * width
+            again = flow.forward - self.forward - 2.0 * rows * width * (mlp_width or 4 * width)
         if self.remat == "dots":  # scores for the softmax, the mixture for the gradient of the matrix after it
             again = 2.0 * rows * rows * width * (qkv.graded + self.trains(f"{path}/attn/out/kernel"))
         return dataclasses.replace(flow, again=flow.again + again)
 
-    def feed_forward(self, path: str, rows: int, width: int) -> "_Flow":
-        """The second half of a block."""
-        flow = self.parameter(f"{path}/ln_2").dense(f"{path}/mlp/c_fc", rows, width, 4 * width)
-        return flow.dense(f"{path}/mlp/c_proj", rows, 4 * width, width)
+    def feed_forward(self, path: str, rows: int, width: int, mlp_width: int = 0, norm: str = "ln_2") -> "_Flow":
+        """The second half of a block; `mlp_width` 0 is four times the width."""
+        inside = mlp_width or 4 * width
+        flow = self.parameter(f"{path}/{norm}").dense(f"{path}/mlp/c_fc", rows, width, inside)
+        return flow.dense(f"{path}/mlp/c_proj", rows, inside, width)
 
-    def blocks(self, path: str, rows: int, width: int, layers: int) -> "_Flow":
+    def blocks(self, path: str, rows: int, width: int, layers: int, mlp_width: int) -> "_Flow":
         """All blocks of a tower. In a loop the first block has the backward pass of the others."""
         flow = self if layers <= UNROLLED else self.parameter(path)
         for _ in range(layers):
-            flow = flow.block(path, rows, width)
+            flow = flow.block(path, rows, width, mlp_width)
         return flow
 
     def decoder(self, config: HarvestConfig, slots: int, rows: int, queries: bool, memory: bool) -> "_Flow":

@@ -57,10 +57,11 @@ def random_state(program: TrainProgram) -> tuple[TrainState, Tree]:
 def initial_parameters(run: RunConfig, model: Harvest, mesh: jax.sharding.Mesh) -> Params:
     """Parameters at step 0 of a run with `model.init_from`: float32 arrays on the mesh, nested dict.
 
-    The folder gives both towers, `logit_scale` for the softmax loss, and decoder and head if they are the same. Its
-    table of frames is taken as it is if the number of frames is the same, and resized (`resize_temporal`) if not. A
-    model of one frame, or one whose table is zero (an image model imported with --num_frames), knows nothing of time:
-    then `model.temporal_init` starts the table, and the row of its one frame is added. The rest is random.
+    The folder gives both towers, `logit_scale` for the softmax loss, `logit_scale` and `logit_bias` for the sigmoid
+    loss if its model was trained with that, and decoder and head if they are the same. Its table of frames is taken as
+    it is if the number of frames is the same, and resized (`resize_temporal`) if not. A model of one frame, or one
+    whose table is zero (an image model imported with --num_frames), knows nothing of time: then `model.temporal_init`
+    starts the table, and the row of its one frame is added. The rest is random.
 
     Raises:
       DataError: the folder cannot be used.
@@ -105,7 +106,9 @@ def _comes_from(config: HarvestConfig, path: str, run: RunConfig, model: Harvest
         return config.decoder is not None and config.decoder == model.config.decoder
     if path.startswith("head/"):  # of the same classes in the same order
         return config.head == model.config.head
-    return path.startswith(("video/", "text/")) or (path == "logit_scale" and run.train.contrastive_loss == "softmax")
+    if path == "logit_scale":
+        return config.logit_bias or run.train.contrastive_loss == "softmax"
+    return path.startswith(("video/", "text/")) or (path == "logit_bias" and config.logit_bias)
 
 
 def _on_mesh(array: np.ndarray, sharding: jax.sharding.NamedSharding, name: str) -> jax.Array:

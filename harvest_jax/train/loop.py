@@ -66,6 +66,8 @@ def run_steps(
     """
     train = program.run.train
     compiled = functools.cache(program.jitted)
+    # several processes would have to agree on one length, and some text towers read the padding
+    cut = jax.process_count() == 1 and not program.config.text.fixed_length
     on_device = tuple(program.batch())
     step = start = int(state.step)
     events = events or Events(None)
@@ -82,7 +84,7 @@ def run_steps(
             batch = next(batches)
         all_patches = step >= train.steps - train.unmasked_steps
         arrays = {name: batch[name] for name in on_device}
-        if jax.process_count() == 1 and "ids" in arrays:  # several processes would have to agree on one length
+        if cut and "ids" in arrays:
             arrays["ids"] = without_padding(arrays["ids"])
         shapes = (all_patches, *(array.shape for array in arrays.values()))
         compiles = shapes not in shapes_seen

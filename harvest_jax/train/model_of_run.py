@@ -8,12 +8,14 @@ import jax.numpy as jnp
 
 from harvest_jax.config.run import SIZES, RunConfig
 from harvest_jax.errors import ConfigError
+from harvest_jax.input.file_tokenizer import TextTokenizer
 from harvest_jax.input.question_prompt import split_prompt
 from harvest_jax.input.targets import training_classes
 from harvest_jax.model.config import HarvestConfig, HeadConfig, harvest_config
 from harvest_jax.model.harvest import Harvest, Params
 from harvest_jax.train.losses import SIGMOID_LOGIT_BIAS, SIGMOID_LOGIT_SCALE
-from harvest_jax.weights.folder import load_config
+from harvest_jax.weights.files.open_checkpoint import TOKENIZER
+from harvest_jax.weights.folder import load_config, load_tokenizer
 
 
 def model_config(run: RunConfig) -> HarvestConfig:
@@ -23,8 +25,8 @@ def model_config(run: RunConfig) -> HarvestConfig:
     the decoder and the head.
 
     Raises:
-      ConfigError: the folder holds one of the named sizes and `model.size` is another, or text.length exceeds the text
-        tower's context.
+      ConfigError: the folder holds one of the named sizes and `model.size` is another, or text.length does not fit the
+        text tower's context.
       DataError: the folder cannot be used.
     """
     fields = run.model
@@ -37,7 +39,8 @@ def model_config(run: RunConfig) -> HarvestConfig:
             )
         config = found.for_clips(fields.num_frames, fields.decoder_layers)
     check_text_length(run, config)
-    return dataclasses.replace(config, head=head_config(run))
+    logit_bias = config.logit_bias and run.train.contrastive_loss == "sigmoid"  # the softmax loss has none
+    return dataclasses.replace(config, head=head_config(run), logit_bias=logit_bias)
 
 
 def head_config(run: RunConfig) -> HeadConfig | None:
@@ -60,8 +63,28 @@ def head_config(run: RunConfig) -> HeadConfig | None:
     return HeadConfig(kind, training_classes(run))
 
 
+def tokenizer_of_run(run: RunConfig, config: HarvestConfig, *workdirs: Path) -> TextTokenizer:
+    """The tokenizer of a run's model: CLIP's, or the file of the first of these folders that has it.
+
+    Args:
+      run: the checked config; `model.init_from` is the last folder.
+      config: of the model.
+      workdirs: training folders.
+
+    Raises:
+      DataError: no folder has the file, or it is another model's.
+    """
+    start = Path(run.model.init_from)
+    return load_tokenizer(config, next((folder for folder in workdirs if (folder / TOKENIZER).is_file()), start))
+
+
 def check_text_length(run: RunConfig, config: HarvestConfig) -> None:
-    """Raise ConfigError if captions are longer than the text tower's context."""
+    """Raise ConfigError if captions are longer than the text tower's context, or shorter where it is fixed."""
+    if config.text.fixed_length and run.text.length != config.text.context_length:
+        raise ConfigError(
+            f"text.length={run.text.length}: a text of {config.name} has {config.text.context_length} tokens, padding "
+            f"included; set text.length={config.text.context_length}"
+        )
     if run.text.length > config.text.context_length:
         raise ConfigError(f"text.length={run.text.length} exceeds the {config.text.context_length} of {config.name}")
 
@@ -69,7 +92,7 @@ def check_text_length(run: RunConfig, config: HarvestConfig) -> None:
 def parameters_at_random(run: RunConfig, model: Harvest) -> Params:
     """Random float32 parameters of a run; usable under jit and `jax.eval_shape`.
 
-    With the sigmoid loss come its own `logit_scale` and a `logit_bias` [].
+    With the sigmoid loss come its own `logit_scale` and a `logit_bias` [], whether or not the model has one.
     """
     params = model.init(jax.random.key(run.seed), run.model.temporal_init)
     if run.train.contrastive_loss == "sigmoid":

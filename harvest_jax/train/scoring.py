@@ -211,8 +211,9 @@ class _Work:
 def model_parameters(program: TrainProgram, state: TrainState, frozen: Tree) -> Params:
     """The parameters of the model that a run has made so far: float32 arrays on the host, of every process."""
     params: Params = meshes.fetch(merge(state.params, frozen), program.mesh)
-    for name in NOT_IN_A_MODEL:
-        params.pop(name, None)
+    if not program.config.logit_bias:
+        for name in NOT_IN_A_MODEL:
+            params.pop(name, None)
     return params
 
 

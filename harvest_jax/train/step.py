@@ -73,7 +73,8 @@ class Step:
         updates, opt_state = optimizer(self.run.train).update(grads, state.opt_state, state.params, finite=finite)
         params = optax.apply_updates(state.params, updates)
         if "logit_scale" in params:
-            params = params | {"logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
+            most = None if self.model.config.logit_bias else MAX_LOGIT_SCALE  # a trained SigLIP's scale is above CLIP's
+            params = params | {"logit_scale": jnp.clip(params["logit_scale"], 0.0, most)}
         bad = jnp.where(finite | (state.first_bad_step >= 0), state.first_bad_step, state.step)
         metrics |= {"grad_norm": grad_norm, "learning_rate": jnp.asarray(schedule(self.run.train)(state.step))}
         state = TrainState(

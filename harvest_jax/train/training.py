@@ -20,9 +20,9 @@ from harvest_jax.config.run import RunConfig
 from harvest_jax.errors import ConfigError, HungError
 from harvest_jax.files import write_atomically
 from harvest_jax.input.batches import Batches
+from harvest_jax.input.file_tokenizer import FileTokenizer, TextTokenizer
 from harvest_jax.input.patches import num_kept
 from harvest_jax.input.pipeline import training_batches
-from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Params
 from harvest_jax.train import peers
@@ -34,6 +34,7 @@ from harvest_jax.train.initial_state import initial_state
 from harvest_jax.train.loop import AHEAD, run_steps
 from harvest_jax.train.meter import device_rate
 from harvest_jax.train.metrics import MetricWriter
+from harvest_jax.train.model_of_run import tokenizer_of_run
 from harvest_jax.train.preemption import StopSignal
 from harvest_jax.train.profile import Profiler, Wanted
 from harvest_jax.train.program import TrainProgram, train_program
@@ -88,12 +89,17 @@ def train(
     check_same_fork_of_all(fork.as_given() if fork else None)
     origin = find_origin(fork) if fork and not consensus.on_primary(layout.complete_steps) else None
     config = run_model_config(run, layout, origin.workdir if origin else None)
+    tokenizer = tokenizer_of_run(run, config, layout.root, *([origin.workdir.root] if origin else []))
     program = train_program(run, config=config)
     with contextlib.ExitStack() as attempt, StopSignal() as stop:  # `attempt` closes last: that writes how it ended
-        step, params, forked = _train(run, layout, config, program, scorer, stop, fork, origin, attempt, began, profile)
+        step, params, forked = _train(
+            run, layout, config, tokenizer, program, scorer, stop, fork, origin, attempt, began, profile
+        )
         stop.listen()  # all is saved: the export is finished, whatever comes
         if lead:
-            save_model(layout.export, config, params, {"workdir_step": step, "config": run.to_dict(), **forked})
+            made_by = {"workdir_step": step, "config": run.to_dict(), **forked}
+            own = tokenizer if isinstance(tokenizer, FileTokenizer) else None
+            save_model(layout.export, config, params, made_by, tokenizer=own)
             of_best = f", of the best step, {step}" if run.eval.export == "best" else ""
             print(f"model folder: {layout.export}{of_best}", flush=True)
     return layout.export
@@ -103,6 +109,7 @@ def _train(
     run: RunConfig,
     layout: Workdir,
     config: HarvestConfig,
+    tokenizer: TextTokenizer,
     program: TrainProgram,
     scorer: Scorer | None,
     stop: StopSignal,
@@ -119,7 +126,7 @@ def _train(
             run,
             config.video.image_size,
             config.video.patch_size,
-            Tokenizer(config.text.vocab_size),
+            tokenizer,
             jax.process_index(),
             jax.process_count(),
             config.head.classes if config.head else (),
@@ -138,6 +145,8 @@ def _train(
         if lead:
             _warn_of_another_start(run, layout)
             description = {"model": config.to_dict(), "version": __version__}
+            if isinstance(tokenizer, FileTokenizer) and not layout.tokenizer.exists():
+                write_atomically(layout.tokenizer, tokenizer.path.read_bytes())
             write_atomically(layout.model, json.dumps(description, indent=2).encode() + b"\n")
         begin = None
         if origin is not None and fork is not None:

@@ -11,7 +11,7 @@ from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.train.fork import Fork, check_fork, check_same_fork, find_origin
 from harvest_jax.train.freeze import multiplier
-from harvest_jax.train.model_of_run import check_text_length, model_config
+from harvest_jax.train.model_of_run import check_text_length, model_config, tokenizer_of_run
 from harvest_jax.train.program import train_program
 from harvest_jax.train.resume_fields import identity
 from harvest_jax.weights.workdir_model import described_model, recorded_config
@@ -98,6 +98,8 @@ def validate(run: RunConfig, workdir: Path, fork: Fork | None = None) -> list[st
     elif fork is not None:
         origin = find_origin(fork)
     config = run_model_config(run, layout, origin.workdir if origin else None)
+    if config.text.tokenizer:
+        tokenizer_of_run(run, config, layout.root, *([origin.workdir.root] if origin else []))
     if not run.distributed:
         train_program(run, config=config)
     sets = [open_shards(folder, run.data.split) for folder in folders]

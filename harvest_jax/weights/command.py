@@ -23,8 +23,10 @@ DTYPES = ("keep", "float32", "float16", "bfloat16")
 _IMPORT = """What SRC may be (recognised by its content; the table is in docs/weights.md):
   OpenAI's .pt files (TorchScript archives)        ViT-B-32.pt, ViT-B-16.pt, ViT-L-14.pt, ViT-L-14-336px.pt
   OpenCLIP: a folder, or a .bin, .pt, .safetensors  laion/CLIP-ViT-H-14-laion2B-s32B-b79K
-  Hugging Face CLIP folders                        openai/clip-vit-base-patch16
+  Hugging Face CLIP folders (also of Flax)         openai/clip-vit-base-patch16
+  Long-CLIP .pt                                    BeichenZhang/LongCLIP-B
   ViCLIP .pth                                      OpenGVLab/ViCLIP
+  SigLIP and SigLIP 2 of a fixed size (folders, npz)  google/siglip-base-patch16-224, google/siglip2-base-patch16-224
   Scenic's CLIP (msgpack, npz); harvest_jax's own folders and files
   a training folder: WORKDIR (its newest good checkpoint), WORKDIR@STEP or WORKDIR@best, also of a run that did not end
   hf://REPO[@REVISION] of the Hugging Face Hub, with /FILE after REPO where it holds several checkpoints
@@ -72,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> Any:
         "--resize",
         choices=RESIZES,
         help="how pictures were made square in training: centre crop, or both sides resized",
+    )
+    bring.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json of a model that is not read with CLIP's (SigLIP); default: the one in SRC",
     )
     for name, what in (("mean", "mean"), ("std", "standard deviation")):
         bring.add_argument(
@@ -154,6 +162,7 @@ def _import(args: argparse.Namespace) -> list[str]:
         image_size=args.image_size,
         dtype=args.dtype,
         hub=args.hub,
+        tokenizer=args.tokenizer,
     )
     name = f"{HUB}{args.hub['repo']}@{args.hub['commit']}" if args.hub else source
     return [

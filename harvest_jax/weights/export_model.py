@@ -122,6 +122,7 @@ def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
 
 def _write_hf_video(folder: Path, out: Path) -> dict[str, Any]:
     config, ours = open_model(folder)
+    _refuse_unlike_clip(config, "hf_video")
     theirs = to_family(ours, HF_VIDEO, config)
     stored = common_dtype(entry.dtype for entry in theirs.entries.values())
     with new_folder(out) as aside:
@@ -150,6 +151,7 @@ def _write_open_clip(folder: Path, out: Path) -> dict[str, Any]:
 
 def _image_model(ours: Tensors, family: Family, config: HarvestConfig) -> tuple[Tensors, dict[str, Any]]:
     """An image family's tensors of a model; the table of frames is added to that of patch positions."""
+    _refuse_unlike_clip(config, family.name)
     theirs = to_family(one_frame(ours), family, config)
     summary = _summary(ours, theirs, family, config)
     if config.video.num_frames > 1:
@@ -168,6 +170,7 @@ def _summary(ours: Tensors, theirs: Tensors, family: Family, config: HarvestConf
 
 def _write_viclip(folder: Path, out: Path) -> dict[str, Any]:
     config, ours = open_model(folder)
+    _refuse_unlike_clip(config, "ViCLIP")
     _refuse_gelu(folder, config, "ViCLIP")
     theirs = to_family(ours, viclip.VICLIP, config)
     # for a later import: the names say neither the heads nor how pictures are prepared
@@ -192,6 +195,7 @@ def _write_viclip(folder: Path, out: Path) -> dict[str, Any]:
 
 def _write_scenic(folder: Path, out: Path) -> dict[str, Any]:
     config, ours = open_model(folder)
+    _refuse_unlike_clip(config, "Scenic's CLIP")
     _refuse_gelu(folder, config, "Scenic's CLIP")
     theirs, summary = _image_model(ours, SCENIC, config)
     with new_file(out) as aside:
@@ -212,6 +216,15 @@ def _preprocessing_note(config: HarvestConfig, theirs: Preprocessing, whose: str
     ]
 
 
+def _refuse_unlike_clip(config: HarvestConfig, format_name: str) -> None:
+    """Raise DataError if the format has no place for what the towers are."""
+    if config.unlike_clip:
+        raise DataError(
+            f"{config.name} cannot be written as {format_name}, because its towers are no CLIP's "
+            f"({', '.join(config.unlike_clip[:4])}); safetensors and stablehlo hold every model"
+        )
+
+
 def _refuse_gelu(folder: Path, config: HarvestConfig, whose: str) -> None:
     if {config.video.activation, config.text.activation} != {"quick_gelu"}:
         raise DataError(f"{folder} has the activation gelu; the code of {whose} always uses quick_gelu")
@@ -222,7 +235,10 @@ def _write_safetensors(folder: Path, out: Path) -> dict[str, Any]:
     header = {"format": "harvest_jax", HEADER: json.dumps(config.to_dict())}
     with new_file(out) as aside:
         write_safetensors(aside, ours.entries, ours.read, header)
-    return _summary(ours, ours, NATIVE, config)
+    summary = _summary(ours, ours, NATIVE, config)
+    if config.text.tokenizer:
+        summary["notes"].append(f"the model's tokenizer is not in the file: keep {folder}/tokenizer.json with it")
+    return summary
 
 
 def _write_stablehlo(folder: Path, out: Path, batch: int | None = None) -> dict[str, Any]:

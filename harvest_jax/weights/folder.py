@@ -1,10 +1,13 @@
 """A model folder: `config.json` (the model's config, a digest) and `model.safetensors` (its parameters, by path).
 
+A model whose tokenizer is not CLIP's has a `tokenizer.json` as well.
+
 Training and `harvest weights` write it; `harvest_jax.load` and a new training read it. Nothing in it is pickled.
 """
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from flax import traverse_util
 
 from harvest_jax.errors import DataError
 from harvest_jax.files import scratch_folder, sync
+from harvest_jax.input.file_tokenizer import FileTokenizer, TextTokenizer
+from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Params, parameter_shapes
 from harvest_jax.terminal import printable
@@ -21,7 +26,7 @@ from harvest_jax.version import __version__
 from harvest_jax.weights.families.conversions import Shape
 from harvest_jax.weights.families.family import Overrides
 from harvest_jax.weights.families.native import NATIVE
-from harvest_jax.weights.files.open_checkpoint import CONFIG, open_checkpoint, read_json
+from harvest_jax.weights.files.open_checkpoint import CONFIG, TOKENIZER, open_checkpoint, read_json
 from harvest_jax.weights.files.safetensors_reader import open_safetensors
 from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
@@ -33,7 +38,14 @@ from harvest_jax.weights.translate import to_native
 WEIGHTS = "model.safetensors"
 
 
-def save_model(folder: Path, config: HarvestConfig, params: Params, origin: dict[str, Any], dtype: Any = None) -> None:
+def save_model(
+    folder: Path,
+    config: HarvestConfig,
+    params: Params,
+    origin: dict[str, Any],
+    dtype: Any = None,
+    tokenizer: FileTokenizer | None = None,
+) -> None:
     """Write a model folder. A new one appears whole or not at all; in an existing folder both files are replaced.
 
     Args:
@@ -42,13 +54,15 @@ def save_model(folder: Path, config: HarvestConfig, params: Params, origin: dict
       params: nested dict of host arrays.
       origin: JSON values that say where the weights come from (kept in config.json).
       dtype: stored in this type (np.float16 halves the file); None keeps each array's own.
+      tokenizer: as for `save_tensors`.
 
     Raises:
-      DataError: a parameter is not finite in that type, or the folder cannot be written.
+      DataError: a parameter is not finite in that type.
+      HarvestError: the folder cannot be written.
     """
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
     entries = {path: TensorSpec(leaf.shape, np.dtype(dtype or leaf.dtype)) for path, leaf in flat.items()}
-    save_tensors(folder, config, entries, flat.__getitem__, origin)
+    save_tensors(folder, config, entries, flat.__getitem__, origin, tokenizer)
 
 
 def save_tensors(
@@ -57,6 +71,7 @@ def save_tensors(
     entries: dict[str, TensorSpec],
     read: Callable[[str], np.ndarray],
     origin: dict[str, Any],
+    tokenizer: FileTokenizer | None = None,
 ) -> None:
     """As `save_model`, for parameters that are made one at a time.
 
@@ -66,15 +81,21 @@ def save_tensors(
       entries: shape and stored dtype of each parameter by its path in the tree, such as "video/proj/kernel".
       read: gives one of them.
       origin: JSON values that say where the weights come from.
+      tokenizer: of a model that has its own; its file is copied.
 
     Raises:
-      DataError: a parameter has another shape or is not finite in that type, or the folder cannot be written.
+      DataError: a parameter has another shape or is not finite in that type.
+      HarvestError: the folder cannot be written.
     """
+    if config.text.tokenizer and tokenizer is None:
+        raise ValueError("the folder of a model with its own tokenizer needs the tokenizer's file")
 
     def write(into: Path) -> None:
         digest = write_safetensors(into / WEIGHTS, entries, read, {"format": "harvest_jax"})
         content = {"model": config.to_dict(), "origin": origin, "version": __version__, DIGEST: digest}
         (into / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            shutil.copyfile(tokenizer.path, into / TOKENIZER)
 
     remove_leftovers(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -83,7 +104,8 @@ def save_tensors(
         return
     with described_errors(folder), scratch_folder(folder) as scratch:
         write(scratch)
-        for name in (WEIGHTS, CONFIG):  # the config last: with it the folder is a model folder
+        names = (TOKENIZER, WEIGHTS, CONFIG)  # the config last: with it the folder is a model folder
+        for name in (name for name in names if (scratch / name).is_file()):
             sync(scratch / name)
             os.replace(scratch / name, folder / name)
         sync(folder)
@@ -103,6 +125,21 @@ def load_config(folder: Path) -> HarvestConfig:
         return HarvestConfig.from_dict(model)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} does not describe a model of this package: {error!r:.200}") from error
+
+
+def own_tokenizer(config: HarvestConfig, folder: Path) -> FileTokenizer | None:
+    """The tokenizer in a model's folder; None if the model is read with CLIP's.
+
+    Raises:
+      DataError: the file is missing, damaged, or another model's.
+    """
+    text = config.text
+    return FileTokenizer(folder / TOKENIZER, text.tokenizer, text.vocab_size) if text.tokenizer else None
+
+
+def load_tokenizer(config: HarvestConfig, folder: Path) -> TextTokenizer:
+    """The tokenizer of a model, the file in its folder or CLIP's; errors as `own_tokenizer`."""
+    return own_tokenizer(config, folder) or Tokenizer(config.text.vocab_size)
 
 
 def open_parameters(folder: Path) -> tuple[HarvestConfig, Tensors]:

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from harvest_jax.errors import DataError
+from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.input.file_tokenizer import FileTokenizer
 from harvest_jax.input.tokenizer import VOCAB_SIZE
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.weights.families.architecture import name_of
 from harvest_jax.weights.families.family import Family, Overrides
 from harvest_jax.weights.families.native import NATIVE, header_config
-from harvest_jax.weights.families.recognise import family_of
-from harvest_jax.weights.files.open_checkpoint import open_checkpoint
+from harvest_jax.weights.families.recognise import recognised
+from harvest_jax.weights.files.open_checkpoint import TOKENIZER, open_checkpoint
 from harvest_jax.weights.files.tensors import BFLOAT16, Tensors
 from harvest_jax.weights.folder import save_tensors
 from harvest_jax.weights.mistaken_path import check_may_be_checkpoint
@@ -38,6 +39,7 @@ def import_checkpoint(
     image_size: int | None = None,
     dtype: str = "keep",
     hub: dict[str, Any] | None = None,
+    tokenizer: Path | None = None,
 ) -> dict[str, Any]:
     """Write the model folder `out` from a checkpoint of any known family.
 
@@ -51,6 +53,7 @@ def import_checkpoint(
       image_size: pixels of a side; the table of patch positions is resized. None: the checkpoint's.
       dtype: in which the numbers are stored, one of DTYPES; "keep": the checkpoint's.
       hub: where the source was downloaded from: its repository, commit and licence, which config.json then says.
+      tokenizer: the `tokenizer.json` of a model whose tokenizer is not CLIP's. None: the file in the source's folder.
 
     Returns:
       JSON values: `family`, `kind`, `model` (name), `parameters` (numbers), `dtypes`, `notes` (sentences).
@@ -64,11 +67,19 @@ def import_checkpoint(
     checkpoint = checkpoint_of(source)
     if checkpoint is None:
         check_may_be_checkpoint(source)
-    theirs = as_tensors(load_checkpoint(*checkpoint)) if checkpoint else open_checkpoint(source)
-    family = family_of(theirs)
+    loaded = load_checkpoint(*checkpoint) if checkpoint else None
+    family, theirs = recognised(as_tensors(loaded) if loaded else open_checkpoint(source))
     exported = header_config(theirs, overrides)  # of a file that this package exported
     found = exported or family.architecture(theirs, overrides)
+    words: FileTokenizer | None = None
+    if family.own_tokenizer or found.text.tokenizer:
+        words = loaded.tokenizer if loaded else _own_tokenizer(found, tokenizer, theirs.where)
+        if words is not None:
+            found = dataclasses.replace(found, text=dataclasses.replace(found.text, tokenizer=words.digest))
+    elif tokenizer is not None:
+        raise ConfigError(f"--tokenizer {tokenizer}: {theirs.where} is read with CLIP's tokenizer, which is built in")
     notes = [] if exported else [*family.notes(theirs, overrides), *_vocabulary_notes(theirs.where, family, found)]
+    notes += theirs.details.get("notes", [])
     config = resized_config(found, num_frames, image_size)
     if found.name == name_of(found):
         config = dataclasses.replace(config, name=name_of(config))
@@ -84,7 +95,7 @@ def import_checkpoint(
         before, after = getattr(found.video, name), getattr(config.video, name)
         if before != after:
             origin[name.removeprefix("num_")] = f"{before} resized to {after}"
-    save_tensors(out, config, ours.entries, ours.read, origin)
+    save_tensors(out, config, ours.entries, ours.read, origin, words)
     return {
         "family": family.name,
         "kind": theirs.kind,
@@ -107,11 +118,42 @@ def with_dtype(tensors: Tensors, dtype: str) -> Tensors:
     return dataclasses.replace(tensors, entries=entries)
 
 
+def _own_tokenizer(config: HarvestConfig, given: Path | None, where: str) -> FileTokenizer:
+    """The tokenizer that belongs to a checkpoint: the file that was given, or the one in its folder.
+
+    Raises:
+      ConfigError: there is none.
+      DataError: it cannot be read, or is another model's.
+    """
+    folder = Path(where) if Path(where).is_dir() else Path(where).parent
+    path = given or folder / TOKENIZER
+    if not path.is_file():
+        raise ConfigError(
+            f"{where} is not read with CLIP's tokenizer: give --tokenizer FILE, the {TOKENIZER} of the same model in "
+            f"transformers' form ({path} does not exist; a sentencepiece model, spiece.model, is not read)"
+        )
+    return FileTokenizer(path, config.text.tokenizer, config.text.vocab_size)
+
+
+# Vocabularies of published models whose text tower is otherwise a CLIP's, by their size.
+_VOCABULARIES = {
+    901_629: "XLM-V's, of MetaCLIP 2 (worldwide)",
+    250_002: "XLM-RoBERTa's",
+    21_128: "BERT's Chinese one, of Chinese-CLIP",
+    30_522: "BERT's",
+}
+
+
 def _vocabulary_notes(where: str, family: Family, config: HarvestConfig) -> list[str]:
     """What to say of a vocabulary that is not the tokenizer's; DataError if the tokenizer cannot serve it."""
     size = config.text.vocab_size
-    if size > VOCAB_SIZE:
-        raise DataError(f"{where} has a vocabulary of {size} entries; the tokenizer here is CLIP's, with {VOCAB_SIZE}")
+    if config.text.tokenizer:
+        return []
+    if size > VOCAB_SIZE or size in _VOCABULARIES:
+        whose = f" ({_VOCABULARIES[size]})" if size in _VOCABULARIES else ""
+        raise DataError(
+            f"{where} has a vocabulary of {size} entries{whose}; the tokenizer here is CLIP's, with {VOCAB_SIZE}"
+        )
     if size == VOCAB_SIZE or family is NATIVE:
         return []
     return [

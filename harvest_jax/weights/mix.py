@@ -13,7 +13,7 @@ import numpy as np
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.weights.files.tensors import TensorSpec
-from harvest_jax.weights.folder import open_model, save_tensors
+from harvest_jax.weights.folder import open_model, own_tokenizer, save_tensors
 from harvest_jax.weights.new_output import check_free
 from harvest_jax.weights.translate import common_dtype
 
@@ -61,7 +61,7 @@ def mix_models(first: Path, second: Path, alpha: float, out: Path) -> dict[str, 
 
     kept = sorted(set(b.entries) - shared)
     origin = {"mixed": {"first": first.name, "second": second.name, "alpha": alpha, "from_second_alone": kept}}
-    save_tensors(out, second_config, entries, read, origin)
+    save_tensors(out, second_config, entries, read, origin, own_tokenizer(second_config, second))
     numbers = sum(int(np.prod(b.entries[name].shape, dtype=np.int64)) for name in shared)
     return {"mixed": numbers, "kept": kept}
 

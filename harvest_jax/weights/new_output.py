@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harvest_jax.errors import DataError
+from harvest_jax.errors import DataError, HarvestError
 from harvest_jax.files import atomic_folder, scratch_folder, sync
 
 # Versions up to 0.1.0 wrote into folders of this name, in the output folder or beside it, and held no lock on them.
@@ -42,7 +42,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     """An empty folder to fill; at the end it becomes `out`. See `files.atomic_folder`.
 
     Raises:
-      DataError: `out` is in use (`check_free`), or cannot be written.
+      DataError: `out` is in use (`check_free`).
+      HarvestError: it cannot be written.
     """
     check_free(out)
     with described_errors(out), atomic_folder(out) as aside:
@@ -54,7 +55,8 @@ def new_file(out: Path) -> Iterator[Path]:
     """A name to write a file to; at the end the file becomes `out`.
 
     Raises:
-      DataError: `out` is in use (`check_free`) or an empty folder, or cannot be written.
+      DataError: `out` is in use (`check_free`) or an empty folder.
+      HarvestError: it cannot be written.
     """
     check_free(out)
     if out.is_dir():
@@ -69,11 +71,11 @@ def new_file(out: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def described_errors(out: Path) -> Iterator[None]:
-    """The system's errors as one DataError that names `out`."""
+    """The system's errors, such as a full disk or no permission, as one HarvestError that names `out`."""
     try:
         yield
     except OSError as error:
-        raise DataError(f"{out} could not be written: {error.strerror or error}") from error
+        raise HarvestError(f"{out} could not be written: {error.strerror or error}") from error
 
 
 def _last_change(folder: Path) -> float:

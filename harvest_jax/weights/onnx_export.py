@@ -16,6 +16,7 @@ from flax import traverse_util
 from jax import export
 
 from harvest_jax.errors import DataError
+from harvest_jax.input.file_tokenizer import TextTokenizer
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.model.inference import text_embedding, video_embedding
@@ -23,7 +24,7 @@ from harvest_jax.terminal import one_line
 from harvest_jax.version import __version__
 from harvest_jax.weights.files.safetensors_writer import all_finite
 from harvest_jax.weights.files.tensors import Tensors
-from harvest_jax.weights.folder import open_parameters
+from harvest_jax.weights.folder import load_tokenizer, open_parameters
 from harvest_jax.weights.new_output import new_folder
 from harvest_jax.weights.onnx_graph import IR_VERSION, OPSET, onnx_model
 from harvest_jax.weights.stablehlo import SIGNATURE, facts, json_array
@@ -53,13 +54,16 @@ def export_onnx(folder: Path, out: Path, int8: bool = False) -> Tensors:
     """
     config, tensors = open_parameters(folder)
     with new_folder(out) as aside:
-        signature = _write(aside, config, tensors, int8)
+        signature = _write(aside, config, tensors, load_tokenizer(config, folder), int8)
         (aside / SIGNATURE).write_text(json.dumps(signature, indent=2) + "\n", encoding="utf-8")
-        write_tokenizer(aside, config)
+        if not config.text.tokenizer:  # a model's own is there already
+            write_tokenizer(aside, config)
     return tensors
 
 
-def _write(aside: Path, config: HarvestConfig, tensors: Tensors, int8: bool) -> dict[str, Any]:
+def _write(
+    aside: Path, config: HarvestConfig, tensors: Tensors, tokenizer: TextTokenizer, int8: bool
+) -> dict[str, Any]:
     """Write the two files; gives the content of signature.json."""
     video, text, harvest = config.video, config.text, Harvest(config)
     size = f"b, {video.num_frames}, {video.image_size}, {video.image_size}, 3"
@@ -81,7 +85,7 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors, int8: bool) -> 
         functions[name]["names"] = dict(zip(("input", "output"), names, strict=True))
     return {
         "format": FORMAT,
-        **facts(config, tensors),
+        **facts(config, tensors, tokenizer, aside),
         "functions": functions,
         "weights": "int8 (matrices), float32" if int8 else "float32",
         "opset": OPSET,

@@ -14,9 +14,9 @@ Grid = tuple[int, int]  # rows, columns
 
 
 def resize_spatial(
-    table: Float[np.ndarray, "positions width"], before: Grid, after: Grid
+    table: Float[np.ndarray, "positions width"], before: Grid, after: Grid, beside: int = 1
 ) -> Float[np.ndarray, "positions_after width"]:
-    """The table of patch positions for another grid of patches; the first row (the class token's) is not changed.
+    """The table of patch positions for another grid of patches; a first row of the class token is not changed.
 
     Bicubic with antialiasing, as OpenCLIP loads checkpoints (its `resize_pos_embed`: torch's `interpolate` with mode
     "bicubic", antialias, align_corners=False): Keys' cubic with a = -1/2, stretched if the grid becomes coarser; at the
@@ -24,27 +24,29 @@ def resize_spatial(
     loading and Hugging Face's `interpolate_pos_encoding` differ from this in both directions.
 
     Args:
-      table: [1 + rows * columns, width], positions row by row.
+      table: [beside + rows * columns, width], positions row by row.
       before: its grid.
       after: the new grid.
+      beside: 1 with a row of the class token, 0 without one.
 
     Returns:
-      [1 + rows * columns, width] of the same dtype, computed in float64; `table` itself if the grids are equal.
+      [beside + rows * columns, width] of the same dtype, computed in float64; `table` itself if the grids are equal.
 
     Raises:
       ValueError: the table has another number of rows than its grid.
     """
     rows, columns = before
-    if len(table) != 1 + rows * columns:
+    if len(table) != beside + rows * columns:
+        class_token = " and a class token" if beside else ""
         raise ValueError(
-            f"expected {1 + rows * columns} rows for {rows} x {columns} patches and a class token, got {len(table)}"
+            f"expected {beside + rows * columns} rows for {rows} x {columns} patches{class_token}, got {len(table)}"
         )
     if before == after:
         return table
-    patches = table[1:].reshape(rows, columns, -1).astype(np.float64)
+    patches = table[beside:].reshape(rows, columns, -1).astype(np.float64)
     down, across = cubic_weights(rows, after[0]), cubic_weights(columns, after[1])
     resized = np.einsum("ri,ijw,cj->rcw", down, patches, across, optimize=True)
-    return np.concatenate([table[:1], resized.reshape(after[0] * after[1], -1).astype(table.dtype)])
+    return np.concatenate([table[:beside], resized.reshape(after[0] * after[1], -1).astype(table.dtype)])
 
 
 def resize_temporal(table: Float[np.ndarray, "before width"], frames: int) -> Float[np.ndarray, "after width"]:

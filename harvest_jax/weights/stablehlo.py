@@ -13,6 +13,7 @@ folder: the programs can be written again from it.
 import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,15 @@ from flax import traverse_util
 from jax import export
 
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.input.tokenizer import Tokenizer
+from harvest_jax.input.file_tokenizer import FileTokenizer, TextTokenizer
 from harvest_jax.model.config import IMAGE_MODEL_FRAMES, HarvestConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.model.inference import text_embedding, video_embedding
 from harvest_jax.version import __version__
-from harvest_jax.weights.files.safetensors_writer import all_finite, write_safetensors
+from harvest_jax.weights.files.open_checkpoint import TOKENIZER
+from harvest_jax.weights.files.safetensors_writer import write_safetensors
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
-from harvest_jax.weights.folder import open_parameters
+from harvest_jax.weights.folder import load_tokenizer, open_parameters
 from harvest_jax.weights.new_output import new_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -64,17 +66,20 @@ def export_stablehlo(folder: Path, out: Path, batch: int | None = None) -> Tenso
         raise ConfigError(f"batch={batch}: must be 1 or more")
     config, tensors = open_parameters(folder)
     with new_folder(out) as aside:
-        signature = _write(aside, config, tensors, batch)
+        signature = _write(aside, config, tensors, load_tokenizer(config, folder), batch)
         (aside / SIGNATURE).write_text(json.dumps(signature, indent=2) + "\n", encoding="utf-8")
     return tensors
 
 
-def _write(aside: Path, config: HarvestConfig, tensors: Tensors, batch: int | None) -> dict[str, Any]:
+def _write(
+    aside: Path, config: HarvestConfig, tensors: Tensors, tokenizer: TextTokenizer, batch: int | None
+) -> dict[str, Any]:
     """Write the programs and their weights; gives the content of signature.json."""
     video, text = config.video, config.text
     frames = video.num_frames if video.num_frames > 1 else "t" if batch is None else IMAGE_MODEL_FRAMES
-    b, length = ("b", "l") if batch is None else (batch, text.context_length)
-    limits = [f"l <= {text.context_length}"] if batch is None else []
+    b = "b" if batch is None else batch
+    length = text.context_length if text.fixed_length or batch is not None else "l"
+    limits = [] if text.fixed_length or batch is not None else [f"l <= {text.context_length}"]
     size = f"{video.image_size}, {video.image_size}, 3"
     clips = jax.ShapeDtypeStruct(export.symbolic_shape(f"{b}, {frames}, {size}"), np.uint8)
     ids = jax.ShapeDtypeStruct(export.symbolic_shape(f"{b}, {length}", constraints=limits), np.int32)
@@ -99,7 +104,7 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors, batch: int | No
         functions["encode_text"]["input"]["constraints"] = limits
     return {
         "format": FORMAT,
-        **facts(config, tensors),
+        **facts(config, tensors, tokenizer, aside),
         "functions": functions,
         "platforms": PLATFORMS,
         "calling_convention_version": program.calling_convention_version,
@@ -107,15 +112,28 @@ def _write(aside: Path, config: HarvestConfig, tensors: Tensors, batch: int | No
     }
 
 
-def facts(config: HarvestConfig, tensors: Tensors) -> dict[str, Any]:
+def facts(config: HarvestConfig, tensors: Tensors, tokenizer: TextTokenizer, aside: Path) -> dict[str, Any]:
     """What a program that calls the towers must know: the model, how pictures are prepared, tokens, the scale.
 
+    The file of a tokenizer that is not CLIP's is copied to `aside`.
+
     Raises:
-      DataError: the scale is not finite.
+      DataError: the scale, or its exponential, is not finite.
     """
-    if not all_finite(tensors.read("logit_scale")):
-        raise DataError(f"{tensors.where}: logit_scale is not finite")
-    video, text, tokenizer = config.video, config.text, Tokenizer(config.text.vocab_size)
+    logit_scale = np.float32(tensors.read("logit_scale"))
+    with np.errstate(over="ignore"):
+        scale = float(np.exp(logit_scale))
+    if not np.isfinite(scale):
+        raise DataError(
+            f"{tensors.where}: logit_scale is {float(logit_scale):g}, whose exponential is not finite: a trained "
+            "CLIP's is at most 4.6 (ln 100)"
+        )
+    video = config.video
+    tokens: dict[str, Any] = {"vocabulary": config.text.vocab_size, "start": tokenizer.sot, "end": tokenizer.eot}
+    tokens["padding"] = tokenizer.pad
+    if isinstance(tokenizer, FileTokenizer):
+        shutil.copyfile(tokenizer.path, aside / TOKENIZER)
+        tokens["file"] = TOKENIZER
     return {
         "model": config.to_dict() | {"decoder": None},
         "frames": {  # how pictures must be prepared, and what the program does itself
@@ -125,8 +143,8 @@ def facts(config: HarvestConfig, tensors: Tensors) -> dict[str, Any]:
             "interpolation": "bicubic with antialias (Pillow)",
             "normalised_inside": {"mean": config.preprocessing.mean, "std": config.preprocessing.std},
         },
-        "tokens": {"vocabulary": text.vocab_size, "start": tokenizer.sot, "end": tokenizer.eot, "padding": 0},
-        "logit_scale": float(np.exp(np.float32(tensors.read("logit_scale")))),
+        "tokens": tokens,
+        "logit_scale": scale,
     }
 
 

@@ -107,7 +107,7 @@ def resized(ours: Tensors, before: HarvestConfig, num_frames: int | None, image_
     """
     video = before.video
     after = resized_config(before, num_frames, image_size).video
-    shapes = {FRAMES: (after.num_frames, video.width), POSITIONS: (1 + after.cells_per_frame, video.width)}
+    shapes = {FRAMES: (after.num_frames, video.width), POSITIONS: (after.positions, video.width)}
     entries = {
         name: dataclasses.replace(entry, shape=shapes.get(name, entry.shape)) for name, entry in ours.entries.items()
     }
@@ -118,7 +118,8 @@ def resized(ours: Tensors, before: HarvestConfig, num_frames: int | None, image_
         if name == FRAMES and after.num_frames != video.num_frames:
             return resize_temporal(array.astype(np.float32), after.num_frames)
         if name == POSITIONS and cells_before != cells_after:
-            return resize_spatial(array.astype(np.float32), (cells_before, cells_before), (cells_after, cells_after))
+            grids = (cells_before, cells_before), (cells_after, cells_after)
+            return resize_spatial(array.astype(np.float32), *grids, video.tokens_beside)
         return array
 
     return dataclasses.replace(ours, entries=entries, read=read)
@@ -149,6 +150,7 @@ def one_frame(ours: Tensors) -> Tensors:
     """
     frame = resize_temporal(ours.read(FRAMES).astype(np.float32), 1)
     frames, positions = ours.entries[FRAMES], ours.entries[POSITIONS]
+    beside = int("video/class_embedding" in ours.entries)  # rows of the table that are no patches'
     entries = ours.entries | {FRAMES: dataclasses.replace(frames, shape=frame.shape)}
     if frame.any():
         entries[POSITIONS] = dataclasses.replace(positions, dtype=np.dtype(np.float32))
@@ -159,7 +161,7 @@ def one_frame(ours: Tensors) -> Tensors:
             return np.zeros(frame.shape, array.dtype)
         if name == POSITIONS and frame.any():
             array = array.astype(np.float32)
-            array[1:] += frame
+            array[beside:] += frame
         return array
 
     return dataclasses.replace(ours, entries=entries, read=read)

@@ -22,16 +22,18 @@ from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.checkpoint.workdir import Workdir, workdir_of_step
 from harvest_jax.errors import CheckpointError, DataError
 from harvest_jax.files import address_fault
+from harvest_jax.input.file_tokenizer import FileTokenizer
 from harvest_jax.model.config import HarvestConfig, harvest_config
 from harvest_jax.model.harvest import Params, parameter_shapes
 from harvest_jax.weights.files.open_checkpoint import CONFIG, read_json
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
-from harvest_jax.weights.folder import check_parameters, load_config, load_model
+from harvest_jax.weights.folder import check_parameters, load_config, load_model, own_tokenizer
 
 log = logging.getLogger(__name__)
 
 BEST = "best"
-NOT_IN_A_MODEL = ("logit_bias",)  # the sigmoid loss's: it does not change a ranking
+# The sigmoid loss's: it does not change a ranking. A model that came with one keeps it (`HarvestConfig.logit_bias`).
+NOT_IN_A_MODEL = ("logit_bias",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ class LoadedModel:
     name: str  # the model folder, or WORKDIR@STEP
     config: HarvestConfig
     params: Params  # float32 numpy arrays, nested dict
+    tokenizer: FileTokenizer | None  # None: CLIP's
     # JSON; of a checkpoint: "workdir", "workdir_step", "digest" and "config" (of the run); of a folder: what it says
     origin: dict[str, Any]
 
@@ -61,7 +64,8 @@ def load_any_model(path: str | os.PathLike[str]) -> LoadedModel:
     folder = Path(path)
     config, params = load_model(folder)
     origin = read_json(folder / CONFIG).get("origin")
-    return LoadedModel(os.fspath(path), config, params, origin if isinstance(origin, dict) else {})
+    tokenizer = own_tokenizer(config, folder)
+    return LoadedModel(os.fspath(path), config, params, tokenizer, origin if isinstance(origin, dict) else {})
 
 
 def checkpoint_of(path: str | os.PathLike[str]) -> tuple[Workdir, int | None] | None:
@@ -110,15 +114,16 @@ def load_checkpoint(workdir: Workdir, step: int | None) -> LoadedModel:
     flat = load_on_host(folder, of_item(record["arrays"], "params"))
     if manifest["frozen_digest"] != tree_digest({}):
         flat |= _frozen(workdir, manifest["frozen_digest"])
-    flat = {path: leaf.astype(np.float32, copy=False) for path, leaf in flat.items() if path not in NOT_IN_A_MODEL}
     config = described_model(workdir)
+    left_out = () if config.logit_bias else NOT_IN_A_MODEL
+    flat = {path: leaf.astype(np.float32, copy=False) for path, leaf in flat.items() if path not in left_out}
     entries = {path: TensorSpec(leaf.shape, leaf.dtype) for path, leaf in flat.items()}
     check_parameters(entries, parameter_shapes(config), str(folder))
     origin = {"workdir": workdir.root.name, "workdir_step": step, "digest": digests.manifest_digest(manifest)}
     if workdir.config.is_file():
         origin["config"] = read_json(workdir.config)
     params = traverse_util.unflatten_dict(flat, sep="/")
-    return LoadedModel(f"{workdir.root}@{step}", config, params, origin)
+    return LoadedModel(f"{workdir.root}@{step}", config, params, own_tokenizer(config, workdir.root), origin)
 
 
 def as_tensors(model: LoadedModel) -> Tensors:

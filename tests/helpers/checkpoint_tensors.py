@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from harvest_jax.model.config import DecoderConfig, HarvestConfig, TextConfig, VideoConfig
+from harvest_jax.model.config import DecoderConfig, HarvestConfig, Preprocessing, TextConfig, VideoConfig
 from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.weights.families.family import Overrides
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
@@ -22,6 +22,51 @@ IMAGE = HarvestConfig(
 VIDEO = dataclasses.replace(
     IMAGE, video=dataclasses.replace(IMAGE.video, num_frames=4), decoder=DecoderConfig(1, 64, 1, 128, 600)
 )
+SIGLIP = HarvestConfig(
+    name="SigLIP-128x3/4@12",
+    video=VideoConfig(
+        image_size=12,
+        patch_size=4,
+        num_frames=1,
+        width=128,
+        layers=3,
+        heads=2,
+        embed_dim=128,
+        activation="gelu_tanh",
+        mlp_width=300,
+        norm_eps=1e-6,
+        class_token=False,
+        patch_bias=True,
+        pre_norm=False,
+        pooling="attention",
+        projection=False,
+    ),
+    text=TextConfig(
+        vocab_size=600,
+        context_length=10,
+        width=64,
+        layers=2,
+        heads=1,
+        embed_dim=128,
+        activation="gelu_tanh",
+        norm_eps=1e-6,
+        causal=False,
+        pooling="last",
+        projection_bias=True,
+    ),
+    decoder=None,
+    preprocessing=Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash"),
+    logit_bias=True,
+)
+
+
+def small_config(family):
+    """A small model that a family can hold."""
+    if family.name == "harvest_jax":
+        return VIDEO
+    if family.name == "ViCLIP":
+        return dataclasses.replace(VIDEO, decoder=None)
+    return SIGLIP if family.own_tokenizer else IMAGE
 
 
 def counted(entries, where="memory", kind="test", details=None):

@@ -61,7 +61,7 @@ class ColourModel:
         self.config = SimpleNamespace(
             to_dict=lambda: {"name": "colours"},
             video=SimpleNamespace(image_size=16, num_frames=4),
-            text=SimpleNamespace(context_length=24),
+            text=SimpleNamespace(context_length=24, fixed_length=False),
             decoder=SimpleNamespace(),
             preprocessing=SimpleNamespace(resize="crop"),
         )

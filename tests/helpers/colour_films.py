@@ -29,10 +29,10 @@ class ColourModel:
     num_frames = 2
     config = types.SimpleNamespace(
         video=types.SimpleNamespace(image_size=32),
-        text=types.SimpleNamespace(context_length=8),
+        text=types.SimpleNamespace(context_length=8, fixed_length=False),
         preprocessing=types.SimpleNamespace(resize="crop"),
     )
-    tokenizer = types.SimpleNamespace(encode=str.split)
+    tokenizer = types.SimpleNamespace(encode=str.split, around=2)
     embedded = 0
 
     def __init__(self, folder):

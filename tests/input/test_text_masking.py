@@ -30,7 +30,7 @@ def captions(draw):
 @given(captions(), ratios, st.integers(0, 2**32 - 1))
 def test_only_words_are_masked_as_many_as_asked(ids, ratio, seed):
     slots_there = num_slots(len(ids), ratio)
-    slots, weights = mask_slots(np.random.default_rng(seed), ids, EOT, ratio, slots_there)
+    slots, weights = mask_slots(np.random.default_rng(seed), ids, EOT, ratio, slots_there, EOT - 1)
     words = int((ids == EOT).argmax()) - 1
     used = slots[weights == 1]
     assert slots.shape == weights.shape == (slots_there,)
@@ -62,7 +62,7 @@ def test_expected_share_is_the_ratio_and_no_word_is_preferred(words):
     rng = np.random.default_rng(0)
     counts = np.zeros(32)
     for _ in range(draws):
-        slots, weights = mask_slots(rng, ids, EOT, ratio, num_slots(32, ratio))
+        slots, weights = mask_slots(rng, ids, EOT, ratio, num_slots(32, ratio), EOT - 1)
         counts[slots[weights == 1]] += 1
     share = counts[1 : words + 1] / draws
     # Five standard errors of one word's share, of which every word's must be within.
@@ -73,25 +73,25 @@ def test_expected_share_is_the_ratio_and_no_word_is_preferred(words):
 
 def test_same_generator_same_mask():
     ids = caption(20, 32)
-    first = mask_slots(np.random.default_rng(5), ids, EOT, 0.5, 15)
-    again = mask_slots(np.random.default_rng(5), ids, EOT, 0.5, 15)
-    other = mask_slots(np.random.default_rng(6), ids, EOT, 0.5, 15)
+    first = mask_slots(np.random.default_rng(5), ids, EOT, 0.5, 15, EOT - 1)
+    again = mask_slots(np.random.default_rng(5), ids, EOT, 0.5, 15, EOT - 1)
+    other = mask_slots(np.random.default_rng(6), ids, EOT, 0.5, 15, EOT - 1)
     assert np.array_equal(first[0], again[0])
     assert not np.array_equal(first[0], other[0])
 
 
 def test_specials_written_into_a_caption_are_not_masked():
     ids = np.array([98, 5, 98, 6, 99, 7, 99, 0], np.int32)  # a start and an end token inside the text
-    slots, weights = mask_slots(np.random.default_rng(0), ids, EOT, 1.0, 6)
+    slots, weights = mask_slots(np.random.default_rng(0), ids, EOT, 1.0, 6, EOT - 1)
     assert slots[weights == 1].tolist() == [1, 3]
 
 
 def test_fewer_slots_than_masked_words():
-    slots, weights = mask_slots(np.random.default_rng(0), caption(10, 12), EOT, 1.0, 4)
+    slots, weights = mask_slots(np.random.default_rng(0), caption(10, 12), EOT, 1.0, 4, EOT - 1)
     assert weights.tolist() == [1, 1, 1, 1]
     assert len(set(slots.tolist())) == 4
 
 
 def test_ids_without_end_are_refused():
     with pytest.raises(ValueError, match="no end token"):
-        mask_slots(np.random.default_rng(0), np.array([98, 5, 6], np.int32), EOT, 0.5, 1)
+        mask_slots(np.random.default_rng(0), np.array([98, 5, 6], np.int32), EOT, 0.5, 1, EOT - 1)

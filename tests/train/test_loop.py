@@ -70,12 +70,12 @@ def between(events, doing, step):
     events.append(("end", (doing, step)))
 
 
-def run_steps(start=0, bad_step=-1, stop_at=None, score_at=None, **changes):
+def run_steps(start=0, bad_step=-1, stop_at=None, score_at=None, config=TINY, **changes):
     """Events of a run of `changes`, and its checkpointer; what it raises, it raises."""
     run = make_run(**changes)
     mesh = make_mesh(run.mesh, run.train.batch_size, jax.devices()[:1])
     state = TrainState(step=start, params={}, opt_state=(), first_bad_step=-1)
-    program = Counting(run, TINY, Harvest(TINY), mesh, state, {}, bad_step=bad_step)
+    program = Counting(run, config, Harvest(config), mesh, state, {}, bad_step=bad_step)
     batch = make_batch() | {"index": np.arange(16)}
     batch["ids"] = np.pad(batch["ids"], ((0, 0), (0, 8)))
     batches, checkpointer, writer, stop, watchdog = (
@@ -166,6 +166,12 @@ def test_the_watchdog_knows_what_compiles_saves_and_evaluates():
         *("begin", "save", "wait", "end"),  # nothing else waits for the last save
     ]
     assert run["begin"] == [("evaluating", 0), ("saving", 3), ("saving", 4), ("evaluating", 4), ("saving", 6)]
+
+
+def test_captions_of_a_tower_that_reads_the_padding_are_not_cut():
+    reads_all = dataclasses.replace(TINY, text=dataclasses.replace(TINY.text, causal=False))
+    steps = run_steps(train__steps=2, config=reads_all)["step"]
+    assert {shape for *_, shape in steps} == {(16, 16)}
 
 
 def test_padding_is_cut_at_a_multiple_of_eight():

@@ -11,12 +11,11 @@ from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.weights.families import scenic, viclip
 from harvest_jax.weights.families.family import Overrides
 from harvest_jax.weights.families.hugging_face import HUGGING_FACE
-from harvest_jax.weights.families.native import NATIVE
-from harvest_jax.weights.families.openai import OPENAI
+from harvest_jax.weights.families.openai import LONG_CLIP, OPENAI
 from harvest_jax.weights.families.recognise import FAMILIES, family_of
 from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 from harvest_jax.weights.translate import to_family, to_native
-from tests.helpers.checkpoint_tensors import IMAGE, VIDEO, architecture, arrays_of, counted, native, of_family
+from tests.helpers.checkpoint_tensors import IMAGE, architecture, arrays_of, counted, native, of_family, small_config
 
 CLIP = Overrides(resize="crop", mean=Preprocessing().mean, std=Preprocessing().std)
 
@@ -28,19 +27,20 @@ def openai():
 
 
 IMPORTED = [family for family in FAMILIES if family is not scenic.VIVIT]
+# ViCLIP's temperature is computed (tests/weights/test_viclip.py); of Long-CLIP's two tables only parts are kept (below)
+COMPUTED = (viclip.VICLIP, LONG_CLIP)
 
 
 @pytest.mark.parametrize("family", IMPORTED, ids=lambda family: family.name)
 def test_both_ways_are_exact_and_nothing_is_lost(family):
-    config = VIDEO if family in (NATIVE, viclip.VICLIP) else IMAGE
-    config = config if family is NATIVE else dataclasses.replace(config, decoder=None)
+    config = small_config(family)
     theirs = of_family(family, config)
     ours = to_native(theirs, family, config)
     assert {name: entry.shape for name, entry in ours.entries.items()} == parameter_shapes(config)
     found = arrays_of(ours)
     for name, array in found.items():
         assert (array.shape, array.dtype) == (ours.entries[name].shape, ours.entries[name].dtype), name
-    if family is not viclip.VICLIP:  # its temperature is computed: tests/weights/test_viclip.py
+    if family not in COMPUTED:
         for name, array in arrays_of(to_family(ours, family, config)).items():
             np.testing.assert_array_equal(array, theirs.read(name), err_msg=name)
         numbers = np.concatenate([array.ravel() for name, array in found.items() if name not in family.zeros])
@@ -58,8 +58,8 @@ def test_both_ways_are_exact_and_nothing_is_lost(family):
 
 @pytest.mark.parametrize("family", IMPORTED, ids=lambda family: family.name)
 def test_each_is_recognised_by_one_family_alone(family):
-    config = dataclasses.replace(VIDEO, decoder=None) if family is viclip.VICLIP else IMAGE
-    assert [other.name for other in FAMILIES if other.recognise(of_family(family, config))] == [family.name]
+    theirs = of_family(family, small_config(family))
+    assert [other.name for other in FAMILIES if other.recognise(theirs)] == [family.name]
 
 
 def test_openai_places_are_what_torch_means(openai):
@@ -97,6 +97,34 @@ def test_hugging_face_places_are_what_its_modules_mean():
     np.testing.assert_array_equal(ours.read("video/proj/kernel"), theirs["visual_projection.weight"].T)
     assert theirs["visual_projection.weight"].shape == (24, 128)
     assert theirs["text_model.embeddings.position_embedding.weight"].shape == (10, 64)
+
+
+def test_long_clip_has_the_first_rows_of_one_table_and_the_rest_of_another():
+    long = dataclasses.replace(IMAGE, text=dataclasses.replace(IMAGE.text, context_length=30))
+    theirs = of_family(LONG_CLIP, long)
+    found = LONG_CLIP.architecture(theirs, Overrides())
+    assert (found.text.context_length, found.text.activation, found.video.activation) == (30, *["quick_gelu"] * 2)
+    first, second = (theirs.read(name) for name in ("positional_embedding", "positional_embedding_res"))
+    table = to_native(theirs, LONG_CLIP, long).read("text/positional_embedding")
+    np.testing.assert_array_equal(table[:20], first[:20])
+    np.testing.assert_array_equal(table[20:], second[20:])
+    again = to_family(to_native(theirs, LONG_CLIP, long), LONG_CLIP, long)
+    for name in ("positional_embedding", "positional_embedding_res"):
+        np.testing.assert_array_equal(again.read(name), table)
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "hidden", "heads"), [(OPENAI, 1408, 6144, 16), (HUGGING_FACE, 1664, 8192, 16)]
+)
+def test_the_mlp_of_g_14_and_of_big_g_14(family, width, hidden, heads):
+    """Headers alone, by the shapes of the image tower."""
+    video = dataclasses.replace(IMAGE.video, width=width, heads=heads, mlp_width=hidden)
+    config = dataclasses.replace(IMAGE, video=video, name=f"ViT-{width}x3/4@12")
+    shapes = {name: TensorSpec(shape, np.dtype(np.float16)) for name, shape in parameter_shapes(config).items()}
+    theirs = to_family(Tensors("test", "memory", shapes, lambda name: pytest.fail("read")), family, config)
+    found = family.architecture(theirs, dataclasses.replace(CLIP, activation="quick_gelu"))
+    assert found == config
+    to_native(theirs, family, found)
 
 
 def test_the_activation_must_be_known():

@@ -53,7 +53,8 @@ def test_import_writes_a_model_folder(checkpoint, openai, tmp_path):
     assert done["family"] == "OpenAI CLIP or OpenCLIP"
     assert done["parameters"] == sum(array.size for array in openai.values()) + 128  # and a table of one frame
     assert "OpenAI's preprocessing is assumed" in done["notes"][0]
-    assert "vocabulary has 600" in done["notes"][1]
+    assert "attention heads" in done["notes"][1]
+    assert "vocabulary has 600" in done["notes"][2]
     assert json.loads((tmp_path / "out/config.json").read_text())["origin"]["imported_from"] == "clip.safetensors"
 
 
@@ -92,7 +93,7 @@ BLOCK = "visual.transformer.resblocks.1"
         (put("visual.layer1.0.conv1.weight", np.zeros(1, np.float32)), ["a ResNet", "only ViT"]),
         (
             put("visual.transformer.resblocks.0.mlp.c_fc.weight", np.zeros((558, 128), np.float32)),
-            ["4.359 times as wide", "g/14"],
+            ["of another shape: visual.transformer.resblocks.1.mlp.c_fc.weight has [512, 128], expected [558, 128]"],
         ),
     ],
 )
@@ -186,6 +187,12 @@ def test_a_foreign_vocabulary_is_refused(tmp_path):
     write_safetensors(tmp_path / "x.safetensors", theirs.entries, theirs.read, {})
     with pytest.raises(DataError, match="vocabulary of 60000 entries"):
         import_checkpoint(tmp_path / "x.safetensors", tmp_path / "out", GELU)
+    chinese = of_family(OPENAI, dataclasses.replace(IMAGE, text=dataclasses.replace(IMAGE.text, vocab_size=21_128)))
+    write_safetensors(tmp_path / "y.safetensors", chinese.entries, chinese.read, {})
+    with pytest.raises(DataError, match=r"vocabulary of 21128 entries \(BERT's Chinese one, of Chinese-CLIP\)"):
+        import_checkpoint(tmp_path / "y.safetensors", tmp_path / "out", GELU)
+    with pytest.raises(ConfigError, match="is read with CLIP's tokenizer, which is built in"):
+        import_checkpoint(tmp_path / "x.safetensors", tmp_path / "out", GELU, tokenizer=tmp_path / "t.json")
 
 
 def test_other_frames_and_another_resolution(checkpoint, openai, tmp_path):

@@ -34,7 +34,6 @@ def test_open_clip_config_is_read():
         ("model_cfg.vision_cfg.pool_type", "avg", "pool_type='avg'"),
         ("model_cfg.vision_cfg.no_ln_pre", True, "no_ln_pre=True"),
         ("model_cfg.vision_cfg.act_kwargs", {"approximate": "tanh"}, "act_kwargs"),
-        ("model_cfg.vision_cfg.mlp_ratio", 4.3637, "mlp_ratio=4.3637"),
         ("model_cfg.text_cfg.no_causal_mask", True, "no_causal_mask=True"),
         ("model_cfg.text_cfg.hf_tokenizer_name", "bert-base-uncased", "hf_tokenizer_name"),
         ("model_cfg.text_cfg.norm_kwargs", {"eps": 1e-6}, "norm_kwargs"),

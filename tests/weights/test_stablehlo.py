@@ -14,7 +14,7 @@ from jax import export
 from safetensors.numpy import load_file, save_file
 
 import harvest_jax
-from harvest_jax.errors import ConfigError, DataError
+from harvest_jax.errors import ConfigError, DataError, HarvestError
 from harvest_jax.model.config import DecoderConfig, HarvestConfig, Preprocessing, TextConfig, VideoConfig
 from harvest_jax.model.harvest import Harvest
 from harvest_jax.weights.folder import save_model
@@ -195,12 +195,15 @@ def test_mistakes_leave_nothing_behind(tmp_path):
         export_stablehlo(folder, tmp_path / "out", batch=0)
     with pytest.raises(DataError, match="nothing does not exist"):
         export_stablehlo(tmp_path / "nothing", tmp_path / "out")
-    with pytest.raises(DataError, match=r"out could not be written: (File exists|Not a directory)"):
+    with pytest.raises(HarvestError, match=r"out could not be written: (File exists|Not a directory)"):
         export_stablehlo(folder, taken / "mine.txt" / "out")
     flat = load_file(folder / "model.safetensors")
     spoilt = {"text/ln_final/scale": np.full(16, np.nan, np.float32)}
     save_file(flat | spoilt, without_digest(folder) / "model.safetensors")
     with pytest.raises(DataError, match="text/ln_final/scale cannot be written: it holds numbers that are not finite"):
+        export_stablehlo(folder, tmp_path / "out")
+    save_file(flat | {"logit_scale": np.asarray(1000, np.float32)}, folder / "model.safetensors")
+    with pytest.raises(DataError, match="logit_scale is 1000, whose exponential is not finite"):
         export_stablehlo(folder, tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == ["model", "taken"]
     assert os.listdir(taken) == ["mine.txt"]

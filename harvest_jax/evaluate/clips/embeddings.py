@@ -264,7 +264,7 @@ def _in_order(rows: dict[int, Float[np.ndarray, " width"]], count: int, unreadab
 def text_facts(model: VideoTextModel, texts: Sequence[str]) -> TextFacts:
     """How many of the texts are longer than the model's text tower takes; equal texts count each time."""
     length = model.config.text.context_length
-    longer = {text for text in set(texts) if len(model.tokenizer.encode(text)) + 2 > length}  # with start and end
+    longer = {text for text in set(texts) if len(model.tokenizer.encode(text)) + model.tokenizer.around > length}
     return TextFacts(len(texts), length, sum(text in longer for text in texts))
 
 
@@ -287,7 +287,7 @@ def embed_texts(model: VideoTextModel, texts: Sequence[str], batch_size: int) ->
         keys = {text: hashlib.sha256(row.tobytes()).hexdigest() for text, row in zip(distinct, ids, strict=True)}
         rows = {text: stored.embedding for text in distinct if (stored := folder.find(keys[text])) is not None}
     alike: dict[int, list[str]] = collections.defaultdict(list)
-    for text, length in zip(distinct, text_lengths(ids), strict=True):
+    for text, length in zip(distinct, text_lengths(ids, model.config.text.fixed_length), strict=True):
         alike[int(length)] += [] if text in rows else [text]
     for lacking in alike.values():
         for start in range(0, len(lacking), batch_size):

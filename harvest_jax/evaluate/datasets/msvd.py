@@ -26,7 +26,9 @@ def read_raw_captions(path: Path) -> dict[str, list[str]]:
     from harvest_jax.weights.files.pickle_reader import read_pickle
 
     try:
-        value = read_pickle(read_bytes(path), str(path))
+        value, unknown = read_pickle(read_bytes(path), str(path))
+        if unknown:
+            raise DataError(f"it uses {unknown[0]}")
     except DataError as error:
         raise DataError(
             f"{path} is not a pickle of plain lists of words ({printable(error, 160)}); nothing in it was run; "

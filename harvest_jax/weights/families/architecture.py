@@ -17,6 +17,10 @@ from harvest_jax.weights.files.tensors import Tensors
 
 HEAD_WIDTH = 64  # of both towers: OpenAI's rule, heads = width // 64 (its `build_model`)
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}  # by the width of image towers: OpenCLIP's ViT-H-14, g-14, bigG-14
+GUESSED_HEADS = (
+    "the file does not say how many attention heads its towers have: as many as the published models are assumed "
+    "(width / 64; 16 in the image towers of H/14, g/14 and bigG/14); add its config.json if it has others"
+)
 
 
 def shape_of(tensors: Tensors, name: str, axes: int) -> tuple[int, ...]:
@@ -33,9 +37,9 @@ def shape_of(tensors: Tensors, name: str, axes: int) -> tuple[int, ...]:
     return shape
 
 
-def count_layers(tensors: Tensors, prefix: str) -> int:
+def count_layers(tensors: Tensors, prefix: str, separator: str = ".") -> int:
     """How many different numbers follow `prefix` in the names. (Gaps are found later, when names are compared.)"""
-    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
+    pattern = re.compile(re.escape(prefix) + r"(\d+)" + re.escape(separator))
     layers = len({found.group(1) for name in tensors.entries if (found := pattern.match(name))})
     if not layers:
         raise DataError(f"{tensors.where} holds no {prefix}0: its architecture cannot be determined")
@@ -58,8 +62,9 @@ def activation_of(overrides: Overrides, known: str | None, where: str) -> str:
     if known is None:
         raise ConfigError(
             f"{where} does not say which activation its towers were trained with: give the folder with its config.json "
-            "or open_clip_config.json, or give --activation quick_gelu (OpenAI's weights, OpenCLIP's models named "
-            "'-quickgelu') or --activation gelu (other OpenCLIP models, such as LAION's)"
+            "or open_clip_config.json, or give --activation quick_gelu (OpenAI's weights; MetaCLIP but for H/14 v1.2; "
+            "DFN2B and DFN5B but for DFN2B's L/14-39B; LAION-400M's B/32; OpenCLIP's models named '-quickgelu') or "
+            "--activation gelu (other OpenCLIP models, such as LAION-2B's)"
         )
     if known not in ACTIVATIONS:
         raise ConfigError(f"{where} has the activation {known!r}; the towers here have {' or '.join(ACTIVATIONS)}")
@@ -134,14 +139,8 @@ def video_config(where: str, shape: TowerShape, patch_size: int, embed_dim: int,
       DataError: the tower has sizes that this package does not support.
     """
     _check_tower(where, "image", shape)
-    side = math.isqrt(shape.table - 1)
-    if side * side != shape.table - 1 or side < 1:
-        raise DataError(
-            f"{where}: the image tower's table of positions has {shape.table} rows, expected one (the class token) and "
-            "a square number: the model has no class token, or its pictures are not square"
-        )
     return VideoConfig(
-        image_size=side * patch_size,
+        image_size=side_of(where, shape.table, class_token=True) * patch_size,
         patch_size=patch_size,
         num_frames=num_frames,
         width=shape.width,
@@ -149,7 +148,22 @@ def video_config(where: str, shape: TowerShape, patch_size: int, embed_dim: int,
         heads=shape.heads,
         embed_dim=embed_dim,
         activation=shape.activation,
+        mlp_width=mlp_width(shape),
     )
+
+
+def side_of(where: str, rows: int, class_token: bool = False) -> int:
+    """Patches of a side of the square picture, from the rows of the image tower's table of positions.
+
+    Raises:
+      DataError: the pictures are not square, or the table has no such rows.
+    """
+    side = math.isqrt(max(rows - class_token, 0))
+    if side * side != rows - class_token or side < 1:
+        expected = "one (the class token) and a square number" if class_token else "a square number"
+        why = "the model has no class token, or its pictures are not square" if class_token else "they are not square"
+        raise DataError(f"{where}: the image tower's table of positions has {rows} rows, expected {expected}: {why}")
+    return side
 
 
 def text_config(where: str, shape: TowerShape, vocab_size: int, embed_dim: int) -> TextConfig:
@@ -167,6 +181,7 @@ def text_config(where: str, shape: TowerShape, vocab_size: int, embed_dim: int) 
         heads=shape.heads,
         embed_dim=embed_dim,
         activation=shape.activation,
+        mlp_width=mlp_width(shape),
     )
 
 
@@ -176,18 +191,18 @@ def clip_config(video: VideoConfig, text: TextConfig, preprocessing: Preprocessi
     return dataclasses.replace(config, name=name_of(config))
 
 
+def mlp_width(shape: TowerShape) -> int:
+    """`mlp_width` of the tower's config."""
+    return 0 if shape.hidden == 4 * shape.width else shape.hidden
+
+
 def _check_tower(where: str, tower: str, shape: TowerShape) -> None:
-    if shape.hidden != 4 * shape.width:
-        raise DataError(
-            f"{where}: the MLP of its {tower} tower is {shape.hidden / shape.width:.4g} times as wide as the tower "
-            f"({shape.hidden} and {shape.width}); only a factor of 4 is supported (not OpenCLIP's g/14 and bigG/14)"
-        )
     if shape.heads < 1 or shape.width % shape.heads:
         raise DataError(f"{where}: a {tower} tower of width {shape.width} cannot have {shape.heads} heads")
 
 
 def name_of(config: HarvestConfig) -> str:
-    """The named size with these towers; "B/16@256" at another resolution; else "ViT-WIDTHxLAYERS/PATCH".
+    """The named size of these towers; "B/16@256" at another resolution; else "ViT-WIDTHxLAYERS/PATCH" or "SigLIP-...".
 
     Frames and activation do not count, nor does the length of the text table (ViCLIP's is cut).
     """
@@ -202,6 +217,7 @@ def name_of(config: HarvestConfig) -> str:
             plain = size.split("@")[0]
             usual = harvest_config(plain).video.image_size
             return plain if video.image_size == usual else f"{plain}@{video.image_size}"
-    return f"ViT-{video.width}x{video.layers}/{video.patch_size}" + (
+    kind = "ViT" if video.class_token else "SigLIP"
+    return f"{kind}-{video.width}x{video.layers}/{video.patch_size}" + (
         f"@{video.image_size}" if video.image_size != 224 else ""
     )

@@ -63,5 +63,8 @@ class Family:
     zeros: tuple[str, ...] = ()
     """Our parameters that the family does not have and that are zero then (an image model's table of frames)."""
 
+    own_tokenizer: bool = False
+    """Whether its models are read with a tokenizer of their own, a `tokenizer.json`, instead of CLIP's."""
+
     notes: Callable[[Tensors, Overrides], list[str]] = lambda tensors, overrides: []
     """Sentences that the user should read after an import: what was assumed."""

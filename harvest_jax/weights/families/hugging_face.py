@@ -1,7 +1,12 @@
-"""Hugging Face's names of an image CLIP, those of transformers' `CLIPModel`."""
+"""Hugging Face's names of an image CLIP, those of transformers' `CLIPModel`, and of `FlaxCLIPModel` up to version 4."""
+
+import dataclasses
+
+import numpy as np
 
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.weights.families.architecture import (
+    GUESSED_HEADS,
     activation_of,
     clip_config,
     heads_of,
@@ -22,10 +27,11 @@ from harvest_jax.weights.families.conversions import (
 from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
 from harvest_jax.weights.families.hugging_face_config import read_hugging_face
 from harvest_jax.weights.families.openai import FRAMES, norm
-from harvest_jax.weights.files.tensors import Tensors
+from harvest_jax.weights.files.tensors import Tensors, TensorSpec
 
 
-def _hugging_face_blocks(our: str, their: str) -> tuple[KeyMapping, ...]:
+def hugging_face_blocks(our: str, their: str) -> tuple[KeyMapping, ...]:
+    """The blocks of one tower, `their` its name; SigLIP's have the same names."""
     our, their = f"{our}/transformer/blocks", f"{their}.encoder.layers.{{layer}}"
     parts = tuple(f"{their}.self_attn.{part}_proj" for part in "qkv")
     return (
@@ -47,12 +53,12 @@ _HUGGING_FACE_MAPPINGS = (
     KeyMapping("video/class_embedding", ("vision_model.embeddings.class_embedding",), UNCHANGED),
     KeyMapping("video/spatial_embedding", ("vision_model.embeddings.position_embedding.weight",), UNCHANGED),
     *norm("video/ln_pre", "vision_model.pre_layrnorm"),  # its own spelling
-    *_hugging_face_blocks("video", "vision_model"),
+    *hugging_face_blocks("video", "vision_model"),
     *norm("video/ln_post", "vision_model.post_layernorm"),
     KeyMapping("video/proj/kernel", ("visual_projection.weight",), LINEAR),
     KeyMapping("text/token_embedding/embedding", ("text_model.embeddings.token_embedding.weight",), UNCHANGED),
     KeyMapping("text/positional_embedding", ("text_model.embeddings.position_embedding.weight",), UNCHANGED),
-    *_hugging_face_blocks("text", "text_model"),
+    *hugging_face_blocks("text", "text_model"),
     *norm("text/ln_final", "text_model.final_layer_norm"),
     KeyMapping("text/text_projection/kernel", ("text_projection.weight",), LINEAR),
     KeyMapping("logit_scale", ("logit_scale",), UNCHANGED),
@@ -89,9 +95,44 @@ HUGGING_FACE = Family(
     recognise=lambda tensors: (
         {"text_model.embeddings.token_embedding.weight", "vision_model.embeddings.patch_embedding.weight"}
         <= set(tensors.entries)
+        and "vision_model.head.probe" not in tensors.entries  # SigLIP's
     ),
     architecture=_hugging_face_architecture,
     mappings=lambda config: _HUGGING_FACE_MAPPINGS,
     ignored=("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"),
     zeros=(FRAMES,),
+    notes=lambda tensors, overrides: [] if "config" in tensors.details else [GUESSED_HEADS],
 )
+
+# Flax's names of a parameter, and the order of its axes in torch: matrices are [out, in], kernels of patches [out,
+# channel, row, column].
+_FLAX_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+_AXES: dict[int, tuple[int, ...]] = {2: (1, 0), 4: (3, 2, 0, 1)}
+
+
+def from_flax(tensors: Tensors) -> Tensors | None:
+    """A Flax checkpoint of transformers under torch's names and in torch's layout; None if these are no such tensors.
+
+    Only axes change their places.
+    """
+    if "vision_model/embeddings/patch_embedding/kernel" not in tensors.entries:
+        return None
+    old: dict[str, tuple[str, tuple[int, ...] | None]] = {}  # torch's name: Flax's, and the order of its axes
+    entries: dict[str, TensorSpec] = {}
+    for name, entry in tensors.entries.items():
+        *way, leaf = name.split("/")
+        axes = _AXES.get(len(entry.shape)) if leaf == "kernel" else None
+        new = ".".join((*way, _FLAX_LEAVES.get(leaf, leaf)))
+        if new in entries:
+            return None
+        old[new] = name, axes
+        entries[new] = dataclasses.replace(
+            entry, shape=tuple(entry.shape[axis] for axis in axes) if axes else entry.shape
+        )
+
+    def read(name: str) -> np.ndarray:
+        theirs, axes = old[name]
+        array = tensors.read(theirs)
+        return array.transpose(axes) if axes else array
+
+    return dataclasses.replace(tensors, kind=f"{tensors.kind}, of Flax", entries=entries, read=read)

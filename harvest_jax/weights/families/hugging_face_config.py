@@ -14,7 +14,9 @@ from typing import Any
 
 from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig, Preprocessing
+from harvest_jax.terminal import printable
 from harvest_jax.weights.families.json_fields import (
+    LIMIT,
     ClipFields,
     finite_number,
     json_object,
@@ -23,7 +25,15 @@ from harvest_jax.weights.families.json_fields import (
 )
 from harvest_jax.weights.files.tensors import Tensors
 
-BICUBIC = 3  # PIL's number for it
+BICUBIC, BILINEAR = 3, 2  # PIL's numbers for them
+_GELU_TANH = "gelu_pytorch_tanh"  # transformers' name of "gelu_tanh"
+# Models of transformers whose text is read by another tokenizer or tower than those that are here.
+_OTHERS = {
+    "chinese_clip": "its text tower is a BERT with a Chinese vocabulary",
+    "metaclip_2": "its texts are read with the vocabulary of XLM-V (901,629 entries)",
+    "altclip": "its text tower is an XLM-RoBERTa",
+    "siglip2": "a NaFlex model, whose pictures have any shape; SigLIP 2 of a fixed size can be imported",
+}
 
 
 def read_hugging_face(tensors: Tensors, vocab_size: int) -> ClipFields | None:
@@ -40,7 +50,7 @@ def read_hugging_face(tensors: Tensors, vocab_size: int) -> ClipFields | None:
         return None
     config = json_object(tensors.details, "config", where)
     if config.get("model_type", "clip") != "clip":
-        raise DataError(f"{where} is a {config['model_type']!r} model by its config.json, not 'clip'")
+        raise not_imported(config, where, "clip")
     image, text = (
         # an old config has the fields that were set in *_config_dict
         json_object(config, tower, where) | json_object(config, f"{tower}_dict", where)
@@ -57,13 +67,36 @@ def read_hugging_face(tensors: Tensors, vocab_size: int) -> ClipFields | None:
             positive_integer(image, "num_attention_heads", 12, where),
             positive_integer(text, "num_attention_heads", 8, where),
         ),
-        activations=(str(image.get("hidden_act", "quick_gelu")), str(text.get("hidden_act", "quick_gelu"))),
-        preprocessing=_read_preprocessing(tensors, positive_integer(image, "image_size", 224, where)),
+        activations=(activation(image, "quick_gelu"), activation(text, "quick_gelu")),
+        preprocessing=read_preprocessing(tensors, positive_integer(image, "image_size", 224, where)),
     )
 
 
-def _read_preprocessing(tensors: Tensors, side: int) -> Preprocessing | None:
-    """How pictures are prepared, from the files that say it; None where there are none."""
+def not_imported(config: Mapping[str, Any], where: str, wanted: str) -> DataError:
+    """The error for a model of transformers of another type than its tensors' names say."""
+    kind = printable(repr(config.get("model_type")), LIMIT)
+    why = _OTHERS.get(str(config.get("model_type")))
+    return DataError(f"{where} is a {kind} model by its config.json, not {wanted!r}{f': {why}' if why else ''}")
+
+
+def activation(fields: Mapping[str, Any], default: str) -> str:
+    """The activation of a tower's config, under this package's name where it has one."""
+    found = str(fields.get("hidden_act", default))
+    return "gelu_tanh" if found == _GELU_TANH else found
+
+
+def _hidden_act(name: str) -> str:
+    return _GELU_TANH if name == "gelu_tanh" else name
+
+
+def read_preprocessing(tensors: Tensors, side: int, crops: bool = True) -> Preprocessing | None:
+    """How pictures are prepared, from the files that say it; None where there are none.
+
+    Args:
+      tensors: with the files' contents.
+      side: pixels that the tower sees.
+      crops: whether the model's image processor crops the centre where its settings do not say.
+    """
     found: dict[str, Preprocessing] = {}
     nested = json_object(tensors.details, "processor_config", tensors.where).get("image_processor")
     for file, settings in (
@@ -73,7 +106,9 @@ def _read_preprocessing(tensors: Tensors, side: int) -> Preprocessing | None:
         where = f"{tensors.where}/{file}"
         if settings["image_processor"] is not None:
             pictures = json_object(settings, "image_processor", where)
-            found[file] = preprocessing(pictures, "image_mean", "image_std", _resize(pictures, side, where), where)
+            found[file] = preprocessing(
+                pictures, "image_mean", "image_std", _resize(pictures, side, where, crops), where
+            )
     if len(set(found.values())) > 1:
         first, second = found.items()
         raise DataError(
@@ -87,13 +122,13 @@ def _words(pictures: Preprocessing) -> str:
     return f"resize {pictures.resize}, mean {pictures.mean}, std {pictures.std}"
 
 
-def _resize(pictures: Mapping[str, Any], side: int, where: str) -> str:
+def _resize(pictures: Mapping[str, Any], side: int, where: str, crops: bool) -> str:
     """How an image processor makes pictures square, one of RESIZES.
 
     Raises:
       DataError: it does something that `Preprocessing` cannot express.
     """
-    if pictures.get("resample", BICUBIC) != BICUBIC:
+    if pictures.get("resample", BICUBIC) != BICUBIC and (crops or pictures["resample"] != BILINEAR):
         raise DataError(f"{where} has resample={pictures['resample']!r}; the resizing here is bicubic ({BICUBIC})")
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if pictures.get(step, True) is not True:
@@ -102,7 +137,7 @@ def _resize(pictures: Mapping[str, Any], side: int, where: str) -> str:
     if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         raise DataError(f"{where} has rescale_factor={factor}, not 1/255")
     size, crop = (_sides(pictures, name, side) for name in ("size", "crop_size"))
-    crops = pictures.get("do_center_crop", True) is not False
+    crops = crops if pictures.get("do_center_crop") is None else pictures["do_center_crop"] is not False
     if size == (side, side) and (not crops or crop == (side, side)):
         return "squash"
     if size == side and crops and crop in (side, (side, side)):
@@ -140,10 +175,10 @@ def hugging_face_config(config: HarvestConfig, dtype: str) -> dict[str, Any]:
             "image_size": video.image_size,
             "patch_size": video.patch_size,
             "hidden_size": video.width,
-            "intermediate_size": 4 * video.width,
+            "intermediate_size": video.mlp_width or 4 * video.width,
             "num_hidden_layers": video.layers,
             "num_attention_heads": video.heads,
-            "hidden_act": video.activation,
+            "hidden_act": _hidden_act(video.activation),
             "layer_norm_eps": 1e-5,
             "projection_dim": video.embed_dim,
         },
@@ -152,10 +187,10 @@ def hugging_face_config(config: HarvestConfig, dtype: str) -> dict[str, Any]:
             "vocab_size": text.vocab_size,
             "max_position_embeddings": text.context_length,
             "hidden_size": text.width,
-            "intermediate_size": 4 * text.width,
+            "intermediate_size": text.mlp_width or 4 * text.width,
             "num_hidden_layers": text.layers,
             "num_attention_heads": text.heads,
-            "hidden_act": text.activation,
+            "hidden_act": _hidden_act(text.activation),
             "layer_norm_eps": 1e-5,
             "projection_dim": text.embed_dim,
             "bos_token_id": text.vocab_size - 2,

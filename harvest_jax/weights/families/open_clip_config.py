@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harvest_jax.errors import DataError
-from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.config import HarvestConfig, TextConfig, VideoConfig
 from harvest_jax.terminal import printable
 from harvest_jax.weights.families.architecture import HEAD_WIDTH
 from harvest_jax.weights.families.json_fields import ClipFields, json_object, positive_integer, preprocessing
@@ -29,7 +29,7 @@ _MODEL: dict[str, tuple[Any, ...]] = {
 _TOWER: dict[str, tuple[Any, ...]] = {
     "layers": (),
     "width": (),
-    "mlp_ratio": (4,),
+    "mlp_ratio": (),
     "output_tokens": (),
     "act_kwargs": (None, {}),
     "norm_kwargs": (None, {}, {"eps": 1e-5}),
@@ -104,6 +104,11 @@ def read_open_clip(tensors: Tensors, image_width: int) -> ClipFields | None:
     )
 
 
+def _mlp_ratio(tower: VideoConfig | TextConfig) -> dict[str, float]:
+    """OpenCLIP multiplies the width by it and cuts off what is behind the point."""
+    return {"mlp_ratio": (tower.mlp_width + 0.5) / tower.width} if tower.mlp_width else {}
+
+
 def open_clip_config(config: HarvestConfig) -> dict[str, Any]:
     """`open_clip_config.json` of the towers at one frame, as OpenCLIP's `push_to_hf_hub` writes it."""
     video, text, pictures = config.video, config.text, config.preprocessing
@@ -117,6 +122,7 @@ def open_clip_config(config: HarvestConfig) -> dict[str, Any]:
                 "width": video.width,
                 "head_width": video.width // video.heads,
                 "patch_size": video.patch_size,
+                **_mlp_ratio(video),
             },
             "text_cfg": {
                 "context_length": text.context_length,
@@ -124,6 +130,7 @@ def open_clip_config(config: HarvestConfig) -> dict[str, Any]:
                 "width": text.width,
                 "heads": text.heads,
                 "layers": text.layers,
+                **_mlp_ratio(text),
             },
         },
         "preprocess_cfg": {

@@ -1,12 +1,18 @@
 """OpenAI's names of an image CLIP, which OpenCLIP kept.
 
 They are those of the modules in OpenAI's `clip/model.py`; OpenCLIP's `CustomTextCLIP` has those of the text tower under
-`text.`.
+`text.`. Long-CLIP (its `model/model_longclip.py`) has two tables of 248 text positions, of which the first gives the
+first 20 rows and the second the others: here they are one.
 """
+
+from collections.abc import Sequence
+
+import numpy as np
 
 from harvest_jax.errors import DataError
 from harvest_jax.model.config import HarvestConfig, Preprocessing
 from harvest_jax.weights.families.architecture import (
+    GUESSED_HEADS,
     activation_of,
     clip_config,
     heads_of,
@@ -23,12 +29,16 @@ from harvest_jax.weights.families.conversions import (
     QKV,
     QKV_BIAS,
     UNCHANGED,
+    Conversion,
+    Shape,
 )
 from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
 from harvest_jax.weights.families.open_clip_config import read_open_clip
 from harvest_jax.weights.files.tensors import Tensors
 
 FRAMES = "video/temporal_embedding"  # an image model has no such table: zeros
+KEPT_ROWS = 20  # of Long-CLIP's first table
+_SECOND_TABLE = "positional_embedding_res"
 
 
 def norm(our: str, their: str) -> tuple[KeyMapping, KeyMapping]:
@@ -74,20 +84,45 @@ def _openai_mappings(text: str) -> tuple[KeyMapping, ...]:
     )
 
 
+def _two_tables(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
+    return np.concatenate([arrays[0][:KEPT_ROWS], arrays[1][KEPT_ROWS:]]).reshape(shape)
+
+
+TWO_TABLES = Conversion(_two_tables, lambda array: [array, array])
+"""Long-CLIP's two tables to ours; back, both are the same: the rows that its model does not read are not kept."""
+
 _OPENAI_MAPPINGS, _CUSTOM_TEXT_MAPPINGS = _openai_mappings(""), _openai_mappings("text.")
+_LONG_CLIP_MAPPINGS = tuple(
+    KeyMapping(mapping.our, (*mapping.their, _SECOND_TABLE), TWO_TABLES)
+    if mapping.our == "text/positional_embedding"
+    else mapping
+    for mapping in _OPENAI_MAPPINGS
+)
+
+# Image towers under OpenAI's names that are no CLIP's: what begins a name, and what the tower is.
+_OTHER_TOWERS = {
+    "visual.layer1.": "a ResNet",
+    "visual.trunk.": "a model of timm; OpenCLIP's SigLIP is one: get SigLIP in transformers' form instead",
+    "visual.blocks.": "EVA-02-CLIP, or EVA-CLIP: rotary positions, norms inside attention and MLP, a gated MLP",
+    "visual.attn_pool.probe": "attention pooling; Perception Encoder (PE-Core) has it, and rotary positions",
+    "visual.transformer.resblocks.0.ls_1.": "scaled residuals",
+}
 
 
-def _openai_architecture(tensors: Tensors, overrides: Overrides, text: str) -> HarvestConfig:
-    if any(name.startswith(("visual.layer1.", "visual.trunk.")) for name in tensors.entries):
-        raise DataError(
-            f"{tensors.where} has an image tower that is not CLIP's vision transformer (a ResNet, or a timm model): "
-            "only ViT models can be imported"
-        )
+def _openai_architecture(
+    tensors: Tensors, overrides: Overrides, text: str, activation: str | None = None
+) -> HarvestConfig:
+    for prefix, what in _OTHER_TOWERS.items():
+        if any(name.startswith(prefix) for name in tensors.entries):
+            raise DataError(
+                f"{tensors.where} has an image tower that is not CLIP's vision transformer ({what}): only ViT models "
+                "can be imported"
+            )
     width, _, patch, _ = shape_of(tensors, "visual.conv1.weight", 4)
     vocab_size, text_width = shape_of(tensors, f"{text}token_embedding.weight", 2)
     fields = read_open_clip(tensors, width)
     heads = fields.heads if fields else (heads_of(width, image=True), heads_of(text_width, image=False))
-    known = fields.activations[0] if fields else None
+    known = fields.activations[0] if fields else activation
     if _is_openai_archive(tensors):
         known = "quick_gelu"
     where, embed_dim = tensors.where, shape_of(tensors, "visual.proj", 2)[1]
@@ -112,12 +147,14 @@ def _is_openai_archive(tensors: Tensors) -> bool:
 
 
 def _notes(tensors: Tensors, overrides: Overrides) -> list[str]:
-    said = overrides.resize and overrides.mean and overrides.std
-    if said or "open_clip_config" in tensors.details or _is_openai_archive(tensors):
+    if "open_clip_config" in tensors.details or _is_openai_archive(tensors):
         return []
+    if overrides.resize and overrides.mean and overrides.std:
+        return [GUESSED_HEADS]
     return [
         "the file does not say how its pictures were prepared: OpenAI's preprocessing is assumed; if the model was "
-        "trained with another, give --resize, --mean and --std"
+        "trained with another, give --resize, --mean and --std",
+        GUESSED_HEADS,
     ]
 
 
@@ -127,9 +164,13 @@ def _has_openai_names(tensors: Tensors, text: str) -> bool:
     )
 
 
+def _is_long_clip(tensors: Tensors) -> bool:
+    return _has_openai_names(tensors, "") and _SECOND_TABLE in tensors.entries
+
+
 OPENAI = Family(
     name="OpenAI CLIP or OpenCLIP",
-    recognise=lambda tensors: _has_openai_names(tensors, ""),
+    recognise=lambda tensors: _has_openai_names(tensors, "") and not _is_long_clip(tensors),
     architecture=lambda tensors, overrides: _openai_architecture(tensors, overrides, ""),
     mappings=lambda config: _OPENAI_MAPPINGS,
     # numbers that OpenAI's archives keep as tensors, and the causal mask (a buffer, or a constant of each block)
@@ -151,6 +192,17 @@ OPEN_CLIP_TEXT = Family(
     architecture=lambda tensors, overrides: _openai_architecture(tensors, overrides, "text."),
     mappings=lambda config: _CUSTOM_TEXT_MAPPINGS,
     ignored=("text.attn_mask", "text.transformer.resblocks.{layer}.attn_mask"),
+    zeros=(FRAMES,),
+    notes=_notes,
+)
+
+LONG_CLIP = Family(
+    name="Long-CLIP",
+    recognise=_is_long_clip,
+    # its code has no other activation than quick-GELU
+    architecture=lambda tensors, overrides: _openai_architecture(tensors, overrides, "", "quick_gelu"),
+    mappings=lambda config: _LONG_CLIP_MAPPINGS,
+    ignored=OPENAI.ignored,
     zeros=(FRAMES,),
     notes=_notes,
 )

@@ -150,7 +150,10 @@ def _refuse_vivit(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
 
 VIVIT = Family(
     "Scenic ViViT (recognised, not imported)",
-    recognise=lambda tensors: any(_VIVIT_BLOCK.search(name) for name in tensors.entries),
+    recognise=lambda tensors: (
+        "img/MAPHead_0/probe" not in tensors.entries  # big_vision's SigLIP
+        and any(_VIVIT_BLOCK.search(name) for name in tensors.entries)
+    ),
     architecture=_refuse_vivit,
     mappings=lambda config: (),
 )

@@ -15,25 +15,33 @@ from harvest_jax.weights.files.torch_archive import open_archive
 from harvest_jax.weights.files.weights_digest import check_digest
 from harvest_jax.weights.files.zip_members import ZipMembers
 
-CONFIG = "config.json"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 # A folder is read as the first of these whose config and weights are there. A folder of OpenCLIP often holds the same
 # weights in Hugging Face's layout too.
 FOLDERS = (
     ("OpenCLIP folder", "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")),
     ("Hugging Face folder", CONFIG, ("model.safetensors", "model.safetensors.index.json")),
     ("Hugging Face folder", CONFIG, ("pytorch_model.bin", "pytorch_model.bin.index.json")),
+    ("Hugging Face folder", CONFIG, ("flax_model.msgpack",)),
 )
+# Folders that hold a model's folder: of sentence-transformers; of huggingface_hub's cache (models--OWNER--NAME).
+NESTED = ("0_CLIPModel", "snapshots/*", "models--*/snapshots/*")
 DETAILS = ("open_clip_config.json", CONFIG, "preprocessor_config.json", "processor_config.json")
-# Of DistributedDataParallel and deepspeed; of torch.compile; of Flax variables.
-PREFIXES = ("module.", "_orig_mod.", "params/")
+# Anywhere in a name: of torch.compile; of FSDP; of activation checkpointing.
+INFIXES = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+# Of DistributedDataParallel and deepspeed; of Flax variables; of programs that keep a CLIP in a module of theirs.
+PREFIXES = ("module.", "params/", "model.", "clip.", *INFIXES)
+FLAT = "_flat_param"  # FSDP's name of many parameters in one, of a state_dict that was not gathered
 # Where a Flax training state keeps the parameters: beside an optax state (Scenic's `TrainState`), or in flax.optim's.
 STATES = {"opt_state/": "params/", "optimizer/state/": "optimizer/target/"}
 # Whole numbers that OpenAI's archives keep among the tensors. They follow from the shapes of the others.
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
+FILES = (".pt", ".pth", ".bin", ".npz", ".msgpack", ".ckpt", ".safetensors", ".h5")  # what a folder is searched for
 JSON_LIMIT = 8 << 20  # bytes; the index of a model of 80,000 tensors is as large
 JSON_DEPTH = 32  # of nesting; a config has five
 PREFIXES_LIMIT = 8  # removed from one name
 POINTER = b"version https://git-lfs"
+HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def open_checkpoint(path: Path) -> Tensors:
@@ -42,12 +50,14 @@ def open_checkpoint(path: Path) -> Tensors:
     Files: TorchScript archives and state_dict files of torch (see torch_archive.py), safetensors, Flax msgpack, npz,
     and the index of a model in several files (`*.index.json`). Folders: this package's, Hugging Face's, OpenCLIP's.
     Wrappers of trainings ({"model": ...}) and prefixes of wrapping modules ("module.") are removed; `kind` names them.
-    The weights of a folder of this package are compared with its digest.
+    The weights of a folder of this package are compared with its digest. A folder that holds the folder of one model
+    (NESTED) is that model.
 
     Returns:
       Names as the checkpoint has them; those of msgpack are the keys joined by "/". `details` holds, where they are
       there, the JSON files of DETAILS under their names without ".json", "metadata" (of the header of safetensors),
-      "beside" (plain values next to a wrapped model), and the NUMBERS, which are not among the entries then.
+      "beside" (plain values next to a wrapped model), "notes" (sentences for the user), and the NUMBERS, which are not
+      among the entries then.
 
     Raises:
       DataError: the file does not exist, is of no known kind, damaged or malicious, or holds no tensors.
@@ -73,6 +83,11 @@ def _open_file(path: Path) -> Tensors:
         raise DataError(f"{path} is empty")
     if head.startswith(POINTER):
         raise DataError(f"{path} is a pointer of Git LFS, not the file itself: get the file with `git lfs pull`")
+    if head.startswith(HDF5):
+        raise DataError(
+            f"{path} is an HDF5 file, as TensorFlow and Keras write (tf_model.h5): it is not read here; get the same "
+            "model as model.safetensors or pytorch_model.bin"
+        )
     if path.name.endswith(".index.json"):
         return _open_index(path)
     if head.startswith(b"PK\x03\x04"):
@@ -101,9 +116,19 @@ def _open_folder(folder: Path) -> Tensors:
     weights = sorted(name for _, _, choices in FOLDERS for name in choices if (folder / name).is_file())
     if weights:
         raise DataError(f"{folder} holds {weights[0]} but no {CONFIG}: add it, or give the file instead of the folder")
-    files = sorted(name for name in os.listdir(folder) if name.endswith((".pt", ".pth", ".bin", ".npz", ".msgpack")))
+    nested = sorted(path for pattern in NESTED for path in folder.glob(pattern) if _holds_model(path))
+    if len(nested) == 1:
+        return _open_folder(nested[0])
+    if nested:
+        found = ", ".join(printable(path.relative_to(folder), 120) for path in nested[:3])
+        raise DataError(f"{folder} holds the folders of {len(nested)} models: give one of them ({found})")
+    files = sorted(name for name in os.listdir(folder) if name.endswith(FILES))
     hint = f"; give one of its files, such as {printable(files[0], 120)}" if files else ""
     raise DataError(f"{folder} is not the folder of a model: it holds no weights beside a {CONFIG}{hint}")
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for _, config, choices in FOLDERS for name in (config, *choices))
 
 
 def _open_index(path: Path) -> Tensors:
@@ -165,6 +190,16 @@ def _without_state(tensors: Tensors) -> Tensors:
 
 
 def _without_prefixes(tensors: Tensors) -> Tensors:
+    """The names without what wrapping modules put into them.
+
+    Raises:
+      DataError: parameters are flattened, or two names become one.
+    """
+    if any(FLAT in name for name in tensors.entries):
+        raise DataError(
+            f"{tensors.where} holds parameters that FSDP put together ({FLAT}): save the gathered ones, "
+            "StateDictType.FULL_STATE_DICT"
+        )
     names = {name: name for name in tensors.entries}
     taken: list[str] = []
     while len(taken) < PREFIXES_LIMIT and (
@@ -172,8 +207,14 @@ def _without_prefixes(tensors: Tensors) -> Tensors:
     ):
         names = {old: new.removeprefix(prefix) for old, new in names.items()}
         taken.append(prefix)
+    for infix in INFIXES:
+        if any(infix in new for new in names.values()):
+            names = {old: new.replace(infix, "") for old, new in names.items()}
+            taken.append(infix)
     if not taken:
         return tensors
+    if len(set(names.values())) < len(names):
+        raise DataError(f"{tensors.where} holds a tensor twice, with and without {''.join(taken)} in its name")
     return dataclasses.replace(tensors.renamed(names), kind=f"{tensors.kind}, without the prefix {''.join(taken)}")
 
 

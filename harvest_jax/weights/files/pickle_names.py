@@ -43,7 +43,12 @@ class ScriptModule:
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-OPAQUE = object()  # instead of values that are not used: devices, numpy scalars, settings of a training
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opaque:
+    """A value of another class, or what another function would give. Nothing of it was made or run."""
+
+    name: str  # of the class or function, such as "easydict.EasyDict"
+
 
 STORAGES: dict[str, np.dtype[Any] | None] = {
     "torch.DoubleStorage": np.dtype("<f8"),
@@ -73,7 +78,7 @@ TORCH_DTYPES: dict[str, np.dtype[Any]] = {
     "torch.uint64": np.dtype("<u8"),
     "torch.bool": np.dtype(np.bool_),
 }
-DICTIONARIES = {"collections.OrderedDict"}
+DICTIONARIES = {"collections.OrderedDict", "collections.defaultdict"}
 # Calls that are replaced by their first argument: parameters are tensors; TorchScript marks the type of lists.
 PASSED_ON = {
     "torch._utils._rebuild_parameter",
@@ -86,7 +91,7 @@ PASSED_ON = {
     "torch.jit._pickle.restore_type_tag",
 }
 TENSORS = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"}
-# Values that trainings keep beside the weights: skipped.
+# Values that trainings keep beside the weights, or among them: skipped.
 UNUSED = {
     "torch.device",
     "torch.Tensor",

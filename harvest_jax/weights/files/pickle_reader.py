@@ -3,8 +3,9 @@
 A pickle is a program for a small stack machine, and two of its instructions (GLOBAL and REDUCE) can run any function of
 any installed package. `pickle.Unpickler` with its own `find_class` still builds objects and sets attributes as the file
 says. Here the standard library only splits the pickle into instructions (`pickletools.genops`). Those that torch writes
-are interpreted below: a global stays a name, a call of a known name (pickle_names.py) gives a plain description, and
-any other name is an error that names it.
+are interpreted below: a global stays a name, and a call of a known name (pickle_names.py) gives a plain description.
+Trainings keep values of other classes beside the model (settings, numpy arrays, states of random generators): a call of
+an unknown name gives an `Opaque` with that name, which takes whatever the pickle puts into it and keeps nothing.
 """
 
 import pickletools
@@ -16,7 +17,6 @@ from harvest_jax.weights.files.limits import NAME_LIMIT, checked_shape
 from harvest_jax.weights.files.pickle_names import (
     DICTIONARIES,
     KNOWN,
-    OPAQUE,
     PASSED_ON,
     STORAGES,
     SUBCLASSED,
@@ -25,6 +25,7 @@ from harvest_jax.weights.files.pickle_names import (
     TORCHSCRIPT,
     UNUSED,
     Global,
+    Opaque,
     ScriptModule,
     Storage,
     StoredTensor,
@@ -45,15 +46,17 @@ LITERALS = {
 TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def read_pickle(raw: bytes, where: str) -> Any:
-    """What a torch pickle describes: dicts, lists, tuples and plain values, `StoredTensor` and `ScriptModule`.
+def read_pickle(raw: bytes, where: str) -> tuple[Any, list[str]]:
+    """What a torch pickle describes, and the names it uses that are not torch's own, sorted.
+
+    The former: dicts, lists, tuples, plain values, `StoredTensor`, `ScriptModule`, `Opaque`.
 
     Args:
       raw: the pickle.
       where: for messages.
 
     Raises:
-      DataError: it uses an unknown name, is damaged, or is too large.
+      DataError: it is damaged, too large, or holds an instruction that torch does not write.
     """
     if len(raw) > BYTES_LIMIT:
         raise DataError(f"{where} is not used: its pickle is larger than {BYTES_LIMIT} bytes")
@@ -63,7 +66,7 @@ def read_pickle(raw: bytes, where: str) -> Any:
             if count > INSTRUCTIONS_LIMIT:
                 raise DataError(f"{where} is not used: its pickle has more than {INSTRUCTIONS_LIMIT} instructions")
             machine.interpret(instruction.name, argument)
-        return machine.stack.pop()
+        return machine.stack.pop(), sorted(machine.unknown)
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(f"{where} is damaged: its pickle cannot be read ({error!r:.200})") from error
 
@@ -77,6 +80,7 @@ class _Machine:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.copied = 0
+        self.unknown: set[str] = set()
 
     def interpret(self, name: str, argument: Any) -> None:
         """Interpret one instruction."""
@@ -98,8 +102,8 @@ class _Machine:
             size = TUPLES[name]
             stack[len(stack) - size :] = [tuple(stack[len(stack) - size :])]
         elif name == "TUPLE":
-            group = tuple(self._to_mark())
-            self.stack.append(group)
+            items = self._to_mark()
+            self.stack.append(tuple(items))
         elif name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_SET"):
             stack.append({} if name == "EMPTY_DICT" else [])
         elif name in ("DICT", "LIST", "FROZENSET"):
@@ -111,10 +115,14 @@ class _Machine:
         elif name in ("APPEND", "APPENDS", "ADDITEMS"):
             items = [stack.pop()] if name == "APPEND" else self._to_mark()
             self._top(list).extend(items)
-        elif name in ("GLOBAL", "INST"):
+        elif name == "GLOBAL":
             stack.append(self._global(argument.replace(" ", ".", 1)))
-            if name == "INST":
-                raise self._refused(name)
+        elif name == "INST":
+            self._to_mark()
+            self.stack.append(self._unknown(self._global(argument.replace(" ", ".", 1)), name))
+        elif name == "OBJ":
+            items = self._to_mark()  # the class and its arguments
+            self.stack.append(self._unknown(items[0], name))
         elif name == "STACK_GLOBAL":
             attribute, module = stack.pop(), stack.pop()
             if not isinstance(module, str) or not isinstance(attribute, str):
@@ -126,6 +134,9 @@ class _Machine:
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = stack.pop(), stack.pop()
             stack.append(self._made(function, arguments, name == "NEWOBJ"))
+        elif name == "NEWOBJ_EX":
+            del stack[-2:]
+            stack.append(self._unknown(stack.pop(), name))
         elif name == "BUILD":
             state = stack.pop()
             self._build(stack[-1], state)
@@ -143,12 +154,15 @@ class _Machine:
         return items
 
     def _top(self, kind: type) -> Any:
-        if type(self.stack[-1]) is not kind and self.stack[-1] is not OPAQUE:
+        if type(self.stack[-1]) is not kind and not isinstance(self.stack[-1], Opaque):
             raise ValueError(f"items for something that is not a {kind.__name__}")
         return self.stack[-1] if type(self.stack[-1]) is kind else kind()
 
     def _pairs(self, target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
         for key, value in zip(items[::2], items[1::2], strict=True):
+            if isinstance(key, Opaque):  # such as an enumeration's member
+                self._copies(len(key.name))
+                key = f"<{key.name}>"
             # Plain keys only: hashing nested tuples can be made to take very long.
             if not isinstance(key, str | int | float | bytes | None) or (isinstance(key, int) and abs(key) >= 1 << 63):
                 raise ValueError("a dict with a key that is neither a text nor a number of 64 bits")
@@ -160,13 +174,17 @@ class _Machine:
         if self.copied > COPIES_LIMIT:
             raise DataError(f"{self.where} is not used: its pickle copies the same values too often")
 
-    def _global(self, name: str) -> Global:
-        if name not in KNOWN and not name.startswith(TORCHSCRIPT):
-            raise DataError(
-                f"{self.where} is not used: its pickle uses {printable(name, 120)}, which is not a tensor; nothing "
-                "of it was run. If you trust the file, load it where it was made and save its state_dict alone"
-            )
-        return Global(name)
+    def _global(self, name: str) -> Global | Opaque:
+        if name in KNOWN or name.startswith(TORCHSCRIPT):
+            return Global(name)
+        self.unknown.add(name)
+        return Opaque(name)
+
+    def _unknown(self, function: Any, instruction: str) -> Opaque:
+        """The value of an instruction that torch does not write, which an unknown class may use."""
+        if isinstance(function, Opaque):
+            return function
+        raise self._refused(instruction)
 
     def _refused(self, what: str) -> DataError:
         return DataError(
@@ -181,15 +199,17 @@ class _Machine:
 
     def _made(self, function: Any, arguments: Any, new: bool) -> Any:
         """The value that stands for a call of a known name."""
+        if isinstance(function, Opaque) and type(arguments) is tuple:
+            return function
         if not isinstance(function, Global) or type(arguments) is not tuple:
             raise self._refused("a call of something that is not a function")
         name = function.name
         if name.startswith(TORCHSCRIPT) and new:
             return ScriptModule(name)
         if name in UNUSED:
-            return OPAQUE
+            return Opaque(name)
         if name in DICTIONARIES and not new:
-            pairs = arguments[0] if arguments else ()
+            pairs = arguments[0] if arguments and not name.endswith("defaultdict") else ()
             self._copies(len(pairs))
             if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
                 raise ValueError("a dict that is not made of pairs")
@@ -210,7 +230,7 @@ class _Machine:
             if type(state) is dict:  # else the state of a packed or quantised part, which has no tensors
                 self._copies(len(state))
                 target.attributes.update((key, value) for key, value in state.items() if type(key) is str)
-        elif target is not OPAQUE and type(target) is not dict:  # the state of a dict: the versions of torch's modules
+        elif not isinstance(target, Opaque | dict):  # the state of a dict: the versions of torch's modules
             raise ValueError("a state for an object without one")
 
 

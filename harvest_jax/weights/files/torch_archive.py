@@ -23,14 +23,17 @@ from harvest_jax.weights.files.zip_members import ZipMembers
 PACKED_LIMIT = 64 << 20  # bytes of a compressed storage once unpacked: torch compresses none
 CODE_LIMIT = 8 << 20  # bytes of all code in a TorchScript archive; a model of 1,000 modules has 1 MB
 DEPTH_LIMIT, VALUES_LIMIT = 64, 2_000_000  # CLIP H/14 has a depth of 6 and some thousands of values
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # keys under which trainings keep the model
+# Keys under which trainings keep the model, or the moving average of its weights (EMA); the first that is there counts.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema", "module_ema", "ema_model", "ema")
 OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def open_archive(path: Path) -> Tensors:
     """The tensors of a TorchScript archive or a `torch.save` file, under the names of the model's `state_dict`.
 
-    Of a file of `torch.save` only the model is read (`WRAPPERS`); `details["beside"]` are the plain values beside it.
+    Of a file of `torch.save` only the model is read (`WRAPPERS`, else `AVERAGES`). `details["beside"]` are the plain
+    values beside it, `details["notes"]` sentences: which of several models was taken, and what was left out.
 
     Raises:
       DataError: it is not such an archive, is incomplete, damaged or malicious, or holds no tensors.
@@ -46,7 +49,7 @@ def open_archive(path: Path) -> Tensors:
         raise DataError(f"{path} was written on a big-endian machine, which this package does not read")
     if members.size(pickles[0]) > BYTES_LIMIT:
         raise DataError(f"{path} is not used: its data.pkl is larger than {BYTES_LIMIT} bytes")
-    tree = read_pickle(members.read(pickles[0], BYTES_LIMIT).tobytes(), str(path))
+    tree, unknown = read_pickle(members.read(pickles[0], BYTES_LIMIT).tobytes(), str(path))
     details: dict[str, Any] = {}
     if isinstance(tree, ScriptModule):
         kind = "TorchScript archive"
@@ -55,8 +58,16 @@ def open_archive(path: Path) -> Tensors:
         tree, inside, details = _unwrapped(tree)
         kind = f"torch state_dict (under {inside})" if inside else "torch state_dict"
         found = _named_tensors(tree, None, path)
+    others = _listed(unknown)
     if not found:
-        raise DataError(f"{path} holds no tensors")
+        why = (
+            f": its pickle uses {others}, which is not a tensor; nothing of it was run. If you trust the file, load it "
+            "where it was made and save its state_dict alone"
+        )
+        raise DataError(f"{path} holds no tensors{why if unknown else ''}")
+    if unknown:
+        note = f"beside its tensors the file holds values of {others}: they were left out, and nothing of them was run"
+        details = details | {"notes": [*details.get("notes", []), note]}
     for name, tensor in found.items():
         _check_extent(name, tensor, members, root)
 
@@ -163,18 +174,29 @@ def _named_tensors(tree: Any, registered: _Registered | None, path: Path) -> dic
 
 
 def _unwrapped(tree: Any) -> tuple[dict[Any, Any], str, dict[str, Any]]:
-    """The dict of the model's tensors, the keys that lead to it, and the plain values beside it."""
+    """The dict of the model's tensors, the keys that lead to it, and what `open_archive` says beside it."""
     inside: list[str] = []
     beside: dict[str, Any] = {}
+    notes: list[str] = []
     while isinstance(tree, dict) and len(inside) < 4:  # tensors beside the model are the training's, such as seeds
-        key = next((key for key in WRAPPERS if isinstance(tree.get(key), dict) and tree[key]), None)
-        if key is None:
+        models = [key for key in (*WRAPPERS, *AVERAGES) if isinstance(tree.get(key), dict) and tree[key]]
+        if not models:
             break
+        key, others = models[0], ", ".join(map(repr, models[1:]))
+        if others:
+            notes.append(f"the file holds more than one model: {key!r} was taken, not {others}")
+        elif key in AVERAGES:
+            notes.append(f"the file holds only {key!r}, a moving average of the weights (EMA): that was taken")
         beside |= {name: value for name, value in tree.items() if isinstance(name, str) and _plain(value)}
         tree = tree[key]
         inside.append(f"[{key!r}]")
-    details = {"beside": beside} if beside else {}
+    details = ({"beside": beside} if beside else {}) | ({"notes": notes} if notes else {})
     return (tree if isinstance(tree, dict) else {}), "".join(inside), details
+
+
+def _listed(names: list[str]) -> str:
+    """The first names, for a message."""
+    return ", ".join(printable(name, 120) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _plain(value: Any) -> bool:

@@ -10,7 +10,7 @@ from harvest_jax.input.tokenizer import Tokenizer
 
 def stand_in(encode_text):
     others = "name digest origin num_frames logit_scale encode_video encode_clips answer_logits"
-    config = SimpleNamespace(text=SimpleNamespace(context_length=77))
+    config = SimpleNamespace(text=SimpleNamespace(context_length=77, fixed_length=False))
     return SimpleNamespace(
         encode_text=encode_text, tokenizer=Tokenizer(), config=config, **dict.fromkeys(others.split(), len)
     )
