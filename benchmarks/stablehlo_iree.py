@@ -25,8 +25,7 @@ BATCH = 4
 def run(programs: Path, name: str, argument: np.ndarray) -> np.ndarray:
     """The program's output; its first argument is the place of the platform in PLATFORMS."""
     text = export.deserialize(bytearray((programs / f"{name}.stablehlo").read_bytes())).mlir_module()
-    options = {"target_backends": ["llvm-cpu"], "extra_args": ["--iree-llvmcpu-target-cpu=host"]}
-    binary = iree.compiler.compile_str(text, input_type="stablehlo", **options)
+    binary = iree.compiler.compile_str(text, target_backends=["llvm-cpu"], input_type="stablehlo")
     module = iree.runtime.load_vm_flatbuffer(binary, driver="local-task")
     weights = load_file(programs / f"{name}.safetensors")
     place = np.array(PLATFORMS.index("cpu"), np.int32)
