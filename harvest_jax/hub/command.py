@@ -9,12 +9,8 @@ from harvest_jax.files import address_fault
 from harvest_jax.weights import command as weights
 from harvest_jax.weights.command import HUB
 
-LIBRARIES = {
-    "hf": "transformers",
-    "hf_video": "transformers",
-    "open_clip": "open_clip",
-    "onnx": "onnx",
-}  # the hub's names, by format
+# the hub's names of libraries, by format
+LIBRARIES = {"hf": "transformers", "hf_video": "transformers", "open_clip": "open_clip", "onnx": "onnx"}
 _PUSH = """DIR is a model folder, which gets a model card (README.md) unless it has one, or a folder that
 `harvest weights export` wrote, with its card. The repository is made if it is not there. For the token see the
 documentation of huggingface_hub: `hf auth login` once, or HF_TOKEN. No file of DIR is changed.
