@@ -57,6 +57,7 @@ def snapshot(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_with_the_same_config_it_takes_the_same_steps_bit_for_bit(origin, tmp_path, capsys):
     """It needs its origin at the first start alone, and says where it comes from."""
     source, new = shutil.copytree(origin, tmp_path / "source"), tmp_path / "new"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 4
@@ -41,6 +42,7 @@ def train(shards, workdir, launcher, flags, *overrides, begins=1):
     return np.array([line["loss"] for line in lines])
 
 
+@pytest.mark.slow
 def test_losses_do_not_depend_on_processes_and_devices(world_shards, tmp_path):
     one = train(world_shards, tmp_path / "one", ["harvest_jax", "train"], "")
     eight = train(
