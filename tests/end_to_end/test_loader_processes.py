@@ -61,6 +61,7 @@ def test_a_stopped_loader_process_does_not_keep_the_run_from_saving(tmp_path):
     assert len(saved(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_a_sigterm_that_reaches_the_loader_processes_at_their_start_does_not_end_them(tmp_path):
     with begin(tmp_path) as process:
         wait_until(lambda: len(loaders(process)) == 2)

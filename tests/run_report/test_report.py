@@ -196,11 +196,12 @@ def test_clips_are_those_of_the_first_batch_with_the_patches_that_were_kept(tmp_
     root = make_run(tmp_path)
     fields, config = run_config.load_recorded(root / "config.json"), recorded_config(Workdir(root))
     size, patch = config.video.image_size, config.video.patch_size
-    batches = training_batches(fields, size, patch, Tokenizer(config.text.vocab_size), 0, 1)
+    tokenizer = Tokenizer(config.text.vocab_size)
+    batches = training_batches(fields, size, patch, tokenizer, 0, 1)
     real = next(batches)
     batches.close()
-    kept = samples._batch(fields, config, 3, fields.model.keep_ratio)
-    whole = samples._batch(fields, config, 3, 1.0)
+    kept = samples._batch(fields, config, tokenizer, 3, fields.model.keep_ratio)
+    whole = samples._batch(fields, config, tokenizer, 3, 1.0)
     for name in ("positions", "patches", "ids", "slots", "slot_weights"):
         np.testing.assert_array_equal(kept[name], real[name][:3])
     np.testing.assert_array_equal(take_patches(whole["patches"], kept["positions"]), kept["patches"])
