@@ -180,8 +180,8 @@ def _checked(container: InputContainer, again: Callable[[], InputContainer], spe
         # A piece of a longer file: some writers count its length from its start, some from that of the whole.
         least = max(Fraction(0), Fraction(end) - origin)
         end = None
-    if end is not None and end > spec.max_seconds:
-        raise VideoRejected(f"too long: {float(end):,.0f} s, more than {spec.max_seconds:,.0f} s")
+    if max(end or 0, least) > spec.max_seconds:
+        raise VideoRejected(f"too long: {float(max(end or 0, least)):,.0f} s, more than {spec.max_seconds:,.0f} s")
     known = None if end is None else float(end)
     return OpenVideo(container, stream, again, time_base, origin, known, exact, float(least))
 
@@ -193,9 +193,8 @@ def time_by_order(frame: VideoFrame, before: int | None) -> int:
       frame: as it came out of the decoder; its `pts` is that of another picture where there are B pictures.
       before: the time of the picture before it.
     """
-    time = frame.dts if frame.dts is not None else None
     least = 0 if before is None else before + 1
-    return least if time is None else max(time, least)
+    return least if frame.dts is None else max(frame.dts, least)
 
 
 def seek(video: OpenVideo, ticks: int) -> bool:
