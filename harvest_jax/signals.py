@@ -198,6 +198,8 @@ class _Watch:
                 if self._claim.locked():
                     self._claim.release()
                 ignored += 1
+                deadline = time.monotonic() + REACTION[signal.Signals(came)]  # the main thread does react
+                reacted = False
                 signal.pthread_kill(self._main, came)
             elif self.interrupt is not None and not reacted:
                 reacted, deadline = True, time.monotonic() + CLEANUP

@@ -115,11 +115,16 @@ def test_sigterm_ends_a_command_with_143_one_line_and_without_its_children(tmp_p
     wait_until(lambda: not any(map(is_running, decoders)))
 
 
-def run_script(body, number):
-    """(exit status, standard error) of a program that is sent a signal once it has printed "ready"."""
+def run_script(body, number, reaction=60.0):
+    """(exit status, standard error) of a program that is sent a signal once it has printed "ready".
+
+    Its main thread has `reaction` seconds to react: on a busy machine one is too few for a test of what it then does.
+    """
     script = f"""
 import ctypes, gc, sys, threading, time
 from harvest_jax import signals
+
+signals.REACTION = dict.fromkeys(signals.SIGNALS, {reaction})
 
 def main():
     try:
@@ -259,4 +264,4 @@ def test_native_code_that_does_not_return_is_left(number):
         threading.Timer(0.5, print, ["ready"], {"flush": True}).start()
         lock(mutex)
 """
-    assert run_script(body, number) == (128 + number, WORD[number])
+    assert run_script(body, number, reaction=1.0) == (128 + number, WORD[number])
