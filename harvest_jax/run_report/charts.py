@@ -38,7 +38,7 @@ class Chart(NamedTuple):
 
 
 CHARTS = (
-    Chart("Learning", "Loss", "The weighted sum that is minimised. Lower is better.", (Line("loss", ""),)),
+    Chart("Learning", "Loss", "The weighted sum that is minimized. Lower is better.", (Line("loss", ""),)),
     *(Chart("Learning", *one[:3]) for one in LEARNING),
     Chart(
         "Learning",

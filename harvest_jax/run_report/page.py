@@ -86,11 +86,19 @@ def _run(run: Run, number: int) -> dict[str, Any]:
         "stages": run.stages,
         "goodput": past.goodput if past else None,
         "wall": duration(past.seconds) if past else "",
-        "attempts": [_attempt(attempt) for attempt in past.attempts[-MOST_ATTEMPTS:]] if past else [],
+        "attempts": _attempts(run),
         "left_out": max(0, len(past.attempts) - MOST_ATTEMPTS) if past else 0,
         "bar": _bar(past.spent, past.seconds) if past and past.seconds else [],
         "config": flat(run.config),
     }
+
+
+def _attempts(run: Run) -> list[dict[str, Any]]:
+    """The newest attempts; one without an end was killed, but the last one of a run that goes on."""
+    attempts = [_attempt(attempt) for attempt in run.history.attempts[-MOST_ATTEMPTS:]] if run.history else []
+    if attempts and not attempts[-1]["end"] and run.state == "running":
+        attempts[-1]["end"] = "running"
+    return [attempt | {"end": attempt["end"] or "killed"} for attempt in attempts]
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
@@ -104,7 +112,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "repeated": attempt.repeated,
         "to_first_step": duration(attempt.to_first_step) if attempt.to_first_step is not None else "–",
         "took": duration(attempt.last - attempt.began),
-        "end": attempt.end or "no end",
+        "end": attempt.end,
         "why": attempt.why,
         "where": where,
     }

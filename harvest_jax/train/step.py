@@ -87,7 +87,7 @@ class Step:
 
     @property
     def objective(self) -> Objective:
-        """What is minimised."""
+        """What is minimized."""
         return objective_of(self.model, self.run, self.gather)
 
     def loss(self, trained: Tree, frozen: Tree, batch: Batch) -> tuple[Array, Metrics]:

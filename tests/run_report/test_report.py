@@ -140,6 +140,16 @@ def test_states_of_a_run(tmp_path, no_charts):
     assert "Nothing was trained yet. Step 0 of 0" in drawn(tmp_path / "empty").text
 
 
+def test_an_attempt_without_an_end_was_killed_unless_it_is_the_last_of_a_run_that_goes_on(tmp_path, no_charts):
+    now = time.time()
+    events = [*lines(1, now - 300, now - 200, 0, 4, train=90.0), *lines(2, now - 100, now - 3, 2, 6, train=80.0)]
+    root = make_run(tmp_path, events=events)
+    shown = drawn(root).text
+    assert re.search(r"4 TPU v5e killed 2 .* 4 TPU v5e running", shown)
+    later = [line | {"time": line["time"] - 4000} for line in events]
+    assert len(re.findall("4 TPU v5e killed", drawn(make_run(tmp_path, "dead", later)).text)) == 2
+
+
 def test_several_runs_are_side_by_side_with_what_differs(tmp_path, no_charts):
     one = make_run(tmp_path / "a", events=KILLED)
     other = make_run(tmp_path / "b", train__learning_rate=0.5)
