@@ -119,16 +119,22 @@ def models_table(found: Found) -> str:
     lines = []
     for name, key in (("chance", "chance"), ("a reader without order", "order_blind")):
         means = [statistics.fmean(known[factor][key] for factor in factors) for factors in NEEDS.values()]
-        lines.append([name, *(f"{mean:.1f}" for mean in means), ""])
+        lines.append([name, *(f"{mean:.1f}" for mean in means), "", ""])
     for name in dict.fromkeys(row["model"] for row in found["runs"]):
         rows = [row for row in found["runs"] if row["model"] == name]
         whole = [flat(row["choice"]) for row in rows]
+        cells = [cell([one[need] for one in whole]) for need in NEEDS]
         stills = cell([row["stills"]["R@1"] for row in rows])
-        lines.append([name, *(cell([one[need] for one in whole]) for need in NEEDS), stills])
-        if name.startswith("video model") and "frame_average" in rows[0]["choice"]:  # an image model always averages
-            average = [flat(row["choice"]["frame_average"]) for row in rows]
-            lines.append([f"{name}, frames averaged", *(cell([one[need] for one in average]) for need in NEEDS), ""])
-    return table(["model", *NEEDS, "pictures R@1"], lines) + "\n\n" + facts(found)
+        if not name.startswith("video model") or "frame_average" not in rows[0]["choice"]:
+            lines.append([name, *cells, stills, ""])  # an image model always averages
+            continue
+        average = [flat(row["choice"]["frame_average"]) for row in rows]
+        gained = [one["order"] - mean["order"] for one, mean in zip(whole, average, strict=True)]
+        lines.append([name, *cells, stills, difference(gained)])
+        averaged = [cell([one[need] for one in average]) for need in NEEDS]
+        lines.append([f"{name}, frames averaged", *averaged, "", ""])
+    head = ["model", *NEEDS, "pictures R@1", "order, against its averaged frames"]
+    return table(head, lines) + "\n\n" + facts(found)
 
 
 def factors_table(found: Found) -> str:
@@ -148,10 +154,12 @@ def factors_table(found: Found) -> str:
 
 
 def mixes_table(found: Found) -> str:
-    """One line for each alpha."""
-    rows = []
-    for alpha, each in mixed(found).items():
-        groups = [flat(row["choice"]) for row in each]
+    """One line for each alpha; the last column is paired by seed with the video model, alpha 1."""
+    rows, groups = [], mixed(found)
+    orders = {alpha: {row["seed"]: flat(row["choice"])["order"] for row in each} for alpha, each in groups.items()}
+    for alpha, each in groups.items():
+        needs = [flat(row["choice"]) for row in each]
         stills = cell([row["stills"]["R@1"] for row in each])
-        rows.append([f"{alpha:g}", *(cell([one[need] for one in groups]) for need in NEEDS), stills])
-    return table(["alpha", *NEEDS, "pictures R@1"], rows) + "\n\n" + facts(found)
+        more = "" if alpha == 1 else difference(paired(orders[alpha], orders.get(1.0, {})))
+        rows.append([f"{alpha:g}", *(cell([one[need] for one in needs]) for need in NEEDS), stills, more])
+    return table(["alpha", *NEEDS, "pictures R@1", "order, against 1"], rows) + "\n\n" + facts(found)

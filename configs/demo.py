@@ -5,7 +5,7 @@ r"""The demo's training: a small image CLIP becomes a video model while nine of 
         --config.data.shards=runs/demo/shards --config.model.init_from=harvest_jax/demo/data/image_clip \
         --config.train.steps=2400               # longer
 
-Hardware: 2 CPU cores, about 4 minutes (64 clips a step). Expect: the choice between a motion and its reverse goes from
+Hardware: 2 CPU cores, about 3 minutes (64 clips a step). Expect: the choice between a motion and its reverse goes from
 chance (50 %) to 90 % and more, text-to-video R@1 among 40 clips of unseen combinations from 15-35 % to 90 % and more;
 with some seeds one pair of motions comes out lower (docs/demo.md) and takes the longer training.
 """

@@ -9,7 +9,7 @@ EXPLANATION = """Writes WORKDIR/report.html (a page), WORKDIR/results (for harve
 figures of the page), WORKDIR/clips (H.264 files and a manifest), WORKDIR/shards and WORKDIR/export (the trained model,
 for harvest search and harvest eval).
 
-About 6 minutes on 2 cores. Run the same command again to go on after an interruption.
+About 4 minutes on 2 cores. Run the same command again to go on after an interruption.
 """
 
 

@@ -16,6 +16,7 @@ from harvest_jax.train.metrics import SCORES
 from harvest_jax.version import __version__
 
 TEMPLATES = Path(__file__).parent / "templates"
+MOST_NAMES = 3  # in the title
 MOST_SAMPLES = 3  # runs whose clips are shown
 MOST_ATTEMPTS = 40  # of a run: the newest
 # How a kind of time is drawn: colour and the angle of its stripes (none: plain), so that colours are not needed.
@@ -45,7 +46,7 @@ def page(found: Found, command: Sequence[str]) -> str:
         page_environment(TEMPLATES)
         .get_template("run_report.html.j2")
         .render(
-            title=f"Sweep {found.sweep.absolute().name}" if found.sweep else " · ".join(run.name for run in runs[:3]),
+            title=_title(found),
             alone=len(runs) == 1,
             runs=[_run(run, number) for number, run in enumerate(runs)],
             charts=charts_of(runs),
@@ -61,6 +62,12 @@ def page(found: Found, command: Sequence[str]) -> str:
             version=__version__,
         )
     )
+
+
+def _title(found: Found) -> str:
+    if found.sweep:
+        return f"Sweep {found.sweep.absolute().name}"
+    return " · ".join(run.name for run in found.runs) if len(found.runs) <= MOST_NAMES else f"{len(found.runs)} runs"
 
 
 def _run(run: Run, number: int) -> dict[str, Any]:

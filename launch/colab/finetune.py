@@ -5,7 +5,7 @@
 # question answering go the same way with other configs (at the end). By default the videos are generated here, with
 # their motion as label, and the start is the packaged image model; **for your own task set `MANIFEST` and `MODEL`**.
 #
-# Most of the time are 600 training steps of the size of the demo's, of which 1,200 take about 4 minutes on two CPU
+# Most of the time are 600 training steps of the size of the demo's, of which 1,200 take about 3 minutes on two CPU
 # cores (`configs/demo.py`); with 4 steps the notebook took 61 s of processor time on an Intel Xeon. Times on Colab's
 # GPUs and TPUs were not measured.
 

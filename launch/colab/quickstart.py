@@ -11,7 +11,7 @@
 # - some words of the captions are hidden, and the model predicts them.
 #
 # All data is generated here. Run the cells from top to bottom. The same steps as one command, `harvest demo`, take
-# about 6 minutes on two CPU cores; no GPU is needed. Times on Colab's GPUs and TPUs were not measured.
+# about 4 minutes on two CPU cores; no GPU is needed. Times on Colab's GPUs and TPUs were not measured.
 
 # %% parameters
 import os

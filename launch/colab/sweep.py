@@ -5,7 +5,7 @@
 # and writes a table and a plot with mean and spread over the seeds. Here: how much does it cost in quality to drop
 # more patches? By default the clips are generated here; **for your own sweep change the config below**.
 #
-# It trains 6 times 300 steps of the size of the demo's, of which 1,200 take about 4 minutes on two CPU cores with a
+# It trains 6 times 300 steps of the size of the demo's, of which 1,200 take about 3 minutes on two CPU cores with a
 # tenth of the patches (`configs/demo.py`); the notebook as a whole was not timed. Times on Colab's GPUs and TPUs were
 # not measured.
 

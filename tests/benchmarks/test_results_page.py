@@ -97,6 +97,11 @@ def test_differences_are_paired_by_seed(found):
     assert [line[column] for line in lines] == ["-18.0 ± 25.4", ""]
     head, _, *lines = lines_of("inference", found)
     assert [line[head.index("order, against 100%")] for line in lines] == ["", "-20.0 ± 0.0"] * 2
+    head, _, *lines = lines_of("models", found)
+    column = head.index("order, against its averaged frames")
+    assert [line[column] for line in lines[2:]] == ["", "+35.0 ± 0.0", ""]
+    head, _, *lines = lines_of("mixes", found)
+    assert [line[head.index("order, against 1")] for line in lines] == ["-1.0 ± 0.0", ""]
 
 
 def test_scores_that_one_run_lacks_do_not_shift_the_columns(found):

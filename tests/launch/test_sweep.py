@@ -313,6 +313,20 @@ def test_the_example_sweeps_expand(tmp_path, name, swept):
     assert all("model.keep_ratio=" in " ".join(run.overrides) for run in runs)
 
 
+@pytest.mark.parametrize("name", ["keep_ratio", "drop_scope", "mask_ratio"])
+def test_the_demos_ablations_expand(tmp_path, name):
+    """Each has the demo's own setting, which is one run in the folder that they share."""
+    config = f"{ROOT}/configs/sweeps/demo.py"
+    common = ["data.shards=runs/demo/shards", "model.init_from=harvest_jax/demo/data/image_clip"]
+    own = sweep.expand(config, tmp_path, "keep_ratio", common)[3]
+    assert own.values == {"model.keep_ratio": 0.1, "seed": 0}
+    own.workdir.mkdir()
+    runs = sweep.expand(config, tmp_path, name, common)
+    assert [run.workdir for run in runs].count(own.workdir) == 1
+    assert len({run.workdir for run in runs}) == len(runs)
+    assert all(set(one.of(runs[0]).overrides) for one in sweep.evaluations(config))
+
+
 def test_the_module_runs(tmp_path):
     command = [sys.executable, "-m", "launch.sweep", "--config", "configs/sweeps/keep_ratio.py:base"]
     done = subprocess.run(
