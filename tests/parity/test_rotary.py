@@ -13,8 +13,9 @@ torch = pytest.importorskip("torch", reason="the extra `parity` is not installed
 pytest.importorskip("transformers", reason="the extra `parity` is not installed: make parity")
 
 import harvest_jax  # noqa: E402
+from harvest_jax.input.patches import keep_positions  # noqa: E402
 from harvest_jax.weights.import_checkpoint import import_checkpoint  # noqa: E402
-from tests.parity import torch_clip  # noqa: E402
+from tests.parity import compare, torch_clip  # noqa: E402
 from tests.parity.test_other_clips import differences  # noqa: E402
 
 pytestmark = pytest.mark.parity
@@ -95,7 +96,7 @@ def made(settings, **norms):
         norms = {"norm_layer": functools.partial(eva.LayerNorm, **norms)}
     model = Clip(eva.Eva(**settings, **norms)).eval().requires_grad_(False)
     for name, tensor in model.named_parameters():
-        if "norm" in name and name.endswith("weight") or ".ln_" in name and name.endswith("weight"):
+        if ("norm" in name and name.endswith("weight")) or (".ln_" in name and name.endswith("weight")):
             tensor.normal_(1.0, 0.3)
         elif tensor.ndim < 2:
             tensor.normal_(0.0, 0.1)
@@ -110,10 +111,9 @@ def made(settings, **norms):
 
 
 def pe_state(model):
-    """The names and layouts of facebook/PE-Core-*, by hand; the inverse of timm's own translation, which is checked."""
+    """The names and layouts of facebook/PE-Core-*, by hand: the inverse of timm's own translation."""
     tower = model.visual["trunk"].state_dict()
-    state = {name.removeprefix("text."): tensor for name, tensor in model.state_dict().items() if name.startswith("text.")}
-    state["logit_scale"] = model.logit_scale.data
+    state = {**model.text.state_dict(), "logit_scale": model.logit_scale.data}
     pooling = tower.pop("attn_pool.q.weight"), tower.pop("attn_pool.kv.weight")
     state["visual.attn_pool.attn.in_proj_weight"] = torch.cat(pooling)
     pooling = tower.pop("attn_pool.q.bias"), tower.pop("attn_pool.kv.bias")
@@ -209,12 +209,12 @@ def test_dropped_patches_keep_their_places(tmp_path, measured):
     theirs = made(EVA)
     import_checkpoint(eva_folder(theirs, tmp_path / "folder"), tmp_path / "out")
     ours = harvest_jax.load(tmp_path / "out").keeping(0.4, seed=3)
-    cells = ours.cells
+    cells = keep_positions(np.random.default_rng(3), 1, 36, 0.4)  # as `keeping` draws them
     trunk = theirs.visual["trunk"]
 
     class Drop(torch.nn.Module):
         def forward(self, x):
-            index = torch.from_numpy(np.asarray(cells)).long()[None].expand(len(x), -1)
+            index = torch.from_numpy(cells).long()[None].expand(len(x), -1)
             kept = torch.gather(x[:, 1:], 1, index[..., None].expand(-1, -1, x.shape[-1]))
             return torch.cat([x[:, :1], kept], dim=1), index
 
@@ -224,7 +224,5 @@ def test_dropped_patches_keep_their_places(tmp_path, measured):
     pixels = torch.from_numpy(((frames[:, 0] / 255 - mean) / std).transpose(0, 3, 1, 2)).float()
     with torch.inference_mode():
         image = theirs.encode_image(pixels).numpy()
-    from tests.parity import compare
-
     difference = compare.embedding_difference(ours.encode_clips(frames), image)
     measured("small EVA-02", "image embedding, 14 of 36 patches", "timm's Eva", difference, 1e-5)

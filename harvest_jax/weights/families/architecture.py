@@ -216,7 +216,8 @@ def _check_tower(where: str, tower: str, shape: TowerShape) -> None:
 def name_of(config: HarvestConfig) -> str:
     """The named size of these towers; "B/16@256" at another resolution; else "ViT-WIDTHxLAYERS/PATCH".
 
-    "SigLIP-", "EVA-" (a gated MLP) or "PE-" (rotary positions otherwise) stand for "ViT-" where the tower is such a one.
+    A tower without class token is a "SigLIP-..."; of those with rotary positions, one with a gated MLP is an "EVA-..."
+    and another a "PE-...".
 
     Frames and activation do not count, nor does the length of the text table (ViCLIP's is cut).
     """

@@ -1,4 +1,4 @@
-"""EVA-02-CLIP of B/16 and L/14: OpenCLIP's `CustomTextCLIP` with timm's `eva02_*_clip`, and the EVA-CLIP project's files.
+"""EVA-02-CLIP, B/16 and L/14: OpenCLIP's `CustomTextCLIP` with timm's `eva02_*_clip`, and EVA-CLIP's own files.
 
 The image tower has rotary positions, which are those of a grid of 16 x 16 whatever the picture's size, a gated MLP, a
 norm before the last matrix of attention and of the MLP, no bias of the keys, and a bias of the projection. Names and
@@ -52,9 +52,7 @@ def _query_and_value(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
     return np.stack([query, np.zeros_like(query), value]).reshape(shape)
 
 
-QUERY_AND_VALUE_BIAS = Conversion(
-    _query_and_value, lambda array: [array[part].reshape(-1) for part in (0, 2)]
-)
+QUERY_AND_VALUE_BIAS = Conversion(_query_and_value, lambda array: [array[part].reshape(-1) for part in (0, 2)])
 """Biases of queries and values, each [width], to our [3, heads, head_dim]; keys have none, which is zeros here."""
 
 _TRUNK, _BLOCK, _OURS = "visual.trunk", "visual.trunk.blocks.{layer}", "video/transformer/blocks"

@@ -83,9 +83,10 @@ def _architecture(tensors: Tensors, overrides: Overrides) -> HarvestConfig:
     vocab_size, text_width = shape_of(tensors, "token_embedding.weight", 2)
     embed_dim = shape_of(tensors, "visual.proj", 2)[1]
     mlp, token = "mlp.c_fc.weight", _CLASS.their[0] in tensors.entries
+    heads = HEADS.get(width, heads_of(width, image=False)), heads_of(text_width, image=False)
     shape, words = (
-        read_tower(tensors, f"{tower}transformer.resblocks.", mlp, f"{tower}positional_embedding", heads, activation)
-        for tower, heads in (("visual.", HEADS.get(width, heads_of(width, image=False))), ("", heads_of(text_width, image=False)))
+        read_tower(tensors, f"{tower}transformer.resblocks.", mlp, f"{tower}positional_embedding", count, activation)
+        for tower, count in zip(("visual.", ""), heads, strict=True)
     )
     video = video_config(where, shape, patch, embed_dim, class_token=token)
     inside = shape_of(tensors, f"{_POOL}.{mlp}", 2)[0]
