@@ -144,7 +144,8 @@ def turned(x: Float[Array, "b n h d"], turn: Turn) -> Float[Array, "b n h d"]:
     """Each head's channel i and channel i + d/2 turned by the token's angle i, in float32; as it is without angles."""
     if turn is None:
         return x
-    (cos, sin), (a, b) = turn, jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    (cos, sin), half, wide = turn, x.shape[-1] // 2, x.astype(jnp.float32)
+    a, b = wide[..., :half], wide[..., half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 

@@ -142,6 +142,7 @@ class VideoTower(nn.Module):
         if not self.config.rotary:
             return None
         angles, beside = rotary_angles(self.config), self.config.tokens_beside
-        angles = np.concatenate([np.zeros((beside, angles.shape[1]), np.float32), angles])
-        rows = jnp.pad(cell + beside, ((0, 0), (beside, 0)))  # row 0 is the class token's
-        return jnp.asarray(np.cos(angles))[rows][:, :, None], jnp.asarray(np.sin(angles))[rows][:, :, None]
+        still = (*cell.shape[:1], beside, angles.shape[1])
+        cos = jnp.concatenate([jnp.ones(still), jnp.asarray(np.cos(angles))[cell]], axis=1)
+        sin = jnp.concatenate([jnp.zeros(still), jnp.asarray(np.sin(angles))[cell]], axis=1)
+        return cos[:, :, None], sin[:, :, None]
