@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from harvest_jax.model.config import NORM_EPS
+from harvest_jax.model.config import GATED, NORM_EPS
 from harvest_jax.model.cpu_attention import attend_on_cpu
 
 UNROLLED = 4  # up to so many layers the scan is unrolled: the demo's backward pass takes a fifth less time on a CPU
@@ -51,7 +51,9 @@ def gelu_tanh(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
     return jax.nn.gelu(x, approximate=True)
 
 
-_ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu, "gelu_tanh": gelu_tanh}
+_ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu, "gelu_tanh": gelu_tanh, GATED: jax.nn.silu}
+# Cosines and sines of the angles by which queries and keys are turned; None: they are not.
+Turn = tuple[Float[Array, "b n 1 a"], Float[Array, "b n 1 a"]] | None
 
 
 class LayerNorm(nn.Module):
@@ -138,6 +140,15 @@ def attend(
     return mixed[:, :queries]
 
 
+def turned(x: Float[Array, "b n h d"], turn: Turn) -> Float[Array, "b n h d"]:
+    """Each head's channel i and channel i + d/2 turned by the token's angle i, in float32; as it is without angles."""
+    if turn is None:
+        return x
+    (cos, sin), half, wide = turn, x.shape[-1] // 2, x.astype(jnp.float32)
+    a, b = wide[..., :half], wide[..., half:]
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention; queries, keys and values share one parameter array.
 
@@ -149,18 +160,22 @@ class SelfAttention(nn.Module):
     dtype: DTypeLike
     causal: bool = False
     implementation: str = "xla"
+    inner_norm: float | None = None  # epsilon of a norm before the last matrix; None: no norm
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    def __call__(self, x: Float[Array, "b n d"], turn: Turn = None) -> Float[Array, "b n d"]:
         width = x.shape[-1]
         init = nn.initializers.normal(width**-0.5)
         shape = (3, self.heads, width // self.heads)
         query, key, value = Projection(shape, self.dtype, init, split=True, name="qkv")(x)  # b n heads head_dim each
+        query, key = turned(query, turn), turned(key, turn)
         if self.is_mutable_collection(ATTENTION) and not self.is_initializing():
             scores = jnp.einsum("bhd,bnhd->bhn", query[:, 0], key, preferred_element_type=jnp.float32)
             weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5)
             self.sow(ATTENTION, "first_token", weights, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         mixed = attend(query, key, value, self.implementation, self.causal)
+        if self.inner_norm is not None:  # over all heads together
+            mixed = LayerNorm(self.inner_norm, name="norm")(mixed.reshape(x.shape)).reshape(mixed.shape)
         return Projection((width,), self.dtype, init, inputs=2, name="out")(mixed)
 
 
@@ -214,20 +229,30 @@ class AttentionPooling(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between them; the hidden width is by default four times the width."""
+    """Two linear layers with an activation between them; the hidden width is by default four times the width.
+
+    GATED: the activation of another linear layer is multiplied with the first one's result.
+    """
 
     dtype: DTypeLike
     depth: int = 1  # layers of the tower, for CLIP's initial scale of the second matrix
     activation: str = "quick_gelu"
     hidden: int = 0  # 0: four times the width
+    inner_norm: float | None = None  # epsilon of a norm before the last matrix; None: no norm
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         width = x.shape[-1]
         wide = nn.initializers.normal((2 * width) ** -0.5)
         back = nn.initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
-        hidden = Projection((self.hidden or 4 * width,), self.dtype, wide, name="c_fc")(x)
-        hidden = _ACTIVATIONS[self.activation](hidden)
+        inside, activate = (self.hidden or 4 * width,), _ACTIVATIONS[self.activation]
+        hidden = Projection(inside, self.dtype, wide, name="c_fc")(x)
+        if self.activation == GATED:
+            hidden = activate(Projection(inside, self.dtype, wide, name="c_gate")(x)) * hidden
+        else:
+            hidden = activate(hidden)
+        if self.inner_norm is not None:
+            hidden = LayerNorm(self.inner_norm, name="norm")(hidden)
         return Projection((width,), self.dtype, back, name="c_proj")(hidden)
 
 
@@ -242,12 +267,14 @@ class Block(nn.Module):
     activation: str
     mlp_width: int = 0  # 0: four times the width
     eps: float = NORM_EPS
+    inner_norms: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], _: None) -> tuple[Float[Array, "b n d"], None]:
-        attention = SelfAttention(self.heads, self.dtype, self.causal, self.implementation, name="attn")
-        x = x + attention(LayerNorm(self.eps, name="ln_1")(x))
-        mlp = Mlp(self.dtype, self.layers, self.activation, self.mlp_width, name="mlp")
+    def __call__(self, x: Float[Array, "b n d"], turn: Turn) -> tuple[Float[Array, "b n d"], None]:
+        inner = self.eps if self.inner_norms else None
+        attention = SelfAttention(self.heads, self.dtype, self.causal, self.implementation, inner, name="attn")
+        x = x + attention(LayerNorm(self.eps, name="ln_1")(x), turn)
+        mlp = Mlp(self.dtype, self.layers, self.activation, self.mlp_width, inner, name="mlp")
         return x + mlp(LayerNorm(self.eps, name="ln_2")(x)), None
 
 
@@ -287,9 +314,10 @@ class Transformer(nn.Module):
     activation: str = "quick_gelu"
     mlp_width: int = 0
     eps: float = NORM_EPS
+    inner_norms: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    def __call__(self, x: Float[Array, "b n d"], turn: Turn = None) -> Float[Array, "b n d"]:
         blocks = stack(Block, self.layers, self.remat, self.unroll)
         x, _ = blocks(
             self.heads,
@@ -300,6 +328,7 @@ class Transformer(nn.Module):
             self.activation,
             self.mlp_width,
             self.eps,
+            self.inner_norms,
             name="blocks",
-        )(x, None)
+        )(x, turn)
         return x

@@ -12,12 +12,14 @@ from typing import Any
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in 0..1, OpenAI CLIP's preprocessing
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")  # OpenAI's; OpenCLIP's for what it trained itself; SigLIP's
+GATED = "swiglu"  # of video towers, EVA-02's: a product through SiLU times another product
 NORM_EPS = 1e-5  # CLIP's; SigLIP's is 1e-6
 VIDEO_POOLINGS = ("class", "attention")
 TEXT_POOLINGS = ("end", "last")
-# Fields of the towers that version 0.1.0 did not have.
-FLAGS = {"class_token", "patch_bias", "pre_norm", "projection", "causal", "projection_bias"}
-YOUNGER = FLAGS | {"mlp_width", "norm_eps", "pooling", "tokenizer"}
+# Fields of the towers that version 0.1.0 did not have: true or false; numbers that may be zero; others.
+FLAGS = {"class_token", "patch_bias", "pre_norm", "projection", "causal", "projection_bias", "inner_norms", "rotary"}
+FROM_ZERO = {"mlp_width", "rotary_start", "rotary_grid", "pooling_heads", "pooling_mlp_width"}
+YOUNGER = FLAGS | FROM_ZERO | {"norm_eps", "pooling", "tokenizer"}
 HEADS = ("linear", "attentive", "answers")
 RESIZES = ("crop", "squash")
 IMAGE_MODEL_FRAMES = 8  # frames of a clip that an image model embeds, one by one
@@ -28,7 +30,8 @@ class VideoConfig:
     """A vision transformer over the patches of `num_frames` frames; with the defaults, CLIP's.
 
     SigLIP's has no class token, a bias on the patches instead of a norm before the first block, attention pooling, and
-    no projection. `to_dict` leaves out what is as in CLIP.
+    no projection. EVA-02-CLIP's and Perception Encoder's turn queries and keys by the row and column of their patch in
+    its frame (`rotary`). `to_dict` leaves out what is as in CLIP.
     """
 
     image_size: int  # pixels, square
@@ -38,14 +41,21 @@ class VideoConfig:
     layers: int
     heads: int
     embed_dim: int  # of the space shared with the text
-    activation: str = "quick_gelu"  # one of ACTIVATIONS
+    activation: str = "quick_gelu"  # one of ACTIVATIONS, or GATED
     mlp_width: int = 0  # inside the blocks' MLP; 0: four times `width`
     norm_eps: float = NORM_EPS
+    inner_norms: bool = False  # in each block, before the last matrix of attention and of the MLP
+    rotary: bool = False  # rotary positions of the patches, beside their table
+    rotary_start: int = 0  # the number of a frame's first row and column
+    rotary_grid: int = 0  # a side is counted as if it had so many patches; 0: as many as it has
     class_token: bool = True
     patch_bias: bool = False
     pre_norm: bool = True  # a norm before the first block
     pooling: str = "class"  # one of VIDEO_POOLINGS: the class token, or a learned query's attention to all tokens
+    pooling_heads: int = 0  # of a learned query; 0: as many as the blocks have
+    pooling_mlp_width: int = 0  # behind a learned query; 0: as in the blocks
     projection: bool = True  # False: what is pooled is the embedding
+    projection_bias: bool = False
 
     @property
     def tokens_beside(self) -> int:
@@ -181,8 +191,9 @@ class HarvestConfig:
         numbers = all(len(row) == 3 and all(map(is_number, row)) for row in (pictures.mean, pictures.std))
         if pictures.resize not in RESIZES or not numbers or min(pictures.std) <= 0:
             raise ValueError(f"impossible preprocessing {preprocessing}")
-        for tower, poolings in (("video", VIDEO_POOLINGS), ("text", TEXT_POOLINGS)):
-            for name, known in (("activation", ACTIVATIONS), ("pooling", poolings)):
+        video_kinds = (*ACTIVATIONS, GATED)
+        for tower, kinds, poolings in (("video", video_kinds, VIDEO_POOLINGS), ("text", ACTIVATIONS, TEXT_POOLINGS)):
+            for name, known in (("activation", kinds), ("pooling", poolings)):
                 if values[tower].get(name, known[0]) not in known:
                     raise ValueError(f"unknown {name} {values[tower][name]!r}")
         config = cls(
@@ -205,6 +216,10 @@ class HarvestConfig:
             raise ValueError("logit_bias is neither true nor false")
         if not config.video.class_token and config.video.pooling == "class":
             raise ValueError("a video tower without a class token cannot pool it")
+        if config.video.rotary and config.video.width // config.video.heads % 4:
+            raise ValueError("rotary positions need heads whose width is a multiple of four")
+        if config.video.width % (config.video.pooling_heads or 1):
+            raise ValueError(f"{config.video.pooling_heads} heads do not divide a width of {config.video.width}")
         if not config.video.projection and config.video.embed_dim != config.video.width:
             raise ValueError("a video tower without a projection has embeddings of its own width")
         return config
@@ -223,7 +238,7 @@ def _check_field(name: str, value: Any) -> None:
     elif name == "norm_eps":
         if not is_number(value) or not 0 < value < 1:
             raise ValueError("norm_eps is not a number between 0 and 1")
-    elif type(value) is not int or not 0 <= value < 1 << 31 or (value == 0 and name != "mlp_width"):
+    elif type(value) is not int or not 0 <= value < 1 << 31 or (value == 0 and name not in FROM_ZERO):
         raise ValueError(f"{name} is not a positive whole number")
 
 

@@ -1,18 +1,21 @@
-"""A vision transformer, CLIP's or SigLIP's, over the kept space-time patches.
+"""A vision transformer, CLIP's, SigLIP's, EVA-02-CLIP's or Perception Encoder's, over the kept space-time patches.
 
 Joint space-time attention over one sequence, of CLIP with one class token, as ViCLIP (InternVideo `viclip_vision.py`);
-with one frame and a temporal table of zeros it computes the same as the image tower, bit for bit.
+with one frame and a temporal table of zeros it computes the same as the image tower, bit for bit. Rotary positions are
+those of a patch in its own frame: what tells frames apart is the temporal table.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from harvest_jax.model.blocks import AttentionPooling, LayerNorm, Transformer
+from harvest_jax.model.blocks import AttentionPooling, LayerNorm, Transformer, Turn
 from harvest_jax.model.config import VideoConfig
 
 RAMP_SCALE = 2.0  # of the ramp, in units of the spatial table's usual size (width**-0.5); docs/decisions.md
+ROTARY_BASE = 10000.0  # of the rotary frequencies, as in all published models
 
 
 def temporal_ramp(num_frames: int, width: int) -> Float[Array, "t d"]:
@@ -29,6 +32,26 @@ def temporal_ramp(num_frames: int, width: int) -> Float[Array, "t d"]:
     sign = jnp.where((jnp.arange(width) // 4) % 2 == 0, 1.0, -1.0)
     table = RAMP_SCALE * width**-0.5 * sign * waves
     return table - table.mean(axis=0, keepdims=True)
+
+
+def rotary_angles(config: VideoConfig) -> Float[np.ndarray, "cells a"]:
+    """The angles of each cell of a frame, by which the pairs of a head's channels are turned.
+
+    The first half of a head's pairs turns with the row, the second with the column, each with frequencies that fall
+    from 1 to nearly 1 / ROTARY_BASE.
+
+    Returns:
+      float32 [cells_per_frame, head_dim / 2].
+    """
+    side, count = config.image_size // config.patch_size, config.width // config.heads // 4
+    frequencies = 1 / ROTARY_BASE ** (np.arange(count, dtype=np.float32) / count)
+    places = np.arange(side, dtype=np.float32) + config.rotary_start
+    if config.rotary_grid:
+        places = places / side * config.rotary_grid
+    angles = places[:, None] * frequencies
+    rows = np.broadcast_to(angles[:, None], (side, side, count))
+    columns = np.broadcast_to(angles[None], (side, side, count))
+    return np.concatenate([rows, columns], axis=-1).reshape(side * side, 2 * count).astype(np.float32)
 
 
 class VideoTower(nn.Module):
@@ -87,24 +110,39 @@ class VideoTower(nn.Module):
             activation=config.activation,
             mlp_width=config.mlp_width,
             eps=config.norm_eps,
+            inner_norms=config.inner_norms,
             name="transformer",
-        )(x)
+        )(x, self._turn(cell))
         ln_post = LayerNorm(config.norm_eps, name="ln_post")
         if config.pooling == "class":
             pooled = ln_post(tokens[:, 0])
         else:
             pooled = AttentionPooling(
-                config.heads,
+                config.pooling_heads or config.heads,
                 self.dtype,
                 self.implementation,
                 config.activation,
-                config.mlp_width,
+                config.pooling_mlp_width or config.mlp_width,
                 config.norm_eps,
                 name="pooling",
             )(ln_post(tokens))
         if not config.projection:
             return {"tokens": tokens, "pooled": pooled, "embedding": pooled.astype(jnp.float32)}
         projection = nn.Dense(
-            config.embed_dim, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.normal(scale), name="proj"
+            config.embed_dim,
+            use_bias=config.projection_bias,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.normal(scale),
+            name="proj",
         )
         return {"tokens": tokens, "pooled": pooled, "embedding": projection(pooled).astype(jnp.float32)}
+
+    def _turn(self, cell: Int[Array, "b k"]) -> Turn:
+        """Of each token, from its cell in the frame; a class token is not turned."""
+        if not self.config.rotary:
+            return None
+        angles, beside = rotary_angles(self.config), self.config.tokens_beside
+        still = (*cell.shape[:1], beside, angles.shape[1])
+        cos = jnp.concatenate([jnp.ones(still), jnp.asarray(np.cos(angles))[cell]], axis=1)
+        sin = jnp.concatenate([jnp.zeros(still), jnp.asarray(np.sin(angles))[cell]], axis=1)
+        return cos[:, :, None], sin[:, :, None]

@@ -21,7 +21,7 @@ from harvest_jax.errors import ConfigError
 from harvest_jax.input.patches import num_kept
 from harvest_jax.input.text_masking import num_slots
 from harvest_jax.model.blocks import UNROLLED
-from harvest_jax.model.config import HarvestConfig
+from harvest_jax.model.config import GATED, HarvestConfig
 from harvest_jax.model.harvest import parameter_shapes
 from harvest_jax.train.freeze import multiplier
 
@@ -62,11 +62,13 @@ def step_flops(
     for name in ("class_embedding", "spatial_embedding", "temporal_embedding", "ln_pre"):
         frames = frames.parameter(f"video/{name}")
     seen = video.tokens_beside + kept
-    frames = frames.blocks("video/transformer/blocks", seen, video.width, video.layers, video.mlp_width)
+    gated = video.activation == GATED
+    frames = frames.blocks("video/transformer/blocks", seen, video.width, video.layers, video.mlp_width, gated)
     # The decoder reads these tokens; the contrastive loss what is pooled of them after a norm, projected.
     video_head = frames.parameter("video/ln_post").continued()
     if video.pooling == "attention":
-        video_head = video_head.pooling("video/pooling", seen, video.width, video.mlp_width, train.batch_size)
+        inside = video.pooling_mlp_width or video.mlp_width
+        video_head = video_head.pooling("video/pooling", seen, video.width, inside, train.batch_size, gated)
     if video.projection:
         video_head = video_head.dense("video/proj", 1, video.width, video.embed_dim)
 
@@ -142,7 +144,7 @@ class _Flow:
     def _with(self, forward: float, backward: float) -> "_Flow":
         return dataclasses.replace(self, forward=self.forward + forward, backward=self.backward + backward)
 
-    def pooling(self, path: str, rows: int, width: int, mlp_width: int, batch_size: int) -> "_Flow":
+    def pooling(self, path: str, rows: int, width: int, mlp_width: int, batch_size: int, gated: bool) -> "_Flow":
         """Attention pooling (`model.blocks.AttentionPooling`): one query, the same of all clips, asks `rows` tokens."""
         kernel = self.trains(f"{path}/qkv_kernel")
         asks = self.trains(f"{path}/query_embedding")
@@ -152,13 +154,14 @@ class _Flow:
         graded = self.graded or kernel or asks
         scores = 2.0 * rows * width
         flow = dataclasses.replace(flow._with(2 * scores, 4 * scores * graded), graded=graded)
-        return flow.dense(f"{path}/out", 1, width, width).feed_forward(path, 1, width, mlp_width, "norm")
+        return flow.dense(f"{path}/out", 1, width, width).feed_forward(path, 1, width, mlp_width, "norm", gated)
 
-    def block(self, path: str, rows: int, width: int, mlp_width: int) -> "_Flow":
+    def block(self, path: str, rows: int, width: int, mlp_width: int, gated: bool) -> "_Flow":
         """One transformer block (`model.blocks.Block`)."""
         qkv = self.parameter(f"{path}/ln_1").dense(f"{path}/attn/qkv", rows, width, 3 * width)
-        mixed = qkv.attention(rows, width)
-        flow = mixed.dense(f"{path}/attn/out", rows, width, width).feed_forward(path, rows, width, mlp_width)
+        mixed = qkv.attention(rows, width).parameter(f"{path}/attn/norm")
+        flow = mixed.dense(f"{path}/attn/out", rows, width, width)
+        flow = flow.feed_forward(path, rows, width, mlp_width, gated=gated)
         again = 0.0
         if self.remat == "full" and flow.graded:  # all but the last product, whose result no derivative needs
             again = flow.forward - self.forward - 2.0 * rows * width * (mlp_width or 4 * width)
@@ -166,17 +169,24 @@ class _Flow:
             again = 2.0 * rows * rows * width * (qkv.graded + self.trains(f"{path}/attn/out/kernel"))
         return dataclasses.replace(flow, again=flow.again + again)
 
-    def feed_forward(self, path: str, rows: int, width: int, mlp_width: int = 0, norm: str = "ln_2") -> "_Flow":
+    def feed_forward(
+        self, path: str, rows: int, width: int, mlp_width: int = 0, norm: str = "ln_2", gated: bool = False
+    ) -> "_Flow":
         """The second half of a block; `mlp_width` 0 is four times the width."""
         inside = mlp_width or 4 * width
-        flow = self.parameter(f"{path}/{norm}").dense(f"{path}/mlp/c_fc", rows, width, inside)
-        return flow.dense(f"{path}/mlp/c_proj", rows, inside, width)
+        normed = self.parameter(f"{path}/{norm}")
+        flow = normed.dense(f"{path}/mlp/c_fc", rows, width, inside)
+        if gated:  # of the same tokens, whose gradient two products give then
+            gate = normed.continued().dense(f"{path}/mlp/c_gate", rows, width, inside)
+            graded = flow.graded or gate.graded
+            flow = dataclasses.replace(flow._with(gate.forward, gate.backward), graded=graded)
+        return flow.parameter(f"{path}/mlp/norm").dense(f"{path}/mlp/c_proj", rows, inside, width)
 
-    def blocks(self, path: str, rows: int, width: int, layers: int, mlp_width: int) -> "_Flow":
+    def blocks(self, path: str, rows: int, width: int, layers: int, mlp_width: int, gated: bool = False) -> "_Flow":
         """All blocks of a tower. In a loop the first block has the backward pass of the others."""
         flow = self if layers <= UNROLLED else self.parameter(path)
         for _ in range(layers):
-            flow = flow.block(path, rows, width, mlp_width)
+            flow = flow.block(path, rows, width, mlp_width, gated)
         return flow
 
     def decoder(self, config: HarvestConfig, slots: int, rows: int, queries: bool, memory: bool) -> "_Flow":

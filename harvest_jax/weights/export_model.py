@@ -258,11 +258,12 @@ def _write_onnx(folder: Path, out: Path, int8: bool = False) -> dict[str, Any]:
 
 
 def _towers(ours: Tensors, stored: Callable[[TensorSpec], TensorSpec]) -> dict[str, Any]:
-    """The summary of a format that has both towers, and the scale in its signature."""
+    """The summary of a format that has both towers, and the scale and its bias in its signature."""
     towers = {name: stored(entry) for name, entry in ours.entries.items() if name.startswith(("video/", "text/"))}
-    left_out = sorted({name.split("/")[0] for name in ours.entries.keys() - towers.keys()} - {"logit_scale"})
+    signed = [name for name in ("logit_scale", "logit_bias") if name in ours.entries]
+    left_out = sorted({name.split("/")[0] for name in ours.entries.keys() - towers.keys()} - {*signed})
     written = dataclasses.replace(ours, entries=towers)
-    notes = ["the logit_scale is in signature.json"]
+    notes = [f"{' and '.join(signed)}: in signature.json"]
     return {"parameters": written.parameters, "dtypes": written.dtypes, "left_out": left_out, "notes": notes}
 
 

@@ -113,7 +113,7 @@ def _write(
 
 
 def facts(config: HarvestConfig, tensors: Tensors, tokenizer: TextTokenizer, aside: Path) -> dict[str, Any]:
-    """What a program that calls the towers must know: the model, how pictures are prepared, tokens, the scale.
+    """What a program that calls the towers must know: the model, how pictures are prepared, tokens, scale and bias.
 
     The file of a tokenizer that is not CLIP's is copied to `aside`.
 
@@ -134,6 +134,7 @@ def facts(config: HarvestConfig, tensors: Tensors, tokenizer: TextTokenizer, asi
     if isinstance(tokenizer, FileTokenizer):
         shutil.copyfile(tokenizer.path, aside / TOKENIZER)
         tokens["file"] = TOKENIZER
+    bias = {"logit_bias": float(tensors.read("logit_bias"))} if config.logit_bias else {}
     return {
         "model": config.to_dict() | {"decoder": None},
         "frames": {  # how pictures must be prepared, and what the program does itself
@@ -145,6 +146,7 @@ def facts(config: HarvestConfig, tensors: Tensors, tokenizer: TextTokenizer, asi
         },
         "tokens": tokens,
         "logit_scale": scale,
+        **bias,  # of the sigmoid loss: a probability is sigmoid(scale * cosine + bias)
     }
 
 

@@ -59,9 +59,44 @@ SIGLIP = HarvestConfig(
     logit_bias=True,
 )
 
+EVA = dataclasses.replace(
+    IMAGE,
+    name="EVA-128x3/4@12",
+    video=dataclasses.replace(
+        IMAGE.video,
+        activation="swiglu",
+        mlp_width=300,
+        norm_eps=1e-6,
+        inner_norms=True,
+        rotary=True,
+        rotary_grid=16,
+        patch_bias=True,
+        pre_norm=False,
+        projection_bias=True,
+    ),
+    text=dataclasses.replace(IMAGE.text, activation="gelu"),
+)
+PE = dataclasses.replace(
+    IMAGE,
+    name="PE-128x3/4@12",
+    video=dataclasses.replace(
+        IMAGE.video,
+        activation="gelu",
+        rotary=True,
+        rotary_start=1,
+        pooling="attention",
+        pooling_heads=8,
+        pooling_mlp_width=260,
+    ),
+    text=dataclasses.replace(IMAGE.text, activation="gelu"),
+    preprocessing=SIGLIP.preprocessing,
+)
+
 
 def small_config(family):
     """A small model that a family can hold."""
+    if family.name in ("EVA-02-CLIP", "Perception Encoder (PE-Core)"):
+        return EVA if family.name == "EVA-02-CLIP" else PE
     if family.name == "harvest_jax":
         return VIDEO
     if family.name == "ViCLIP":

@@ -13,6 +13,7 @@ import pytest
 import harvest_jax
 from harvest_jax.model.config import DecoderConfig, HarvestConfig, Preprocessing, TextConfig, VideoConfig
 from tests.helpers.model_folders import save_random_model
+from tests.helpers.other_towers import TOWERS, save_other_model
 
 pytestmark = pytest.mark.parity
 
@@ -117,6 +118,30 @@ def test_int8_is_smaller_and_close_and_large_weights_go_beside_the_file(tmp_path
     assert 0.98 < (found["int8"] * found["whole"]).sum(axis=1).min() < 1 - 1e-7
     sizes = [(tmp_path / name / "encode_text.onnx").stat().st_size for name in ("int8", "whole")]
     assert sizes[0] < 0.6 * sizes[1]
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_towers_that_are_no_clips(kind, tmp_path):
+    """SigLIP's, whose tokenizer goes along, and those with rotary positions."""
+    import onnxruntime
+
+    from harvest_jax.weights.export_model import export_model
+
+    model = harvest_jax.load(save_other_model(tmp_path / "model", kind))
+    assert export_model(tmp_path / "model", "onnx", tmp_path / "programs")["left_out"] == []
+    clips = np.random.default_rng(0).integers(0, 256, (3, 2, 12, 12, 3), dtype=np.uint8)
+    texts = ["a dog", "dogs", ""]
+    for name, argument, wanted in (
+        ("encode_video", clips, model.encode_clips(clips)),
+        ("encode_text", model.tokenizer(texts, 10), model.encode_text(texts)),
+    ):
+        session = onnxruntime.InferenceSession(tmp_path / "programs" / f"{name}.onnx")
+        [called] = [one.name for one in session.get_inputs()]
+        np.testing.assert_allclose(session.run(None, {called: argument})[0], wanted, rtol=0, atol=1e-5)
+    names = {path.name for path in (tmp_path / "programs").iterdir()}
+    assert ("tokenizer.json" in names, "vocab.json" in names) == (kind == "SigLIP", kind != "SigLIP")
+    signature = json.loads((tmp_path / "programs" / "signature.json").read_text())
+    assert ("logit_bias" in signature) == (kind == "SigLIP")
 
 
 def test_what_has_no_translation_is_named():

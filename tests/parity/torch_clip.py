@@ -110,6 +110,27 @@ def _placeholder_for_torchvision() -> Iterator[None]:
                 sys.modules[name] = module
 
 
+@functools.cache
+def timm_eva() -> Any:
+    """timm's `models/eva.py` with its layers: neither its other models nor its data loaders, which need torchvision."""
+    folder = package_folder("timm", "models/eva.py")
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "timm"}
+    for name in ("timm", "timm.models"):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
+    sys.modules["timm"].__version__ = "0"
+    sys.modules["timm.data"] = types.ModuleType("timm.data")
+    for name in ("IMAGENET_DEFAULT_MEAN", "IMAGENET_DEFAULT_STD", "OPENAI_CLIP_MEAN", "OPENAI_CLIP_STD"):
+        setattr(sys.modules["timm.data"], name, (0.5, 0.5, 0.5))  # of its descriptions of published files
+    try:
+        with _placeholder_for_torchvision():
+            return importlib.import_module("timm.models.eva")
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
 def openai_clip(config: HarvestConfig) -> nn.Module:
     """OpenAI's `CLIP` without numbers (on the meta device).
 

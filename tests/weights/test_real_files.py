@@ -212,8 +212,7 @@ def test_an_unknown_family_says_what_it_looks_like(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("visual.blocks.0.attn.q_proj.weight", "EVA-02-CLIP"),
-        ("visual.attn_pool.probe", "Perception Encoder"),
+        ("visual.blocks.0.attn.qkv.weight", "EVA-CLIP's g/14"),
         ("visual.trunk.pos_embed", "get SigLIP in transformers' form"),
     ],
 )

@@ -17,9 +17,11 @@ import harvest_jax
 from harvest_jax.errors import ConfigError, DataError, HarvestError
 from harvest_jax.model.config import DecoderConfig, HarvestConfig, Preprocessing, TextConfig, VideoConfig
 from harvest_jax.model.harvest import Harvest
+from harvest_jax.weights.export_model import export_model
 from harvest_jax.weights.folder import save_model
 from harvest_jax.weights.stablehlo import export_stablehlo
 from tests.helpers.model_folders import without_digest
+from tests.helpers.other_towers import TOWERS, save_other_model
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "stablehlo.md"
 TEXT = TextConfig(vocab_size=600, context_length=12, width=16, layers=5, heads=2, embed_dim=8)  # 5: a real scan
@@ -174,6 +176,30 @@ def test_a_fixed_batch_gives_the_same_numbers_from_fixed_shapes(folders, results
         assert shapes
         assert max(shape.count("x") + 1 for shape in shapes) <= 6  # what some runtimes take at most
         assert "?" not in program.mlir_module()
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_towers_that_are_no_clips(kind, tmp_path):
+    """SigLIP's, whose texts have one length and whose tokenizer goes along, and those with rotary positions."""
+    model = harvest_jax.load(save_other_model(tmp_path / "model", kind))
+    done = export_model(tmp_path / "model", "stablehlo", tmp_path / "programs")
+    assert done["left_out"] == []
+    clips = np.random.default_rng(0).integers(0, 256, (2, 2, 12, 12, 3), dtype=np.uint8)
+    texts = ["a dog", "dogs"]
+    for name, argument, wanted in (
+        ("encode_video", clips, model.encode_clips(clips)),
+        ("encode_text", model.tokenizer(texts, 10), model.encode_text(texts)),
+    ):
+        program = export.deserialize(bytearray((tmp_path / "programs" / f"{name}.stablehlo").read_bytes()))
+        weights = load_file(tmp_path / "programs" / f"{name}.safetensors")
+        np.testing.assert_allclose(program.call(weights, argument), wanted, rtol=0, atol=1e-6)
+    signature = json.loads((tmp_path / "programs" / "signature.json").read_text(encoding="utf-8"))
+    assert HarvestConfig.from_dict(signature["model"]) == model.config
+    own = kind == "SigLIP"
+    assert signature["functions"]["encode_text"]["input"]["shape"] == ["b", 10 if own else "l"]
+    assert ("file" in signature["tokens"], (tmp_path / "programs" / "tokenizer.json").is_file()) == (own, own)
+    bias = load_file(tmp_path / "model" / "model.safetensors").get("logit_bias")
+    assert signature.get("logit_bias") == (pytest.approx(float(bias)) if own else None)
 
 
 def test_bfloat16_weights_are_written_as_float32(tmp_path):

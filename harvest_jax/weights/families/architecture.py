@@ -11,7 +11,15 @@ import re
 
 from harvest_jax.config.run import SIZES
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.model.config import ACTIVATIONS, HarvestConfig, Preprocessing, TextConfig, VideoConfig, harvest_config
+from harvest_jax.model.config import (
+    ACTIVATIONS,
+    GATED,
+    HarvestConfig,
+    Preprocessing,
+    TextConfig,
+    VideoConfig,
+    harvest_config,
+)
 from harvest_jax.weights.families.family import Overrides
 from harvest_jax.weights.files.tensors import Tensors
 
@@ -125,7 +133,9 @@ def read_tower(tensors: Tensors, blocks: str, mlp: str, positions: str, heads: i
     return TowerShape(width, count_layers(tensors, blocks), heads, hidden, table, activation)
 
 
-def video_config(where: str, shape: TowerShape, patch_size: int, embed_dim: int, num_frames: int = 1) -> VideoConfig:
+def video_config(
+    where: str, shape: TowerShape, patch_size: int, embed_dim: int, num_frames: int = 1, class_token: bool = True
+) -> VideoConfig:
     """The checked config of an image or video tower.
 
     Args:
@@ -134,13 +144,14 @@ def video_config(where: str, shape: TowerShape, patch_size: int, embed_dim: int,
       patch_size: pixels of a side.
       embed_dim: size of the space that both towers share.
       num_frames: 1 for an image model.
+      class_token: whether the tower has one.
 
     Raises:
       DataError: the tower has sizes that this package does not support.
     """
     _check_tower(where, "image", shape)
     return VideoConfig(
-        image_size=side_of(where, shape.table, class_token=True) * patch_size,
+        image_size=side_of(where, shape.table, class_token) * patch_size,
         patch_size=patch_size,
         num_frames=num_frames,
         width=shape.width,
@@ -149,6 +160,7 @@ def video_config(where: str, shape: TowerShape, patch_size: int, embed_dim: int,
         embed_dim=embed_dim,
         activation=shape.activation,
         mlp_width=mlp_width(shape),
+        class_token=class_token,
     )
 
 
@@ -202,7 +214,10 @@ def _check_tower(where: str, tower: str, shape: TowerShape) -> None:
 
 
 def name_of(config: HarvestConfig) -> str:
-    """The named size of these towers; "B/16@256" at another resolution; else "ViT-WIDTHxLAYERS/PATCH" or "SigLIP-...".
+    """The named size of these towers; "B/16@256" at another resolution; else "ViT-WIDTHxLAYERS/PATCH".
+
+    A tower without class token is a "SigLIP-..."; of those with rotary positions, one with a gated MLP is an "EVA-..."
+    and another a "PE-...".
 
     Frames and activation do not count, nor does the length of the text table (ViCLIP's is cut).
     """
@@ -218,6 +233,8 @@ def name_of(config: HarvestConfig) -> str:
             usual = harvest_config(plain).video.image_size
             return plain if video.image_size == usual else f"{plain}@{video.image_size}"
     kind = "ViT" if video.class_token else "SigLIP"
+    if video.rotary:
+        kind = "EVA" if video.activation == GATED else "PE"
     return f"{kind}-{video.width}x{video.layers}/{video.patch_size}" + (
         f"@{video.image_size}" if video.image_size != 224 else ""
     )

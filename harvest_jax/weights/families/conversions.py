@@ -54,6 +54,39 @@ def _separate_qkv_theirs(array: np.ndarray) -> list[np.ndarray]:
     return [transposed(array[:, part].reshape(array.shape[0], -1)) for part in range(3)]
 
 
+def _halves(array: np.ndarray, columns_first: bool) -> np.ndarray:
+    """The channels of heads [..., head_dim]: from pairs beside each other to halves, rows before columns."""
+    pairs = array.reshape(*array.shape[:-1], 2, -1, 2)  # axis of the grid, frequency, first or second of the pair
+    pairs = pairs[..., ::-1, :, :] if columns_first else pairs
+    return np.moveaxis(pairs, -1, -3).reshape(array.shape)
+
+
+def _pairs(array: np.ndarray, columns_first: bool) -> np.ndarray:
+    """Inverse of `_halves`."""
+    pairs = np.moveaxis(array.reshape(*array.shape[:-1], 2, 2, -1), -3, -1)
+    return (pairs[..., ::-1, :, :] if columns_first else pairs).reshape(array.shape)
+
+
+def rotary(conversion: Conversion, columns_first: bool) -> Conversion:
+    """A conversion of queries, keys and values whose rotary positions turn channels that are beside each other.
+
+    Ours turn channel i with channel i + head_dim / 2. Queries and keys are moved in the same way, so that their
+    products stay.
+
+    Args:
+      conversion: to our [..., 3, heads, head_dim].
+      columns_first: whether the first half of a head's channels turns with the column.
+    """
+
+    def moved(move: Callable[[np.ndarray, bool], np.ndarray], array: np.ndarray) -> np.ndarray:
+        return np.concatenate([move(array[..., :2, :, :], columns_first), array[..., 2:, :, :]], axis=-3)
+
+    return Conversion(
+        lambda arrays, shape: moved(_halves, conversion.ours(arrays, shape)),
+        lambda array: conversion.theirs(moved(_pairs, array)),
+    )
+
+
 UNCHANGED = Conversion(lambda arrays, shape: arrays[0].reshape(shape), lambda array: [array])
 LINEAR = Conversion(lambda arrays, shape: transposed(arrays[0]).reshape(shape), lambda array: [transposed(array)])
 """torch's [out, in] to our [in, out]."""
@@ -80,3 +113,9 @@ ATTENTION_OUT = Conversion(
     lambda array: [transposed(array.reshape(-1, array.shape[-1]))],
 )
 """torch's out_proj.weight [width, width] to our [heads, head_dim, width]."""
+
+ONE_FIRST = Conversion(lambda arrays, shape: arrays[0].reshape(shape), lambda array: [array[None]])
+"""Theirs has a first axis of length one: tables [1, rows, width], scalars [1]."""
+
+PROBE = Conversion(lambda arrays, shape: arrays[0].reshape(shape), lambda array: [array[None, None]])
+"""Theirs has two: a learned query, or a class token, [1, 1, width]."""

@@ -68,8 +68,13 @@ def _unsupported_fields(fields: Mapping[str, Any], known: Mapping[str, tuple[Any
     ]
 
 
-def read_open_clip(tensors: Tensors, image_width: int) -> ClipFields | None:
+def read_open_clip(tensors: Tensors, image_width: int, trunks: tuple[str, ...] = ()) -> ClipFields | None:
     """`open_clip_config.json` beside the tensors; None if it is missing.
+
+    Args:
+      tensors: with the file's content.
+      image_width: of the image tower.
+      trunks: names of timm's models that the image tower may be, projected by timm's own head; (): it is OpenCLIP's.
 
     Raises:
       DataError: it is malformed, or of a model that plain CLIP towers cannot be.
@@ -81,7 +86,8 @@ def read_open_clip(tensors: Tensors, image_width: int) -> ClipFields | None:
     model = json_object(found, "model_cfg", where) or found
     image, text = json_object(model, "vision_cfg", where), json_object(model, "text_cfg", where)
     unsupported = _unsupported_fields({**model, "preprocess_cfg": None}, _MODEL)
-    unsupported += _unsupported_fields(image, _IMAGE) + _unsupported_fields(text, _TEXT)
+    known = _IMAGE | {"timm_model_name": trunks, "timm_pool": ("token",), "timm_proj": (None, "")} if trunks else _IMAGE
+    unsupported += _unsupported_fields(image, known) + _unsupported_fields(text, _TEXT)
     if unsupported:
         raise DataError(
             f"{where}: its open_clip_config.json describes a model that is not plain CLIP: {', '.join(unsupported)}"

@@ -38,6 +38,8 @@ from harvest_jax.weights.files.tensors import Tensors
 
 FRAMES = "video/temporal_embedding"  # an image model has no such table: zeros
 KEPT_ROWS = 20  # of Long-CLIP's first table
+# By these tensors two families with OpenAI's text tower are known: Perception Encoder and EVA-02-CLIP.
+PROBE_NAME, GATE_NAME = "visual.attn_pool.probe", "visual.trunk.blocks.0.mlp.fc1_g.weight"
 _SECOND_TABLE = "positional_embedding_res"
 
 
@@ -75,6 +77,13 @@ def _openai_mappings(text: str) -> tuple[KeyMapping, ...]:
         *openai_blocks("video", "visual."),
         *norm("video/ln_post", "visual.ln_post"),
         KeyMapping("video/proj/kernel", ("visual.proj",), UNCHANGED),  # already [in, out]
+        *text_mappings(text),
+    )
+
+
+def text_mappings(text: str) -> tuple[KeyMapping, ...]:
+    """The text tower and the scale; `text` stands before the names of the tower."""
+    return (
         KeyMapping("text/token_embedding/embedding", (f"{text}token_embedding.weight",), UNCHANGED),
         KeyMapping("text/positional_embedding", (f"{text}positional_embedding",), UNCHANGED),
         *openai_blocks("text", text),
@@ -102,9 +111,11 @@ _LONG_CLIP_MAPPINGS = tuple(
 # Image towers under OpenAI's names that are no CLIP's: what begins a name, and what the tower is.
 _OTHER_TOWERS = {
     "visual.layer1.": "a ResNet",
-    "visual.trunk.": "a model of timm; OpenCLIP's SigLIP is one: get SigLIP in transformers' form instead",
-    "visual.blocks.": "EVA-02-CLIP, or EVA-CLIP: rotary positions, norms inside attention and MLP, a gated MLP",
-    "visual.attn_pool.probe": "attention pooling; Perception Encoder (PE-Core) has it, and rotary positions",
+    "visual.trunk.": (
+        "a model of timm that is no EVA-02 of B/16 or L/14; get SigLIP in transformers' form, PE-Core as its .pt file"
+    ),
+    "visual.blocks.": "EVA-CLIP's g/14, or EVA-02's E/14, whose blocks are others than those of B/16 and L/14",
+    "visual.attn_pool.": "attention pooling of another kind than PE-Core's",
     "visual.transformer.resblocks.0.ls_1.": "scaled residuals",
 }
 
@@ -158,19 +169,22 @@ def _notes(tensors: Tensors, overrides: Overrides) -> list[str]:
     ]
 
 
-def _has_openai_names(tensors: Tensors, text: str) -> bool:
+def has_openai_names(tensors: Tensors, text: str) -> bool:
+    """Whether the text tower has OpenAI's names after `text`, and there is an image tower."""
     return f"{text}token_embedding.weight" in tensors.entries and any(
         name.startswith("visual.") for name in tensors.entries
     )
 
 
 def _is_long_clip(tensors: Tensors) -> bool:
-    return _has_openai_names(tensors, "") and _SECOND_TABLE in tensors.entries
+    return has_openai_names(tensors, "") and _SECOND_TABLE in tensors.entries
 
 
 OPENAI = Family(
     name="OpenAI CLIP or OpenCLIP",
-    recognise=lambda tensors: _has_openai_names(tensors, "") and not _is_long_clip(tensors),
+    recognise=lambda tensors: (
+        has_openai_names(tensors, "") and not _is_long_clip(tensors) and PROBE_NAME not in tensors.entries
+    ),
     architecture=lambda tensors, overrides: _openai_architecture(tensors, overrides, ""),
     mappings=lambda config: _OPENAI_MAPPINGS,
     # numbers that OpenAI's archives keep as tensors, and the causal mask (a buffer, or a constant of each block)
@@ -188,7 +202,7 @@ OPENAI = Family(
 
 OPEN_CLIP_TEXT = Family(
     name="OpenCLIP (CustomTextCLIP)",
-    recognise=lambda tensors: _has_openai_names(tensors, "text."),
+    recognise=lambda tensors: has_openai_names(tensors, "text.") and GATE_NAME not in tensors.entries,
     architecture=lambda tensors, overrides: _openai_architecture(tensors, overrides, "text."),
     mappings=lambda config: _CUSTOM_TEXT_MAPPINGS,
     ignored=("text.attn_mask", "text.transformer.resblocks.{layer}.attn_mask"),

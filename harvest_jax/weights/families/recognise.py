@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from harvest_jax.errors import DataError
 from harvest_jax.model.config import harvest_config
 from harvest_jax.terminal import printable
+from harvest_jax.weights.families.eva import EVA02, from_eva_clip
 from harvest_jax.weights.families.family import Family
 from harvest_jax.weights.families.hf_video import HF_VIDEO
 from harvest_jax.weights.families.hugging_face import HUGGING_FACE, from_flax
 from harvest_jax.weights.families.native import NATIVE
 from harvest_jax.weights.families.openai import LONG_CLIP, OPEN_CLIP_TEXT, OPENAI
+from harvest_jax.weights.families.perception_encoder import PE_CORE
 from harvest_jax.weights.families.scenic import SCENIC, SCENIC_UNDERSCORE, VIVIT
 from harvest_jax.weights.families.siglip import BIG_VISION_SIGLIP, HUGGING_FACE_SIGLIP, unscanned
 from harvest_jax.weights.families.viclip import VICLIP
@@ -26,6 +28,8 @@ FAMILIES: tuple[Family, ...] = (
     OPENAI,
     OPEN_CLIP_TEXT,
     LONG_CLIP,
+    PE_CORE,
+    EVA02,
     HUGGING_FACE,
     HUGGING_FACE_SIGLIP,
     BIG_VISION_SIGLIP,
@@ -50,7 +54,7 @@ def recognised(tensors: Tensors) -> tuple[Family, Tensors]:
       DataError: the family is not known; the message says which one it looks most like.
     """
     for candidate in (tensors, *_parts(tensors)):
-        for arranged in (from_flax(candidate), unscanned(candidate), candidate):
+        for arranged in (from_flax(candidate), unscanned(candidate), from_eva_clip(candidate), candidate):
             if arranged is not None and (family := _family_of(arranged)) is not None:
                 return family, arranged
     some = ", ".join(printable(name, 120) for name in list(tensors.entries)[:3])

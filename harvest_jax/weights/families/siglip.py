@@ -30,11 +30,12 @@ from harvest_jax.weights.families.architecture import (
 from harvest_jax.weights.families.conversions import (
     ATTENTION_OUT,
     LINEAR,
+    ONE_FIRST,
     PATCH_KERNEL,
+    PROBE,
     QKV,
     QKV_BIAS,
     UNCHANGED,
-    Conversion,
 )
 from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
 from harvest_jax.weights.families.hugging_face import hugging_face_blocks
@@ -50,10 +51,6 @@ EPS = 1e-6
 MOST_LAYERS = 1000  # of a tower, before a name is made for each
 PICTURES = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash")  # of all published models
 HEADS = {1152: 16, 1536: 16}  # of So400m and g-opt, by width; others have heads of 64
-
-# A first axis of length one is theirs alone: big_vision's tables are [1, rows, width], its scalars [1].
-ONE_FIRST = Conversion(lambda arrays, shape: arrays[0].reshape(shape), lambda array: [array[None]])
-PROBE = Conversion(lambda arrays, shape: arrays[0].reshape(shape), lambda array: [array[None, None]])
 
 
 def _towers(
