@@ -161,11 +161,14 @@ def _records(lines: _Lines, delimiter: str, columns: int) -> Iterator[tuple[int,
             if len(taken) > 1 and columns and _has_swallowed(cells, taken[1:], delimiter, columns):
                 fault = "a quote is not closed"
         except csv.Error as error:
-            fault = "a quote is not closed" if len(taken) > 1 or not lines.peek() else f"{error}"
+            fault = "a quote is not closed"
+            if len(taken) == 1 and "end of data" not in str(error):
+                fault = "text follows a closing quote" if "expected after" in str(error) else one_line(error, 80)
         if fault:
             lines.put_back(taken[1:])
             cells = first.rstrip("\r\n").split(delimiter)
-            fault += " (a quote inside a quoted cell is doubled)"
+            if "quote" in fault:
+                fault += " (a quote inside a quoted cell is doubled)"
         yield lines.number, cells, fault
 
 

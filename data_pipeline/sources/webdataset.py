@@ -83,7 +83,7 @@ class _Key:
             self.again.append(member.name)
         else:
             files[kind] = _File(member.name, member.offset_data, member.size)
-        self.cost += 300 + 2 * len(member.name)
+        self.cost += 450 + 2 * len(member.name)
 
     @property
     def is_whole(self) -> bool:

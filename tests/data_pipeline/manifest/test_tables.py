@@ -14,12 +14,13 @@ from harvest_jax.errors import ConfigError, DataError
 from tests.helpers.source_files import only_reason, reasons, write_jsonl, write_text
 
 UNCLOSED = "bad row: a quote is not closed (a quote inside a quoted cell is doubled)"
+FOLLOWED = "bad row: text follows a closing quote (a quote inside a quoted cell is doubled)"
 
 
 @pytest.mark.parametrize(
     ("name", "text", "used", "faults"),
     [
-        ("m.tsv", 'video\tcaption\nc1.mp4\t"hello" she said\nc2.mp4\tok\n', ["c2"], {"line 2": "bad row: "}),
+        ("m.tsv", 'video\tcaption\nc1.mp4\t"hello" she said\nc2.mp4\tok\n', ["c2"], {"line 2": FOLLOWED}),
         ("m.tsv", 'video\tcaption\na.mp4\t"big dog\nb.mp4\ty\nc.mp4\tz\n', ["b", "c"], {"line 2": UNCLOSED}),
         ("m.tsv", 'video\tcaption\na.mp4\t"big dog\nb.mp4\tsay "x"\nc.mp4\tz\n', ["b", "c"], {"line 2": UNCLOSED}),
         ("m.tsv", 'video\tcaption\na.mp4\t"big dog\nb.mp4\ty\nc.mp4\t6"\n', ["b", "c"], {"line 2": UNCLOSED}),
