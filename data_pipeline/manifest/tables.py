@@ -217,14 +217,16 @@ def _read_json(path: Path) -> Iterator[RawRow]:
     if (size := path.stat().st_size) > _MAX_JSON:
         raise DataError(f"{path} has {size:,} bytes, more than {_MAX_JSON:,}: write it as .jsonl, an object a line")
     text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    if text.lstrip()[:1] == "{":
-        yield from _json_lines(path, iter(text.split("\n")))
-        return
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if text.lstrip()[:1] == "{":
+            yield from _json_lines(path, iter(text.split("\n")))
+            return
         _check_text(path, text)
         raise DataError(f"{path} is not JSON ({str(error)[:80]})") from error
+    if isinstance(entries, dict):  # one object, on one line or on several
+        entries = [entries]
     if not isinstance(entries, list):
         raise DataError(f"{path} is not a list of objects: a manifest in JSON is [{{...}}, ...]")
     for number, cells in enumerate(entries, start=1):

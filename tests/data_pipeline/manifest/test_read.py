@@ -290,6 +290,8 @@ def test_lines_of_jsonl_that_are_no_objects(tmp_path):
         ("m.parquet", b"", "m.parquet is not a readable Parquet file"),
         ("m.json", b"[1, ", r"m.json is not JSON"),
         ("m.json", b'"video"', r"m.json is not a list of objects: a manifest in JSON is \[{...}, ...\]"),
+        ("m.json", b'{"videos": [],\n"sentences": []}', r"m.json lacks columns: .* it has videos, sentences"),
+        ("m.json", b'{"videos": [],\n"sentences": [', r"m.json, line 1: not JSON"),
         ("m.json", '[{"video": "a.mp4"}]'.encode("utf-16"), r"m.json is not UTF-8 text \(byte 0xff\)"),
         (
             "m.xlsx",

@@ -15,7 +15,7 @@ def test_ids_come_back_as_they_were(tmp_path):
 
 
 def test_what_controls_a_terminal_or_breaks_a_line_is_shown(tmp_path):
-    write_rejects(tmp_path, "train", [("\x1b[31mred", "a\tb\nc\r\x00.mp4", "bad path: caf\udce9 \u2028")])
+    write_rejects(tmp_path, "train", [("\x1b[31mred", "a\tb\nc\r\x00.mp4", "bad path: Jos\udce9 \u2028")])
     raw = (tmp_path / "rejects-train.tsv").read_bytes()
-    assert raw.decode().splitlines()[1] == "\\x1b[31mred\ta\\tb\\nc\\r\\x00.mp4\tbad path: caf\\udce9 \\u2028"
+    assert raw.decode().splitlines()[1] == "\\x1b[31mred\ta\\tb\\nc\\r\\x00.mp4\tbad path: Jos\\udce9 \\u2028"
     assert len(list(read_rejects(tmp_path, "train"))) == 1

@@ -199,7 +199,7 @@ def test_files_that_are_no_videos_by_their_names_are_counted(tmp_path, video):
 def test_names_that_are_no_utf_8_and_other_odd_ones(tmp_path, video):
     folder = tmp_path / os.fsdecode(b"\xe9t\xe9")
     odd = [" leading.mp4", "back\\slash.mp4", "\\first.mp4", "C:\\drive.mp4", "=1+2.mp4", "'quote'.mp4"]
-    for name in [*odd, os.fsdecode(b"caf\xe9.mp4"), "line\nend.mp4"]:
+    for name in [*odd, os.fsdecode(b"Jos\xe9.mp4"), "line\nend.mp4"]:
         (tmp_path / name).write_bytes(video)
         (tmp_path / name).with_suffix(".txt").write_text("x")
     (tmp_path / os.fsdecode(b"mute\xe9.mp4")).write_bytes(video)
@@ -210,7 +210,7 @@ def test_names_that_are_no_utf_8_and_other_odd_ones(tmp_path, video):
     assert sorted(row.video.removeprefix("./") for row in manifest.rows) == sorted(odd)
     assert all(decoded(row, manifest.root)["numbers"] == [5, 15, 25, 35] for row in manifest.rows)
     assert {reject.video: reject.reason.split(":")[0] for reject in manifest.rejects} == {
-        "caf\\udce9.mp4": "bad path",
+        "Jos\\udce9.mp4": "bad path",
         "mute\\udce9.mp4": "empty caption",
         "line\\nend.mp4": "bad path",
         "\\udce9t\\udce9/in.mp4": "bad path",

@@ -206,12 +206,12 @@ def test_a_compressed_tar_that_is_named_tar_costs_itself_only(tmp_path, video, m
 
 
 def test_a_member_whose_name_is_no_utf_8(tmp_path, video):
-    members = [("caf\udce9.mp4", video), ("caf\udce9.txt", b"x"), *sample("b", video)]
+    members = [("Jos\udce9.mp4", video), ("Jos\udce9.txt", b"x"), *sample("b", video)]
     path = write_tar(tmp_path / "0.tar", members, encoding="utf-8", errors="surrogateescape", format=tarfile.GNU_FORMAT)
     manifest = read_manifest(path)
     assert [row.id for row in manifest.rows] == ["b"]
     assert [(one.id, one.reason) for one in manifest.rejects] == [
-        ("caf\\udce9", "bad member: its name is not UTF-8 (byte 0xe9)")
+        ("Jos\\udce9", "bad member: its name is not UTF-8 (byte 0xe9)")
     ] * 2
 
 
