@@ -19,6 +19,7 @@ from harvest_jax.machine import available_cores
 from harvest_jax.terminal import printable, progress
 
 if TYPE_CHECKING:  # else imported by `run`, so that --help needs no library
+    from data_pipeline.manifest.read import ManifestStream
     from data_pipeline.manifest.rows import ClipRow, Reject
     from data_pipeline.prepare.split import ShardReport
 
@@ -28,7 +29,7 @@ RUNNERS = ("direct", "dask", "flink", "spark", "dataflow")  # Apache Beam's; wit
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `harvest shards`."""
     parser.epilog = (
-        "A manifest is a CSV, TSV, JSONL or Parquet file with the columns video and caption, and optionally id,\n"
+        "A manifest is a CSV, TSV, JSONL, JSON or Parquet file with the columns video and caption, and optionally id,\n"
         "split, start and end (seconds or h:m:s). The files of WebVid, InternVid and Panda-70M are recognised.\n"
         "Instead of a manifest: WebDataset tars, a folder of videos with captions beside them (NAME.txt or\n"
         "NAME.json), or a TFDS dataset.\n"
@@ -58,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fields", default="", help="which fields of a TFDS dataset to take: video=NAME,caption=NAME,id=NAME"
+    )
+    parser.add_argument(
+        "--columns",
+        default="",
+        help="in tables with other columns than those above: which are ours, video=NAME,caption=NAME,start=NAME",
     )
     parser.add_argument(
         "--workers", type=int, help="decoding processes (default: one per core; with --runner: 1 per shard)"
@@ -110,10 +116,10 @@ def run(args: argparse.Namespace) -> int:
     from data_pipeline.prepare.split_progress import TooManyRejects
 
     options, workers = _checked(args)
-    stream = iter_manifest(args.manifest, args.root, args.split, args.fields)
+    stream = iter_manifest(args.manifest, args.root, args.split, args.fields, args.columns)
     entries = ((entry.split, entry) for entry in stream)
     if args.dry_run:
-        _dry_run(entries, stream.root, options, workers, args.max_rejects)
+        _dry_run(entries, stream, options, workers, args.max_rejects)
         return 0
     engine = local_engine(workers)
     if args.runner:
@@ -130,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
     except TooManyRejects as error:
         _print_kinds(error.kinds)
         raise
+    _print_skipped(stream)
     if rejected > args.max_rejects * rows:
         raise DataError(
             f"{rejected} of {rows} rows failed, more than --max_rejects {args.max_rejects:g}; the shards of the others "
@@ -152,11 +159,15 @@ def _checked(args: argparse.Namespace) -> tuple[Options, int]:
 
 
 def _dry_run(
-    entries: "Iterable[tuple[str, ClipRow | Reject]]", root: Path, options: Options, workers: int, max_rejects: float
+    entries: "Iterable[tuple[str, ClipRow | Reject]]",
+    stream: "ManifestStream",
+    options: Options,
+    workers: int,
+    max_rejects: float,
 ) -> None:
     from data_pipeline.prepare.dry_run import estimate_splits
 
-    estimates = estimate_splits(entries, root, options, progress)
+    estimates = estimate_splits(entries, stream.root, options, progress)
     for split, found in estimates.items():
         hours = found.core_seconds / 3600
         print(
@@ -167,6 +178,7 @@ def _dry_run(
         if found.kinds:
             print(f"{split}: {found.early} rows of the manifest cannot be used, and about {found.rejects:.0f} videos:")
             _print_kinds(found.kinds)
+    _print_skipped(stream)
     for split, found in estimates.items():
         if found.rejects == found.rows:
             tried = f"all {found.sampled} clips that were tried" if found.sampled else "all rows of the manifest"
@@ -185,21 +197,33 @@ def _print_kinds(kinds: dict[str, int]) -> None:
 def _print_report(out: Path, split: str, report: "ShardReport") -> None:
     from data_pipeline.prepare.ledger import count_kinds, kinds_in_words
 
+    folder = printable(out)
     if report.seconds == 0:
         print(
-            f"{split}: {out} has its {report.n_written} clips in {_count(report.shards, 'shard')} already", flush=True
+            f"{split}: {folder} has its {report.n_written} clips in {_count(report.shards, 'shard')} already",
+            flush=True,
         )
         return
     done = report.n_written + len(report.rejects) - report.before
     print(
-        f"{split}: {report.n_written} clips in {_count(report.shards, 'shard')} of {out}, "
+        f"{split}: {report.n_written} clips in {_count(report.shards, 'shard')} of {folder}, "
         f"{report.bytes / 1e6:.1f} MB, {report.seconds:.1f} s ({done / max(report.seconds, 1e-9):.1f} clips/s"
         f"{f', {report.before} were there before' if report.before else ''})",
         flush=True,
     )
     if report.rejects:
         kinds = kinds_in_words(count_kinds(reject.reason for reject in report.rejects))
-        print(f"{split}: {len(report.rejects)} rejected, listed in {out}/rejects-{split}.tsv ({kinds})", flush=True)
+        print(f"{split}: {len(report.rejects)} rejected, listed in {folder}/rejects-{split}.tsv ({kinds})", flush=True)
+
+    if report.damaged_frames:
+        clips, frames = _count(report.damaged_clips, "clip"), _count(report.damaged_frames, "frame")
+        ledger = f"{folder}/ledger-{split}.parquet"
+        print(f"{split}: the decoder marks {frames} in {clips} as damaged: column damaged of {ledger}", flush=True)
+
+
+def _print_skipped(stream: "ManifestStream") -> None:
+    for line in stream.skipped.in_words():
+        print(f"skipped: {line}", flush=True)
 
 
 def _count(number: int, noun: str) -> str:

@@ -18,6 +18,8 @@ from typing import Any
 from harvest_jax.errors import DataError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")  # http:, file:, concat:, subfile,,: and C: alike
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_WRONG_BYTE = re.compile("[\udc80-\udcff]")  # what Python makes of a byte that is no UTF-8
 _MAX_NAME = 4096  # PATH_MAX on Linux
 STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # suffixes that clips are found by in a folder or a tar; the format is detected from the content
@@ -62,9 +64,22 @@ def is_one_line(name: str) -> bool:
     return name.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
 
 
+def visible(text: str) -> str:
+    r"""The text with everything that `is_one_line` does not allow as \n, \x1b or \udce9."""
+    if is_one_line(text):
+        return text
+    return "".join(c if is_one_line(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def wrong_byte(text: str) -> str:
+    """The first byte that was no UTF-8 where the text was read with `surrogateescape`, as 0xe9; "" if all were."""
+    found = _WRONG_BYTE.search(text)
+    return f"0x{ord(found[0]) - 0xDC00:02x}" if found else ""
+
+
 def local_name(name: str) -> str:
-    """The name of a file that was found in a folder: with `./` in front if it looks like an address (`a: b.mp4`)."""
-    return f"./{name}" if _is_address(name) else name
+    """The name of a file that was found in a folder, with `./` before it if it looks like an address (`a: b.mp4`)."""
+    return f"./{name}" if _is_address(name) or name.startswith("\\") else name
 
 
 def check_name(name: str) -> None:
@@ -76,8 +91,12 @@ def check_name(name: str) -> None:
     Raises:
       VideoRejected: an address, an absolute path, `..`, or no file name at all.
     """
+    if byte := wrong_byte(name):
+        raise VideoRejected(f"bad path: it is not UTF-8 (byte {byte}): rename the file")
     if not name or len(name) > _MAX_NAME or not is_one_line(name):
         raise VideoRejected("bad path: it is empty, longer than 4,096 characters or holds control characters")
+    if _DRIVE.match(name):
+        raise VideoRejected("bad path: it begins with a drive; give it relative to the root (--root), with / in it")
     if _is_address(name):
         raise VideoRejected(
             "bad path: it looks like an address; only local files are read (a file named a:b.mp4 is ./a:b.mp4)"
@@ -111,6 +130,8 @@ def resolve_below(root: str, name: str) -> str:
         path = os.path.realpath(path)
     if os.path.commonpath((root, path)) != root:
         raise VideoRejected("bad path: a link leads out of the root; only files below the root are read")
+    if "\\" in name and not os.path.lexists(path):
+        raise VideoRejected("bad path: no file has this name; write folders with /, not with backslashes")
     return path
 
 

@@ -35,9 +35,9 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         clip is a part of the file) and `record` (id, captions, extra).
 
     Returns:
-      a header and bytes. With `record`: {"frames": count} and the encoded record. Without: {"shape", "seconds",
-      "views"} and the raw frames, uint8 [T, H, W, 3]. For a video that cannot be used: {"rejected": reason} and no
-      bytes.
+      a header and bytes. With `record`: {"frames", "damaged"}, two counts, and the encoded record. Without: {"shape",
+      "seconds", "views"} and the raw frames, uint8 [T, H, W, 3]. For a video that cannot be used: {"rejected": reason}
+      and no bytes.
     """
     from data_pipeline import media_paths
     from data_pipeline.decode.clip import decode_clip
@@ -74,7 +74,7 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             height=clip.height,
             extra=task["record"]["extra"],
         )
-        return {"frames": len(clip.frames)}, shard_format.encode(record)
+        return {"frames": len(clip.frames), "damaged": clip.damaged}, shard_format.encode(record)
     except media_paths.VideoRejected as error:
         return {"rejected": error.reason}, b""
     except MemoryError:

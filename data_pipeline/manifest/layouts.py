@@ -34,11 +34,11 @@ class ColumnLayout:
     expand: Callable[[dict[str, Any], Path], list[dict[str, Any]]]
 
 
-def recognise(columns: Iterable[str]) -> ColumnLayout | None:
-    """The layout with these columns; None if a required column is missing."""
+def recognise(columns: Iterable[str], known: bool = True) -> ColumnLayout | None:
+    """The layout with these columns; None if a required column is missing. `known`: also one of another project."""
     present = set(columns)
     for layout in LAYOUTS:
-        if layout.columns <= present:
+        if known and layout.columns <= present:
             return layout
     if "video" in present and present & {"caption", "captions", *ANSWER_COLUMNS}:
         return ColumnLayout("own", frozenset({"video"}), lambda cells, root: [cells])

@@ -1,27 +1,30 @@
 """Read the captioned videos to work on: checked rows, and a reject with its reason for every row that cannot be used.
 
-A manifest is CSV, TSV, JSON lines or Parquet with `video` (path relative to the manifest's folder or to `root`) and
-`caption`; optional `id` (default: the file's stem), `split`, `start` and `end` (seconds or h:m:s, positions in the
-file). The layouts of well-known datasets are recognised (layouts.py). Every other column is kept in `extra`. Instead of
-a manifest: a folder of WebDataset tars, a folder of videos with captions beside them, a TFDS dataset, or a generated
-world (sources/).
+A manifest is CSV, TSV, JSON (a list, or an object a line) or Parquet with `video` (path relative to the manifest's
+folder or to `root`) and `caption`; optional `id` (default: the file's stem), `split`, `start` and `end` (seconds or
+h:m:s, positions in the file). The layouts of well-known datasets are recognised (layouts.py). Every other column is
+kept in `extra`. Instead of a manifest: a folder of WebDataset tars, a folder of videos with captions beside them, a
+TFDS dataset, or a generated world (sources/).
 """
 
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.manifest import layouts, tables
 from data_pipeline.manifest.rows import DEFAULT_SPLIT, ClipRow, Reject, RowChecker, check_split
 from data_pipeline.media_paths import MEDIA_SUFFIXES, VideoRejected, local_name, resolve_below
 from data_pipeline.sources import generated_world, media_folder, tfds_folder, webdataset
-from data_pipeline.sources.raw_row import ANSWER_COLUMNS, RawRow, RowFault
-from harvest_jax.errors import DataError
+from data_pipeline.sources.raw_row import ANSWER_COLUMNS, OWN_COLUMNS, RawRow, RowFault
+from data_pipeline.sources.skipped_files import SkippedFiles
+from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.synthetic.rows import is_world
 from harvest_jax.terminal import printable
 
+_COLUMNS = (*OWN_COLUMNS, *ANSWER_COLUMNS, "type")  # that --columns may name
 _MAX_HELD = 10_000  # rejects that wait for the first row whose split is known
 
 
@@ -51,7 +54,9 @@ class ManifestStream:
       root: real path of the folder that videos' names are relative to.
       split: only rows of this split are taken; None: all.
       fields: of a TFDS dataset, see `iter_manifest`.
+      columns: of tables of others, see `iter_manifest`.
       rebased: names are relative to each manifest's own folder, and the root is a parent of several such folders.
+      skipped: files in folders of videos that are none by their names; complete once all rows were read.
 
     Raises (while it is read):
       DataError: a source as a whole cannot be used: missing, unreadable, not UTF-8, without the columns that are
@@ -62,16 +67,20 @@ class ManifestStream:
     root: Path
     split: str | None
     fields: str = ""
+    columns: str = ""
     rebased: bool = False
+    skipped: SkippedFiles = dataclasses.field(default_factory=SkippedFiles, compare=False)
 
     def __iter__(self) -> Iterator[ClipRow | Reject]:
         checker = RowChecker(self.root, self.split)
+        names = _column_names(self.columns)
+        self.skipped.clear()
         taken = False
         for source in self.sources:
             found = False
             for part in self._parts(source):
                 checker.begin(part)
-                for result in _with_splits(map(checker.check, self._raw_rows(part)), checker):
+                for result in _with_splits(map(checker.check, self._raw_rows(part, names)), checker):
                     found = True
                     if result is not None:
                         taken = True
@@ -88,18 +97,18 @@ class ManifestStream:
             return webdataset.tars_of(source) or [source]
         return [source]
 
-    def _raw_rows(self, source: Path) -> Iterator[RawRow]:
+    def _raw_rows(self, source: Path, names: Mapping[str, str]) -> Iterator[RawRow]:
         if source.is_dir():
             name = self._below_root(source)
             if tfds_folder.is_dataset(source):
                 return tfds_folder.read_rows(source, name, str(self.root), self.split, self.fields)
-            return _media_rows(source, name, str(self.root))
+            return _media_rows(source, name, str(self.root), self.skipped)
         if webdataset.is_tar(source):
             return webdataset.read_rows(source, self._below_root(source))
         if is_world(source):
             return generated_world.read_rows(source, self._below_root(source), self.split)
         folder = self._below_root(source.parent) if self.rebased else ""
-        return _table_rows(source, self.root / folder, "" if folder == "." else folder)
+        return _table_rows(source, self.root / folder, "" if folder == "." else folder, names)
 
     def _below_root(self, path: Path) -> str:
         """The path's name relative to the root.
@@ -121,22 +130,29 @@ class ManifestStream:
 
 
 def iter_manifest(
-    sources: Sequence[str | Path], root: str | Path | None = None, split: str | None = None, fields: str = ""
+    sources: Sequence[str | Path],
+    root: str | Path | None = None,
+    split: str | None = None,
+    fields: str = "",
+    columns: str = "",
 ) -> ManifestStream:
     """The clips of manifests, tars, folders and datasets, one at a time and checked.
 
     Args:
-      sources: .csv, .tsv, .jsonl and .parquet files, .tar files, folders (of tars, a TFDS dataset, of videos).
+      sources: .csv, .tsv, .jsonl, .json and .parquet files, .tar files, folders (of tars, a TFDS dataset, of videos).
       root: folder that videos' names are relative to, and below which all of them are; default: the source's own
         folder, of several sources the deepest folder that holds them all.
       split: if a source has a column `split`, only the rows of this split are taken; otherwise the name that all rows
         get (default "train").
       fields: which fields of a TFDS dataset are the clip, its captions and its id, if that is not clear:
         "video=frames,caption=text,id=key".
+      columns: which columns of tables are ours: "video=path,caption=text".
 
     Raises:
       DataError: no sources, no such file or folder, `split` cannot be the name of a split.
+      ConfigError: `columns` has another form.
     """
+    _column_names(columns)
     paths = tuple(Path(source) for source in sources)
     if not paths:
         raise DataError("no manifest was given")
@@ -149,14 +165,14 @@ def iter_manifest(
         raise DataError(f"no folder {root} to read videos from")
     real = [os.path.realpath(home) for home in homes]
     real_root = Path(os.path.commonpath(real) if root is None else os.path.realpath(root))
-    return ManifestStream(paths, real_root, split, fields, rebased=root is None)
+    return ManifestStream(paths, real_root, split, fields, columns, rebased=root is None)
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None, split: str | None = None) -> Manifest:
     """Read a manifest (or another source of `iter_manifest`) into memory.
 
     Args:
-      path: a .csv, .tsv, .jsonl or .parquet file, a .tar file or a folder.
+      path: a .csv, .tsv, .jsonl, .json or .parquet file, a .tar file or a folder.
       root: as for `iter_manifest`; default: the manifest's folder.
       split: as for `iter_manifest`.
 
@@ -209,14 +225,31 @@ def _with_splits(results: Iterable[ClipRow | Reject | None], checker: RowChecker
     yield from (dataclasses.replace(early, split=checker.reject_split) for early in held)
 
 
-def _media_rows(folder: Path, name: str, root: str) -> Iterator[RawRow]:
+def _column_names(asked: str) -> dict[str, str]:
+    """Our name of each column of theirs that is named in "video=path,caption=text".
+
+    Raises:
+      ConfigError: it has another form, or names a column that is not ours.
+    """
+    names: dict[str, str] = {}
+    for part in filter(None, asked.split(",")):
+        own, _, theirs = part.partition("=")
+        if own not in _COLUMNS or not theirs or theirs in names or own in names.values():
+            raise ConfigError(
+                f"--columns {asked}: write it like video=path,caption=text; ours are {', '.join(_COLUMNS)}, each once"
+            )
+        names[theirs] = own
+    return names
+
+
+def _media_rows(folder: Path, name: str, root: str, skipped: SkippedFiles) -> Iterator[RawRow]:
     """The clips of a folder of videos.
 
     Raises:
       DataError: it holds no video, or no video has a caption and there is a manifest in the folder.
     """
     found = usable = False
-    for row in media_folder.read_rows(folder, name, root):
+    for row in media_folder.read_rows(folder, name, root, skipped):
         found, usable = True, usable or not row.fault
         yield row
     manifests = [] if usable else tables.manifests_in(folder)
@@ -230,33 +263,53 @@ def _media_rows(folder: Path, name: str, root: str) -> Iterator[RawRow]:
         raise DataError(f"{folder}: no video in it has a caption beside it (NAME.txt or NAME.json); {hint}")
 
 
-def _table_rows(path: Path, root: Path, folder: str) -> Iterator[RawRow]:
-    """The rows of a manifest file in our own columns, whatever the file's layout."""
+def _table_rows(path: Path, root: Path, folder: str, names: Mapping[str, str]) -> Iterator[RawRow]:
+    """The rows of a manifest file in our own columns, whatever the file's layout.
+
+    Args:
+      path: the file.
+      root: the folder that its names are relative to.
+      folder: the same below the root.
+      names: our names of columns that have others in the file; then it is in no known layout.
+    """
     layout, first_fault = None, ""
     for line in tables.read_rows(path):
         if layout is None and line.cells:
-            layout = layouts.recognise(line.cells)
+            found = printable(", ".join(map(str, line.cells)), 300)
+            if missing := [name for name in names if name not in line.cells]:
+                raise DataError(f"{path} has no column {missing[0]!r}, which --columns names; it has {found}")
+            layout = layouts.recognise(_renamed(line.cells, names), known=not names)
             if layout is None:
                 raise DataError(
                     f"{path} lacks columns: it needs video and caption (or, instead of caption, one of "
-                    f"{', '.join(ANSWER_COLUMNS)}); it has {printable(', '.join(map(str, line.cells)), 300)}"
+                    f"{', '.join(ANSWER_COLUMNS)}); it has {found} (name others with --columns video=NAME,caption=NAME)"
                 )
         fault = line.fault or ("" if layout else "no cells")
         if layout is None or fault:
             first_fault = first_fault or f"{path}, line {line.number}: {fault}"
             # the cells may be under the wrong columns, so none of them is used as a split
-            yield RawRow(line.number, line.cells | {"split": None}, f"bad row: {fault}", folder=folder)
+            cells = _renamed(line.cells, names) | {"split": None}
+            yield RawRow(line.number, cells, f"bad row: {fault}", folder=folder)
             continue
+        own = _renamed(line.cells, names)
         try:
-            missing = sorted(layout.columns - set(line.cells))
+            missing = sorted(layout.columns - set(own))
             if missing:
                 raise RowFault(f"no {', '.join(missing)}")
-            for cells in layout.expand(line.cells, root):
+            for cells in layout.expand(own, root):
                 yield RawRow(line.number, cells, folder=folder)
         except RowFault as problem:
-            yield RawRow(line.number, {"split": None} | line.cells, f"bad row: {problem}", folder=folder)
+            yield RawRow(line.number, {"split": None} | own, f"bad row: {problem}", folder=folder)
         except RecursionError:
             fault = "bad row: its lists are nested too deeply"
             yield RawRow(line.number, {"split": None}, fault, folder=folder)
     if layout is None and first_fault:  # not one usable line: it is another kind of file
         raise DataError(first_fault)
+
+
+def _renamed(cells: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The cells with our names of the columns; a column that had such a name before is left out."""
+    if not names:
+        return cells
+    kept = {name: value for name, value in cells.items() if name not in names and name not in names.values()}
+    return kept | {own: cells[theirs] for theirs, own in names.items() if theirs in cells}

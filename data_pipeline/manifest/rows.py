@@ -5,13 +5,23 @@ import dataclasses
 import datetime
 import json
 import math
+import os
 import posixpath
 import re
 import zlib
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.media_paths import WHOLE_FILE, FilePart, VideoRejected, check_name, is_one_line, resolve_below
+from data_pipeline.media_paths import (
+    WHOLE_FILE,
+    FilePart,
+    VideoRejected,
+    check_name,
+    is_one_line,
+    resolve_below,
+    visible,
+    wrong_byte,
+)
 from data_pipeline.sources.raw_row import ANSWER_COLUMNS, MAX_EXTRA, OWN_COLUMNS, RawRow, RowFault
 from harvest_jax.errors import DataError
 
@@ -19,7 +29,10 @@ DEFAULT_SPLIT = "train"
 MAX_CAPTION = 10_000  # characters of one caption
 _MAX_ID = 256
 _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")  # a comma as in subtitles (.srt)
+_TIMECODE = re.compile(r"\d+:\d+:\d+[:;]\d+")
+_COMMA = re.compile(r"\d+,\d+")
+_UNIT = re.compile(r"\s*(?:s|secs?|seconds?)$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,9 +149,9 @@ class RowChecker:
     def _reject(self, line: RawRow, reason: str, split: str) -> Reject:
         name, video = (_printable(line.cells.get(column)) for column in ("id", "video"))
         if line.folder and video:
-            video = f"{line.folder}/{video}"
+            video = f"{visible(line.folder)}/{video}"
         default = _printable(_stem(line.clip)) if line.clip else f"line {line.number}"
-        return Reject(name or default, video, reason, split or self.reject_split)
+        return Reject(name or default, video, visible(reason), split or self.reject_split)
 
     def _split_of(self, cells: dict[str, Any]) -> str:
         """The row's split; "" if the column exists and the cell is empty."""
@@ -159,9 +172,12 @@ class RowChecker:
         if not split:
             raise RowFault("bad split: the cell is empty")
         video = cells.get("video")
-        if not isinstance(video, str) or not video.strip():
+        if video is not None and not isinstance(video, str):
+            raise RowFault("bad path: the cell video is not a text: it is the name of a file, not its content")
+        if not (video or "").strip():
             raise RowFault("bad path: the cell video is empty")
-        video = video.strip()
+        if video != video.strip() and not os.path.lexists(os.path.join(self.root, line.folder, video)):
+            video = video.strip()  # spaces around a cell; those of a file's own name stay
         check_name(video)
         if line.folder:
             video = f"{line.folder}/{video}"
@@ -199,6 +215,8 @@ class RowChecker:
         else:
             raise RowFault("bad id: expected a text or a whole number")
         for name in candidates:
+            if byte := wrong_byte(name):
+                raise RowFault(f"bad id: it is not UTF-8 (byte {byte})")
             if not name or len(name) > _MAX_ID or not is_one_line(name):
                 raise RowFault(f"bad id: it is empty, longer than {_MAX_ID} characters or holds control characters")
             if name not in self._taken:
@@ -249,32 +267,59 @@ def _captions(cells: dict[str, Any], answers: bool) -> tuple[str, ...]:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    texts = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    texts = [text for text in (value if isinstance(value, list | tuple) else [value]) if text is not None]
     if not all(isinstance(text, str) for text in texts):
         raise RowFault("bad caption: expected a text or a list of texts")
     return tuple(text.strip() for text in texts if text.strip())
 
 
 def _seconds(value: Any, column: str) -> float | None:
-    """A time in seconds from a number or from h:m:s; None for an empty cell."""
+    """A time in seconds from a number, a duration, a time of day or a text (12.5, 12,5, 12.5 s, h:m:s).
+
+    None for an empty cell.
+    """
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
-    clock = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
     try:
-        seconds = 3600.0 * int(clock[1] or 0) + 60.0 * int(clock[2]) + float(clock[3]) if clock else float(value)
+        seconds = _seconds_of_text(value) if isinstance(value, str) else _seconds_of(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RowFault(f"bad span: {column} {str(value)[:40]!r} is not a time: write seconds or h:m:s") from error
+        what = f"bad span: {column} {str(value)[:40]!r}"
+        if isinstance(value, str) and _TIMECODE.fullmatch(value.strip()):
+            raise RowFault(f"{what} is a timecode that counts frames: write seconds or h:m:s, as 0:01:02.5") from error
+        if isinstance(value, str) and _COMMA.match(value.strip()):
+            raise RowFault(f"{what} may be a decimal or thousands: write it with a point") from error
+        raise RowFault(f"{what} is not a time: write seconds or h:m:s") from error
     if not 0 <= seconds < 1e7:  # also catches nan
         raise RowFault(f"bad span: {column} {seconds:g} s is outside 0..10,000,000")
     return seconds
 
 
+def _seconds_of(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError("no time")
+    if isinstance(value, datetime.time):
+        return 3600.0 * value.hour + 60.0 * value.minute + value.second + value.microsecond / 1e6
+    return value.total_seconds() if isinstance(value, datetime.timedelta) else float(value)
+
+
+def _seconds_of_text(text: str) -> float:
+    text = text.strip()
+    if clock := _CLOCK.fullmatch(text):
+        return 3600.0 * int(clock[1] or 0) + 60.0 * int(clock[2]) + float(clock[3].replace(",", "."))
+    number = _UNIT.sub("", text)
+    if _COMMA.fullmatch(number) and len(number.partition(",")[2]) != 3:  # 1,500 may be one and a half or many
+        number = number.replace(",", ".")
+    return float(number)
+
+
 def _jsonable(value: Any) -> Any:
-    """The value as JSON: dates as text, NaN and infinity as null."""
+    """The value as JSON: dates as text; NaN, infinity and bytes that are no text as null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):
         return value
+    if isinstance(value, bytes):
+        return None
     if isinstance(value, list | tuple):
         return [_jsonable(entry) for entry in value]
     if isinstance(value, dict):
@@ -283,7 +328,9 @@ def _jsonable(value: Any) -> Any:
 
 
 def _encodable(text: str, what: str) -> None:
-    """JSON can contain a lone surrogate, which cannot be written as UTF-8."""
+    """Refuse what cannot be written as UTF-8: bytes of a file that are none; lone surrogates, which JSON can hold."""
+    if byte := wrong_byte(text):
+        raise RowFault(f"bad text: {what} is not UTF-8 (byte {byte}): save the file as UTF-8")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -291,4 +338,4 @@ def _encodable(text: str, what: str) -> None:
 
 
 def _printable(value: Any) -> str:
-    return "" if value is None else str(value)[:1000].encode(errors="replace").decode()
+    return "" if value is None else visible(str(value)[:1000])

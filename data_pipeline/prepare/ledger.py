@@ -2,7 +2,8 @@
 
 A shard's ledger is written after its file, so a ledger means that the shard is finished. Its metadata have the shard's
 size and sha256, and the digest of its plan. Columns: `id`, `video`, `state` (written, rejected), `reason`, `attempts`
-(how often it was decoded), `shard`, `bytes` (of the record), `row` (in the manifest's order, from 0).
+(how often it was decoded), `shard`, `bytes` (of the record), `row` (in the manifest's order, from 0), `damaged` (how
+many of its frames the decoder has marked as damaged; ledgers of earlier versions have no such column).
 """
 
 import collections
@@ -31,13 +32,17 @@ _SCHEMA = pa.schema(
         ("shard", pa.int32()),
         ("bytes", pa.int64()),
         ("row", pa.int64()),
+        ("damaged", pa.int32()),
     ]
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class LedgerRow:
-    """One clip; `reason` is None if it was written, `row` is None if the manifest's reader rejected it."""
+    """One clip; `reason` is None if it was written, `row` is None if the manifest's reader rejected it.
+
+    `damaged`: frames of a written clip that the decoder has marked as damaged.
+    """
 
     id: str
     video: str
@@ -45,6 +50,7 @@ class LedgerRow:
     attempts: int
     bytes: int
     row: int | None
+    damaged: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +65,7 @@ class FinishedShard:
       record_bytes: of all records.
       file_bytes, sha256: of the file.
       kinds: number of rejects by kind.
+      damaged_clips, damaged_frames: of written clips, those that the decoder has marked as damaged.
     """
 
     index: int
@@ -69,6 +76,8 @@ class FinishedShard:
     file_bytes: int
     sha256: str
     kinds: dict[str, int]
+    damaged_clips: int = 0
+    damaged_frames: int = 0
 
 
 def path_of(job: Path, index: int) -> Path:
@@ -200,7 +209,10 @@ def summarise(path: Path) -> LedgerSummary:
 
 def _read_table(job: Path, index: int) -> pa.Table:
     with path_of(job, index).open("rb") as file:
-        return pq.ParquetFile(file).read()
+        table = pq.ParquetFile(file).read()
+    if "damaged" not in table.column_names:  # begun by an earlier version
+        table = table.append_column(_SCHEMA.field("damaged"), pa.nulls(table.num_rows, pa.int32()))
+    return table
 
 
 def _table(clips: Sequence[LedgerRow], shard: int | None) -> pa.Table:
@@ -214,6 +226,7 @@ def _table(clips: Sequence[LedgerRow], shard: int | None) -> pa.Table:
             "shard": [shard] * len(clips),
             "bytes": [clip.bytes for clip in clips],
             "row": [clip.row for clip in clips],
+            "damaged": [clip.damaged for clip in clips],
         },
         schema=_SCHEMA,
     )

@@ -1,4 +1,4 @@
-"""The last step: move finished shards into the dataset, and write its ledger, checksums and list of rejects."""
+"""The last step: move finished shards into the dataset, and write its ledger and checksums."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,24 +7,12 @@ from pathlib import Path
 from data_pipeline.manifest.rows import Reject
 from data_pipeline.prepare import ledger, plan, write
 from data_pipeline.shards import tfds_metadata
-from harvest_jax.files import ASIDE, atomic_file, sync
-from harvest_jax.terminal import one_line
+from harvest_jax.files import ASIDE, sync
 
 
 def ledger_path(out: Path, split: str) -> Path:
     """The ledger of a split."""
     return out / f"ledger-{split}.parquet"
-
-
-def write_rejects(out: Path, split: str, rejects: Sequence[Reject]) -> None:
-    """Write a line for each reject: id, video, reason.
-
-    Raises:
-      OSError: the disk is full, or similar.
-    """
-    lines = [("id", "video", "reason"), *((reject.id, reject.video, reject.reason) for reject in rejects)]
-    with atomic_file(out / f"rejects-{split}.tsv") as aside, aside.open("w", encoding="utf-8") as file:
-        file.writelines("\t".join(map(one_line, line)) + "\n" for line in lines)
 
 
 def publish(

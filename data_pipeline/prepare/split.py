@@ -15,6 +15,7 @@ from data_pipeline.manifest.rows import ClipRow, Reject, check_split
 from data_pipeline.prepare import ledger, plan, publish, spool, write
 from data_pipeline.prepare.options import Options
 from data_pipeline.prepare.split_progress import SplitProgress
+from data_pipeline.shards.rejects import write_rejects
 from data_pipeline.shards.shard_format import split_lengths
 from harvest_jax.errors import DataError, HarvestError
 from harvest_jax.files import ASIDE, locked
@@ -36,6 +37,7 @@ class ShardReport:
       bytes: of all records.
       shards: files.
       before: clips that an earlier run had done.
+      damaged_clips, damaged_frames: written clips with frames that the decoder has marked as damaged, and how many.
     """
 
     n_written: int
@@ -44,6 +46,8 @@ class ShardReport:
     bytes: int
     shards: int
     before: int = 0
+    damaged_clips: int = 0
+    damaged_frames: int = 0
 
 
 @contextlib.contextmanager
@@ -225,7 +229,7 @@ def _prepare_split(
     earlier = write.finished(job, todo, moved_to)
     shards = _write(job, todo, execution, earlier, early, moved_to)
     rejects = (*early, *ledger.rejects_of(job, shards, split))
-    publish.write_rejects(out, split, rejects)
+    write_rejects(out, split, ((reject.id, reject.video, reject.reason) for reject in rejects))
     if not any(shard.records for shard in shards):
         _discard(job)
         reasons = ledger.kinds_in_words(ledger.count_kinds(reject.reason for reject in rejects))
@@ -241,6 +245,8 @@ def _prepare_split(
         bytes=sum(shard.record_bytes for shard in shards),
         shards=sum(shard.records > 0 for shard in shards),
         before=sum(shard.rows for shard in earlier),
+        damaged_clips=sum(shard.damaged_clips for shard in shards),
+        damaged_frames=sum(shard.damaged_frames for shard in shards),
     )
 
 

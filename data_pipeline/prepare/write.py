@@ -79,11 +79,8 @@ def write_shard(
                 reason = result.header.get("rejected")
                 if reason is None:
                     write(result.payload)
-                clips.append(
-                    ledger.LedgerRow(
-                        row.id, row.video, reason, attempt - 1 + result.tries, len(result.payload), row.number
-                    )
-                )
+                tries, size, damaged = attempt - 1 + result.tries, len(result.payload), result.header.get("damaged", 0)
+                clips.append(ledger.LedgerRow(row.id, row.video, reason, tries, size, row.number, damaged))
                 if on_clip is not None:
                     on_clip(reason, len(result.payload))
         file_bytes, sha256 = aside.stat().st_size, sha256_of(aside)
@@ -97,6 +94,8 @@ def write_shard(
         file_bytes=file_bytes,
         sha256=sha256,
         kinds=ledger.count_kinds(reasons),
+        damaged_clips=sum(clip.damaged > 0 for clip in clips),
+        damaged_frames=sum(clip.damaged for clip in clips),
     )
     ledger.write(job, shard, clips)
     return shard

@@ -21,16 +21,18 @@ from data_pipeline.media_paths import (
 )
 from data_pipeline.sources.captions import MAX_TEXT, read_object, read_text, take_captions
 from data_pipeline.sources.raw_row import OWN_COLUMNS, RawRow, RowFault
+from data_pipeline.sources.skipped_files import SkippedFiles
 from harvest_jax.errors import DataError
 
 
-def read_rows(folder: Path, name: str, root: str) -> Iterator[RawRow]:
+def read_rows(folder: Path, name: str, root: str, skipped: SkippedFiles) -> Iterator[RawRow]:
     """The clips of a folder and its subfolders, sorted by name; hidden files and linked folders are skipped.
 
     Args:
       folder: the folder.
       name: its name below the root.
       root: the root's real path.
+      skipped: counts the files that are neither a video or picture nor of one, and the linked folders.
 
     Raises:
       DataError: a folder cannot be listed.
@@ -38,15 +40,20 @@ def read_rows(folder: Path, name: str, root: str) -> Iterator[RawRow]:
     numbers = itertools.count(1)
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(below for below in folders if not below.startswith("."))
-        media = [(*os.path.splitext(file), file) for file in sorted(names) if not file.startswith(".")]
-        media = [(stem, kind.lower(), file) for stem, kind, file in media if kind.lower() in MEDIA_SUFFIXES]
+        skipped.links += sum(os.path.islink(os.path.join(parent, below)) for below in folders)
+        files = [(*os.path.splitext(file), file) for file in sorted(names) if not file.startswith(".")]
+        media = [(stem, kind.lower(), file) for stem, kind, file in files if kind.lower() in MEDIA_SUFFIXES]
+        stems = {stem for stem, _, _ in media}
         moving = {stem for stem, kind, _ in media if kind not in STILL_SUFFIXES}
         present = set(names)
         below = os.path.normpath(os.path.join(name, os.path.relpath(parent, folder)))
+        where = "" if below == "." else f"{below}/"
+        for stem, kind, file in files:
+            if kind.lower() not in MEDIA_SUFFIXES and not (kind in (".txt", ".json") and stem in stems):
+                skipped.add(where + file)
         for stem, kind, file in media:
             if kind in STILL_SUFFIXES and stem in moving:
                 continue
-            where = "" if below == "." else f"{below}/"
             beside = {f"{stem}.txt", f"{stem}.json"} & present
             yield _line(next(numbers), local_name(where + file), root, beside)
 

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from harvest_jax.search.update import find_videos, update
 
     found = find_videos(args.videos)
-    printing.say_skipped(found.closed, found.links)
+    printing.say_skipped(found)
     if not found.videos:
         raise DataError(f"no videos in {args.videos} or below it: no name ends in {' '.join(sorted(MOVING_SUFFIXES))}")
 
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         )
     results = rank(index, model.encode_text(words)[0], args.videos, args.top)
     if args.json:
-        print(json.dumps(printing.as_json(args, path, index, counts, results)))
+        print(json.dumps(printing.as_json(args, path, index, counts, results, found)))
     else:
         printing.print_results(results)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from harvest_jax.search.index import SearchIndex
 from harvest_jax.search.rank import Result
-from harvest_jax.search.update import UpdateCounts
+from harvest_jax.search.update import FolderVideos, UpdateCounts
 from harvest_jax.terminal import printable
 
 
@@ -18,13 +18,16 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def say_skipped(closed: Sequence[str], links: Sequence[str]) -> None:
-    """Name the folders that cannot be listed and the links that are not followed."""
-    for line in closed:
+def say_skipped(found: FolderVideos) -> None:
+    """Name the folders that cannot be listed, the links that are not followed and the files that are no videos."""
+    links = found.links
+    for line in found.closed:
         say(f"skipped: {printable(line)}")
     if links:
         names = ", ".join(map(printable, links[:3])) + (", ..." if len(links) > 3 else "")
         say(f"skipped: {len(links)} links to folders or out of this folder ({names})")
+    for line in found.skipped.in_words():
+        say(f"skipped: {line}")
 
 
 def say_update(index: SearchIndex, counts: UpdateCounts, path: Path, folder: Path) -> None:
@@ -56,9 +59,14 @@ def print_results(results: Sequence[Result]) -> None:
 
 
 def as_json(
-    args: argparse.Namespace, path: Path, index: SearchIndex, counts: UpdateCounts, results: Sequence[Result]
+    args: argparse.Namespace,
+    path: Path,
+    index: SearchIndex,
+    counts: UpdateCounts,
+    results: Sequence[Result],
+    found: FolderVideos,
 ) -> dict[str, Any]:
-    """The object that --json prints; `args` are the command's, `path` is the index file."""
+    """The object that --json prints; `args` are the command's, `path` is the index file, `found` is the folder."""
     unreadable = [(name, entry.reason) for name, entry in sorted(index.entries.items()) if entry.embedding is None]
     return {
         "words": " ".join(args.words),
@@ -68,6 +76,7 @@ def as_json(
         "index": str(path),
         "n_videos": len(index.entries) - len(unreadable),
         "changes": {"new": counts.added, "changed": counts.changed, "gone": counts.removed, "kept": counts.kept},
+        "skipped": dict(found.skipped.kinds),
         "results": [result._asdict() for result in results],
         "unreadable": [{"path": os.path.join(args.videos, name), "reason": reason} for name, reason in unreadable],
     }

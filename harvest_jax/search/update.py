@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 
 from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.media_paths import MOVING_SUFFIXES, VideoRejected
+from data_pipeline.sources.skipped_files import SkippedFiles
 from harvest_jax.errors import DataError
 from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.search.index import Entry, SearchIndex
@@ -48,12 +49,14 @@ class FolderVideos:
       videos: status of each video by its path below the folder, sorted.
       links: links that were not followed.
       closed: "path: reason" of folders that cannot be listed.
+      skipped: files whose names do not end like a video's.
     """
 
     root: str
     videos: dict[str, os.stat_result]
     links: list[str]
     closed: list[str]
+    skipped: SkippedFiles = dataclasses.field(default_factory=SkippedFiles)
 
 
 @dataclasses.dataclass
@@ -86,6 +89,7 @@ def find_videos(folder: Path) -> FolderVideos:
     videos: dict[str, os.stat_result] = {}
     links: list[str] = []
     closed: list[str] = []
+    skipped = SkippedFiles()
 
     def note(error: OSError) -> None:
         closed.append(f"{os.path.relpath(error.filename or root, root)}: {error.strerror}")
@@ -94,12 +98,15 @@ def find_videos(folder: Path) -> FolderVideos:
         for name in folders:
             if not name.startswith(".") and os.path.islink(os.path.join(parent, name)):
                 links.append(os.path.relpath(os.path.join(parent, name), root))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.startswith(".") or os.path.splitext(name)[1].lower() not in MOVING_SUFFIXES:
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith("."):
                 continue
             path = os.path.join(parent, name)
             relative = os.path.relpath(path, root)
+            if os.path.splitext(name)[1].lower() not in MOVING_SUFFIXES:
+                skipped.add(relative)
+                continue
             if os.path.islink(path) and os.path.commonpath((root, os.path.realpath(path))) != root:
                 links.append(relative)
                 continue
@@ -109,7 +116,7 @@ def find_videos(folder: Path) -> FolderVideos:
                 continue
             if stat.S_ISREG(status.st_mode):
                 videos[relative] = status
-    return FolderVideos(root, dict(sorted(videos.items())), sorted(links), sorted(closed))
+    return FolderVideos(root, dict(sorted(videos.items())), sorted(links), sorted(closed), skipped)
 
 
 def update(

@@ -1,17 +1,23 @@
 """The command `harvest shards`: its output, its exit codes and its errors."""
 
+import dataclasses
+import json
+import os
 import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from data_pipeline.decode import clip as clip_module
 from data_pipeline.decode import pool
 from data_pipeline.prepare import ledger, plan, split_progress, write
 from data_pipeline.prepare.ledger import FinishedShard
-from data_pipeline.shards.shard_format import open_shards
+from data_pipeline.shards.shard_format import open_shards, parse_record
 from harvest_jax import cli, terminal
 from tests.helpers.disks import small_disk
 from tests.helpers.shard_files import InThisProcess, digests
@@ -295,3 +301,72 @@ def test_workers_that_end_at_once_stop_the_run_and_keep_what_is_finished(media, 
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("harvest shards: a decoder process ends when it starts (status 1); to see the error, run")
     assert cli.main(command) == 0
+
+
+def test_odd_names_and_files_that_are_no_videos(media, tmp_path, capsys, no_processes):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("good.mp4", "=1+2.mp4", os.fsdecode(b"Jos\xe9.mp4"), os.fsdecode(b"mute\xe9.mp4"), " led.mp4"):
+        (folder / name).write_bytes((media / "v00.mp4").read_bytes())
+        if not name.startswith("mute"):
+            (folder / name).with_suffix(".txt").write_text("a caption")
+    (folder / "=empty.mp4").touch()
+    (folder / "=empty.txt").write_text("x")
+    (folder / "film.rm").touch()
+    assert cli.main(["shards", *words(folder, folder, tmp_path / "out", "--max_rejects", 0.5)]) == 0
+    assert "skipped: 1 file that is no video by its name (1 x .rm): film.rm\n" in capsys.readouterr().out
+    assert (tmp_path / "out" / "rejects-train.tsv").read_text().splitlines()[1:] == [
+        "line 4\tJos\\udce9.mp4\tbad path: Jos\\udce9.txt: it is not UTF-8 (byte 0xe9): rename the file",
+        "line 6\tmute\\udce9.mp4\tempty caption: there is no mute\\udce9.txt or mute\\udce9.json beside it",
+        "'=empty\t'=empty.mp4\tempty file: 0 bytes",
+    ]
+    assert {parse_record(raw).id for raw in open_shards(tmp_path / "out", "train")} == {"good", "=1+2", " led"}
+
+
+def test_tables_of_others(media, tmp_path, no_processes):
+    (tmp_path / "m.csv").write_text("path;text\nv00.mp4;one\nv01.mp4;two\n")
+    assert (
+        cli.main(
+            ["shards", *words(tmp_path / "m.csv", media, tmp_path / "out", "--columns", "video=path,caption=text")]
+        )
+        == 0
+    )
+    assert len(open_shards(tmp_path / "out", "train")) == 2
+
+
+def test_damaged_frames_are_in_the_ledger_and_the_summary(media, tmp_path, capsys, monkeypatch, no_processes):
+    real = clip_module._decoded
+
+    def marked(video, packets, wanted):  # as if the decoder had marked the last picture of each wanted one
+        for frame, damaged in real(video, packets, wanted):
+            yield frame, damaged or frame.pts * video.stream.time_base > 0.7
+
+    monkeypatch.setattr(clip_module, "_decoded", marked)
+    monkeypatch.setattr(clip_module, "MAX_DAMAGED", 0.5)
+    manifest = write_manifest(tmp_path / "m.csv", 4)
+    assert cli.main(["shards", *words(manifest, media, tmp_path / "out")]) == 0
+    marks = pq.read_table(tmp_path / "out" / "ledger-train.parquet")["damaged"].to_pylist()
+    assert marks == [1] * 4
+    told = capsys.readouterr().out
+    assert f"train: the decoder marks 4 frames in 4 clips as damaged: column damaged of {tmp_path}/out/ledger" in told
+
+
+def test_a_run_that_an_earlier_version_began_is_continued(media, tmp_path, no_processes, monkeypatch):
+    schema = pa.schema([field for field in ledger._SCHEMA if field.name != "damaged"])
+    manifest = write_manifest(tmp_path / "m.csv", 4)
+
+    def write_without(job, shard, clips):  # as before there was the column
+        facts = {name: value for name, value in dataclasses.asdict(shard).items() if not name.startswith("damaged")}
+        table = ledger._table(clips, shard.index).select(schema.names)
+        pq.write_table(
+            table.replace_schema_metadata({b"shard": json.dumps(facts).encode()}), ledger.path_of(job, shard.index)
+        )
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ledger, "write", write_without)
+    assert cli.main(["shards", *words(manifest, media, tmp_path / "out", "--shards", 2)]) == 130
+    monkeypatch.undo()
+    monkeypatch.setattr(write, "DecoderPool", InThisProcess)
+    assert cli.main(["shards", *words(manifest, media, tmp_path / "out", "--shards", 2)]) == 0
+    marks = pq.read_table(tmp_path / "out" / "ledger-train.parquet")["damaged"].to_pylist()
+    assert marks == [None, None, 0, 0]

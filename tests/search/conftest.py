@@ -18,7 +18,6 @@ def place(tmp_path, monkeypatch, capsys):
     film(folder / "r.mp4", "red")
     film(folder / "below" / "deep" / "g.mp4", "green")
     film(folder / "b.MP4", "blue")
-    (folder / "notes.txt").write_text("no film")
 
     def go(*words, model="colours", videos=folder, code=0):
         capsys.readouterr()

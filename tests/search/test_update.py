@@ -141,3 +141,23 @@ def test_links_do_not_lead_out_and_hidden_files_are_left_alone(place):
     assert list(found.videos) == ["alias.mp4", "b.MP4", "below/deep/g.mp4", "r.mp4"]
     assert found.links == ["elsewhere", "out.mp4", "round"]
     assert "skipped: 3 links to folders or out of this folder (elsewhere, out.mp4, round)" in place.go("red").err
+
+
+def test_what_is_no_video_by_its_name_is_counted_and_listed(place):
+    for name in ("notes.txt", "old.rm", "older.RM", "README", ".hidden.rm"):
+        (place.folder / name).write_text("no film")
+    shown = "README, notes.txt, old.rm, older.RM"
+    line = f"skipped: 4 files that are no videos by their names (2 x .rm, 1 x no ending, 1 x .txt): {shown}"
+    assert place.go("red").err.splitlines()[0] == line
+    assert json.loads(place.go("red", "--json").out)["skipped"] == {"": 1, ".txt": 1, ".rm": 2}
+
+
+def test_names_that_are_no_utf_8_are_searched_too(place):
+    odd = os.fsdecode(b"Jos\xe9.mp4")
+    (place.folder / "r.mp4").rename(place.folder / odd)
+    (place.folder / "b.MP4").rename(place.folder / " back\\slash.mp4")
+    found = place.go("red")
+    assert names(found)[0] == "Jos\\udce9.mp4"
+    assert place.go("red").embedded == 0
+    assert os.path.basename(json.loads(place.go("red", "--json").out)["results"][0]["path"]) == odd
+    assert names(place.go("blue"))[0] == " back\\slash.mp4"

@@ -9,6 +9,7 @@ import pytest
 from data_pipeline.manifest.read import iter_manifest, read_manifest
 from data_pipeline.manifest.rows import ClipRow
 from data_pipeline.sources import media_folder
+from data_pipeline.sources.skipped_files import SkippedFiles
 from harvest_jax import cli
 from tests.helpers.source_files import (
     decoded,
@@ -146,7 +147,7 @@ def test_many_videos_in_one_folder_take_no_longer_each(tmp_path):
     for number in range(12_000):
         (tmp_path / f"{number}.mp4").touch()
     began = time.process_time()
-    assert len(list(media_folder.read_rows(tmp_path, ".", str(tmp_path)))) == 12_000
+    assert len(list(media_folder.read_rows(tmp_path, ".", str(tmp_path), SkippedFiles()))) == 12_000
     assert time.process_time() - began < 2  # many times that where all names are gone through for each
 
 
@@ -174,3 +175,45 @@ def test_a_folder_of_links(tmp_path, video):
         "bad path: a link leads out of the root",
         "not a file: e.txt: a folder, a pipe or a device",
     ]
+
+
+def test_files_that_are_no_videos_by_their_names_are_counted(tmp_path, video):
+    (tmp_path / "deep").mkdir()
+    for name in ("a.mp4", "deep/b.mkv"):
+        (tmp_path / name).write_bytes(video)
+    for name in ("a.txt", "a.json", "a.jpg", "deep/b.txt"):  # of the videos
+        (tmp_path / name).write_text("{}")
+    for name in ("old.rm", "deep/older.RM", "notes.txt", "README", ".hidden"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "away").symlink_to(tmp_path)
+    stream = iter_manifest([tmp_path])
+    for _ in range(2):  # reading again counts anew
+        assert len(list(stream)) == 2
+        assert stream.skipped.in_words() == [
+            "4 files that are no videos by their names (2 x .rm, 1 x no ending, 1 x .txt): README, notes.txt, old.rm, "
+            "deep/older.RM",
+            "1 link to folders, which are not followed",
+        ]
+
+
+def test_names_that_are_no_utf_8_and_other_odd_ones(tmp_path, video):
+    folder = tmp_path / os.fsdecode(b"\xe9t\xe9")
+    odd = [" leading.mp4", "back\\slash.mp4", "\\first.mp4", "C:\\drive.mp4", "=1+2.mp4", "'quote'.mp4"]
+    for name in [*odd, os.fsdecode(b"Jos\xe9.mp4"), "line\nend.mp4"]:
+        (tmp_path / name).write_bytes(video)
+        (tmp_path / name).with_suffix(".txt").write_text("x")
+    (tmp_path / os.fsdecode(b"mute\xe9.mp4")).write_bytes(video)
+    folder.mkdir()
+    (folder / "in.mp4").write_bytes(video)
+    (folder / "in.txt").write_text("x")
+    manifest = read_manifest(tmp_path)
+    assert sorted(row.video.removeprefix("./") for row in manifest.rows) == sorted(odd)
+    assert all(decoded(row, manifest.root)["numbers"] == [5, 15, 25, 35] for row in manifest.rows)
+    assert {reject.video: reject.reason.split(":")[0] for reject in manifest.rejects} == {
+        "Jos\\udce9.mp4": "bad path",
+        "mute\\udce9.mp4": "empty caption",
+        "line\\nend.mp4": "bad path",
+        "\\udce9t\\udce9/in.mp4": "bad path",
+    }
+    "".join(reject.reason + reject.id for reject in manifest.rejects).encode()
+    assert [row.id for row in read_manifest(folder).rows] == ["in"]

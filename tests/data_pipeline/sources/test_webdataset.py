@@ -1,11 +1,14 @@
 """WebDataset tars as a source: clips are found, checked, and decoded from where they lie in the tar."""
 
+import io
 import json
+import tarfile
 import tracemalloc
 
 import pytest
 
 from data_pipeline.manifest.read import read_manifest
+from data_pipeline.sources import webdataset
 from harvest_jax.errors import DataError
 from harvest_jax.evaluate.clips.evaluation_set import open_set
 from harvest_jax.evaluate.settings import DataSettings
@@ -129,13 +132,87 @@ def test_keys_that_cannot_be_used_say_why(tmp_path, video):
     assert decoded(manifest.rows[2], manifest.root) == {"rejected": "empty file: 0 bytes"}
 
 
-def test_names_that_a_key_cannot_be_made_of(tmp_path, video):
-    members = [(name, video) for name in ("clip.v1.mp4", "clip.v1.txt", "clip.v2.mp4", "Mr. Bean.mp4", "Mr. Bean.txt")]
-    members += [("a.left.jpg", picture(1)), ("a.mp4", video), ("a.txt", b"x"), ("a.mask.png", b"")]
+def test_names_with_several_dots(tmp_path, video):
+    members = [("clip.v1.mp4", video), ("clip.v1.txt", b"one"), ("clip.v2.mp4", video)]
+    members += [("Mr. Bean.mp4", video), ("Mr. Bean.txt", b"two"), ("b.rgb.mp4", video), ("b.txt", b"three")]
+    members += [("a.left.jpg", picture(1)), ("a.mp4", video), ("a.txt", b"x"), ("a.mask.png", b""), ("a.en.txt", b"y")]
+    members += [("c.left.jpg", picture(1)), ("c.txt", b"z")]
     manifest = read_manifest(write_tar(tmp_path / "0.tar", members))
-    assert [row.id for row in manifest.rows] == ["a"]
-    reason = "bad member: its name has more than one dot, and the key ends at the first one: rename it"
-    assert reasons(manifest) == dict.fromkeys(["clip.v1", "clip.v2", "Mr. Bean"], reason)
+    captions = {"clip.v1": "one", "Mr. Bean": "two", "b.rgb": "three", "a": "x"}
+    assert {row.id: row.captions for row in manifest.rows} == {name: (said,) for name, said in captions.items()}
+    assert all(decoded(row, manifest.root)["numbers"] == [5, 15, 25, 35] for row in manifest.rows)
+    assert reasons(manifest) == {
+        "clip.v2": "empty caption",
+        "c.left": "bad member: its name has more than one dot, and the key ends at the first one: rename it",
+    }
+
+
+def test_a_tar_whose_members_are_in_another_order(tmp_path, video):
+    keys = [f"{number:03d}" for number in range(6)]
+    for kinds in (("mp4", "txt", "json"), ("txt", "json", "mp4"), ("json", "mp4", "txt")):
+        parts = {
+            kind: [member for key in keys for member in sample(key, video) if member[0].endswith(kind)]
+            for kind in kinds
+        }
+        manifest = read_manifest(write_tar(tmp_path / "0.tar", [one for kind in kinds for one in parts[kind]]))
+        assert manifest.rejects == []
+        assert [(row.id, row.captions) for row in manifest.rows] == [(key, (f"a clip named {key}",)) for key in keys]
+        assert [row.extra["key"] for row in manifest.rows] == keys
+        assert decoded(manifest.rows[4], manifest.root)["numbers"] == [5, 15, 25, 35]
+
+
+def test_a_key_that_is_apart_does_not_change_the_order(tmp_path, video):
+    a, b, c = (sample(key, video) for key in "abc")
+    manifest = read_manifest(write_tar(tmp_path / "0.tar", [*a, b[0], *c, *b[1:], a[0], a[1]]))
+    assert [row.id for row in manifest.rows] == ["a", "b", "c"]
+    assert reasons(manifest)["a"].startswith("duplicate id: 'a' is line 1's")  # it comes a second time
+
+
+def test_a_text_long_after_its_clip_is_named(tmp_path, video, monkeypatch):
+    monkeypatch.setattr(webdataset, "_MAX_HELD", 1_000)  # bytes: two or three members
+    keys = [f"{number:03d}" for number in range(4)]
+    members = [(f"{key}.mp4", video) for key in keys] + [(f"{key}.txt", b"x") for key in keys]
+    manifest = read_manifest(write_tar(tmp_path / "0.tar", members))
+    late = "bad member: its clip comes long before it: pack the files of a key together (tar --sort=name)"
+    found = [(reject.id, reject.reason) for reject in manifest.rejects]
+    assert ("000", "empty caption") in found
+    assert ("000", late) in found
+    assert len(found) + len(manifest.rows) >= 4
+
+
+def test_a_second_file_of_the_same_name_is_named(tmp_path, video):
+    other = write_tar(tmp_path / "x.tar", [])
+    members = [("a.mp4", video), ("a.mp4", b"other"), ("a.txt", b"x"), ("a.txt", b"y"), ("a.jpg", b""), ("a.gif", b"")]
+    members += [("b.webm", b""), ("b.mp4", video), ("b.txt", b"z")]
+    manifest = read_manifest(write_tar(other, members))
+    assert [(row.id, row.captions) for row in manifest.rows] == [("a", ("x",)), ("b", ("z",))]
+    assert [reject.reason for reject in manifest.rejects] == [
+        "bad member: a second a.mp4; the first one is used",
+        "bad member: a second a.txt; the first one is used",
+        "bad member: the clip of this name is b.mp4",
+    ]
+    assert all(decoded(row, manifest.root)["numbers"] == [5, 15, 25, 35] for row in manifest.rows)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
+def test_a_compressed_tar_that_is_named_tar_costs_itself_only(tmp_path, video, mode, kind):
+    with tarfile.open(tmp_path / "0.tar", mode) as tar:
+        tar.addfile(tarfile.TarInfo("a.txt"), io.BytesIO())
+    write_tar(tmp_path / "1.tar", sample("b", video))
+    manifest = read_manifest(tmp_path)
+    assert [row.id for row in manifest.rows] == ["b"]
+    why = f"compressed: it is a {kind} file, and clips are read from inside a tar: decompress it first"
+    assert reasons(manifest) == {"0.tar": why}
+
+
+def test_a_member_whose_name_is_no_utf_8(tmp_path, video):
+    members = [("Jos\udce9.mp4", video), ("Jos\udce9.txt", b"x"), *sample("b", video)]
+    path = write_tar(tmp_path / "0.tar", members, encoding="utf-8", errors="surrogateescape", format=tarfile.GNU_FORMAT)
+    manifest = read_manifest(path)
+    assert [row.id for row in manifest.rows] == ["b"]
+    assert [(one.id, one.reason) for one in manifest.rejects] == [
+        ("Jos\\udce9", "bad member: its name is not UTF-8 (byte 0xe9)")
+    ] * 2
 
 
 def test_what_macos_adds_to_a_tar_parts_no_key(tmp_path, video):

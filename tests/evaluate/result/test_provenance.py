@@ -108,7 +108,7 @@ def test_rows_of_another_task_are_named(videos, model, tmp_path, capsys):
     assert "the rows fit --config eval/videoqa" in capsys.readouterr().err
 
 
-def test_tabs_in_a_csv_file_are_named(videos, model, tmp_path, capsys):
-    (tmp_path / "set.csv").write_text("video\tcaption\nred.mp4\ta red square\n")
+def test_a_row_that_cannot_be_read_is_named(videos, model, tmp_path, capsys):
+    (tmp_path / "set.csv").write_bytes(b"video\tcaption\nred.mp4\ta red square\nblue.mp4\tun carr\xe9 bleu\n")
     evaluate("retrieval", [f"--config.data.manifest={tmp_path / 'set.csv'}"], tmp_path, code=DataError.exit_code)
-    assert "separates its columns by tabs: name it set.tsv" in capsys.readouterr().err
+    assert "1 rows cannot be used, the first: line 3: bad text: the caption is not UTF-8" in capsys.readouterr().err
