@@ -49,6 +49,7 @@ class DecodedClip:
       width, height: of the video as a player shows it (upright, with square pixels), in pixels, before scaling.
       views: the frames of each view, as numbers of `frames`; a picture that is shown at several times occurs again.
       damaged: how many frames the decoder has marked as damaged, or that depend on a marked one.
+      converted: their colours were HDR or wide-gamut, see `colours`.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
@@ -57,6 +58,7 @@ class DecodedClip:
     height: int
     views: tuple[Int[np.ndarray, " _"], ...] = ()
     damaged: int = 0
+    converted: bool = False
 
 
 def decode_clip(
@@ -165,7 +167,7 @@ def _decode(
                 reader = PictureReader(geometry, spec)
             if frame.pts is not None and frame is not last:  # a later one of the same time is from decoding everything
                 pictures[frame.pts], damages[frame.pts], last = reader.read(frame), damaged, frame
-    if len(pictures) < spec.min_frames or geometry is None:
+    if len(pictures) < spec.min_frames or geometry is None or reader is None:
         raise VideoRejected(
             f"too few frames: {len(pictures)} different ones in {span[0]:.1f}-{span[1]:.1f} s, "
             f"{spec.min_frames} are needed"
@@ -184,6 +186,7 @@ def _decode(
         geometry.shown_height,
         numbers_shown(list(pictures), views),
         marked,
+        reader.converted,
     )
 
 
