@@ -72,12 +72,12 @@ class OtherColours:
         light = _light(self.transfer)
         red, green, blue = (light[np.minimum(picture[..., channel], _LEVELS - 1)] for channel in range(3))
         if self.transfer == "hlg":
-            weights = np.float32(_LUMINANCE[self.primaries])
+            weights = np.array(_LUMINANCE[self.primaries], np.float32)
             luminance = weights[0] * red + weights[1] * green + weights[2] * blue
             gain = _system_gain()[_index(luminance)]
             red, green, blue = red * gain, green * gain, blue * gain
         if self.primaries:
-            rows = np.float32(_TO_BT709[self.primaries])
+            rows = np.array(_TO_BT709[self.primaries], np.float32)
             red, green, blue = (row[0] * red + row[1] * green + row[2] * blue for row in rows)
         if self.hdr:
             ratio = _tone(np.maximum(np.maximum(red, green), blue))
@@ -117,7 +117,9 @@ def _light(transfer: str) -> Float32[np.ndarray, " levels"]:
     signal = np.arange(_LEVELS) / (_LEVELS - 1)
     if transfer == "pq":
         root = signal ** (1 / 78.84375)
-        value = 10000 / WHITE * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
+        value = (
+            10000 / WHITE * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
+        )
     elif transfer == "hlg":
         value = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12)
     elif transfer == "srgb":

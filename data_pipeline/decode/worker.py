@@ -36,8 +36,8 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
     Returns:
       a header and bytes. With `record`: {"frames": count} and the encoded record. Without: {"shape", "seconds",
-      "views", "converted"} and the raw frames, uint8 [T, H, W, 3]. For a video that cannot be used: {"rejected": reason} and no
-      bytes.
+      "views", "converted"} and the raw frames, uint8 [T, H, W, 3]. For a video that cannot be used:
+      {"rejected": reason} and no bytes.
     """
     from data_pipeline import media_paths
     from data_pipeline.decode.clip import decode_clip

@@ -67,7 +67,9 @@ def frame_batches(
     for done, (number, clip) in enumerate(clips, start=1):
         if isinstance(clip, str):
             unreadable[number] = clip
-        for view, frames in enumerate(clip.views if isinstance(clip, ClipFrames) else ()):
+        if not isinstance(clip, ClipFrames):
+            clip = ClipFrames((), 0)
+        for view, frames in enumerate(clip.views):
             batch = waiting.setdefault(len(frames), [])
             batch.append((number, view, frames, clip.distinct, clip.converted))
             if len(batch) == settings.batch_size or sum(map(len, waiting.values())) > _WAITING * settings.batch_size:
