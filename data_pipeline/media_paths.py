@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")  # http:, file:, concat:, su
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _WRONG_BYTE = re.compile("[\udc80-\udcff]")  # what Python makes of a byte that is no UTF-8
 _MAX_NAME = 4096  # PATH_MAX on Linux
-STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
 # suffixes that clips are found by in a folder or a tar; the format is detected from the content
 MOVING_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".gif", ".3gp", ".3g2", ".mpg", ".mpeg", ".vob"),

@@ -19,8 +19,9 @@ from safetensors.numpy import save
 from harvest_jax.files import write_atomically
 from harvest_jax.version import __version__
 
-# Raised when frames are chosen, prepared or embedded in another way. 2: Pillow resizes whole pictures.
-METHOD = 2
+# Raised when frames are chosen, prepared or embedded in another way. 2: Pillow resizes whole pictures. 3: HDR and wide
+# gamuts are converted, pictures of AVI are those of FFmpeg's times.
+METHOD = 3
 
 
 class DamagedFileError(Exception):

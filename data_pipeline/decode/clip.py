@@ -6,7 +6,6 @@ a player shows at that time. A picture that is shown at several of these times (
 """
 
 import collections
-import dataclasses
 import io
 import itertools
 import math
@@ -18,14 +17,16 @@ import av
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from jaxtyping import Float64, Int, UInt8
+from jaxtyping import UInt8
 
+from data_pipeline.decode.animation import read_animation
+from data_pipeline.decode.decoded_clip import DecodedClip
 from data_pipeline.decode.picture import DisplayGeometry, PictureReader, display_geometry
 from data_pipeline.decode.spec import DecodeSpec
-from data_pipeline.decode.still import is_still, read_still
+from data_pipeline.decode.still import HEAD, is_animated, is_still, read_still, refuse_heic
 from data_pipeline.decode.stretch import EndMeasured, Mark, Stretch, end_of, needed, read_stretch, shown_at
 from data_pipeline.decode.video_file import OpenVideo, check_size, exact_fraction, open_video, time_by_order
-from data_pipeline.decode.wanted_pictures import numbers_shown, pictures_shown, wanted_ticks
+from data_pipeline.decode.wanted_pictures import numbers_shown, pictures_shown, span_of, wanted_ticks
 from data_pipeline.media_paths import VideoRejected, open_regular
 from harvest_jax.pixels.frame_sampling import Sampling
 
@@ -39,26 +40,6 @@ av.logging.set_level(
 )  # FFmpeg's messages about damaged files are not shown; the reason of the reject is
 
 
-@dataclasses.dataclass(frozen=True)
-class DecodedClip:
-    """The decoded frames of a clip.
-
-    Attributes:
-      frames: RGB, in order.
-      seconds: position of each frame in the file.
-      width, height: of the video as a player shows it (upright, with square pixels), in pixels, before scaling.
-      views: the frames of each view, as numbers of `frames`; a picture that is shown at several times occurs again.
-      damaged: how many frames the decoder has marked as damaged, or that depend on a marked one.
-    """
-
-    frames: UInt8[np.ndarray, "T H W 3"]
-    seconds: Float64[np.ndarray, " T"]
-    width: int
-    height: int
-    views: tuple[Int[np.ndarray, " _"], ...] = ()
-    damaged: int = 0
-
-
 def decode_clip(
     source: bytes | Path | BufferedIOBase,
     spec: DecodeSpec,
@@ -66,7 +47,8 @@ def decode_clip(
     end: float | None = None,
     sampling: Sampling = _MIDDLES,
 ) -> DecodedClip:
-    """Decode up to `spec.num_frames` pictures, evenly spaced over start..end; a JPEG, PNG or WebP has one.
+    """Decode up to `spec.num_frames` pictures, evenly spaced over start..end; a JPEG, PNG, WebP or AVIF has one
+    unless it is an animated WebP or AVIF.
 
     All views are decoded in one go through the file. Counting pictures ("linspace_inclusive") first reads the file's
     packets through without decoding them.
@@ -84,8 +66,12 @@ def decode_clip(
     if isinstance(source, Path):
         source = open_regular(source, spec.max_bytes)
     with io.BytesIO(source) if isinstance(source, bytes) else source as file:
-        if is_still(file.read(12)):
+        head = file.read(HEAD)
+        if is_still(head):
             return _still(file, spec, start, end, sampling.views)
+        if is_animated(head):
+            return read_animation(file, spec, start, end, sampling)
+        refuse_heic(head)
         try:
             measured: float | None = None
             shown: list[int] | None = None
@@ -97,7 +83,7 @@ def decode_clip(
                     try:
                         if known is None:
                             raise EndMeasured(_scan_end(video))
-                        span = _span(known, start, end)
+                        span = span_of(known, start, end)
                         if shown is None and sampling.policy == "linspace_inclusive":
                             to_its_end = end is None or end >= known  # where the last picture's start may be, too
                             shown = pictures_shown(video, span[0], math.inf if to_its_end else span[1])
@@ -121,18 +107,6 @@ def _still(file: BufferedIOBase, spec: DecodeSpec, start: float | None, end: flo
         raise VideoRejected(f"too few frames: a single picture, {spec.min_frames} are needed")
     picture, width, height = read_still(file, spec)
     return DecodedClip(picture[None], np.zeros(1), width, height, (np.zeros(1, np.int64),) * views)
-
-
-def _span(known_end: float, start: float | None, end: float | None) -> tuple[float, float]:
-    """The clip's start and end within the file; in published manifests, ends are often a little after the video's."""
-    first = 0.0 if start is None else start
-    last = known_end if end is None else end
-    if first >= known_end:
-        raise VideoRejected(f"bad span: it starts at {first:g} s, but the video ends at {known_end:.1f} s")
-    if known_end - first < 0.5 * (last - first):
-        there, asked = known_end - first, last - first
-        raise VideoRejected(f"bad span: only {there:.1f} s of its {asked:.1f} s are within the video")
-    return first, min(last, known_end)
 
 
 def _scan_end(video: OpenVideo) -> float:
@@ -165,7 +139,7 @@ def _decode(
                 reader = PictureReader(geometry, spec)
             if frame.pts is not None and frame is not last:  # a later one of the same time is from decoding everything
                 pictures[frame.pts], damages[frame.pts], last = reader.read(frame), damaged, frame
-    if len(pictures) < spec.min_frames or geometry is None:
+    if len(pictures) < spec.min_frames or geometry is None or reader is None:
         raise VideoRejected(
             f"too few frames: {len(pictures)} different ones in {span[0]:.1f}-{span[1]:.1f} s, "
             f"{spec.min_frames} are needed"
@@ -184,6 +158,7 @@ def _decode(
         geometry.shown_height,
         numbers_shown(list(pictures), views),
         marked,
+        reader.converted,
     )
 
 

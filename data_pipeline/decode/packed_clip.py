@@ -14,10 +14,11 @@ from array_record.python import array_record_module
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipeline.decode.clip import DecodedClip, decode_clip
+from data_pipeline.decode.clip import decode_clip
+from data_pipeline.decode.decoded_clip import DecodedClip
 from data_pipeline.decode.rendered_clip import rendered_clip
 from data_pipeline.decode.spec import DecodeSpec
-from data_pipeline.decode.still import is_still, is_turned, read_still
+from data_pipeline.decode.still import HEAD, is_still, is_turned, read_still
 from data_pipeline.media_paths import FilePart, VideoRejected, open_regular
 from data_pipeline.shards import shard_format
 from harvest_jax.errors import DataError
@@ -57,7 +58,7 @@ def read_packed(path: str, part: FilePart, spec: DecodeSpec, start: float | None
     values = list(fields[part.field].bytes_list.value) if part.field in fields else []
     if not values:
         raise VideoRejected(f"damaged: the record has no field {part.field}")
-    if len(values) == 1 and not is_still(values[0][:12]):
+    if len(values) == 1 and not is_still(values[0][:HEAD]):
         return PackedClip(decode_clip(values[0], spec, start, end))
     return _pictures(values, _harvest_record(raw), spec)
 
@@ -112,6 +113,6 @@ def _is_storable(jpeg: bytes) -> bool:
 
 
 def _still(value: bytes, spec: DecodeSpec) -> tuple[Any, int, int]:
-    if not is_still(value[:12]):
-        raise VideoRejected("not a video: a list of values that are not JPEG, PNG or WebP pictures")
+    if not is_still(value[:HEAD]):
+        raise VideoRejected("not a video: a list of values that are not JPEG, PNG, WebP or AVIF pictures")
     return read_still(BytesIO(value), spec)

@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
+from data_pipeline.decode.colours import FORMAT, other_colours
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
 from harvest_jax.pixels.square import for_decoder
@@ -85,10 +86,14 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
 
 class PictureReader:
-    """Scales and turns the pictures of one video; reuses FFmpeg's scaler."""
+    """Scales and turns the pictures of one video; reuses FFmpeg's scaler.
+
+    Attributes:
+      converted: a picture's colours were not those of BT.709 or BT.601.
+    """
 
     def __init__(self, geometry: DisplayGeometry, spec: DecodeSpec):
-        self.geometry, self.spec = geometry, spec
+        self.geometry, self.spec, self.converted = geometry, spec, False
         self._reformatter = VideoReformatter()
 
     def read(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
@@ -97,14 +102,23 @@ class PictureReader:
         Raises:
           VideoRejected: its colour format cannot be converted to RGB.
         """
-        geometry = self.geometry
+        geometry, colours = self.geometry, other_colours(frame)
+        if colours is not None:
+            frame.colorspace = colours.matrix
         try:
             scaled = self._reformatter.reformat(
-                frame, geometry.width, geometry.height, _FORMAT, interpolation=_SCALING, threads=1
+                frame,
+                geometry.width,
+                geometry.height,
+                _FORMAT if colours is None else FORMAT,
+                interpolation=_SCALING,
+                threads=1,
             )
         except av.FFmpegError as error:
             raise VideoRejected("unsupported colours: its pictures cannot be converted to RGB") from error
         picture = scaled.to_ndarray()
+        if colours is not None:
+            picture, self.converted = colours.to_bt709(picture), True
         if geometry.swap:
             picture = picture.swapaxes(0, 1)
         if geometry.flip_x:

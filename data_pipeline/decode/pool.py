@@ -254,10 +254,12 @@ class ViewedClip(NamedTuple):
     Attributes:
       frames: uint8 RGB, each picture once.
       views: the frames of each view, as numbers of `frames`.
+      converted: the video is HDR or has a wide gamut, and its colours were converted.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
     views: list[Int[np.ndarray, " _"]]
+    converted: bool = False
 
 
 class VideoDecoder(_ClosedAtItsEnd):
@@ -334,4 +336,4 @@ class VideoDecoder(_ClosedAtItsEnd):
         if "rejected" in header:
             return VideoRejected(header["rejected"], path)
         frames = np.frombuffer(result.payload, np.uint8).reshape(header["shape"]).copy()
-        return ViewedClip(frames, [np.array(view, np.int64) for view in header["views"]])
+        return ViewedClip(frames, [np.array(view, np.int64) for view in header["views"]], header["converted"])

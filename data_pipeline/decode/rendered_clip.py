@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from PIL import Image
 
-from data_pipeline.decode.clip import DecodedClip
+from data_pipeline.decode.decoded_clip import DecodedClip
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import FilePart, VideoRejected
 from harvest_jax.errors import DataError

@@ -142,9 +142,8 @@ def _why_not_opened(file: BufferedIOBase) -> str:
     for offset, signature, name in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
             return f"damaged: begins like {name}, but its header is cut off or damaged"
-    return (
-        "not a video: not an MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV, Ogg or GIF file, nor a JPEG, PNG or WebP picture"
-    )
+    kinds = "an MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV, Ogg or GIF file"
+    return f"not a video: not {kinds}, nor a JPEG, PNG, WebP or AVIF picture"
 
 
 def _checked(container: InputContainer, again: Callable[[], InputContainer], spec: DecodeSpec) -> OpenVideo:
@@ -223,8 +222,8 @@ def exact_fraction(rational: Rational | None) -> Fraction:
     return Fraction(int(rational.numerator), int(rational.denominator))
 
 
-def check_size(width: int, height: int, spec: DecodeSpec) -> None:
-    """Refuse pictures beyond the limits.
+def check_size(width: int, height: int, spec: DecodeSpec, size: str = "") -> None:
+    """Refuse pictures beyond the limits; `size` is named if it is not the width and height.
 
     Raises:
       VideoRejected: no size, or too many pixels.
@@ -232,4 +231,4 @@ def check_size(width: int, height: int, spec: DecodeSpec) -> None:
     if width < 1 or height < 1:
         raise VideoRejected("bad picture size: its header has none, or one that is too large")
     if max(width, height) > spec.max_side or width * height > spec.max_pixels:
-        raise VideoRejected(f"bad picture size: {width} x {height} is more than can be decoded safely")
+        raise VideoRejected(f"bad picture size: {size or f'{width} x {height}'} is more than can be decoded safely")

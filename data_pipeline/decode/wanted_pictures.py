@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,18 @@ from data_pipeline.media_paths import VideoRejected
 from harvest_jax.pixels.frame_sampling import Sampling, inclusive_indices, sampled_times
 
 SEEK_BACK = (1.0, 10.0)  # seconds before a picture where its key picture is looked for: first try, second try
+
+
+def span_of(known_end: float, start: float | None, end: float | None) -> tuple[float, float]:
+    """The clip's start and end within the file; in published manifests, ends are often a little after the video's."""
+    first = 0.0 if start is None else start
+    last = known_end if end is None else end
+    if first >= known_end:
+        raise VideoRejected(f"bad span: it starts at {first:g} s, but the video ends at {known_end:.1f} s")
+    if known_end - first < 0.5 * (last - first):
+        there, asked = known_end - first, last - first
+        raise VideoRejected(f"bad span: only {there:.1f} s of its {asked:.1f} s are within the video")
+    return first, min(last, known_end)
 
 
 def pictures_shown(video: OpenVideo, first: float, last: float) -> list[int]:
@@ -37,7 +50,13 @@ def pictures_shown(video: OpenVideo, first: float, last: float) -> list[int]:
     known = sorted(pts for pts in starts if pts is not None and video.seconds(pts) < last)
     if not known:
         raise VideoRejected("damaged: none of its pictures has a time")
-    return known[max(0, bisect.bisect_right(known, begin) - 1) :]
+    return shown_between(known, begin, math.inf)
+
+
+def shown_between(starts: Sequence[int], first: int | float, last: int | float) -> list[int]:
+    """When the pictures that are shown between two times begin, of all in their order."""
+    before = [start for start in starts if start < last]
+    return before[max(0, bisect.bisect_right(before, first) - 1) :]
 
 
 def _decoded_times(video: OpenVideo) -> Iterator[int | None]:

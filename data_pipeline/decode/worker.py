@@ -36,8 +36,8 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
     Returns:
       a header and bytes. With `record`: {"frames", "damaged"}, two counts, and the encoded record. Without: {"shape",
-      "seconds", "views"} and the raw frames, uint8 [T, H, W, 3]. For a video that cannot be used: {"rejected": reason}
-      and no bytes.
+      "seconds", "views", "converted"} and the raw frames, uint8 [T, H, W, 3]. For a video that cannot be used:
+      {"rejected": reason} and no bytes.
     """
     from data_pipeline import media_paths
     from data_pipeline.decode.clip import decode_clip
@@ -61,6 +61,7 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
                 "shape": clip.frames.shape,
                 "seconds": clip.seconds.tolist(),
                 "views": [view.tolist() for view in clip.views],
+                "converted": clip.converted,
             }
             return header, clip.frames.tobytes()
         from data_pipeline.shards import shard_format

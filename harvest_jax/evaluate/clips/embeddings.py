@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from harvest_jax.evaluate.clips.embedding_store import EmbeddingStore
 from harvest_jax.evaluate.clips.evaluation_set import EvaluationSet
 from harvest_jax.evaluate.clips.frame_batches import frame_batches
+from harvest_jax.evaluate.clips.known_clips import KnownClip
 from harvest_jax.evaluate.clips.stored_clips import StoredClips
 from harvest_jax.evaluate.result.results import TextFacts
 from harvest_jax.evaluate.scores.cosines import unit_vectors
@@ -195,8 +196,9 @@ def embed_in_ways(
             whole = parts[way].add([(batch.numbers[i], batch.views[i]) for i in lacking], embedded[: len(lacking)])
             rows[way] |= whole
             if known is not None and whole:
-                distinct = dict(zip(batch.numbers, batch.distinct, strict=True))
-                known.add(way, list(whole), np.stack(list(whole.values())), [distinct[number] for number in whole])
+                about = map(KnownClip, batch.distinct, batch.converted)
+                facts = dict(zip(batch.numbers, about, strict=True))
+                known.add(way, list(whole), np.stack(list(whole.values())), [facts[number] for number in whole])
         if known is not None:
             known.write_if_due()
     return [_in_order(own, len(data.clips), unreadable) for own in rows.values()]

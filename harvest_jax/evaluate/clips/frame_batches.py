@@ -26,12 +26,14 @@ class Batch:
       views: which view or crop of its clip each is, from 0.
       frames: as the model needs them.
       distinct: different frames of each clip.
+      converted: whether the colours of each were converted.
     """
 
     numbers: list[int]
     views: list[int]
     frames: UInt8[np.ndarray, "b t s s 3"]
     distinct: list[int]
+    converted: list[bool]
 
 
 def frame_batches(
@@ -60,15 +62,16 @@ def frame_batches(
       DataError: no clip could be read; a wrong root folder is not a score of 0 %.
     """
     size, resize = config.video.image_size, settings.resize or config.preprocessing.resize
-    waiting: dict[int, list[tuple[int, int, Frames, int]]] = {}  # by number of frames
+    waiting: dict[int, list[tuple[int, int, Frames, int, bool]]] = {}  # by number of frames
     clips = data.frames(settings.frames, size, resize, settings.frame_sampling, known)
     for done, (number, clip) in enumerate(clips, start=1):
         if isinstance(clip, str):
             unreadable[number] = clip
-        views, distinct = (clip.views, clip.distinct) if isinstance(clip, ClipFrames) else ((), 0)
-        for view, frames in enumerate(views):
+        if not isinstance(clip, ClipFrames):
+            clip = ClipFrames((), 0)
+        for view, frames in enumerate(clip.views):
             batch = waiting.setdefault(len(frames), [])
-            batch.append((number, view, frames, distinct))
+            batch.append((number, view, frames, clip.distinct, clip.converted))
             if len(batch) == settings.batch_size or sum(map(len, waiting.values())) > _WAITING * settings.batch_size:
                 yield _batch(waiting.pop(max(waiting, key=lambda count: len(waiting[count]))))
         progress(done, len(data.clips), "")
@@ -82,6 +85,6 @@ def frame_batches(
         )
 
 
-def _batch(rows: Sequence[tuple[int, int, Frames, int]]) -> Batch:
-    numbers, views, frames, distinct = zip(*rows, strict=True)
-    return Batch(list(numbers), list(views), np.stack(frames), list(distinct))
+def _batch(rows: Sequence[tuple[int, int, Frames, int, bool]]) -> Batch:
+    numbers, views, frames, distinct, converted = zip(*rows, strict=True)
+    return Batch(list(numbers), list(views), np.stack(frames), list(distinct), list(converted))

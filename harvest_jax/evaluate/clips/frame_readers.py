@@ -73,10 +73,12 @@ class ClipFrames:
     Attributes:
       views: uint8 RGB, of each view and crop; all have the same number of frames, except at a rate (`fps`).
       distinct: how many different frames of the source they show: a short clip has fewer than are asked for.
+      converted: the video is HDR or has a wide gamut, and its colours were converted.
     """
 
     views: Sequence[Frames]
     distinct: int
+    converted: bool = False
 
 
 Clip = ClipFrames | KnownClip | str  # frames, no need of them, or the reason why there are none
@@ -250,6 +252,7 @@ class VideoReader:
         """
         self._root, self._paths, self._clips, self._workers = root, paths, clips, workers
         self._sampling = _DEFAULT
+        self._converted = False  # the colours of a clip that was read
 
     def read(
         self,
@@ -260,7 +263,7 @@ class VideoReader:
         known: KnownClips | None = None,
     ) -> Iterator[tuple[int, Clip]]:
         """See `FrameReader`."""
-        self._sampling = sampling
+        self._sampling, self._converted = sampling, False
         from data_pipeline.decode.pool import Span, VideoDecoder
         from data_pipeline.media_paths import VideoRejected
         from harvest_jax.pixels.frame_sampling import segment_indices
@@ -284,6 +287,7 @@ class VideoReader:
                 content = ClipContent(sha256, clip.start, clip.end, path) if sha256 else None
                 found = known.look_up(number, content) if known and content else None
                 if found is not None:
+                    self._converted |= found.converted
                     skipped.append((number, found))
                 else:
                     waiting.append(number)
@@ -303,7 +307,8 @@ class VideoReader:
                 if sampling.policy == "segment_middle" and sampling.views == 1:  # as in training, search and shards
                     views = [segment_indices(len(decoded.frames), num_frames, None)]
                 prepared = view_clips(decoded.frames, views, image_size, resize, sampling.crops)
-                yield number, ClipFrames(prepared, len(decoded.frames))
+                self._converted |= decoded.converted
+                yield number, ClipFrames(prepared, len(decoded.frames), decoded.converted)
         yield from skipped
 
     def absent(self) -> dict[int, str]:
@@ -316,8 +321,11 @@ class VideoReader:
         return found
 
     def described(self) -> dict[str, Any]:
-        """See `FrameReader`."""
-        return {"from": "video files", **self._sampling.described(), "decoder": "FFmpeg"}
+        """See `FrameReader`; how colours are converted, if any were."""
+        from data_pipeline.decode.colours import CONVERSION
+
+        colours = {"colours": CONVERSION} if self._converted else {}
+        return {"from": "video files", **self._sampling.described(), "decoder": "FFmpeg", **colours}
 
     def preparation(self) -> dict[str, Any]:
         """See `FrameReader`; with the versions of PyAV and of the FFmpeg that it was built with."""

@@ -7,9 +7,10 @@ from typing import Protocol, runtime_checkable
 
 @dataclasses.dataclass(frozen=True)
 class KnownClip:
-    """In place of `ClipFrames`: the frames are not needed, and are not read. `distinct` is as there."""
+    """In place of `ClipFrames`: the frames are not needed, and are not read. The attributes are as there."""
 
     distinct: int
+    converted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

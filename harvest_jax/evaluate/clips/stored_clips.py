@@ -1,5 +1,6 @@
 """The clips of an evaluation set that an embedding store knows, in every way in which the evaluation looks at them."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,19 +39,19 @@ class StoredClips:
         for way, stored in found.items():
             if stored is not None:
                 self.rows[way][number] = stored.embedding
-        distinct = [stored.note for stored in found.values() if stored is not None]
-        if len(distinct) == len(found):
-            return KnownClip(distinct[0])
+        notes = [stored.note for stored in found.values() if stored is not None]
+        if len(notes) == len(found):
+            return KnownClip(*notes[0])
         self._contents[number] = content
         return None
 
     def add(
-        self, way: str, numbers: Sequence[int], embeddings: Float32[np.ndarray, "b d"], distinct: Sequence[int]
+        self, way: str, numbers: Sequence[int], embeddings: Float32[np.ndarray, "b d"], facts: Sequence[KnownClip]
     ) -> None:
         """Store embeddings of clips that were read. A clip whose file was changed since it was hashed is left out."""
         kept = [i for i, number in enumerate(numbers) if self._is_as_it_was(number)]
         keys = [_key(self._contents[numbers[i]]) for i in kept]
-        self._folders[way].add(keys, embeddings[kept], [distinct[i] for i in kept])
+        self._folders[way].add(keys, embeddings[kept], [dataclasses.astuple(facts[i]) for i in kept])
 
     def write_if_due(self) -> None:
         """See `EmbeddingStore.write_if_due`."""

@@ -59,7 +59,8 @@ def reason(source: Path | bytes, spec: DecodeSpec | None = None) -> str:
 
 
 NO_VIDEO = (
-    "not a video: not an MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV, Ogg or GIF file, nor a JPEG, PNG or WebP picture"
+    "not a video: not an MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV, Ogg or GIF file, "
+    "nor a JPEG, PNG, WebP or AVIF picture"
 )
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{0}\n#EXT-X-ENDLIST\n"
 CONCAT = "ffconcat version 1.0\nfile {0}\n"

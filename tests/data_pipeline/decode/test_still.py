@@ -13,7 +13,9 @@ from PIL import Image
 from data_pipeline.decode.clip import decode_clip
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected
+from harvest_jax.pixels.frame_sampling import Sampling
 from harvest_jax.pixels.square import fit
+from tests.helpers.video_files import numbered_frames, read_number
 
 SPEC = DecodeSpec()
 
@@ -38,7 +40,10 @@ def reason(source: Path | bytes, spec: DecodeSpec = SPEC, **span: float) -> str:
     return caught.value.reason
 
 
-@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("AVIF", {"quality": 95})],
+)
 def test_a_picture_is_a_clip_of_one_frame_whatever_its_name(tmp_path, kind, options):
     path = tmp_path / "a.mp4"
     path.write_bytes(encoded(Image.fromarray(corners()), kind, **options))
@@ -133,14 +138,74 @@ def test_sixteen_bits_a_colour_become_eight():
     np.testing.assert_array_equal(decode_clip(data, SPEC).frames[0, 0, 0], (0x80, 0x10, 0xFF))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_of_an_animated_picture_the_first_one_is_taken(kind):
+def test_of_an_animated_png_the_first_picture_is_taken():
     first, second = Image.fromarray(corners()), Image.new("RGB", (64, 48), (9, 9, 9))
-    options = {"lossless": True} if kind == "WEBP" else {}
-    data = encoded(first, kind, save_all=True, append_images=[second], duration=100, **options)
-    clip = decode_clip(data, SPEC)
+    clip = decode_clip(encoded(first, "PNG", save_all=True, append_images=[second], duration=100), SPEC)
     assert clip.frames.shape == (1, 48, 64, 3)
     assert np.abs(clip.frames[0].astype(int) - corners()).mean() < 1
+
+
+def animated(kind: str, count: int, durations: int | list[int], **options: object) -> bytes:
+    pictures = [Image.fromarray(frame) for frame in numbered_frames(count)]
+    return encoded(pictures[0], kind, save_all=True, append_images=pictures[1:], duration=durations, **options)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("WEBP", {"lossless": True}), ("WEBP", {"quality": 90}), ("AVIF", {})])
+def test_an_animated_webp_or_avif_is_a_clip(kind, options):
+    data = animated(kind, 20, 100, **options)
+    clip = decode_clip(data, DecodeSpec(num_frames=4))
+    assert [read_number(frame) for frame in clip.frames] == [2, 7, 12, 17]
+    np.testing.assert_allclose(clip.seconds, [0.2, 0.7, 1.2, 1.7], atol=0.002)
+    assert np.abs(clip.frames - numbered_frames(20)[[2, 7, 12, 17]].astype(float)).mean() < 6
+    part = decode_clip(data, DecodeSpec(num_frames=2), start=1.0, end=2.0)
+    assert [read_number(frame) for frame in part.frames] == [12, 17]
+    square = decode_clip(data, DecodeSpec(num_frames=4, short_side=32, fit="crop"))
+    assert square.frames.shape == (4, 32, 32, 3)
+
+
+def test_a_heic_picture_is_refused_by_name():
+    for brands in (b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heic"):
+        data = struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(1000)
+        assert reason(data).startswith("not a video: a HEIC picture; convert it to JPEG")
+
+
+def test_pictures_of_an_animation_are_shown_as_long_as_they_say():
+    data = animated("WEBP", 4, [100, 700, 0, 200])  # 0: a tenth of a second
+    clip = decode_clip(data, DecodeSpec(num_frames=11))
+    assert [read_number(frame) for frame in clip.frames] == [0, 1, 2, 3]
+    assert clip.seconds.tolist() == [0.0, 0.1, 0.8, 0.9]
+    assert [view.tolist() for view in clip.views] == [[0, *[1] * 7, 2, 3, 3]]
+    counted = decode_clip(data, DecodeSpec(num_frames=3), sampling=Sampling("linspace_inclusive"))
+    assert [read_number(frame) for frame in counted.frames] == [0, 1, 3]
+    assert reason(data, start=2.0).startswith("bad span: it starts at 2 s, but the video ends at 1.1 s")
+    assert reason(data, DecodeSpec(min_frames=5)).startswith("too few frames: 4 different ones")
+
+
+def test_an_animation_that_is_damaged_or_endless_is_refused():
+    data = animated("WEBP", 20, 100)
+    assert reason(data[: len(data) // 2]).startswith("damaged: begins like a picture")
+    assert reason(data, DecodeSpec(max_packets=10)).startswith("too large: more than 10 pictures")
+    assert reason(data, DecodeSpec(max_seconds=1.0)).startswith("too long: 2 s")
+    assert reason(data, DecodeSpec(max_side=32)).startswith("bad picture size: 64 x 48")
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "limits", "short"),
+    [(900, 9000, {}, 256), (907, 1210, {"max_pixels": 100_000}, 227), (1512, 2016, {"max_side": 300}, 189)],
+)
+def test_photographs_beyond_the_limits_are_scaled_while_they_are_decoded(height, width, limits, short):
+    image = Image.fromarray(corners()).resize((width, height), Image.Resampling.NEAREST)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(image, "JPEG", quality=90, exif=exif)
+    clip = decode_clip(data, DecodeSpec(**limits))
+    assert (clip.width, clip.height) == (height, width)  # upright
+    assert clip.frames.shape[:1] + clip.frames.shape[2:] == (1, short, 3)
+    assert abs(clip.frames.shape[1] - short * width / height) <= 2
+    expected = np.asarray(image.transpose(Image.Transpose.ROTATE_270).resize(clip.frames.shape[2:0:-1]))
+    assert np.abs(clip.frames[0].astype(int) - expected).mean() < 2
+    assert decode_clip(data, DecodeSpec(short_side=96, fit="crop", **limits)).frames.shape == (1, 96, 96, 3)
+    assert reason(data, DecodeSpec(max_pixels=10_000)).startswith(f"bad picture size: {width} x {height} is more")
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -159,7 +224,7 @@ def test_what_its_header_claims_is_checked_before_it_is_decoded():
     assert reason(png_that_claims(640, 16)) == "bad picture size: 640 x 16 is too long and narrow"
     lies = bytearray(encoded(Image.fromarray(corners()), "JPEG"))
     at = lies.index(b"\xff\xc0")
-    lies[at + 5 : at + 9] = struct.pack(">HH", 16000, 16000)
+    lies[at + 5 : at + 9] = struct.pack(">HH", 65000, 65000)  # too large at an eighth, too
     assert reason(bytes(lies)).startswith("bad picture size")
 
 

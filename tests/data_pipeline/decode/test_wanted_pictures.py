@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_pipeline.decode import clip as clip_module
-from data_pipeline.decode.clip import DecodedClip, decode_clip
+from data_pipeline.decode.clip import decode_clip
+from data_pipeline.decode.decoded_clip import DecodedClip
 from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.media_paths import VideoRejected

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 import harvest_jax
+from data_pipeline.decode.colours import CONVERSION
 from harvest_jax.embeddings_file import read
 from harvest_jax.errors import ConfigError
 from harvest_jax.evaluate.clips import embedding_store, file_digests
 from harvest_jax.evaluate.clips.embedding_store import open_store
 from harvest_jax.evaluate.clips.file_digests import FileDigests
+from tests.data_pipeline.decode.test_colours import BT2020, PQ, write_tagged
 from tests.evaluate.test_frame_average import small
 from tests.helpers.colour_evaluation import COLOURS, CONFIGS, REPOSITORY, captioned, evaluate, manifest, write_shards
 from tests.helpers.disks import small_disk
@@ -85,6 +87,19 @@ def test_the_second_evaluation_reads_no_video_and_has_the_same_result(own_videos
         assert (made_by["model"], made_by["way"]) == ("colours", folder.name.split("-")[0])
     forward = next((tmp_path / "store").glob("*/forward-*/made_by.json")).read_text()
     assert all(word in forward for word in ("libavcodec", "segment_middle", "pillow", '"frames": 4', '"crop"'))
+
+
+def test_the_protocol_says_that_colours_were_converted_if_they_were(own_videos, scored, tmp_path):
+    words = manifest(own_videos, tmp_path, captioned(*COLOURS))
+    plain, _, _ = scored(words)
+    assert "colours" not in plain["protocol"]["frame_source"]
+    hdr = np.zeros((8, 48, 64, 3), np.uint16) + np.array([2600, 500, 500], np.uint16)
+    write_tagged(own_videos / "red.mp4", hdr, "ffv1", "gbrp12le", PQ, BT2020, 0)
+    first, clips, _ = scored(words)
+    assert (clips, first["protocol"]["frame_source"]["colours"]) == (1, CONVERSION)
+    assert first["protocol_hash"] != plain["protocol_hash"]
+    second, clips, _ = scored(words)
+    assert (clips, without_run(second)) == (0, without_run(first))
 
 
 def test_other_tasks_and_other_names_use_the_same_embeddings(own_videos, scored, tmp_path):
