@@ -2,7 +2,8 @@
 
 A shard's ledger is written after its file, so a ledger means that the shard is finished. Its metadata have the shard's
 size and sha256, and the digest of its plan. Columns: `id`, `video`, `state` (written, rejected), `reason`, `attempts`
-(how often it was decoded), `shard`, `bytes` (of the record), `row` (in the manifest's order, from 0).
+(how often it was decoded), `shard`, `bytes` (of the record), `row` (in the manifest's order, from 0), and `reads` and
+`content` (what the clip was made of, see decode/content.py; ledgers of earlier versions have neither).
 """
 
 import collections
@@ -31,13 +32,18 @@ _SCHEMA = pa.schema(
         ("shard", pa.int32()),
         ("bytes", pa.int64()),
         ("row", pa.int64()),
+        ("reads", pa.list_(pa.int64())),
+        ("content", pa.string()),
     ]
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class LedgerRow:
-    """One clip; `reason` is None if it was written, `row` is None if the manifest's reader rejected it."""
+    """One clip; `reason` is None if it was written, `row` is None if the manifest's reader rejected it.
+
+    `reads` and `content` are what a written clip was made of, see decode/content.py; None where that is not known.
+    """
 
     id: str
     video: str
@@ -45,6 +51,8 @@ class LedgerRow:
     attempts: int
     bytes: int
     row: int | None
+    reads: list[int] | None = None
+    content: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +67,7 @@ class FinishedShard:
       record_bytes: of all records.
       file_bytes, sha256: of the file.
       kinds: number of rejects by kind.
+      taken_over: clips that were not decoded, because the split that is replaced has them.
     """
 
     index: int
@@ -69,11 +78,17 @@ class FinishedShard:
     file_bytes: int
     sha256: str
     kinds: dict[str, int]
+    taken_over: int = 0
 
 
 def path_of(job: Path, index: int) -> Path:
     """The ledger of a shard in a work folder."""
     return job / f"{index:05d}.ledger"
+
+
+def ledger_path(out: Path, split: str) -> Path:
+    """The ledger of a published split."""
+    return out / f"ledger-{split}.parquet"
 
 
 def kind_of(reason: str) -> str:
@@ -200,7 +215,11 @@ def summarise(path: Path) -> LedgerSummary:
 
 def _read_table(job: Path, index: int) -> pa.Table:
     with path_of(job, index).open("rb") as file:
-        return pq.ParquetFile(file).read()
+        table = pq.ParquetFile(file).read()
+    for field in _SCHEMA:
+        if field.name not in table.column_names:  # begun by an earlier version
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(_SCHEMA.names)
 
 
 def _table(clips: Sequence[LedgerRow], shard: int | None) -> pa.Table:
@@ -214,6 +233,8 @@ def _table(clips: Sequence[LedgerRow], shard: int | None) -> pa.Table:
             "shard": [shard] * len(clips),
             "bytes": [clip.bytes for clip in clips],
             "row": [clip.row for clip in clips],
+            "reads": [clip.reads for clip in clips],
+            "content": [clip.content for clip in clips],
         },
         schema=_SCHEMA,
     )

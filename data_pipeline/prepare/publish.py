@@ -11,11 +11,6 @@ from harvest_jax.files import ASIDE, atomic_file, sync
 from harvest_jax.terminal import one_line
 
 
-def ledger_path(out: Path, split: str) -> Path:
-    """The ledger of a split."""
-    return out / f"ledger-{split}.parquet"
-
-
 def write_rejects(out: Path, split: str, rejects: Sequence[Reject]) -> None:
     """Write a line for each reject: id, video, reason.
 
@@ -52,4 +47,4 @@ def publish(
         for index, path in paths.items():
             if write.path_of(job, index).exists():  # otherwise an interrupted run has moved it
                 write.path_of(job, index).replace(path)
-        merged.replace(ledger_path(out, todo.split))
+        merged.replace(ledger.ledger_path(out, todo.split))

@@ -14,10 +14,12 @@ from array_record.python import array_record_module
 
 from data_pipeline.decode.pool import DecodeResult, DecoderPool
 from data_pipeline.prepare import ledger, plan, spool
+from data_pipeline.prepare.earlier import earlier_split
 from data_pipeline.shards.shard_format import WRITER_OPTIONS, shard_path
 from harvest_jax.files import atomic_file, sha256_of
 
 STOP = "stop"  # if a file of this name is in the work folder, no further shard is begun
+ANEW = "anew"  # if a file of this name is in the work folder, no clip is taken over from the split that is replaced
 OnClip = Callable[[str | None, int], None]  # called after each clip: reason of the reject or None, bytes of the record
 
 
@@ -39,7 +41,10 @@ def write_shards(job: str | Path, indices: Iterable[int], workers: int = 1, on_c
     rows = plan.folder_of(job)
     chosen = [index for index in indices if not (job / STOP).exists()]
     begun = (_count_attempt(job, index) for index in chosen)
-    tasks = (task for index in chosen for task in plan.tasks(rows, todo, *todo.span(index)))
+    earlier = None
+    if not (job / ANEW).exists():
+        earlier = earlier_split(job.parent, todo.split, todo.spec, todo.time_limit, todo.versions)
+    tasks = (task for index in chosen for task in plan.tasks(rows, todo, *todo.span(index), earlier))
     with DecoderPool(workers, todo.time_limit, modules=plan.MODULES) as pool:
         results = pool.map(tasks)
         for index, attempt in zip(chosen, begun, strict=True):
@@ -72,18 +77,18 @@ def write_shard(
       OSError: the disk is full, or similar.
     """
     path = path_of(job, index)
-    clips = []
+    clips, taken_over = [], 0
     with atomic_file(path) as aside:
         with _array_record(aside) as write:
             for row, result in zip(rows, results, strict=True):
                 reason = result.header.get("rejected")
                 if reason is None:
                     write(result.payload)
+                tries, made_of = attempt - 1 + result.tries, (result.header.get(name) for name in ("reads", "content"))
                 clips.append(
-                    ledger.LedgerRow(
-                        row.id, row.video, reason, attempt - 1 + result.tries, len(result.payload), row.number
-                    )
+                    ledger.LedgerRow(row.id, row.video, reason, tries, len(result.payload), row.number, *made_of)
                 )
+                taken_over += "taken_over" in result.header
                 if on_clip is not None:
                     on_clip(reason, len(result.payload))
         file_bytes, sha256 = aside.stat().st_size, sha256_of(aside)
@@ -97,6 +102,7 @@ def write_shard(
         file_bytes=file_bytes,
         sha256=sha256,
         kinds=ledger.count_kinds(reasons),
+        taken_over=taken_over,
     )
     ledger.write(job, shard, clips)
     return shard
