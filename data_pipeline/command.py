@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "on, once it is certain that the share will be exceeded.\n"
         "\n"
         "To continue a run that was stopped, give the same command again. To add a split to OUT, give another --split\n"
-        "or another manifest."
+        "or another manifest. To change a split, give the changed manifest and --overwrite: clips whose videos, spans\n"
+        "and settings are the same are taken over, and the result is that of a fresh run."
     )
     parser.add_argument(
         "--manifest",
@@ -91,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_rejects", type=float, default=0.05, help="share of rows that may fail, 0 to 1 (default: %(default)s)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace splits that exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace splits that exist, decoding what has changed")
     parser.add_argument(
         "--restart", action="store_true", help="discard what a stopped run has written, and begin again"
     )
@@ -208,7 +209,8 @@ def _print_report(out: Path, split: str, report: "ShardReport") -> None:
     print(
         f"{split}: {report.n_written} clips in {_count(report.shards, 'shard')} of {folder}, "
         f"{report.bytes / 1e6:.1f} MB, {report.seconds:.1f} s ({done / max(report.seconds, 1e-9):.1f} clips/s"
-        f"{f', {report.before} were there before' if report.before else ''})",
+        f"{f', {report.before} were there before' if report.before else ''}"
+        f"{f', {report.taken_over} taken over undecoded' if report.taken_over else ''})",
         flush=True,
     )
     if report.rejects:

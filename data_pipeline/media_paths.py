@@ -5,12 +5,14 @@ folder must not make the decoder read it. Names are resolved and files are opene
 the open file.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
 import re
 import stat
 import unicodedata
+from collections.abc import Iterator
 from io import SEEK_CUR, SEEK_END, BufferedIOBase, BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any
@@ -170,33 +172,63 @@ def open_regular(path: str | Path, max_bytes: int, part: tuple[int, int] | None 
             raise VideoRejected(f"too large: {size:,} bytes, more than the {max_bytes:,} allowed")
         if not 0 <= offset <= offset + size <= status.st_size:
             raise VideoRejected(f"cut off: the clip in it ends at byte {offset + size:,}, the file before that")
-        return os.fdopen(descriptor, "rb") if part is None else BufferedReader(_FilePart(descriptor, offset, size))
+        return BufferedReader(FileRange(descriptor, offset, size, status))
     except BaseException:
         os.close(descriptor)
         raise
 
 
-class _FilePart(RawIOBase):
-    """A part of an open file as a file; `close` closes the open file."""
+_noting: list[list["FileRange"]] = []  # of the blocks of `noting` that are open
 
-    def __init__(self, descriptor: int, offset: int, size: int):
+
+@contextlib.contextmanager
+def noting(opened: list["FileRange"]) -> Iterator[None]:
+    """Add every file that `open_regular` opens in this block to `opened`, for what was read of it."""
+    _noting.append(opened)
+    try:
+        yield
+    finally:
+        _noting.pop()
+
+
+class FileRange(RawIOBase):
+    """An open file, or a part of it as a file; `close` closes it.
+
+    Attributes:
+      status: of the whole file when it was opened.
+      reads: offset in the file or its part, and size, of each read so far; those in a row are one.
+    """
+
+    def __init__(self, descriptor: int, offset: int, size: int, status: os.stat_result):
         super().__init__()
         self._descriptor, self._offset, self._size, self._at = descriptor, offset, size, 0
+        self.status = status
+        self.reads: list[tuple[int, int]] = []
+        for opened in _noting:
+            opened.append(self)
 
     def readable(self) -> bool:
+        """Yes."""
         return True
 
     def seekable(self) -> bool:
+        """Yes."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """See io.RawIOBase."""
         wanted = max(0, min(len(buffer), self._size - self._at))
         data = os.pread(self._descriptor, wanted, self._offset + self._at)
         buffer[: len(data)] = data
+        begin = self._at
+        if self.reads and sum(self.reads[-1]) == begin:
+            begin = self.reads.pop()[0]
+        self.reads.append((begin, self._at + len(data) - begin))
         self._at += len(data)
         return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """See io.RawIOBase."""
         base = {SEEK_CUR: self._at, SEEK_END: self._size}.get(whence, 0)
         if base + offset < 0:
             raise OSError(22, "negative position")
@@ -204,9 +236,11 @@ class _FilePart(RawIOBase):
         return self._at
 
     def tell(self) -> int:
+        """See io.RawIOBase."""
         return self._at
 
     def close(self) -> None:
+        """Close the file, too."""
         if not self.closed:
             os.close(self._descriptor)
         super().close()

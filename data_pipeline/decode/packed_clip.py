@@ -47,7 +47,7 @@ def read_packed(path: str, part: FilePart, spec: DecodeSpec, start: float | None
     if not part.field:
         return PackedClip(decode_clip(open_regular(path, spec.max_bytes, extent), spec, start, end))
     if part.record is not None:
-        raw = _array_record(path, part.record)
+        raw = read_array_record(path, part.record)
     else:
         with open_regular(path, spec.max_bytes, extent) as file:
             raw = file.read()
@@ -63,7 +63,12 @@ def read_packed(path: str, part: FilePart, spec: DecodeSpec, start: float | None
     return _pictures(values, _harvest_record(raw), spec)
 
 
-def _array_record(path: str, record: int) -> bytes:
+def read_array_record(path: str, record: int) -> bytes:
+    """A record of an ArrayRecord file by its number.
+
+    Raises:
+      VideoRejected: the file cannot be opened or is damaged, or has no such record.
+    """
     try:
         reader = _reader(path)
         if not 0 <= record < reader.num_records():

@@ -35,6 +35,8 @@ WORKER_COMMAND = (sys.executable, "-m", "data_pipeline.decode.worker")
 # and a slow disk uses none.
 PATIENCE = 10.0
 _START_LIMIT = 120.0  # seconds for a worker to start; it takes half a second on an idle machine
+_KILLED_STARTS = 3  # in a row: workers that were killed while they started, until that is an error
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)  # how a worker ends that another program has ended
 _CLIPS_PER_WORKER = 2000  # then a new process, so that memory leaks of libraries stay small
 Span = tuple[str | Path, float | None, float | None]  # a file, and start and end in seconds; None: of the file
 _AHEAD = 16  # results per worker that may wait for a slower clip before them
@@ -121,6 +123,9 @@ class _ClosedAtItsEnd(abc.ABC):
 class DecoderPool(_ClosedAtItsEnd):
     """Worker processes that run `worker.run_task`; a context manager that ends them all.
 
+    A worker that another program has ended (SIGKILL, SIGTERM), also while it started, is replaced and its task is tried
+    once more.
+
     Args:
       workers: maximum number of processes; each is started when there is work for it.
       time_limit: seconds of processor time for one clip; by the clock PATIENCE times as long.
@@ -141,6 +146,7 @@ class DecoderPool(_ClosedAtItsEnd):
         self.modules, self.ahead = modules, max(1, ahead)
         self._patience = PATIENCE * time_limit
         self._pool: list[_Worker] = []
+        self._killed_starts = 0
 
     def close(self) -> None:
         """Kill the workers; unfinished tasks are lost."""
@@ -148,7 +154,11 @@ class DecoderPool(_ClosedAtItsEnd):
             self._pool.pop().kill()
 
     def map(self, tasks: Iterable[dict[str, Any]]) -> Iterator[DecodeResult]:
-        """One result per task, in the order of the tasks; tasks are taken as workers become free."""
+        """One result per task, in the order of the tasks; tasks are taken as workers become free.
+
+        Raises:
+          HarvestError: workers cannot be started, or are ended by SIGTERM again and again.
+        """
         source = iter(tasks)
         pending: collections.deque[_Job] = collections.deque()
         finished: dict[int, DecodeResult] = {}
@@ -211,6 +221,7 @@ class DecoderPool(_ClosedAtItsEnd):
         header = json.loads(worker.channel.recv_bytes())
         if not worker.ready:
             worker.ready = True
+            self._killed_starts = 0
             return None
         result = DecodeResult(header, worker.channel.recv_bytes())
         worker.job = None
@@ -225,6 +236,9 @@ class DecoderPool(_ClosedAtItsEnd):
             worker.process.wait(1.0)  # its channel closes a moment before its status is known
         status = self._drop(worker)
         if worker.job is None:
+            self._killed_starts += 1
+            if status in _FROM_OUTSIDE and self._killed_starts < _KILLED_STARTS:
+                return None  # another one is started for the task
             raise HarvestError(
                 f"a decoder process ends when it starts (status {status}); to see the error, run "
                 f"{' '.join(WORKER_COMMAND)} 0 {os.getpid()} {self.memory_limit}"
@@ -233,10 +247,12 @@ class DecoderPool(_ClosedAtItsEnd):
             return self._too_slow()
         if status == -signal.SIGPROF:
             return DecodeResult({"rejected": f"timeout: more than {self.time_limit:g} s of processor time"}, b"")
-        if status == -signal.SIGKILL and not worker.job.killed_before:
+        if status in _FROM_OUTSIDE and not worker.job.killed_before:
             worker.job.killed_before = True  # e.g. because another process used up the memory of the machine
             pending.appendleft(worker.job)
             return None
+        if status == -signal.SIGTERM:  # no clip does that
+            raise HarvestError("another program ends the decoder processes (SIGTERM): the same command goes on later")
         what = f"signal {-status}" if status < 0 else f"status {status}"
         return DecodeResult({"rejected": f"crash: the decoder process crashed ({what})"}, b"")
 

@@ -32,12 +32,14 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     Args:
       task: `path` (or `root` and `video`, a name that must stay below it), `start` and `end` (seconds or None), `spec`
         (the fields of DecodeSpec), optionally `sampling` (the fields of Sampling), `part` (the fields of FilePart: the
-        clip is a part of the file) and `record` (id, captions, extra).
+        clip is a part of the file), `record` (id, captions, extra) and `earlier` (of `EarlierSplit.find`: the record is
+        taken over from there if it still is what decoding would give).
 
     Returns:
-      a header and bytes. With `record`: {"frames", "damaged"}, two counts, and the encoded record. Without: {"shape",
-      "seconds", "views", "converted"} and the raw frames, uint8 [T, H, W, 3]. For a video that cannot be used:
-      {"rejected": reason} and no bytes.
+      a header and bytes. With `record`: {"frames", "damaged", two counts, "reads", "content", both of content.py;
+      "taken_over": True if it was not decoded} and the encoded record. Without: {"shape", "seconds", "views",
+      "converted"} and the raw frames, uint8 [T, H, W, 3]. For a video that cannot be used: {"rejected": reason} and no
+      bytes.
     """
     from data_pipeline import media_paths
     from data_pipeline.decode.clip import decode_clip
@@ -47,15 +49,27 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
         path = task["path"] if "path" in task else media_paths.resolve_below(task["root"], task["video"])
         spec = DecodeSpec(**task["spec"])
-        jpegs = None
-        if any(value not in (None, "") for value in task.get("part", {}).values()):
-            from data_pipeline.decode import packed_clip
+        part = media_paths.FilePart(**task.get("part", {}))
+        made_of = None
+        if "record" in task:
+            from data_pipeline.decode.content import Content
 
-            part = media_paths.FilePart(**task["part"])
-            packed = packed_clip.read_packed(path, part, spec, task["start"], task["end"])
-            clip, jpegs = packed.clip, packed.jpegs
-        else:
-            clip = decode_clip(Path(path), spec, task["start"], task["end"], Sampling(**task.get("sampling", {})))
+            made_of = Content(str(path), part, task["start"], task["end"])
+        if "earlier" in task:
+            from data_pipeline.decode.taken_over import taken_over
+
+            found = taken_over(str(path), part, task["start"], task["end"], task["earlier"], task["record"])
+            if found is not None:
+                return found
+        jpegs = None
+        with made_of.noted() if made_of else contextlib.nullcontext():
+            if part == media_paths.WHOLE_FILE:
+                clip = decode_clip(Path(path), spec, task["start"], task["end"], Sampling(**task.get("sampling", {})))
+            else:
+                from data_pipeline.decode import packed_clip
+
+                packed = packed_clip.read_packed(path, part, spec, task["start"], task["end"])
+                clip, jpegs = packed.clip, packed.jpegs
         if "record" not in task:
             header = {
                 "shape": clip.frames.shape,
@@ -75,7 +89,8 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             height=clip.height,
             extra=task["record"]["extra"],
         )
-        return {"frames": len(clip.frames), "damaged": clip.damaged}, shard_format.encode(record)
+        header = {"frames": len(clip.frames), "damaged": clip.damaged} | (made_of.described() if made_of else {})
+        return header, shard_format.encode(record)
     except media_paths.VideoRejected as error:
         return {"rejected": error.reason}, b""
     except MemoryError:

@@ -3,7 +3,8 @@
 A shard's ledger is written after its file, so a ledger means that the shard is finished. Its metadata have the shard's
 size and sha256, and the digest of its plan. Columns: `id`, `video`, `state` (written, rejected), `reason`, `attempts`
 (how often it was decoded), `shard`, `bytes` (of the record), `row` (in the manifest's order, from 0), `damaged` (how
-many of its frames the decoder has marked as damaged; ledgers of earlier versions have no such column).
+many of its frames the decoder has marked as damaged), and `reads` and `content` (what the clip was made of, see
+decode/content.py). Ledgers of earlier versions do not have the last three.
 """
 
 import collections
@@ -33,6 +34,8 @@ _SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("row", pa.int64()),
         ("damaged", pa.int32()),
+        ("reads", pa.list_(pa.int64())),
+        ("content", pa.string()),
     ]
 )
 
@@ -42,6 +45,7 @@ class LedgerRow:
     """One clip; `reason` is None if it was written, `row` is None if the manifest's reader rejected it.
 
     `damaged`: frames of a written clip that the decoder has marked as damaged.
+    `reads` and `content` are what a written clip was made of, see decode/content.py; None where that is not known.
     """
 
     id: str
@@ -51,6 +55,8 @@ class LedgerRow:
     bytes: int
     row: int | None
     damaged: int = 0
+    reads: list[int] | None = None
+    content: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +72,7 @@ class FinishedShard:
       file_bytes, sha256: of the file.
       kinds: number of rejects by kind.
       damaged_clips, damaged_frames: of written clips, those that the decoder has marked as damaged.
+      taken_over: clips that were not decoded, because the split that is replaced has them.
     """
 
     index: int
@@ -78,11 +85,17 @@ class FinishedShard:
     kinds: dict[str, int]
     damaged_clips: int = 0
     damaged_frames: int = 0
+    taken_over: int = 0
 
 
 def path_of(job: Path, index: int) -> Path:
     """The ledger of a shard in a work folder."""
     return job / f"{index:05d}.ledger"
+
+
+def ledger_path(out: Path, split: str) -> Path:
+    """The ledger of a published split."""
+    return out / f"ledger-{split}.parquet"
 
 
 def kind_of(reason: str) -> str:
@@ -210,9 +223,10 @@ def summarise(path: Path) -> LedgerSummary:
 def _read_table(job: Path, index: int) -> pa.Table:
     with path_of(job, index).open("rb") as file:
         table = pq.ParquetFile(file).read()
-    if "damaged" not in table.column_names:  # begun by an earlier version
-        table = table.append_column(_SCHEMA.field("damaged"), pa.nulls(table.num_rows, pa.int32()))
-    return table
+    for field in _SCHEMA:
+        if field.name not in table.column_names:  # begun by an earlier version
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(_SCHEMA.names)
 
 
 def _table(clips: Sequence[LedgerRow], shard: int | None) -> pa.Table:
@@ -227,6 +241,8 @@ def _table(clips: Sequence[LedgerRow], shard: int | None) -> pa.Table:
             "bytes": [clip.bytes for clip in clips],
             "row": [clip.row for clip in clips],
             "damaged": [clip.damaged for clip in clips],
+            "reads": [clip.reads for clip in clips],
+            "content": [clip.content for clip in clips],
         },
         schema=_SCHEMA,
     )

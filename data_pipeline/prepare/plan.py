@@ -18,6 +18,7 @@ from typing import Any
 
 from data_pipeline.decode.pool import DecoderPool
 from data_pipeline.prepare import spool
+from data_pipeline.prepare.earlier import EarlierSplit
 from data_pipeline.prepare.options import Options
 from data_pipeline.shards.shard_format import VERSION
 from harvest_jax.errors import ConfigError, DataError
@@ -98,6 +99,7 @@ def make_plan(
     workers: int,
     earlier: SplitPlan | None,
     progress: Progress | None = None,
+    replaced: EarlierSplit | None = None,
 ) -> SplitPlan:
     """The plan for these rows.
 
@@ -109,6 +111,7 @@ def make_plan(
       workers: processes that decode a sample, from which the number of shards follows.
       earlier: an earlier plan; its number of shards is kept if all else is equal.
       progress: called after each clip of the sample.
+      replaced: the split that is replaced, if its clips may be taken over.
 
     Raises:
       DataError: two rows share an id.
@@ -134,12 +137,14 @@ def make_plan(
         if earlier is not None and not plan.differences(earlier):
             number = earlier.num_shards
         else:
-            number = _number_of_shards(rows.folder, plan, workers, progress)
+            number = _number_of_shards(rows.folder, plan, workers, progress, replaced)
         plan = dataclasses.replace(plan, num_shards=number)
     return plan
 
 
-def _number_of_shards(folder: Path, plan: SplitPlan, workers: int, progress: Progress | None) -> int:
+def _number_of_shards(
+    folder: Path, plan: SplitPlan, workers: int, progress: Progress | None, replaced: EarlierSplit | None
+) -> int:
     """From the size of the first clips in the order of the hash, so that every run finds the same number."""
     largest = plan.spec["num_frames"] * plan.spec["short_side"] ** 2  # upper bound: a byte for each pixel of a square
     if plan.rows * largest <= plan.shard_mb * 1e6:
@@ -147,19 +152,30 @@ def _number_of_shards(folder: Path, plan: SplitPlan, workers: int, progress: Pro
     sample = min(plan.rows, SAMPLE)
     sizes = []
     with DecoderPool(workers, plan.time_limit, modules=MODULES) as pool:
-        for result in pool.map(tasks(folder, plan, 0, sample)):
+        for result in pool.map(tasks(folder, plan, 0, sample, replaced)):
             sizes.append(len(result.payload))
             if progress is not None:
                 progress(len(sizes), sample, "")
     return min(plan.rows, max(1, math.ceil(sum(sizes) / len(sizes) * plan.rows / (plan.shard_mb * 1e6))))
 
 
-def tasks(folder: Path, plan: SplitPlan, begin: int, end: int) -> Iterator[dict[str, Any]]:
-    """The tasks of the decoder for the rows at the positions begin..end; `folder` has the rows."""
+def tasks(
+    folder: Path, plan: SplitPlan, begin: int, end: int, earlier: EarlierSplit | None = None
+) -> Iterator[dict[str, Any]]:
+    """The tasks of the decoder for the rows at the positions begin..end.
+
+    Args:
+      folder: of the rows.
+      plan: of the split.
+      begin, end: the positions.
+      earlier: what clips may be taken over from.
+    """
     for row in spool.read_rows(folder, begin, end):
         task: dict[str, Any] = {"root": plan.root, "video": row.video, "start": row.start, "end": row.end}
         if row.part is not None:
             task["part"] = row.part
+        if earlier is not None and (found := earlier.find(row.id)) is not None:
+            task["earlier"] = found
         record = {"id": row.id, "captions": row.captions, "extra": row.extra}
         yield task | {"spec": plan.spec, "record": record}
 

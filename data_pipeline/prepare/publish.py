@@ -10,11 +10,6 @@ from data_pipeline.shards import tfds_metadata
 from harvest_jax.files import ASIDE, sync
 
 
-def ledger_path(out: Path, split: str) -> Path:
-    """The ledger of a split."""
-    return out / f"ledger-{split}.parquet"
-
-
 def publish(
     out: Path, job: Path, todo: plan.SplitPlan, shards: Sequence[ledger.FinishedShard], early: Sequence[Reject]
 ) -> None:
@@ -40,4 +35,4 @@ def publish(
         for index, path in paths.items():
             if write.path_of(job, index).exists():  # otherwise an interrupted run has moved it
                 write.path_of(job, index).replace(path)
-        merged.replace(ledger_path(out, todo.split))
+        merged.replace(ledger.ledger_path(out, todo.split))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_pipeline.manifest.rows import ClipRow, Reject, check_split
 from data_pipeline.prepare import ledger, plan, publish, spool, write
+from data_pipeline.prepare.earlier import earlier_split
 from data_pipeline.prepare.options import Options
 from data_pipeline.prepare.split_progress import SplitProgress
 from data_pipeline.shards.rejects import write_rejects
@@ -38,6 +39,7 @@ class ShardReport:
       shards: files.
       before: clips that an earlier run had done.
       damaged_clips, damaged_frames: written clips with frames that the decoder has marked as damaged, and how many.
+      taken_over: clips of the split that was replaced, not decoded again.
     """
 
     n_written: int
@@ -48,6 +50,7 @@ class ShardReport:
     before: int = 0
     damaged_clips: int = 0
     damaged_frames: int = 0
+    taken_over: int = 0
 
 
 @contextlib.contextmanager
@@ -177,7 +180,7 @@ def _work_folder(out: Path, split: str) -> Iterator[Path]:
 
 def _report_of(out: Path, split: str) -> ShardReport:
     """The report of a split that existed before: this run did nothing."""
-    found = ledger.summarise(publish.ledger_path(out, split))
+    found = ledger.summarise(ledger.ledger_path(out, split))
     rejects = tuple(Reject(line["id"], line["video"], line["reason"], split) for line in found.rejected)
     return ShardReport(found.written, rejects, 0.0, found.bytes, len(split_lengths(out)[split]), found.in_shards)
 
@@ -204,13 +207,20 @@ def _prepare_split(
 ) -> ShardReport:
     began = time.monotonic()
     exists = (out / "dataset_info.json").exists() and split in split_lengths(out)
-    published = plan.parse_plan(ledger.read_plan(publish.ledger_path(out, split))) if exists else None
+    published = plan.parse_plan(ledger.read_plan(ledger.ledger_path(out, split))) if exists else None
     begun = None if execution.restart else plan.load_plan(job)
+    replaced = None
+    if published is not None and execution.overwrite and not execution.restart:
+        replaced = earlier_split(
+            out, split, dataclasses.asdict(options.spec), options.time_limit, plan.record_versions()
+        )
     with execution.show(f"{split}: sample for the size of shards", "clips") as progress:
-        todo = plan.make_plan(rows, split, root, options, execution.workers, begun or published, progress)
+        todo = plan.make_plan(rows, split, root, options, execution.workers, begun or published, progress, replaced)
     if exists and not execution.overwrite:
         if todo != published:
-            raise DataError(f"{out} has the split {split!r} already: --overwrite replaces it")
+            raise DataError(
+                f"{out} has the split {split!r} already: --overwrite replaces it, and decodes only what has changed"
+            )
         unmoved = begun not in (None, todo) or any(shard.records for shard in write.finished(job, todo, None))
         if execution.restart or not unmoved:  # left by a run that was killed at its very end, not by one to overwrite
             _discard(job)
@@ -218,6 +228,7 @@ def _prepare_split(
     if execution.restart:
         for path in set(job.iterdir()) - {rows.folder}:
             _remove(path)
+        (job / write.ANEW).touch()
     if begun not in (None, todo) and any(job.glob("*.ledger")):
         raise DataError(
             f"{job} holds an unfinished run with other options ({'; '.join(begun.differences(todo))}): give the same "
@@ -247,6 +258,7 @@ def _prepare_split(
         before=sum(shard.rows for shard in earlier),
         damaged_clips=sum(shard.damaged_clips for shard in shards),
         damaged_frames=sum(shard.damaged_frames for shard in shards),
+        taken_over=sum(shard.taken_over for shard in shards),
     )
 
 

@@ -26,6 +26,11 @@ _ROWS, _ORDER, _EARLY = "rows.jsonl", "order.npy", "early.jsonl"
 _KEY = 16  # bytes of the hash that decide the order: for 2**40 ids a collision is improbable
 
 
+def key_of(name: str) -> bytes:
+    """What the rows are ordered by: the beginning of the hash of their ids."""
+    return hashlib.sha256(name.encode()).digest()[:_KEY]
+
+
 class Spool:
     """Takes the rows and rejects of a split in the manifest's order and writes them below `folder`.
 
@@ -71,7 +76,7 @@ class Spool:
         line = _line([entry.id, entry.video, entry.captions, entry.start, entry.end, entry.extra, part])
         self._rows_file.write(line)
         self._content.update(b"+" + line)
-        self._keys += hashlib.sha256(entry.id.encode()).digest()[:_KEY]
+        self._keys += key_of(entry.id)
         self._offsets.append(self._end)
         self._end += len(line)
         self.rows += 1

@@ -14,10 +14,12 @@ from array_record.python import array_record_module
 
 from data_pipeline.decode.pool import DecodeResult, DecoderPool
 from data_pipeline.prepare import ledger, plan, spool
+from data_pipeline.prepare.earlier import earlier_split
 from data_pipeline.shards.shard_format import WRITER_OPTIONS, shard_path
 from harvest_jax.files import atomic_file, sha256_of
 
 STOP = "stop"  # if a file of this name is in the work folder, no further shard is begun
+ANEW = "anew"  # if a file of this name is in the work folder, no clip is taken over from the split that is replaced
 OnClip = Callable[[str | None, int], None]  # called after each clip: reason of the reject or None, bytes of the record
 
 
@@ -39,7 +41,10 @@ def write_shards(job: str | Path, indices: Iterable[int], workers: int = 1, on_c
     rows = plan.folder_of(job)
     chosen = [index for index in indices if not (job / STOP).exists()]
     begun = (_count_attempt(job, index) for index in chosen)
-    tasks = (task for index in chosen for task in plan.tasks(rows, todo, *todo.span(index)))
+    earlier = None
+    if not (job / ANEW).exists():
+        earlier = earlier_split(job.parent, todo.split, todo.spec, todo.time_limit, todo.versions)
+    tasks = (task for index in chosen for task in plan.tasks(rows, todo, *todo.span(index), earlier))
     with DecoderPool(workers, todo.time_limit, modules=plan.MODULES) as pool:
         results = pool.map(tasks)
         for index, attempt in zip(chosen, begun, strict=True):
@@ -72,15 +77,18 @@ def write_shard(
       OSError: the disk is full, or similar.
     """
     path = path_of(job, index)
-    clips = []
+    clips, taken_over = [], 0
     with atomic_file(path) as aside:
         with _array_record(aside) as write:
             for row, result in zip(rows, results, strict=True):
                 reason = result.header.get("rejected")
                 if reason is None:
                     write(result.payload)
-                tries, size, damaged = attempt - 1 + result.tries, len(result.payload), result.header.get("damaged", 0)
-                clips.append(ledger.LedgerRow(row.id, row.video, reason, tries, size, row.number, damaged))
+                header, tries, size = result.header, attempt - 1 + result.tries, len(result.payload)
+                known = {"damaged": header.get("damaged", 0), "reads": header.get("reads")}
+                known["content"] = header.get("content")
+                clips.append(ledger.LedgerRow(row.id, row.video, reason, tries, size, row.number, **known))
+                taken_over += "taken_over" in header
                 if on_clip is not None:
                     on_clip(reason, len(result.payload))
         file_bytes, sha256 = aside.stat().st_size, sha256_of(aside)
@@ -96,6 +104,7 @@ def write_shard(
         kinds=ledger.count_kinds(reasons),
         damaged_clips=sum(clip.damaged > 0 for clip in clips),
         damaged_frames=sum(clip.damaged for clip in clips),
+        taken_over=taken_over,
     )
     ledger.write(job, shard, clips)
     return shard

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipeline.shards.shard_format import Record
+from data_pipeline.shards.shard_format import Record, decode_frame
 from harvest_jax.errors import DataError
 from harvest_jax.terminal import one_line
 
@@ -165,7 +165,7 @@ def _tiles(record: Record) -> list[Image.Image]:
     tiles = []
     for index in evenly_spread(len(record.jpegs), _FRAMES):
         try:
-            picture = Image.fromarray(simplejpeg.decode_jpeg(record.jpegs[index], colorspace="RGB"))
+            picture = Image.fromarray(decode_frame(record.jpegs[index]))
         except ValueError as error:
             raise DataError(f"frame {index} of {record.id} is damaged: make the shards again") from error
         width = max(1, round(picture.width * _TILE / picture.height))

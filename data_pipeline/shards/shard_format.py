@@ -20,20 +20,26 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
+import simplejpeg
 from array_record.python import array_record_data_source, array_record_module
 from google.protobuf.message import DecodeError
 from jaxtyping import UInt8
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
+from data_pipeline.shards.record_sizes import RecordSizes
 from harvest_jax.errors import DataError
 
 DATASET = "harvest_clips"
 VERSION = "1.0.0"  # of the record; a reader refuses another major version
 JPEG_QUALITY = 90
+MAX_SHORT_SIDE, MAX_ASPECT = 2048, 10  # of a frame, as `harvest shards` writes them; a reader refuses a larger one
 WRITER_OPTIONS = (
     "group_size:1,uncompressed"  # JPEG cannot be compressed further; reading is a sixth faster than with zstd
 )
+
+
+_MAX_TEXT = 16 << 20  # bytes of dataset_info.json (a million shards) and of a list of checksums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +70,42 @@ def encode_jpeg(frame: UInt8[np.ndarray, "H W 3"]) -> bytes:
     picture = Image.fromarray(frame)
     picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0", restart_marker_blocks=1)
     return file.getvalue()
+
+
+def check_frame_size(height: int, width: int) -> None:
+    """Refuse a frame that `harvest shards` would not have written; decoding it may need any amount of memory.
+
+    Raises:
+      ValueError: it is too large, or too long and narrow.
+    """
+    short, long = sorted((height, width))
+    if not 1 <= short <= MAX_SHORT_SIDE or long > MAX_ASPECT * short:
+        raise ValueError(f"{width} x {height} is no size of a stored frame")
+
+
+def frame_size(jpeg: bytes) -> tuple[int, int]:
+    """Height and width of a stored frame, from its header.
+
+    Raises:
+      ValueError: it is no JPEG, or as `check_frame_size`.
+    """
+    height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+    check_frame_size(height, width)
+    return height, width
+
+
+def decode_frame(jpeg: bytes, fastupsample: bool = False) -> UInt8[np.ndarray, "H W 3"]:
+    """A stored frame as RGB.
+
+    Args:
+      jpeg: the frame.
+      fastupsample: repeat halved colours instead of interpolating them, as `jpeg_tiles` does.
+
+    Raises:
+      ValueError: it is no JPEG, damaged, or as `check_frame_size`.
+    """
+    frame_size(jpeg)
+    return simplejpeg.decode_jpeg(jpeg, "RGB", fastupsample=fastupsample)
 
 
 def encode(record: Record) -> bytes:
@@ -168,6 +210,7 @@ class ShardSource:
             _ReadInstruction(str(path), 0, length, length) for path, length in zip(paths, lengths, strict=True)
         ]
         self._source = array_record_data_source.ArrayRecordDataSource(instructions)  # opens the files at the first read
+        self._sizes: dict[Path, RecordSizes] = {}
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -176,10 +219,14 @@ class ShardSource:
         index = index.__index__()
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
+        which = bisect.bisect_right(self._ends, index)
+        path = self.paths[which]
         try:
+            if path not in self._sizes:
+                self._sizes[path] = RecordSizes(path)
+            self._sizes[path].check(index - self._ends[which] + self.lengths[which])
             return self._source[index]
         except (RuntimeError, ValueError) as error:
-            path = self.paths[bisect.bisect_right(self._ends, index)]
             why = str(error).split(";")[0]
             raise DataError(f"{path} is damaged (record {index}: {why}): make the shards again") from error
 
@@ -218,9 +265,9 @@ def read_info(folder: str | Path) -> dict[str, Any]:
         )
         raise DataError(f"{folder} holds no shards: {hint}")
     try:
-        info = json.loads(path.read_bytes())
+        info = json.loads(_read_text(path))
         name, version = info["name"], str(info.get("version", ""))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged: make the shards again") from error
     if name != DATASET or info.get("fileFormat") != "array_record":
         raise DataError(f"{folder} is another dataset ({name}), not shards of `harvest shards`")
@@ -238,9 +285,28 @@ def split_lengths(folder: str | Path) -> dict[str, list[int]]:
       DataError: as `read_info`.
     """
     try:
-        return {split["name"]: [int(n) for n in split["shardLengths"]] for split in read_info(folder).get("splits", [])}
-    except (KeyError, TypeError, ValueError) as error:
+        found = {
+            split["name"]: [int(n) for n in split["shardLengths"]] for split in read_info(folder).get("splits", [])
+        }
+        if all(isinstance(name, str) and os.sep not in name and lengths for name, lengths in found.items()):
+            return found
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{folder}/dataset_info.json is damaged: make the shards again") from error
+    raise DataError(f"{folder}/dataset_info.json is damaged: a split has no name or no files; make the shards again")
+
+
+def _read_text(path: Path) -> str:
+    """A text beside the shards.
+
+    Raises:
+      ValueError: it is too long, or not UTF-8.
+      OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        raw = file.read(_MAX_TEXT + 1)
+    if len(raw) > _MAX_TEXT:
+        raise ValueError(f"more than {_MAX_TEXT >> 20} MiB")
+    return raw.decode()
 
 
 def shard_path(folder: str | Path, split: str, index: int, count: int) -> Path:
@@ -263,6 +329,8 @@ def open_shards(folder: str | Path, split: str) -> ShardSource:
     if split not in splits:
         raise DataError(f"{folder} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
     lengths = splits[split]
+    if len(lengths) > len(os.listdir(folder)):  # known before millions of names are made
+        raise DataError(f"{folder} lacks most of the {len(lengths):,} shards of {split}: make the shards again")
     paths = [shard_path(folder, split, index, len(lengths)) for index in range(len(lengths))]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
@@ -271,8 +339,8 @@ def open_shards(folder: str | Path, split: str) -> ShardSource:
         list(threads.map(_check_shard, paths, lengths))
     facts = [[path.name, os.path.getsize(path), length] for path, length in zip(paths, lengths, strict=True)]
     try:
-        checksums = checksum_path(folder, split).read_text(encoding="utf-8")
-    except OSError as error:
+        checksums = _read_text(checksum_path(folder, split))
+    except (OSError, ValueError) as error:
         raise DataError(f"{checksum_path(folder, split)} cannot be read: make the shards again") from error
     digest = hashlib.sha256(json.dumps([split, facts, checksums]).encode()).hexdigest()
     return ShardSource(paths, lengths, digest)
@@ -280,6 +348,7 @@ def open_shards(folder: str | Path, split: str) -> ShardSource:
 
 def _check_shard(path: Path, length: int) -> None:
     try:
+        RecordSizes(path)  # before the other reader unpacks the file's list of records
         reader = array_record_module.ArrayRecordReader(
             str(path), "readahead_buffer_size:0", file_reader_buffer_size=32768
         )

@@ -103,8 +103,11 @@ def _describe(folder: Path) -> tuple[dict[str, Any], list[_ShardFile]]:
         kind = str(info.setdefault("fileFormat", "tfrecord"))
         name = str(info["name"])
         shards = []
+        present = len(os.listdir(folder))
         for split in info["splits"]:
             lengths = [int(length) for length in split["shardLengths"]]
+            if len(lengths) > present:  # known before millions of names are made
+                raise DataError(f"{folder} lacks most of the {len(lengths):,} files of a split")
             for index, length in enumerate(lengths):
                 parts = {"SHARD_X_OF_Y": "{SHARD_INDEX}-of-{NUM_SHARDS}", "SHARD_INDEX": f"{index:05d}"}
                 parts |= {"NUM_SHARDS": f"{len(lengths):05d}", "FILEFORMAT": kind, "DATASET": name}

@@ -5,7 +5,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -17,6 +17,7 @@ from harvest_jax.errors import HarvestError, HungError
 from harvest_jax.input import loader_processes
 from harvest_jax.input.damaged import DamagedRecords
 from harvest_jax.input.examples import Records
+from harvest_jax.input.process_share import BLOCKS
 from harvest_jax.machine import available_cores
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def num_workers(workers: int) -> int:
 
 
 class Batches(grain.DatasetIterator):
-    """Iterator over batches. Its state is the number of batches taken, and the damaged records met so far.
+    """Iterator over batches. Its state is the number of batches taken, the rule of shares, and the damaged records met.
 
     Grain's own iterators have a state whose form depends on the number of loader processes. This one opens them anew at
     the right batch, so a run may go on with any number of them. Orbax saves and restores it like a Grain iterator.
@@ -44,12 +45,19 @@ class Batches(grain.DatasetIterator):
       stop_requested: whether the run is to stop soon; then a batch is not waited for if the loader processes hang.
     """
 
-    def __init__(self, batches: Any, sets: "ClipSets", data: DataFields, damaged: DamagedRecords) -> None:
+    def __init__(self, batches: Mapping[str, Any], sets: "ClipSets", data: DataFields, damaged: DamagedRecords) -> None:
+        """Begin at the first batch.
+
+        Args:
+          batches: those of this process as a Grain dataset, by the name of the rule that divides a batch among
+            processes: `process_share.BLOCKS`, or "" of runs that earlier versions began.
+          sets, data, damaged: what is read, and how.
+        """
         super().__init__()
         self.sets = sets
         self.damaged = damaged
         self.stop_requested: Callable[[], bool] = lambda: False
-        self._batches = batches
+        self._batches, self._share = batches, BLOCKS
         self._workers = num_workers(data.workers)
         self._prefetch = data.prefetch
         self._next = 0
@@ -82,7 +90,7 @@ class Batches(grain.DatasetIterator):
     def start_prefetch(self) -> None:
         """Open the readers and let them work ahead."""
         if self._reader is None:
-            self._reader = iter(self._readers(self._batches[self._next :]))
+            self._reader = iter(self._readers(self._batches[self._share][self._next :]))
             if self._workers:
                 starter = threading.Thread(target=_start, args=(self._reader,))
                 starter.start()
@@ -91,14 +99,15 @@ class Batches(grain.DatasetIterator):
                 self._reader.start_prefetch()
 
     def get_state(self) -> dict[str, Any]:
-        """The number of the next batch; the damaged records, if there are any."""
-        damaged = self.damaged.get_state()
-        return {"next_batch": self._next} | ({"damaged": damaged} if damaged else {})
+        """The number of the next batch; the rule of shares, if it has a name; the damaged records, if there are any."""
+        optional = {"share": self._share, "damaged": self.damaged.get_state()}
+        return {"next_batch": self._next} | {name: value for name, value in optional.items() if value}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go to a batch; batches that were made ahead are discarded."""
+        """Go to a batch; those that were made ahead are discarded. A state without a rule is of earlier versions."""
         self._close_reader()
         self._next = int(state["next_batch"])
+        self._share = state.get("share", "")
         self.damaged.set_state(state.get("damaged", []))
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import grain
 import numpy as np
-import simplejpeg
 from jaxtyping import Int, UInt8
 
 from data_pipeline.shards import shard_format
@@ -80,7 +79,7 @@ class Records:
         shape = None
         for which in chosen.tolist():
             try:
-                frame = simplejpeg.decode_jpeg(record.jpegs[which], "RGB")
+                frame = shard_format.decode_frame(record.jpegs[which])
             except ValueError as error:
                 raise self.error(number, record.id, f"frame {which} cannot be read as JPEG ({error})") from error
             if shape not in (None, frame.shape):

@@ -22,6 +22,7 @@ from harvest_jax.input.batches import Batches, ClipSets
 from harvest_jax.input.damaged import DamagedRecords
 from harvest_jax.input.examples import MakeExample, Numbered, Records
 from harvest_jax.input.file_tokenizer import TextTokenizer
+from harvest_jax.input.process_share import BLOCKS, Blocks
 from harvest_jax.pixels.frame_sampling import Sampling, stored_indices
 from harvest_jax.pixels.square import view_clips
 
@@ -43,8 +44,8 @@ def training_batches(
       [B, M], slot_weights float32 [B, M]; for others see `train/objectives/labelled.py`. `classes` are those of the
       model's head.
 
-    Row r of process p is row p + r * process_count of the global batch, so that all processes together have the rows
-    of one process alone. Every pass over the clips has another order, other frames, crops, patches, captions and masks.
+    The rows of all processes together are those of one process alone; which process has which: process_share.py. Every
+    pass over the clips has another order, other frames, crops, patches, captions and masks.
     With `run.data.workers` > 0 a script that calls this must be guarded by `if __name__ == "__main__"`: the loader
     processes import it.
 
@@ -68,15 +69,17 @@ def training_batches(
         grain.MapDataset.source(records).shuffle(seed=seed).repeat()
         for records, seed in zip(sets, (order_seed, *more), strict=True)
     ]
-    # The slice comes after everything random: a clip's index, and with it all its random draws, is its position in the
-    # global order, for any number of processes.
-    batches = (
+    # The share of a process is taken after everything random: a clip's index, and with it all its random draws, is its
+    # position in the global order, for any number of processes.
+    examples = (
         (grain.MapDataset.mix(orders, shares) if len(sets) > 1 else orders[0])
         .map_with_index(Numbered)
         .random_map(MakeExample(sets, run, image_size, patch_size, tokenizer, classes), seed=example_seed)
-        .slice(slice(process_index, None, process_count))
-        .batch(run.train.batch_size // process_count, drop_remainder=True)
     )
+    rows = run.train.batch_size // process_count
+    share = grain.MapDataset.source(Blocks(examples, process_index, process_count, rows))
+    every_nth = examples.slice(slice(process_index, None, process_count))
+    batches = {rule: of.batch(rows, drop_remainder=True) for rule, of in ((BLOCKS, share), ("", every_nth))}
     damaged = DamagedRecords([records.folder for records in sets], run.data.bad_records, process_index, process_count)
     return Batches(batches, ClipSets(sets, tuple(shares)), run.data, damaged)
 

@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import simplejpeg
 from jaxtyping import Bool, UInt8
 
+from data_pipeline.shards.shard_format import check_frame_size, decode_frame, frame_size
 from harvest_jax.input.jpeg_tiles import TILE, decode_tiles, read_tiling
 
 _MAX_SHARE = 0.6  # of the tiles; above it whole frames are faster to decode
@@ -21,14 +21,15 @@ class StoredClip:
     """
 
     def __init__(self, jpegs: Sequence[bytes]):
-        """Raises ValueError if the first of them is not a JPEG."""
+        """Raises ValueError if the first of them is not a JPEG, or of a size that no stored frame has."""
         self._jpegs = jpegs
         self._tiling = read_tiling(jpegs)
         if self._tiling is not None:
             self.height, self.width = self._tiling.height, self._tiling.width
+            check_frame_size(self.height, self.width)
         else:
             with _with_frame_number(0):
-                self.height, self.width = simplejpeg.decode_jpeg_header(jpegs[0])[:2]
+                self.height, self.width = frame_size(jpegs[0])
         self.tiles = len(jpegs), -(-self.height // TILE), -(-self.width // TILE)
 
     def frames(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
@@ -39,7 +40,7 @@ class StoredClip:
         """
         for number, jpeg in enumerate(self._jpegs):
             with _with_frame_number(number):
-                frame = simplejpeg.decode_jpeg(jpeg, "RGB", fastupsample=True)
+                frame = decode_frame(jpeg, fastupsample=True)
             if frame.shape[:2] != (self.height, self.width):
                 raise ValueError(f"frame {number} is {frame.shape}, another is {self.height} x {self.width}")
             yield frame

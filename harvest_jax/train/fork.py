@@ -155,7 +155,7 @@ def begin_fork(
     state, frozen = _load(program, origin, fork.fresh_optimizer)
     changed = differences(origin.identity, identity)
     # Damaged records are known by their numbers, which mean others in other shards.
-    position = {} if "data_digest" in changed else shared_position(origin.workdir.step(origin.step))
+    position = batches.get_state() if "data_digest" in changed else shared_position(origin.workdir.step(origin.step))
     batches.set_state(position | {"next_batch": origin.step})
     checkpointer.forked_from = fork.as_given() | {
         "workdir": str(origin.workdir.root),

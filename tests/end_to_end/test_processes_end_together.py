@@ -136,7 +136,7 @@ def test_damaged_records_have_one_budget_for_all_processes(shards, tmp_path):
     assert json.loads(measured)["bad_records"] == 4
     states = [json.loads(path.read_text()) for path in (tmp_path / "4/checkpoints/1/data").glob("process_*")]
     assert len(states) == 2
-    assert states[0] == states[1] == {"next_batch": 1, "damaged": [[0, 0], [0, 1], [0, 2], [0, 3]]}
+    assert states[0] == states[1] == {"next_batch": 1, "share": "blocks", "damaged": [[0, 0], [0, 1], [0, 2], [0, 3]]}
 
 
 @pytest.fixture

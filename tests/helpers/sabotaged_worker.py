@@ -45,9 +45,11 @@ def sabotaged(path, spec, start=None, end=None, *sampling):
         raise KeyError("bug")
     if what == "killed.mp4":
         os.kill(os.getpid(), signal.SIGKILL)
-    if what == "killed_once.mp4" and not Path(path).with_suffix(".tried").exists():
+    if what in ("killed_once.mp4", "ended_once.mp4") and not Path(path).with_suffix(".tried").exists():
         os.mkfifo(Path(path).with_suffix(".tried"))
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL if what == "killed_once.mp4" else signal.SIGTERM)
+    if what == "ended.mp4":
+        os.kill(os.getpid(), signal.SIGTERM)
     if what == "meeting.mp4":  # done once another worker is at the same file, too
         os.mkfifo(f"{path}.{start}")
         patience = time.monotonic() + 20

@@ -10,6 +10,7 @@ from data_pipeline.shards import shard_format
 from harvest_jax.config import RunConfig, check, load_dict
 from harvest_jax.input.batches import Batches
 from harvest_jax.input.pipeline import training_batches
+from harvest_jax.input.process_share import first_block
 from harvest_jax.input.tokenizer import Tokenizer
 from tests.helpers.shard_files import write_records
 
@@ -64,6 +65,11 @@ def take(folder, count: int, *overrides: str, process: tuple[int, int] = (0, 1))
     taken = [next(iterator) for _ in range(count)]
     iterator.close()
     return taken
+
+
+def block(rows: np.ndarray, step: int, process: int, count: int) -> np.ndarray:
+    """Those of a global batch's rows that a process reads."""
+    return np.split(rows, count)[(process + first_block(step, count)) % count]
 
 
 def assert_equal(left, right) -> None:

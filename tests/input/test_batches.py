@@ -15,6 +15,7 @@ from harvest_jax.train.resume_fields import identity
 from tests.helpers.training_clips import (
     assert_equal,
     batches,
+    block,
     captions,
     config,
     make_record,
@@ -31,7 +32,24 @@ def test_processes_share_the_batches_of_one(shards, count):
         for name, array in whole.items():
             assert parts[0][step][name].shape[0] == 4 // count
             for p in range(count):
-                assert np.array_equal(parts[p][step][name], array[p::count]), name
+                assert np.array_equal(parts[p][step][name], block(array, step, p, count)), name
+
+
+def test_a_run_that_an_earlier_version_began_goes_on_with_its_shares(shards):
+    """Its position has no rule of shares: process p of n had every n-th row from p on."""
+    alone = take(shards, 4)
+    for p in range(2):
+        iterator = batches(shards, process=(p, 2))
+        next(iterator)
+        iterator.set_state({"next_batch": 1})
+        for whole in alone[1:3]:
+            batch = next(iterator)
+            assert all(np.array_equal(batch[name], whole[name][p::2]) for name in whole)
+        state = iterator.get_state()
+        assert state == {"next_batch": 3}  # and it keeps them
+        iterator.set_state(state)
+        assert np.array_equal(next(iterator)["ids"], alone[3]["ids"][p::2])
+        iterator.close()
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 7])  # ten clips in batches of four: the epoch ends within the third
@@ -46,7 +64,7 @@ def test_state_goes_on_exactly(shards, step):
     next(resumed)  # whatever was read before the state is set does not matter
     resumed.set_state(state)
     assert_equal([next(resumed) for _ in range(4)], straight[step:])
-    assert resumed.get_state() == {"next_batch": step + 4}
+    assert resumed.get_state() == {"next_batch": step + 4, "share": "blocks"}
     resumed.close()
 
 

@@ -74,7 +74,7 @@ def test_a_resumed_run_remembers_its_damaged_records(tmp_path):
     list(itertools.islice(first, 2))
     state = json.loads(json.dumps(first.get_state()))
     first.close()
-    assert state == {"next_batch": 2, "damaged": [[0, 2]]}
+    assert state == {"next_batch": 2, "share": "blocks", "damaged": [[0, 2]]}
     damage(tmp_path, "train", 4)
     resumed = batches(tmp_path, "data.bad_records=1")
     resumed.set_state(state)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harvest_jax.errors import ConfigError
-from tests.helpers.training_clips import WORDS, assert_equal, batches, captions, config, make_record, take, write
+from tests.helpers.training_clips import WORDS, assert_equal, batches, block, captions, config, make_record, take, write
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,17 @@ def test_a_mixture_resumes_exactly_and_is_shared_by_processes(two_sets):
     for number, batch in enumerate(whole):
         for name, rows in batch.items():
             for index, part in enumerate(parts):
-                assert np.array_equal(part[number][name], rows[index::2]), name
+                assert np.array_equal(part[number][name], block(rows, number, index, 2)), name
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_every_process_reads_every_set_by_its_weight(two_sets, count):
+    """Each of four processes has one row of a batch; with every fourth row, three of them would see no picture."""
+    for index in range(count):
+        taken = take(two_sets, 16, "data.weights=(3, 1)", process=(index, count))
+        drawn = [caption for batch in taken for caption in captions(batch)]
+        assert len(drawn) == 64 // count
+        assert sum("picture" in caption for caption in drawn) == len(drawn) // 4
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Frames of an evaluation's clips: decoded from video files, or read from shards."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -144,8 +145,7 @@ class ShardReader:
     ) -> Iterator[tuple[int, Clip]]:
         """See `FrameReader`."""
         self._sampling = sampling
-        import simplejpeg
-
+        from data_pipeline.shards.shard_format import frame_size
         from harvest_jax.input.pipeline import evaluation_views
 
         seen: set[int] = set()
@@ -159,8 +159,9 @@ class ShardReader:
                 return False
             seen.add(number)
             self._frames[len(record.jpegs)] += 1
-            self._short_sides[min(simplejpeg.decode_jpeg_header(record.jpegs[0])[:2])] += 1
-            self._qualities.add(jpeg_quality(record.jpegs[0]))
+            with contextlib.suppress(ValueError):  # decoding it says which record it is
+                self._short_sides[min(frame_size(record.jpegs[0]))] += 1
+                self._qualities.add(jpeg_quality(record.jpegs[0]))
             self._digests[number] = hashlib.sha256(b"".join(map(_digest, record.jpegs))).hexdigest()
             times = repr([float(time) for time in record.seconds])  # at a rate they choose the frames
             content = ClipContent(hashlib.sha256(f"{self._digests[number]} {times}".encode()).hexdigest())

@@ -15,6 +15,7 @@ import pytest
 from data_pipeline.decode import pool
 from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.media_paths import VideoRejected
+from harvest_jax.errors import HarvestError
 from harvest_jax.pixels.frame_sampling import Sampling
 from tests.helpers import sabotaged_worker
 from tests.helpers.video_files import numbered_frames, read_number, write_video
@@ -44,6 +45,7 @@ def test_what_hangs_crashes_or_swallows_memory_costs_one_clip(tmp_path, video, s
         "bug": "decoder error: KeyError: 'bug'",
         "killed": "crash: the decoder process crashed (signal 9)",
         "killed_once": None,
+        "ended_once": None,
         "good": None,
         "good_too": None,
     }
@@ -177,6 +179,31 @@ def test_a_worker_that_cannot_start_is_said_so(video, monkeypatch):
     with VideoDecoder() as decoder, pytest.raises(Exception, match="a decoder process ends when it starts") as caught:
         decoder.decode(video)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("signal_name", "times", "status"), [("KILL", 2, None), ("TERM", 2, None), ("TERM", 3, -15)])
+def test_a_worker_killed_while_it_starts_is_replaced(tmp_path, video, monkeypatch, signal_name, times, status):
+    """By a wrapper that ends itself instead of starting the worker, the first few times."""
+    wrapper = f"""
+        echo >> {tmp_path}/starts
+        if [ $(wc -l < {tmp_path}/starts) -le {times} ]; then kill -{signal_name} $$; fi
+        exec "$0" -m data_pipeline.decode.worker "$@"
+    """
+    monkeypatch.setattr(pool, "WORKER_COMMAND", ("/bin/sh", "-c", wrapper, sys.executable))
+    with VideoDecoder(num_frames=2) as decoder:
+        if status is None:
+            assert [read_number(frame) for frame in decoder.decode(video)] == [12, 37]
+        else:
+            with pytest.raises(HarvestError, match=rf"a decoder process ends when it starts \(status {status}\)"):
+                decoder.decode(video)
+    assert len((tmp_path / "starts").read_text().splitlines()) == 3
+
+
+def test_a_worker_that_is_terminated_twice_ends_the_run_and_rejects_nothing(tmp_path, video, sabotage):
+    (tmp_path / "ended.mp4").write_bytes(video.read_bytes())
+    with VideoDecoder(num_frames=2) as decoder, pytest.raises(HarvestError, match=r"SIGTERM.*goes on later") as caught:
+        decoder.decode(tmp_path / "ended.mp4")
+    assert not isinstance(caught.value, VideoRejected)
 
 
 def test_few_results_wait_for_a_slow_clip_where_each_is_large(tmp_path, sabotage):

@@ -21,6 +21,7 @@ from data_pipeline.prepare.options import Options
 from data_pipeline.prepare.split import Execution, local_engine, write_split
 from data_pipeline.shards import statistics, tfds_metadata
 from data_pipeline.shards.shard_format import (
+    WRITER_OPTIONS,
     Record,
     encode,
     encode_jpeg,
@@ -236,7 +237,7 @@ def test_other_damage_is_named_at_once(dataset, tmp_path):
     shard.unlink()
     with pytest.raises(DataError, match=rf"lacks 1 of 3 shards of train, the first is {shard.name}"):
         open_shards(copy, "train")
-    writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
+    writer = array_record_module.ArrayRecordWriter(str(shard), WRITER_OPTIONS)
     writer.write(b"foreign")
     writer.close()
     with pytest.raises(DataError, match=rf"{shard.name} has 1 records, but dataset_info\.json says 3"):
@@ -244,7 +245,7 @@ def test_other_damage_is_named_at_once(dataset, tmp_path):
     shard.write_bytes(content + bytes(len(content)))
     with pytest.raises(DataError, match=r"is cut off or damaged"):
         open_shards(copy, "train")
-    writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
+    writer = array_record_module.ArrayRecordWriter(str(shard), WRITER_OPTIONS)
     for _ in range(3):
         writer.write(b"foreign")
     writer.close()
