@@ -232,4 +232,4 @@ def test_records_of_other_files_are_decoded_each_time(videos, tmp_path, decoded)
     task = {"path": str(shard), "start": None, "end": None, "spec": dataclasses.asdict(OPTIONS.spec)}
     task |= {"part": {"record": 0, "field": "jpegs"}, "record": {"id": "a", "captions": [], "extra": {}}}
     header, _ = worker.run_task(task)
-    assert header == {"frames": 4}
+    assert header == {"frames": 4, "damaged": 0}
