@@ -100,8 +100,9 @@ def run(args: argparse.Namespace) -> int:
     with distributed.failing_together(), contextlib.redirect_stdout(signals.outliving(sys.stdout)):
         shard_folders(checked)
         lead = jax.process_index() == 0  # the others do not evaluate
-        train(checked, args.workdir, run_scorer(checked, args.workdir) if lead else None, fork, began, wanted)
-        signals.settle()  # all is done; this process may still wait for the others
+        scorer = run_scorer(checked, args.workdir) if lead else None
+        # Settled before the signals are given back: this process may still wait for the others.
+        train(checked, args.workdir, scorer, fork, began, wanted, finished=signals.settle)
     return 0
 
 

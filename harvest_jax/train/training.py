@@ -58,6 +58,7 @@ def train(
     fork: Fork | None = None,
     began: float | None = None,
     profile: Wanted | None = None,
+    finished: Callable[[], None] | None = None,
 ) -> Path:
     """Train, or go on from the newest good checkpoint in `workdir`.
 
@@ -68,6 +69,7 @@ def train(
       fork: the checkpoint of another run from which a new one begins; None: it begins at step 0.
       began: `time.monotonic()` when the command began, for the account of the time; None: now.
       profile: steps to trace into `workdir/profile`.
+      finished: called when all is saved and exported, while a signal still does not end the process.
 
     Returns:
       the model folder `workdir/export`.
@@ -102,6 +104,8 @@ def train(
             save_model(layout.export, config, params, made_by, tokenizer=own)
             of_best = f", of the best step, {step}" if run.eval.export == "best" else ""
             print(f"model folder: {layout.export}{of_best}", flush=True)
+        if finished is not None:
+            finished()
     return layout.export
 
 

@@ -145,9 +145,26 @@ def test_a_closed_terminal_saves_like_sigterm(tmp_path):
     assert checkpoint(tmp_path) == steps(tmp_path)[-1]
 
 
+# Half a second with the program's own handlers, as on a busy machine, before the command ends.
+SLOW_END = """
+import sys, time
+from harvest_jax import cli, signals
+
+def main():
+    from harvest_jax.train.preemption import StopSignal
+
+    give_back = StopSignal.__exit__
+    StopSignal.__exit__ = lambda *of: (give_back(*of), time.sleep(0.5))[0]
+    return cli.main()
+
+sys.exit(signals.run_program("harvest train", main))
+"""
+
+
 @pytest.mark.slow
 def test_sigterms_from_the_last_step_on_do_not_stop_the_export(tmp_path):
-    command = train_command(SHARDS, tmp_path, "train.steps=4", "train.save_every=100")
+    arguments = train_arguments(SHARDS, tmp_path, "train.steps=4", "train.save_every=100")
+    command = [sys.executable, "-c", SLOW_END, "train", *arguments]
     with running(command, env=environment(), stderr=subprocess.PIPE) as process:
         begun(tmp_path, process, 4)
         while process.poll() is None:
