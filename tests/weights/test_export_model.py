@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.weights.export_model import export_model
 from harvest_jax.weights.families.family import Overrides
@@ -104,6 +105,18 @@ def test_exports_that_cannot_be(folders, tmp_path):
     export_model(tmp_path / "gelu", "hf", tmp_path / "g")
     with pytest.raises(DataError, match="is a folder of Hugging Face, not of this package: harvest weights import"):
         export_model(tmp_path / "g", "open_clip", tmp_path / "g2")
+
+
+@pytest.mark.parametrize("form", ["hf", "hf_video", "open_clip", "scenic", "viclip", "safetensors", "stablehlo"])
+def test_the_digest_is_computed_once(folders, tmp_path, form, monkeypatch, capsys):
+    from harvest_jax.weights.files import weights_digest
+
+    read = []
+    real = weights_digest.sha256_of
+    monkeypatch.setattr(weights_digest, "sha256_of", lambda path: read.append(path) or real(path))
+    command = ["weights", "export", str(folders["image"]), "--format", form]
+    assert cli.main([*command, "--out", str(tmp_path / OUT.get(form, form))]) == 0
+    assert read == [folders["image"] / "model.safetensors"]
 
 
 def test_a_damaged_model_leaves_nothing(folders, tmp_path):
