@@ -1,4 +1,4 @@
-"""The files of transformers' `CLIPTokenizer`: for programs that have no tokenizer of this package; and those of others."""
+"""The files of transformers' `CLIPTokenizer`, for programs that have no tokenizer of this package; those of others."""
 
 import json
 from pathlib import Path
