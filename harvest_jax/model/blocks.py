@@ -145,7 +145,7 @@ def turned(x: Float[Array, "b n h d"], turn: Turn) -> Float[Array, "b n h d"]:
     if turn is None:
         return x
     (cos, sin), half, wide = turn, x.shape[-1] // 2, x.astype(jnp.float32)
-    a, b = wide[..., :half], wide[..., half:]
+    a, b = jax.lax.slice_in_dim(wide, 0, half, axis=-1), jax.lax.slice_in_dim(wide, half, None, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 

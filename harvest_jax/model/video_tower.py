@@ -47,7 +47,7 @@ def rotary_angles(config: VideoConfig) -> Float[np.ndarray, "cells a"]:
     frequencies = 1 / ROTARY_BASE ** (np.arange(count, dtype=np.float32) / count)
     places = np.arange(side, dtype=np.float32) + config.rotary_start
     if config.rotary_grid:
-        places = places / side * config.rotary_grid
+        places = np.asarray(places / side * config.rotary_grid, np.float32)
     angles = places[:, None] * frequencies
     rows = np.broadcast_to(angles[:, None], (side, side, count))
     columns = np.broadcast_to(angles[None], (side, side, count))

@@ -72,6 +72,8 @@ def export_model(
         raise ConfigError(f"--drop_time is for {', '.join(IMAGE_FORMATS)}: the format {file_format} keeps time")
     check_free(out)
     write = FORMATS[file_format]
+    if drop_time:
+        write = functools.partial(write, drop_time=True)
     if batch is not None:
         if file_format != "stablehlo":
             raise ConfigError(f"--batch is for --format stablehlo: {file_format} takes any number of rows")
@@ -80,8 +82,6 @@ def export_model(
         if file_format != "onnx":
             raise ConfigError(f"--int8 is for --format onnx, not for {file_format}")
         write = functools.partial(_write_onnx, int8=True)
-    if file_format in IMAGE_FORMATS and not drop_time:
-        _refuse_time(folder, file_format)
     done = write(folder, out) if card is None or ending else _with_card(write, folder, out, card)
     return {"format": file_format, "out": str(out)} | done
 
@@ -97,9 +97,8 @@ def _with_card(write: Callable[[Path, Path], dict[str, Any]], folder: Path, out:
     return done
 
 
-def _refuse_time(folder: Path, file_format: str) -> None:
+def _refuse_time(folder: Path, ours: Tensors, config: HarvestConfig, file_format: str) -> None:
     """Refuse a model with a table of frames, of which an image model is not the same."""
-    config, ours = open_model(folder)
     if config.video.num_frames > 1 and ours.read(FRAMES).any():
         raise DataError(
             f"{folder} has learnt what happens over {config.video.num_frames} frames, and the format {file_format} is "
@@ -108,9 +107,8 @@ def _refuse_time(folder: Path, file_format: str) -> None:
         )
 
 
-def _write_hugging_face(folder: Path, out: Path) -> dict[str, Any]:
-    config, ours = open_model(folder)
-    theirs, summary = _image_model(ours, HUGGING_FACE, config)
+def _write_hugging_face(folder: Path, out: Path, drop_time: bool = False) -> dict[str, Any]:
+    config, theirs, summary = _image_model(folder, HUGGING_FACE, "hf", drop_time)
     stored = common_dtype(entry.dtype for entry in theirs.entries.values())
     with new_folder(out) as aside:
         write_safetensors(aside / "model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
@@ -135,22 +133,30 @@ def _write_hf_video(folder: Path, out: Path) -> dict[str, Any]:
     return _summary(ours, theirs, HF_VIDEO, config)
 
 
-def _write_open_clip(folder: Path, out: Path) -> dict[str, Any]:
-    config, ours = open_model(folder)
+def _write_open_clip(folder: Path, out: Path, drop_time: bool = False) -> dict[str, Any]:
+    config, theirs, summary = _image_model(folder, OPENAI, "open_clip", drop_time)
     if config.video.activation != config.text.activation:
         raise DataError(
             f"{folder}: its towers have different activations ({config.video.activation}, {config.text.activation}); "
             "OpenCLIP's config has one for both"
         )
-    theirs, summary = _image_model(ours, OPENAI, config)
     with new_folder(out) as aside:
         write_safetensors(aside / "open_clip_model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
         _write_json(aside / "open_clip_config.json", open_clip_config(config))
     return summary
 
 
-def _image_model(ours: Tensors, family: Family, config: HarvestConfig) -> tuple[Tensors, dict[str, Any]]:
-    """An image family's tensors of a model; the table of frames is added to that of patch positions."""
+def _image_model(
+    folder: Path, family: Family, file_format: str, drop_time: bool
+) -> tuple[HarvestConfig, Tensors, dict[str, Any]]:
+    """A model's config and tensors as an image family's; the table of frames is added to that of patch positions.
+
+    Raises:
+      DataError: time would be lost and may not be, or the towers are no CLIP's.
+    """
+    config, ours = open_model(folder)
+    if not drop_time:
+        _refuse_time(folder, ours, config, file_format)
     _refuse_unlike_clip(config, family.name)
     theirs = to_family(one_frame(ours), family, config)
     summary = _summary(ours, theirs, family, config)
@@ -159,7 +165,7 @@ def _image_model(ours: Tensors, family: Family, config: HarvestConfig) -> tuple[
             f"the image tower is the video tower at one frame: the table of {config.video.num_frames} frames, resized "
             "to one, was added to the table of patch positions"
         )
-    return theirs, summary
+    return config, theirs, summary
 
 
 def _summary(ours: Tensors, theirs: Tensors, family: Family, config: HarvestConfig) -> dict[str, Any]:
@@ -193,11 +199,9 @@ def _write_viclip(folder: Path, out: Path) -> dict[str, Any]:
     return summary
 
 
-def _write_scenic(folder: Path, out: Path) -> dict[str, Any]:
-    config, ours = open_model(folder)
-    _refuse_unlike_clip(config, "Scenic's CLIP")
+def _write_scenic(folder: Path, out: Path, drop_time: bool = False) -> dict[str, Any]:
+    config, theirs, summary = _image_model(folder, SCENIC, "scenic", drop_time)
     _refuse_gelu(folder, config, "Scenic's CLIP")
-    theirs, summary = _image_model(ours, SCENIC, config)
     with new_file(out) as aside:
         # "params/" as in the variables of a Linen model
         write_msgpack(aside, theirs.renamed({name: f"params/{name}" for name in theirs.entries}))
@@ -268,7 +272,7 @@ def _towers(ours: Tensors, stored: Callable[[TensorSpec], TensorSpec]) -> dict[s
 
 
 HF_VIDEO_CODE = ("modeling_harvest.py", "processing_harvest.py", "sentence_transformers_harvest.py")
-FORMATS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+FORMATS: dict[str, Callable[..., dict[str, Any]]] = {  # of a folder and an output, and the options of the format
     "hf": _write_hugging_face,
     "hf_video": _write_hf_video,
     "open_clip": _write_open_clip,

@@ -12,6 +12,7 @@ from harvest_jax.input.tokenizer import VOCAB_SIZE
 from harvest_jax.model.config import HarvestConfig
 from harvest_jax.weights.families.architecture import name_of
 from harvest_jax.weights.families.family import Family, Overrides
+from harvest_jax.weights.families.hf_video import HF_VIDEO
 from harvest_jax.weights.families.native import NATIVE, header_config
 from harvest_jax.weights.families.recognise import recognised
 from harvest_jax.weights.files.open_checkpoint import TOKENIZER, open_checkpoint
@@ -19,6 +20,7 @@ from harvest_jax.weights.files.tensors import BFLOAT16, Tensors
 from harvest_jax.weights.folder import save_tensors
 from harvest_jax.weights.mistaken_path import check_may_be_checkpoint
 from harvest_jax.weights.new_output import check_free
+from harvest_jax.weights.tokenizer_files import check_clip_tokenizer
 from harvest_jax.weights.translate import resized, resized_config, to_native
 from harvest_jax.weights.workdir_model import as_tensors, checkpoint_of, load_checkpoint
 
@@ -80,6 +82,8 @@ def import_checkpoint(
         raise ConfigError(f"--tokenizer {tokenizer}: {theirs.where} is read with CLIP's tokenizer, which is built in")
     notes = [] if exported else [*family.notes(theirs, overrides), *_vocabulary_notes(theirs.where, family, found)]
     notes += theirs.details.get("notes", [])
+    if words is None and family not in (NATIVE, HF_VIDEO) and Path(theirs.where).is_dir():
+        check_clip_tokenizer(Path(theirs.where), found.text.vocab_size)
     config = resized_config(found, num_frames, image_size)
     if found.name == name_of(found):
         config = dataclasses.replace(config, name=name_of(config))

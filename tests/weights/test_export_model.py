@@ -1,20 +1,24 @@
 """`export_model`, and its files imported again."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError
-from harvest_jax.weights.export_model import export_model
+from harvest_jax.weights.export_model import IMAGE_FORMATS, export_model
 from harvest_jax.weights.families.family import Overrides
 from harvest_jax.weights.folder import load_config
 from harvest_jax.weights.import_checkpoint import import_checkpoint
+from harvest_jax.weights.mix import mix_models
 from harvest_jax.weights.resize import resize_temporal
 from tests.helpers.checkpoint_tensors import VIDEO, small_models
 from tests.helpers.model_folders import without_digest
+from tests.helpers.other_towers import TOWERS, save_other_model
 
 GELU = Overrides(activation="gelu")
 
@@ -104,6 +108,45 @@ def test_exports_that_cannot_be(folders, tmp_path):
     export_model(tmp_path / "gelu", "hf", tmp_path / "g")
     with pytest.raises(DataError, match="is a folder of Hugging Face, not of this package: harvest weights import"):
         export_model(tmp_path / "g", "open_clip", tmp_path / "g2")
+
+
+@pytest.fixture(scope="module", params=TOWERS)
+def other(request, tmp_path_factory):
+    """A folder of a model whose towers are no CLIP's."""
+    return save_other_model(tmp_path_factory.mktemp("other") / "model", request.param)
+
+
+@pytest.mark.parametrize("form", ["hf", "hf_video", "open_clip", "viclip", "scenic"])
+def test_formats_of_clips_refuse_other_towers(other, tmp_path, form):
+    with pytest.raises(DataError, match=r"because its towers are no CLIP's \(video\.(norm_eps|rotary)="):
+        export_model(other, form, tmp_path / OUT.get(form, form), drop_time=form in IMAGE_FORMATS)
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_towers_come_back_from_safetensors_and_mix(other, tmp_path):
+    export_model(other, "safetensors", tmp_path / "x.safetensors")
+    own = other / "tokenizer.json"
+    import_checkpoint(tmp_path / "x.safetensors", tmp_path / "back", tokenizer=own if own.is_file() else None)
+    mix_models(other, other, 0.5, tmp_path / "mixed")
+    before = load_file(other / "model.safetensors")
+    for name in ("back", "mixed"):
+        assert load_config(tmp_path / name) == load_config(other)
+        after = load_file(tmp_path / name / "model.safetensors")
+        assert before.keys() == after.keys()
+        for path, array in before.items():
+            np.testing.assert_array_equal(array, after[path], err_msg=path)
+
+
+@pytest.mark.parametrize("form", ["hf", "hf_video", "open_clip", "scenic", "viclip", "safetensors", "stablehlo"])
+def test_the_digest_is_computed_once(folders, tmp_path, form, monkeypatch, capsys):
+    from harvest_jax.weights.files import weights_digest
+
+    read = []
+    real = weights_digest.sha256_of
+    monkeypatch.setattr(weights_digest, "sha256_of", lambda path: read.append(path) or real(path))
+    command = ["weights", "export", str(folders["image"]), "--format", form]
+    assert cli.main([*command, "--out", str(tmp_path / OUT.get(form, form))]) == 0
+    assert read == [folders["image"] / "model.safetensors"]
 
 
 def test_a_damaged_model_leaves_nothing(folders, tmp_path):

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from harvest_jax import cli
 from harvest_jax.errors import ConfigError, DataError, HarvestError
+from harvest_jax.input.tokenizer import Tokenizer
 from harvest_jax.weights.families.family import Overrides
 from harvest_jax.weights.families.hugging_face import HUGGING_FACE
 from harvest_jax.weights.families.openai import OPENAI
@@ -230,6 +231,46 @@ def test_other_models_of_transformers_are_refused_by_name(model_type, message, t
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     with pytest.raises(DataError, match=message):
         import_checkpoint(tmp_path, tmp_path / "out")
+
+
+def hugging_face(folder, **config):
+    """A folder of transformers' CLIP, small."""
+    folder.mkdir(parents=True)
+    save_file(arrays_of(of_family(HUGGING_FACE)), folder / "model.safetensors")
+    vision = {"num_attention_heads": 2, "image_size": 12}
+    values = {"model_type": "clip", "vision_config": vision, "text_config": {"num_attention_heads": 1}, **config}
+    (folder / "config.json").write_text(json.dumps(values))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": 12, "crop_size": 12}))
+    return folder
+
+
+def test_a_folder_with_code_of_its_own_is_refused(tmp_path):
+    folder = hugging_face(tmp_path / "clip", auto_map={"AutoModel": "someone/repo--modeling.Model"})
+    with pytest.raises(DataError, match=r"names code of its own \(auto_map .*someone/repo--modeling.Model"):
+        import_checkpoint(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json"])
+def test_a_tokenizer_that_is_not_clips_is_refused(name, tmp_path):
+    """The file of CLIP's own passes, with other names of its special tokens too."""
+    folder = hugging_face(tmp_path / "clip")
+    vocabulary = Tokenizer(600).hugging_face()["model"]["vocab"]
+    vocabulary = {word.replace("startoftext", "start_of_text"): number for word, number in vocabulary.items()}
+
+    def write(words):
+        found = {"model": {"vocab": words}} if name == "tokenizer.json" else words
+        (folder / name).write_text(json.dumps(found))
+
+    write(vocabulary)
+    import_checkpoint(folder, tmp_path / "out")
+    for words in (vocabulary | {"a": vocabulary["b"], "b": vocabulary["a"]}, {"a": 1}, {}):
+        write(words)
+        with pytest.raises(DataError, match=f"{name} is not CLIP's tokenizer"):
+            import_checkpoint(folder, tmp_path / "other")
+    if name == "tokenizer.json":
+        write([["a", 0.0]])  # a sentencepiece model's
+        with pytest.raises(DataError, match="is not CLIP's tokenizer"):
+            import_checkpoint(folder, tmp_path / "other")
 
 
 def test_the_advice_on_activations_names_the_published_models(tmp_path):

@@ -115,15 +115,6 @@ def test_it_embeds_with_its_own_tokenizer_and_travels_with_it(tmp_path):
         model.attention(frames)
 
 
-@pytest.mark.parametrize("file_format", ["hf", "open_clip", "viclip", "scenic"])
-def test_formats_of_clips_refuse_it(file_format, tmp_path):
-    import_checkpoint(hugging_face(tmp_path / "hf"), tmp_path / "a")
-    out = tmp_path / {"viclip": "x.safetensors", "scenic": "x.msgpack"}.get(file_format, "x")
-    with pytest.raises(DataError, match=r"because its towers are no CLIP's \(video\.norm_eps"):
-        export_model(tmp_path / "a", file_format, out)
-    assert not out.exists()
-
-
 def test_what_the_files_of_siglip_2_say(tmp_path):
     pictures = PICTURES | {"resample": 2}
     done = import_checkpoint(hugging_face(tmp_path / "hf", pictures=pictures), tmp_path / "a")

@@ -51,6 +51,7 @@ def read_hugging_face(tensors: Tensors, vocab_size: int) -> ClipFields | None:
     config = json_object(tensors.details, "config", where)
     if config.get("model_type", "clip") != "clip":
         raise not_imported(config, where, "clip")
+    check_code(config, where)
     image, text = (
         # an old config has the fields that were set in *_config_dict
         json_object(config, tower, where) | json_object(config, f"{tower}_dict", where)
@@ -70,6 +71,16 @@ def read_hugging_face(tensors: Tensors, vocab_size: int) -> ClipFields | None:
         activations=(activation(image, "quick_gelu"), activation(text, "quick_gelu")),
         preprocessing=read_preprocessing(tensors, positive_integer(image, "image_size", 224, where)),
     )
+
+
+def check_code(config: Mapping[str, Any], where: str) -> None:
+    """Raise DataError if a config names code of its own, in which the same tensors may mean something else."""
+    if config.get("auto_map"):
+        named = printable(repr(config["auto_map"]), LIMIT)
+        raise DataError(
+            f"{where}: its config.json names code of its own (auto_map {named}), which is not run here; if the towers "
+            "are plain ones all the same, take auto_map out of it"
+        )
 
 
 def not_imported(config: Mapping[str, Any], where: str, wanted: str) -> DataError:

@@ -39,7 +39,13 @@ from harvest_jax.weights.families.conversions import (
 )
 from harvest_jax.weights.families.family import Family, KeyMapping, Overrides
 from harvest_jax.weights.families.hugging_face import hugging_face_blocks
-from harvest_jax.weights.families.hugging_face_config import BILINEAR, activation, not_imported, read_preprocessing
+from harvest_jax.weights.families.hugging_face_config import (
+    BILINEAR,
+    activation,
+    check_code,
+    not_imported,
+    read_preprocessing,
+)
 from harvest_jax.weights.families.json_fields import finite_number, json_object, positive_integer
 from harvest_jax.weights.families.openai import FRAMES, norm
 from harvest_jax.weights.families.scenic import PATCH_KERNEL as FLAX_PATCH_KERNEL
@@ -132,6 +138,7 @@ def _hugging_face_architecture(tensors: Tensors, overrides: Overrides) -> Harves
     config = json_object(tensors.details, "config", where)
     if config.get("model_type", "siglip") != "siglip":
         raise not_imported(config, where, "siglip")
+    check_code(config, where)
     fields = json_object(config, "vision_config", where), json_object(config, "text_config", where)
     for tower in fields:
         if finite_number(tower, "layer_norm_eps", EPS, where) != EPS:
