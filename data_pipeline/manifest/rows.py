@@ -171,10 +171,10 @@ class RowChecker:
         cells = line.cells
         if not split:
             raise RowFault("bad split: the cell is empty")
-        video = cells.get("video")
-        if video is not None and not isinstance(video, str):
+        video = "" if cells.get("video") is None else cells["video"]
+        if not isinstance(video, str):
             raise RowFault("bad path: the cell video is not a text: it is the name of a file, not its content")
-        if not (video or "").strip():
+        if not video.strip():
             raise RowFault("bad path: the cell video is empty")
         if video != video.strip() and not os.path.lexists(os.path.join(self.root, line.folder, video)):
             video = video.strip()  # spaces around a cell; those of a file's own name stay

@@ -240,7 +240,7 @@ def _table(clips: Sequence[LedgerRow], shard: int | None) -> pa.Table:
             "shard": [shard] * len(clips),
             "bytes": [clip.bytes for clip in clips],
             "row": [clip.row for clip in clips],
-            "damaged": [clip.damaged for clip in clips],
+            "damaged": [clip.damaged if clip.reason is None else None for clip in clips],
             "reads": [clip.reads for clip in clips],
             "content": [clip.content for clip in clips],
         },

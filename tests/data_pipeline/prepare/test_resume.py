@@ -287,7 +287,8 @@ def test_the_ledger_says_what_became_of_every_clip(media, tmp_path, asked):
     assert sorted(by_id) == sorted([row.id for row in ROWS] + ["line 7"])
     assert by_id["gone"]["state"] == "rejected"
     assert by_id["gone"]["reason"] == "not found: No such file or directory"
-    assert list(by_id["line 7"].values()) == ["line 7", "", "rejected", "empty caption", 0, None, 0, None, None, None]
+    expected = ["line 7", "", "rejected", "empty caption", 0, None, 0, None, None, None, None]
+    assert list(by_id["line 7"].values()) == expected
     source = open_shards(tmp_path, "train")
     written = [line for line in lines if line["state"] == "written"]
     assert [line["bytes"] for line in written] == [len(source[index]) for index in range(len(source))]
