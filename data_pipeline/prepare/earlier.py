@@ -1,8 +1,8 @@
 """The clips of a published split that is being replaced, to be taken over where nothing that decides them has changed.
 
 A clip is looked up by its id. It is taken over if the split was made with the same settings and versions and the clip
-has the same content: its span and the bytes of its file that decoding has read (decode/content.py). Its captions and other
-columns may have changed, because frames do not depend on them.
+has the same content: its span and the bytes of its file that decoding has read (decode/content.py). Its captions and
+other columns may have changed, because frames do not depend on them.
 """
 
 import bisect
