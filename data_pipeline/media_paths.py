@@ -218,6 +218,14 @@ class FileRange(RawIOBase):
         """See io.RawIOBase."""
         return self._at
 
+    def fileno(self) -> int:
+        """The descriptor of a whole file.
+
+        Raises:
+          io.UnsupportedOperation: it is a part of a file.
+        """
+        return self._descriptor if self._size == self.status.st_size else super().fileno()
+
     def close(self) -> None:
         """Close the file, too."""
         if not self.closed:

@@ -18,14 +18,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.clips.selection import BLACK, DUPLICATE, STILL
+from data_pipeline.clips.limits import BLACK, DUPLICATE, LONGEST, SHORTEST, STILL
 from harvest_jax.arguments import number
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.machine import available_cores
 from harvest_jax.terminal import printable, progress
 
 TIME_LIMIT = 3600.0  # seconds of processor time for one video
-SHORTEST, LONGEST = 2.0, 20.0  # seconds
 _COLUMNS = ("video", "start", "end", "caption")
 _DROPPED = ("video", "start", "end", "reason")
 
@@ -155,7 +154,7 @@ def _cut(
             scenes += result["scenes"]
             kinds["short"] += result["short"]
             for clip in result["clips"]:
-                why = selection.reason(clip)
+                why = selection.reason(clip, (video.name, clip["scene"]))
                 span = (video.name, _time(clip["start"]), _time(clip["end"]))
                 if why is None:
                     rows.append((*span, caption_of(cues, clip["start"], clip["end"])))

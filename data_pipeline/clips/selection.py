@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-BLACK, STILL, DUPLICATE = 16.0, 0.25, 4.0  # our choice; see `Selection`
+from data_pipeline.clips.limits import BLACK, DUPLICATE, STILL
 
 
 @dataclasses.dataclass
@@ -17,7 +17,7 @@ class Selection:
       black: a clip whose brightness is below this (0 to 255) is dropped.
       still: one whose pictures change by less than this (0 to 255, the mean of two thumbnails 0.25 s apart) is dropped.
       duplicate: one that differs by less than this (0 to 255, the mean over three small pictures) from a clip that was
-        kept, of any video, is dropped. 0 keeps all.
+        kept, of any video, is dropped. 0 keeps all. Pieces of one scene are not compared with each other.
     """
 
     black: float = BLACK
@@ -27,9 +27,20 @@ class Selection:
     def __post_init__(self) -> None:
         """Begin without clips."""
         self._kept = _Rows()
+        self._scene: Any = None
+        self._pieces: list[Float32[np.ndarray, " N"]] = []  # kept, of this scene
 
-    def reason(self, clip: dict[str, Any]) -> str | None:
-        """Why a clip of `scenes.scan` is dropped, in the form "kind: detail"; None: it is kept."""
+    def reason(self, clip: dict[str, Any], scene: Any) -> str | None:
+        """Why a clip of `scenes.scan` is dropped, in the form "kind: detail"; None: it is kept.
+
+        Args:
+          clip: one after the other, in their order.
+          scene: what names the scene that it is of, or a piece of.
+        """
+        if scene != self._scene:
+            for piece in self._pieces:
+                self._kept.add(piece)
+            self._scene, self._pieces = scene, []
         if clip["brightness"] < self.black:
             return f"black: brightness {clip['brightness']:.1f}"
         if clip["change"] < self.still:
@@ -38,7 +49,7 @@ class Selection:
         nearest = self._kept.nearest(found, self.duplicate)
         if nearest is not None:
             return f"duplicate: differs by {nearest:.1f} from a clip before it"
-        self._kept.add(found)
+        self._pieces.append(found)
         return None
 
 

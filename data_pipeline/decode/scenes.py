@@ -38,8 +38,9 @@ def scan(path: str | Path, shortest: float, longest: float) -> dict[str, Any]:
 
     Returns:
       JSON values: `scenes` (how many), `seconds` (of the video), `short` (how many were left out), and `clips`, each
-      with `start` and `end` in seconds, `brightness` (0 to 255, the mean of its pictures), `change` (0 to 255, the mean
-      difference of two thumbnails 0.25 s apart) and `signature` (uint8 [MOMENTS, 8, 8, 3] in hexadecimal digits).
+      with the number of its `scene`, `start` and `end` in seconds, `brightness` (0 to 255, the mean of its pictures),
+      `change` (0 to 255, the mean difference of two thumbnails 0.25 s apart) and `signature` (uint8 [MOMENTS, 8, 8, 3]
+      in hexadecimal digits).
 
     Raises:
       VideoRejected: it cannot be used.
@@ -65,13 +66,14 @@ def scan(path: str | Path, shortest: float, longest: float) -> dict[str, Any]:
         raise VideoRejected(f"damaged: it cannot be read through ({error.strerror})") from error
     bounds = [times[0], *(times[cut] for cut in cuts), end]
     clips, short = [], 0
-    for begin, stop in itertools.pairwise(bounds):
+    for scene, (begin, stop) in enumerate(itertools.pairwise(bounds)):
         if stop - begin < shortest:
             short += 1
             continue
         number = math.ceil((stop - begin) / longest - 1e-6)
         edges = [round(begin + (stop - begin) * part / number, 6) for part in range(number + 1)]
-        clips += [_clip(start, after, kept, thumbnails) for start, after in itertools.pairwise(edges)]
+        pieces = [_clip(start, after, kept, thumbnails) for start, after in itertools.pairwise(edges)]
+        clips += [piece | {"scene": scene} for piece in pieces]
     return {"scenes": len(bounds) - 1, "seconds": end, "short": short, "clips": clips}
 
 

@@ -74,14 +74,23 @@ def clip(value, brightness=100.0, change=5.0):
 
 
 def test_the_first_of_several_like_clips_is_kept():
-    selection = Selection(duplicate=4.0)
-    assert selection.reason(clip(100)) is None
-    assert selection.reason(clip(103)).startswith("duplicate: differs by 3.0")
-    assert selection.reason(clip(104)) is None
+    selection, scenes = Selection(duplicate=4.0), iter(range(1000))
+    assert selection.reason(clip(100), next(scenes)) is None
+    assert selection.reason(clip(103), next(scenes)).startswith("duplicate: differs by 3.0")
+    assert selection.reason(clip(104), next(scenes)) is None
     rng = np.random.default_rng(0)
-    others = [rng.integers(0, 256, 576) for _ in range(100)]
-    assert all(selection.reason(clip(other)) is None for other in others)
-    assert all(selection.reason(clip(np.clip(other + 1, 0, 255))).startswith("duplicate") for other in others)
-    assert Selection(duplicate=0).reason(clip(100)) is None
-    assert Selection().reason(clip(100, brightness=15.9)) == "black: brightness 15.9"
-    assert Selection().reason(clip(100, change=0.2)) == "still: change 0.20"
+    others = [rng.integers(0, 255, 576) for _ in range(100)]
+    assert all(selection.reason(clip(other), next(scenes)) is None for other in others)
+    assert all(selection.reason(clip(other + 1), next(scenes)).startswith("duplicate") for other in others)
+
+
+def test_pieces_of_one_scene_are_alike_and_all_kept():
+    selection = Selection()
+    assert [selection.reason(clip(100), "a") for _ in range(3)] == [None] * 3
+    assert selection.reason(clip(100), "b").startswith("duplicate")
+
+
+def test_other_measures():
+    assert Selection(duplicate=0.0).reason(clip(100), 0) is None
+    assert Selection().reason(clip(100, brightness=15.9), 0) == "black: brightness 15.9"
+    assert Selection().reason(clip(100, change=0.2), 0) == "still: change 0.20"

@@ -23,7 +23,7 @@ def scene(seed: int, seconds: float, height: int = 72, width: int = 96) -> np.nd
     frames = np.repeat(still[None], round(seconds * RATE), axis=0)
     colour = rng.integers(0, 256, 3)
     for number, frame in enumerate(frames):
-        left = 3 * number % (width - 30)
+        left = abs(3 * number % (2 * (width - 30)) - (width - 30))  # right to left and back
         frame[20:50, left : left + 30] = colour
     return frames
 
