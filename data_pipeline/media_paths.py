@@ -172,6 +172,8 @@ def open_regular(path: str | Path, max_bytes: int, part: tuple[int, int] | None 
             raise VideoRejected(f"too large: {size:,} bytes, more than the {max_bytes:,} allowed")
         if not 0 <= offset <= offset + size <= status.st_size:
             raise VideoRejected(f"cut off: the clip in it ends at byte {offset + size:,}, the file before that")
+        if part is None and not _noting:
+            return os.fdopen(descriptor, "rb")
         return BufferedReader(FileRange(descriptor, offset, size, status))
     except BaseException:
         os.close(descriptor)
@@ -238,6 +240,14 @@ class FileRange(RawIOBase):
     def tell(self) -> int:
         """See io.RawIOBase."""
         return self._at
+
+    def fileno(self) -> int:
+        """The descriptor of a whole file.
+
+        Raises:
+          io.UnsupportedOperation: it is a part of a file.
+        """
+        return self._descriptor if self._size == self.status.st_size else super().fileno()
 
     def close(self) -> None:
         """Close the file, too."""

@@ -26,6 +26,7 @@ COMMANDS = {
         "harvest_jax.synthetic.command",
         "describe a generated world of clips in which every factor is known",
     ),
+    "clips": ("data_pipeline.clips.command", "cut long videos into clips by their scenes, as a manifest for shards"),
     "shards": ("data_pipeline.command", "turn captioned videos into shards of decoded frames"),
     "inspect": ("harvest_jax.describe", "show what a shard folder, model folder, training folder or checkpoint holds"),
     "weights": ("harvest_jax.hub.command", "import, export and mix checkpoints, push them to the Hugging Face Hub"),

@@ -51,7 +51,7 @@ def test_version(capsys):
     [
         ([], "\n    train  "),
         (["bench"], "\n    loader  "),
-        (["dance"], "unknown command dance (choose from demo, world, shards, "),
+        (["dance"], "unknown command dance (choose from demo, world, clips, shards, "),
         (["trian"], "unknown command trian (did you mean train?)"),
         (["weights", "improt", "x"], "unknown command improt (did you mean import?)"),
         (["demo"], "--workdir"),

@@ -26,7 +26,7 @@ FLOORS = [
     ("data_pipeline.decode",),
     ("data_pipeline.sources",),
     ("data_pipeline.manifest",),
-    ("data_pipeline.prepare",),
+    ("data_pipeline.prepare", "data_pipeline.clips"),
     ("data_pipeline.command", "data_pipeline.tfds_builder"),
     ("data_pipeline",),
     ("harvest_jax.input",),

@@ -33,7 +33,8 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
       task: `path` (or `root` and `video`, a name that must stay below it), `start` and `end` (seconds or None), `spec`
         (the fields of DecodeSpec), optionally `sampling` (the fields of Sampling), `part` (the fields of FilePart: the
         clip is a part of the file), `record` (id, captions, extra) and `earlier` (of `EarlierSplit.find`: the record is
-        taken over from there if it still is what decoding would give).
+        taken over from there if it still is what decoding would give). Or, instead of all but the name, `scan` (the
+        arguments of `scenes.scan`): then the header is its result.
 
     Returns:
       a header and bytes. With `record`: {"frames", "damaged", two counts, "reads", "content", both of content.py;
@@ -48,6 +49,10 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
     try:
         path = task["path"] if "path" in task else media_paths.resolve_below(task["root"], task["video"])
+        if "scan" in task:
+            from data_pipeline.decode.scenes import scan
+
+            return scan(path, **task["scan"]), b""
         spec = DecodeSpec(**task["spec"])
         part = media_paths.FilePart(**task.get("part", {}))
         made_of = None
