@@ -315,7 +315,7 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(tmp_path, name, content, m
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match=r"no manifest .*none\.csv"):
         read_manifest(tmp_path / "none.csv")
-    with pytest.raises(DataError, match=r"is a folder without clips: no \.tar files.* \.webp\)$"):
+    with pytest.raises(DataError, match=r"is a folder without clips: no \.tar files.* \.avif\)$"):
         read_manifest(tmp_path)
     path = write_text(tmp_path / "m.csv", "video,caption\na.mp4,x\n")
     with pytest.raises(DataError, match=r"no folder .*nowhere to read videos from"):
