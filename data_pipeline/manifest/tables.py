@@ -246,7 +246,7 @@ def _read_parquet(path: Path) -> Iterator[RawRow]:
                 for cells, fault in _cells_of(batch):
                     number += 1
                     yield RawRow(number, cells, fault)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # the latter: names of columns
         raise DataError(f"{path} is not a readable Parquet file: {one_line(error, 200)}") from error
 
 

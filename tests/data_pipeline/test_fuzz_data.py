@@ -21,12 +21,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_pipeline.manifest import tables
 from data_pipeline.manifest.read import iter_manifest
 from data_pipeline.manifest.rows import ClipRow, Reject
 from data_pipeline.shards.shard_format import Record, encode, parse_record
 from data_pipeline.sources import record_texts
 from data_pipeline.sources.tfrecord import masked_crc32c
 from harvest_jax.errors import DataError
+from tests.helpers.source_files import write_tar
 
 EXAMPLES = int(os.environ.get("HARVEST_FUZZ_EXAMPLES", "40"))
 FUZZ = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
@@ -101,18 +103,20 @@ CUT = st.one_of(st.just(0), st.integers(0, 1 << 20))
 
 
 @FUZZ
-@given(kind=st.sampled_from(["csv", "tsv", "jsonl", "parquet", "tar"]), content=st.binary(max_size=600))
+@given(kind=st.sampled_from(["csv", "tsv", "jsonl", "json", "parquet", "tar"]), content=st.binary(max_size=600))
 def test_any_bytes_as_any_kind_of_file(kind, content):
     read_bytes(f"m.{kind}", content)
 
 
 @FUZZ
 @given(
-    kind=st.sampled_from([",", "\t"]), header=st.lists(COLUMNS, max_size=8), lines=st.lists(st.lists(TEXTS), max_size=6)
+    kind=st.sampled_from([",", ";", "\t"]),
+    header=st.lists(COLUMNS, max_size=8),
+    lines=st.lists(st.lists(TEXTS), max_size=6),
 )
 def test_lines_of_cells(kind, header, lines):
     text = "\n".join(kind.join(cells) for cells in [header, *lines])
-    read_bytes("m.csv" if kind == "," else "m.tsv", text.encode(errors="surrogatepass"))
+    read_bytes("m.tsv" if kind == "\t" else "m.csv", text.encode(errors="surrogatepass"))
 
 
 @FUZZ
@@ -142,12 +146,50 @@ def test_every_line_of_a_table_is_a_row_or_a_reject(header, lines, split):
 
 
 @FUZZ
+@given(lines=st.lists(st.lists(st.text('ab",;\n\r\t \u20ac', max_size=8), min_size=3, max_size=3), max_size=6))
+def test_a_table_that_a_program_wrote_is_read_as_it_is(lines):
+    file = io.StringIO()
+    csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["video", "caption", "note"], *lines])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "m.csv")
+        path.write_bytes(file.getvalue().encode())
+        found = list(tables.read_rows(path))
+    assert [list(row.cells.values()) for row in found] == lines
+    assert not any(row.fault for row in found)
+
+
+@FUZZ
+@given(good=st.lists(st.booleans(), min_size=1, max_size=12), kind=st.sampled_from([",", "\t"]))
+def test_only_the_lines_with_an_open_quote_are_lost(good, kind):
+    lines = [f"{number}.mp4{kind}" + ("fine" if sound else '"open') for number, sound in enumerate(good)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "m.csv")
+        path.write_text("\n".join([f"video{kind}caption", *lines]))
+        found = outcome(path)
+    assert isinstance(found, list)
+    assert [isinstance(one, ClipRow) for one in found] == good
+
+
+@FUZZ
+@given(order=st.permutations([f"{number}.{kind}" for number in range(4) for kind in ("mp4", "txt")]))
+def test_a_tar_in_any_order_has_all_its_clips(order):
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_tar(Path(folder, "0.tar"), [(name, name[0].encode()) for name in order])
+        found = outcome(path)
+    assert [(row.id, row.captions) for row in found if isinstance(row, ClipRow)] == [
+        (key, (key,)) for key in dict.fromkeys(name[0] for name in order)
+    ]
+    assert len(found) == 4
+
+
+@FUZZ
 @given(rows=st.lists(st.one_of(ROWS, CELLS), max_size=6), changes=CHANGES, cut=CUT)
 def test_lines_of_json(rows, changes, cut):
     text = "".join(json.dumps(row) + "\n" for row in rows)
     if isinstance(found := read_bytes("m.jsonl", text.encode()), list):
         assert len(found) == len(rows) or any("videoID" in row for row in rows if isinstance(row, dict))
     read_bytes("m.jsonl", mutated(text.encode(), changes, cut))
+    read_bytes("m.json", mutated(json.dumps(rows).encode(), changes, cut))
 
 
 @pytest.mark.parametrize("depth", [100, 300, 480, 700, 980, 2000, 100_000])
