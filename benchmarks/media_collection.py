@@ -162,12 +162,12 @@ def compared(ffmpeg: str, file: MediaFile, path: Path, whole: DecodeResult, pool
 def main() -> None:
     """Make, decode and compare; write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="files whose names hold these words; the page stays as it is")
+    parser.add_argument("--only", default="", help="files whose names match this pattern; the page stays as it is")
     parser.add_argument("--keep", type=Path, help="a folder that keeps the files")
     args = parser.parse_args()
     began = time.monotonic()
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    files = [file for group in COLLECTION.values() for file in group if args.only in file.name]
+    files = [file for group in COLLECTION.values() for file in group if re.search(args.only, file.name)]
     with contextlib.ExitStack() as stack:
         folder = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)

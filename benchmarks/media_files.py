@@ -317,7 +317,6 @@ COLLECTION: dict[str, list[MediaFile]] = {
             "two_views.mp4",
             f"{X264} -map 0 -map 1",
             stream="0:v:0",
-            stream="0:v:0",
             source=f"{TEST} color=red:s=64x64:r=10:d=6",
         ),
         MediaFile("sound_alone.m4a", "-map 1 -c:a aac", "no video stream: only audio", source=SOUND),
