@@ -10,7 +10,8 @@ by the worker processes of `harvest shards`, with PyAV's FFmpeg. A file is right
 - each picture is the one that FFmpeg decodes at that time, upright, with square pixels: its luma is at most 2 of 255
   from FFmpeg's in the mean, and no nearer to that of another picture; so are the means of R, G and B.
 
-The end of the last picture is stated by some files alone: where that decides which picture is shown, both are right.
+Headers state an end that is up to a quarter of a second, or two pictures, from that of the last picture: where that
+decides which picture is shown in the middle of a part, both are right.
 A file that is to be refused must give the reason that is expected. The table stands between `<!-- table -->` and
 `<!-- end -->`; all other text of the page stays.
 """
@@ -41,6 +42,7 @@ FRAMES, SPAN_FRAMES = 8, 5
 SPAN = (0.35, 0.8)  # of the file
 SIDE = 512  # of the shorter side of what is compared
 NEAR = 2.0  # of 255
+END = 0.25  # seconds
 SECONDS = 0.0025  # clocks of containers count milliseconds
 _LUMA = (0.299, 0.587, 0.114)
 _START = re.compile(r"Duration: .*?start: (-?[\d.]+)")
@@ -98,7 +100,8 @@ def faults(of: Reference, result: DecodeResult, start: float, end: float | None)
     times = [of.seconds[number] for number in order]
     gap = (times[-1] - times[0]) / max(1, len(times) - 1) or 1.0
     last = of.durations[order[-1]] or gap
-    ends = (end, end) if end is not None else (times[-1] + min(last, gap) / 2, times[-1] + 2 * max(last, gap))
+    early, late = min(times[-1] + min(last, gap) / 2, times[-1] - END), times[-1] + 2 * max(last, gap) + END
+    ends = (end, end) if end is not None else (early, late)
     for step, number in enumerate(view):
         low, high = (
             max(0, bisect.bisect_right(times, start + (step + 0.5) * (stop - start) / len(view) + margin) - 1)
