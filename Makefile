@@ -1,4 +1,4 @@
-# make demo | test | slow | parity | beam | gpu | slurm | docs | results | lint | lock | dist | notebooks | venv | help. Needs
+# make demo | test | slow | parity | beam | media | gpu | slurm | docs | results | lint | lock | dist | notebooks | venv | help. Needs
 # Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow parity beam gpu slurm docs links results lint format notebooks lock dist clean
+.PHONY: help venv demo test slow parity beam media gpu slurm docs links results lint format notebooks lock dist clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -43,6 +43,9 @@ parity: $(VENV)/.parity ## compare with PyTorch's CLIPs, in full size: 10 minute
 
 beam: $(VENV)/.beam ## harvest shards on Apache Beam's runners, Dask among them, with workers in other processes
 	$(BIN)/python -m pytest -m beam tests/beam $(ARGS)
+
+media: $(VENV)/.media ## make 200 kinds of video files, compare each with FFmpeg, write docs/media.md: some minutes
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.media_collection $(ARGS)
 
 gpu: $(VENV)-gpu/.gpu ## compile the step for GPUs; needs no GPU, but NVIDIA's libraries (4 GB, in .venv-gpu)
 	JAX_PLATFORMS=cpu $(VENV)-gpu/bin/python -m pytest -m gpu tests/gpu $(ARGS)
@@ -115,6 +118,11 @@ $(VENV)/.docs: $(VENV)/.dev
 $(VENV)/.beam: $(VENV)/.dev
 	@echo "installing Apache Beam and Dask into $(VENV) (about a minute)"
 	$(PIP) -e '.[beam]'
+	@touch $@
+
+$(VENV)/.media: $(VENV)/.dev
+	@echo "installing FFmpeg into $(VENV) (some seconds)"
+	$(PIP) -e '.[media]'
 	@touch $@
 
 # In its own environment: with the plugin installed JAX looks for a GPU at every start.

@@ -32,7 +32,7 @@ CONTENTS = {
         "launch/README",
         "launch/prepare/README",
     ],
-    "Reference": ["docs/commands", "docs/python", "docs/data_format", "docs/README"],
+    "Reference": ["docs/commands", "docs/python", "docs/data_format", "docs/media", "docs/README"],
     "Commands": [f"docs/commands/{name}" for name in cli.COMMANDS],
     "Background": ["docs/method", "docs/architecture", "docs/decisions"],
     "Evidence": ["docs/results", "docs/performance", "docs/parity", "docs/reliability"],

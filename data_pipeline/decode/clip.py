@@ -134,7 +134,7 @@ def _decode(
         for frame, damaged in _frames_at(video, stretch, wanted):
             check_size(frame.width, frame.height, spec)
             if reader is None or geometry is None:
-                pixel_aspect = exact_fraction(video.stream.codec_context.sample_aspect_ratio)
+                pixel_aspect = exact_fraction(video.stream.sample_aspect_ratio)  # the file's, else the codec's
                 geometry = display_geometry(frame, pixel_aspect, spec)
                 reader = PictureReader(geometry, spec)
             if frame.pts is not None and frame is not last:  # a later one of the same time is from decoding everything
