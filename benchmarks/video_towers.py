@@ -1,4 +1,4 @@
-"""The video towers of four models of B/16 on a CPU: 4 clips of 8 frames with a tenth of the patches, forward and gradient.
+"""The video towers of four models of B/16 on a CPU: clips of 8 frames, a tenth of the patches, forward and gradient.
 
     python benchmarks/video_towers.py --out benchmarks/results/video_towers.json
 
@@ -22,7 +22,7 @@ from harvest_jax.model.config import HarvestConfig, harvest_config
 from harvest_jax.model.cpu_attention import attention_of
 from harvest_jax.model.harvest import Harvest, parameter_shapes
 
-CLIPS, TURNS = 4, 5
+CLIPS, TURNS = 2, 3
 
 
 def models() -> dict[str, HarvestConfig]:
@@ -67,7 +67,7 @@ def main() -> None:
         forward = jax.jit(lambda p, a, b, tower=tower: tower.apply({"params": p}, a, b)["embedding"])
         gradient = jax.jit(jax.grad(lambda p, a, b, forward=forward: forward(p, a, b).sum()))
         programs[name] = [(program, (params, patches, positions)) for program in (forward, gradient)]
-        sizes = {tower: 0 for tower in ("video", "text")}
+        sizes = dict.fromkeys(("video", "text"), 0)
         for path, shape in parameter_shapes(config).items():
             if path.split("/")[0] in sizes:
                 sizes[path.split("/")[0]] += math.prod(shape)
