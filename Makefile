@@ -99,12 +99,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $(VENV)/.base $@
 
-# OpenCLIP without its dependencies (torchvision, timm): the tests load its model file alone.
+# OpenCLIP and timm without their dependencies (torchvision): the tests load their model files alone.
 $(VENV)/.parity: $(VENV)/.dev
 	@echo "installing CPU torch and the reference implementations into $(VENV) (about a minute)"
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)+cpu' 2>/dev/null || $(PIP) $(TORCH)
 	$(PIP) -e '.[parity]'
-	$(PIP) --no-deps open_clip_torch
+	$(PIP) --no-deps open_clip_torch timm
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev
