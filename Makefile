@@ -102,7 +102,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $(VENV)/.base $@
 
-# OpenCLIP and timm without their dependencies (torchvision): the tests load single files of theirs.
+# OpenCLIP and timm without their dependencies (torchvision): the tests load their model files alone.
 $(VENV)/.parity: $(VENV)/.dev
 	@echo "installing CPU torch and the reference implementations into $(VENV) (about a minute)"
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)+cpu' 2>/dev/null || $(PIP) $(TORCH)

@@ -1,4 +1,4 @@
-"""The video towers of four models of B/16 on a CPU: 4 clips of 8 frames, a tenth of the patches, forward and gradient.
+"""The video towers of four models of B/16 on a CPU: clips of 8 frames, a tenth of the patches, forward and gradient.
 
     python benchmarks/video_towers.py --out benchmarks/results/video_towers.json
 
@@ -22,7 +22,7 @@ from harvest_jax.model.config import HarvestConfig, harvest_config
 from harvest_jax.model.cpu_attention import attention_of
 from harvest_jax.model.harvest import Harvest, parameter_shapes
 
-CLIPS, TURNS = 4, 5
+CLIPS, TURNS = 2, 3
 
 
 def models() -> dict[str, HarvestConfig]:

@@ -1,5 +1,6 @@
 """CLIPs with something of their own: the MLP of g/14 and bigG/14, and the two tables of positions of Long-CLIP."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,10 @@ pytest.importorskip("transformers", reason="the extra `parity` is not installed:
 
 import harvest_jax  # noqa: E402
 from harvest_jax.model.config import HarvestConfig, TextConfig, VideoConfig  # noqa: E402
+from harvest_jax.model.harvest import parameter_shapes  # noqa: E402
 from harvest_jax.weights.export_model import export_model  # noqa: E402
+from harvest_jax.weights.files.tensors import TensorSpec  # noqa: E402
+from harvest_jax.weights.folder import save_tensors  # noqa: E402
 from harvest_jax.weights.import_checkpoint import import_checkpoint  # noqa: E402
 from tests.parity import compare, torch_clip  # noqa: E402
 
@@ -69,6 +73,36 @@ def test_an_mlp_as_wide_as_g_14s(tmp_path, measured):
     model = json.loads((tmp_path / "again/open_clip_config.json").read_text())["model_cfg"]
     built = module(embed_dim=32, vision_cfg=model["vision_cfg"], text_cfg=model["text_cfg"])
     built.load_state_dict(load_file(tmp_path / "again/open_clip_model.safetensors"), strict=True)
+
+
+def test_all_of_it_at_once_in_transformers_programs(tmp_path, measured):
+    """GELU, g/14's MLP and heads, and 248 text positions: exported to CLIPModel and to the video model's own code."""
+    from transformers import AutoModel, CLIPModel
+
+    text = TextConfig(49408, 248, 64, 2, 1, 32, "gelu", mlp_width=200)
+    config = dataclasses.replace(SMALL, text=text)
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
+    arrays["video/temporal_embedding"] *= 0
+    entries = {name: TensorSpec(array.shape, array.dtype) for name, array in arrays.items()}
+    save_tensors(tmp_path / "model", config, entries, arrays.__getitem__, {})
+    for form in ("hf", "hf_video"):
+        export_model(tmp_path / "model", form, tmp_path / form)
+    ours = harvest_jax.load(tmp_path / "model")
+    frames = rng.integers(0, 256, (2, 1, 28, 28, 3), np.uint8)
+    mean, std = (np.asarray(value) for value in (config.preprocessing.mean, config.preprocessing.std))
+    pixels = torch.from_numpy(((frames / 255 - mean) / std).transpose(0, 1, 4, 2, 3)).float()
+    ids = torch.from_numpy(ours.tokenizer([*TEXTS[:2], "words " * 200], 248)).long()
+    clip = CLIPModel.from_pretrained(tmp_path / "hf").eval()
+    own = AutoModel.from_pretrained(tmp_path / "hf_video", trust_remote_code=True).eval()
+    with torch.inference_mode():
+        found = clip(input_ids=ids, pixel_values=pixels[:, 0])
+        videos, texts = own.get_video_features(pixels), own.get_text_features(ids)
+    wanted = ours.encode_clips(frames), ours.encode_text([*TEXTS[:2], "words " * 200])
+    for against, embedded in (("CLIPModel", (found.image_embeds, found.text_embeds)), ("hf_video", (videos, texts))):
+        for tower, their, our in zip(("image", "text"), embedded, wanted, strict=True):
+            difference = compare.embedding_difference(our, their.numpy())
+            measured("small, with all of it", f"{tower} embedding", against, difference, 1e-5)
 
 
 def test_long_clips_tables(tmp_path, measured):
