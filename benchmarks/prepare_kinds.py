@@ -9,8 +9,9 @@ each, repeated to its length without encoding again. What is measured, each in a
     before    what a worker of `harvest shards` does, by the code of another commit of this repository (--before)
     now       the same, by this code: decode, scale to 256 pixels, JPEG, the record's bytes
 
-CPU seconds are those of user and system, the least of `--repeats`. Memory is what the process has at its peak above what
-it had before. A tiny video is decoded first, so that imports and tables do not count. About 4 minutes on 2 cores with one repeat, 2.5 GB of disk.
+CPU seconds are those of user and system, the least of `--repeats`. Memory is what the process has at its peak above
+what it had before. A tiny video is decoded first, so that imports and tables do not count. About 4 minutes on 2 cores
+with one repeat, 2.5 GB of disk.
 """
 
 import argparse

@@ -157,7 +157,9 @@ def _checked(container: InputContainer, again: Callable[[], InputContainer], spe
         codec = "an unknown codec" if stream.codec_context is None else f"the codec {stream.codec_context.codec.name}"
         raise VideoRejected(f"unsupported codec: its pictures are in {codec}")
     if container.format.name == "asf" and stream.codec_context.codec.name in ("h264", "hevc"):
-        raise VideoRejected("unsupported codec: H.264 or HEVC in a WMV file, where FFmpeg mistakes its times; convert it")
+        raise VideoRejected(
+            "unsupported codec: H.264 or HEVC in a WMV file, where FFmpeg mistakes its times; convert it"
+        )
     time_base = exact_fraction(stream.time_base)
     if time_base <= 0:
         raise VideoRejected("damaged: its pictures carry no times")

@@ -102,6 +102,23 @@ def test_a_transparent_gif(tmp_path):
     assert decode_clip(path, DecodeSpec(num_frames=4)).frames.shape == (4, 48, 64, 3)
 
 
+@pytest.mark.parametrize("name", ["wide.webm", "wide.mkv"])
+def test_the_shape_of_pixels_may_be_the_file_s_alone(tmp_path, name):
+    """VP9 says nothing of it, and Matroska the size to show."""
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=10, options=VP9)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+        for number, image in enumerate(numbered_frames(20)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    clip = decode_clip(tmp_path / name, DecodeSpec(num_frames=4))
+    assert (clip.width, clip.height, clip.frames.shape) == (96, 48, (4, 48, 96, 3))
+    assert [read_number(frame) for frame in clip.frames] == NUMBERS
+
+
 @pytest.mark.parametrize("span", [(None, None), (30.0, 40.0)])
 def test_a_stream_that_refreshes_without_key_pictures(tmp_path, span):
     options = {"x264-params": "intra-refresh=1:keyint=25:min-keyint=25:scenecut=0:bframes=0"}
