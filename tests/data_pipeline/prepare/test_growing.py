@@ -225,6 +225,17 @@ def test_only_what_decoding_reads_is_compared(tmp_path):
     assert content.digest_of(*key) != before
 
 
+def test_a_tar_may_be_packed_anew(tmp_path):
+    """The part may lie elsewhere in the file; its span and its bytes count."""
+    path, clip_bytes = tmp_path / "a.tar", os.urandom(5000)
+    digests_of = []
+    for before, span in ((b"x" * 512, (None, None)), (b"y" * 9000, (None, None)), (b"y" * 9000, (1.0, None))):
+        path.write_bytes(before + clip_bytes + b"z" * 100)
+        part = FilePart(offset=len(before), size=len(clip_bytes))
+        digests_of.append(content.digest_of(str(path), part, *span, [0, 5000]))
+    assert digests_of[0] == digests_of[1] != digests_of[2]
+
+
 def test_records_of_other_files_are_decoded_each_time(videos, tmp_path, decoded):
     """What a library reads by itself is not known."""
     prepare(videos, tmp_path / "out")
