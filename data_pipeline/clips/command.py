@@ -150,6 +150,7 @@ def _cut(
             if reason is not None:
                 rejected.append({"video": video.name, "reason": reason})
                 dropped.append((video.name, "", "", reason))
+                show(done, len(videos), f"{len(rows)} clips")
                 continue
             scenes += result["scenes"]
             kinds["short"] += result["short"]

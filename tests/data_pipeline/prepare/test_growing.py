@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import shutil
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.decode import clip, content, worker
+from data_pipeline.decode.packed_clip import read_array_record
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.manifest.rows import ClipRow
 from data_pipeline.media_paths import FilePart, noting, open_regular
 from data_pipeline.prepare import split, write
 from data_pipeline.prepare.earlier import EarlierSplit
 from data_pipeline.prepare.options import Options
-from data_pipeline.shards.shard_format import open_shards
+from data_pipeline.shards.shard_format import open_shards, parse_record
 from tests.helpers.shard_files import InThisProcess, digests
 from tests.helpers.video_files import numbered_frames, write_video
 
@@ -91,8 +93,6 @@ def test_a_video_is_replaced_by_another_of_the_same_size_and_time(videos, tmp_pa
     status, content = path.stat(), bytearray(path.read_bytes())
     other = write_video(tmp_path / "other.mp4", numbered_frames(30)[20:]).read_bytes()[: len(content)]
     path.write_bytes(other + content[len(other) :])
-    import os
-
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     decoded.clear()
     prepare(videos, tmp_path / "out", overwrite=True)
@@ -180,9 +180,6 @@ def test_clips_are_found_in_ledgers_of_many_groups(videos, tmp_path, decoded):
     path = tmp_path / "out" / "ledger-train.parquet"
     pq.write_table(pq.read_table(path), path, row_group_size=2)
     earlier = EarlierSplit(tmp_path / "out", "train")
-    from data_pipeline.decode.packed_clip import read_array_record
-    from data_pipeline.shards.shard_format import parse_record
-
     for row in ROWS:
         found = earlier.find(row.id)
         assert parse_record(read_array_record(found["shard"], found["record"])).id == row.id
@@ -223,6 +220,17 @@ def test_only_what_decoding_reads_is_compared(tmp_path):
         assert (content.digest_of(*key) == before) is same
     path.write_bytes(bytes(10**6 + 1))
     assert content.digest_of(*key) != before
+
+
+def test_a_tar_may_be_packed_anew(tmp_path):
+    """The part may lie elsewhere in the file; its span and its bytes count."""
+    path, clip_bytes = tmp_path / "a.tar", os.urandom(5000)
+    digests_of = []
+    for before, span in ((b"x" * 512, (None, None)), (b"y" * 9000, (None, None)), (b"y" * 9000, (1.0, None))):
+        path.write_bytes(before + clip_bytes + b"z" * 100)
+        part = FilePart(offset=len(before), size=len(clip_bytes))
+        digests_of.append(content.digest_of(str(path), part, *span, [0, 5000]))
+    assert digests_of[0] == digests_of[1] != digests_of[2]
 
 
 def test_records_of_other_files_are_decoded_each_time(videos, tmp_path, decoded):
