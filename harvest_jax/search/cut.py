@@ -26,7 +26,7 @@ def cut(source: Path, moment: Moment, folder: Path) -> Path:
     """Copy a moment of a video to a file in a folder: its pictures and sound, as they are encoded.
 
     It begins with the key picture before the moment, so that it can be played, and ends with the moment. The container
-    stays if it is MP4, MOV or WebM, and is Matroska otherwise, or where another refuses the codecs. A picture is copied.
+    stays if it is MP4, MOV or WebM; it is Matroska otherwise, or where another refuses the codecs. A picture is copied.
 
     Raises:
       VideoRejected: the source cannot be read, or no container takes its streams.
@@ -44,9 +44,12 @@ def cut(source: Path, moment: Moment, folder: Path) -> Path:
     for ending in dict.fromkeys([suffix, ".mkv"]):
         target = folder / _name(source, moment, ending)
         try:
-            with open_regular(source, spec.max_bytes) as file, open_video(file, spec) as video:
-                with atomic_file(target, durable=False) as aside:
-                    _copy(video, aside, {".mkv": "matroska"}.get(ending, ending[1:]), moment.start, moment.end)
+            with (
+                open_regular(source, spec.max_bytes) as file,
+                open_video(file, spec) as video,
+                atomic_file(target, durable=False) as aside,
+            ):
+                _copy(video, aside, {".mkv": "matroska"}.get(ending, ending[1:]), moment.start, moment.end)
             return target
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in (28, 27, 122):  # no space, too large, quota

@@ -84,10 +84,7 @@ def parsed(text: str) -> list[Part]:
       ConfigError: there is nothing to search for, a weight of 0, or a part without words.
     """
     pieces = _BETWEEN.split(" ".join(text.split()))
-    if not pieces[0].strip():
-        pieces = pieces[1:]  # it begins with a sign
-    else:
-        pieces = ["+", *pieces]
+    pieces = ["+", *pieces] if pieces[0].strip() else pieces[1:]  # it may begin with a sign
     parts = [_part(sign, piece.strip()) for sign, piece in zip(pieces[::2], pieces[1::2], strict=True)]
     if not parts:
         raise ConfigError('there are no words to search for: harvest search ... "a dog jumps over a log"')
@@ -129,11 +126,11 @@ def embedded(text: str, parts: Sequence[Part], model: TextModel, time_limit: flo
     files = [part for part in parts if part.path is not None]
     rows = [*_of_words(words, model), *_of_files(files, model, time_limit)]
     weights = [part.weight for part in (*words, *files)]
-    total = np.sum([weight * row for weight, row in zip(weights, rows, strict=True)], axis=0, dtype=np.float32)
+    total = np.array(weights, np.float32) @ np.stack(rows)
     length = float(np.linalg.norm(total))
     if not length > _FEW:
         raise DataError(f"the parts of the query cancel each other: {printable(text, 100)}")
-    return Query(text, (total / length).astype(np.float32), not files)
+    return Query(text, total / np.float32(length), not files)
 
 
 def _of_words(parts: Sequence[Part], model: TextModel) -> list[np.ndarray]:

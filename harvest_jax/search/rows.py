@@ -101,7 +101,7 @@ class RowFiles:
                 file.truncate(first * width * kind.itemsize)
                 file.seek(0, os.SEEK_END)
                 for begin in range(0, len(values), BLOCK):
-                    data = memoryview(np.ascontiguousarray(values[begin : begin + BLOCK], kind)).cast("B")
+                    data = np.ascontiguousarray(values[begin : begin + BLOCK], kind).data.cast("B")
                     while data:
                         data = data[file.write(data) or 0 :]
 

@@ -1,4 +1,4 @@
-"""An index brought up to date with a folder: windows of several files are decoded at once and embedded in full batches."""
+"""An index brought up to date with a folder: windows of several files at once are embedded in full batches."""
 
 import dataclasses
 import os
