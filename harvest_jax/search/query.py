@@ -10,7 +10,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,6 +18,7 @@ from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.decode.spec import TIME_LIMIT
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.pixels.square import prepare_clip
+from harvest_jax.search.model import SearchModel
 from harvest_jax.terminal import printable
 
 _BETWEEN = re.compile(r"(?:^|\s)([+-])(?:\s|$)")
@@ -60,23 +60,6 @@ class Query:
     of_words: bool
 
 
-class TextModel(Protocol):
-    """What a query needs of a model, besides what the index needs."""
-
-    config: Any
-    tokenizer: Any
-
-    @property
-    def num_frames(self) -> int:
-        """Frames taken of a clip."""
-
-    def encode_clips(self, clips: Any) -> Any:
-        """Embeddings of clips, L2-normalised."""
-
-    def encode_text(self, texts: Any) -> Any:
-        """Embeddings of texts, L2-normalised."""
-
-
 def parsed(text: str) -> list[Part]:
     """The parts of a query.
 
@@ -110,13 +93,13 @@ def _part(sign: str, piece: str) -> Part:
     return Part(weight, path=Path(piece[1 : times.start()]).expanduser(), start=start, end=end)
 
 
-def is_cut(parts: Sequence[Part], model: TextModel) -> bool:
+def is_cut(parts: Sequence[Part], model: SearchModel) -> bool:
     """Whether the model reads only the beginning of some words."""
     limit = model.config.text.context_length - model.tokenizer.around
     return any(len(model.tokenizer.encode(part.words)) > limit for part in parts if part.path is None)
 
 
-def embedded(text: str, parts: Sequence[Part], model: TextModel, time_limit: float = TIME_LIMIT) -> Query:
+def embedded(text: str, parts: Sequence[Part], model: SearchModel, time_limit: float = TIME_LIMIT) -> Query:
     """A query as one vector: the sum of its parts' embeddings, each with its weight.
 
     Raises:
@@ -133,11 +116,11 @@ def embedded(text: str, parts: Sequence[Part], model: TextModel, time_limit: flo
     return Query(text, total / np.float32(length), not files)
 
 
-def _of_words(parts: Sequence[Part], model: TextModel) -> list[np.ndarray]:
+def _of_words(parts: Sequence[Part], model: SearchModel) -> list[np.ndarray]:
     return list(np.asarray(model.encode_text([part.words for part in parts]), np.float32)) if parts else []
 
 
-def _of_files(parts: Sequence[Part], model: TextModel, time_limit: float) -> list[np.ndarray]:
+def _of_files(parts: Sequence[Part], model: SearchModel, time_limit: float) -> list[np.ndarray]:
     if not parts:
         return []
     frames, size, resize = model.num_frames, model.config.video.image_size, model.config.preprocessing.resize

@@ -33,7 +33,8 @@ def test_on_a_terminal_it_is_a_table(place, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")  # no colours
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     lines = place.go("red").out.splitlines()
-    assert lines[0].split() == ["rank", "score", "video"]
+    assert lines[0].split() == ["rank", "score", "z", "start", "end", "file"]
+    assert "0:00.0     0:00.5" in lines[1]
     assert "[red] film.mp4" in lines[1]
     assert len(lines) == 5
 
@@ -55,7 +56,15 @@ def test_words_too_long_are_said_to_be_cut(place):
         ({"videos": "films/r.mp4"}, 3, "r.mp4 is not a folder"),
         ({"videos": "empty"}, 3, "no videos in"),
         ({"videos": "broken"}, 3, "none of the 1 videos in"),
-        ({"index": "films"}, 2, "is a folder: name a file"),
+        ({"index": "films"}, 2, "is a folder that holds something else: name a new one"),
+        ({"index": "films/notes.txt"}, 2, "is a file, and not an index of an earlier version"),
+        ({"window": "0"}, 2, "a window of 0 s is outside"),
+        ({"stride": "9"}, 2, "a stride of 9 s is outside"),
+        ({"time_limit": "0"}, 2, "--time_limit 0: must be above 0"),
+        ({"after": "yesterday"}, 2, "expected a date like 2024-05-31"),
+        ({"queries": "missing.txt", "words": None}, 2, "missing.txt is not a file"),
+        ({"queries": "films/notes.txt"}, 2, "give a query or --queries, not both"),
+        ({"below": ".."}, 2, "--below .. is not within films"),
         ({"index": "films/r.mp4"}, 2, "named like a video"),
         ({"index": "films/r.mp4/index"}, 1, "r.mp4"),
     ],
@@ -65,15 +74,15 @@ def test_mistakes_get_one_line(place, monkeypatch, arguments, code, message):
     (place.tmp / "broken").mkdir()
     (place.tmp / "broken" / "x.mp4").write_text("no film")
     monkeypatch.chdir(place.tmp)
-    words = arguments.pop("words", "red")
+    words = [word for word in [arguments.pop("words", "red")] if word is not None]
     videos = Path(arguments.pop("videos", "films"))
     options = [word for name, value in arguments.items() for word in (f"--{name}", value)]
-    found = place.go(words, *options, videos=videos, code=code)
+    found = place.go(*words, *options, videos=videos, code=code)
     assert found.out == ""
     last = found.err.splitlines()[-1]
     assert last.startswith("harvest search: ")
     assert message in last
-    if "broken" not in str(videos):
+    if "broken" not in str(videos) and "--below" not in options:
         assert len(found.err.splitlines()) == 1
 
 
