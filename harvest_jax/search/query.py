@@ -21,7 +21,7 @@ from harvest_jax.pixels.square import prepare_clip
 from harvest_jax.search.model import SearchModel
 from harvest_jax.terminal import printable
 
-_BETWEEN = re.compile(r"(?:^|\s)([+-])(?:\s|$)")
+_BETWEEN = re.compile(r"(?:^|\s)([+-])(?=\s|$)")
 _WEIGHT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*\*\s*")
 _TIMES = re.compile(r"#t=(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
 _FEW = 1e-3  # length of a sum of unit vectors that cancel each other
@@ -84,7 +84,7 @@ def _part(sign: str, piece: str) -> Part:
             f'{why} in the query; parts look like this: "a dog" - "on a beach", @cat.jpg + 0.5*"at night"'
         )
     weight = -weight if sign == "-" else weight
-    if not piece.startswith("@") or len(piece) == 1:
+    if not re.match(r"@\S", piece):
         return Part(weight, words=piece)
     times = _TIMES.search(piece)
     if times is None:

@@ -37,6 +37,8 @@ class Rows:
     def crc(self, first: int, count: int) -> int:
         """CRC-32 of some rows, of all three parts."""
         value = 0
+        if count == 0:
+            return value
         for part in (self.exact, self.codes, self.scales):
             value = zlib.crc32(np.ascontiguousarray(part[first : first + count]).data.cast("B"), value)
         return value

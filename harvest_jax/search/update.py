@@ -240,9 +240,7 @@ class _Embedding:
                 self._name(work, self._writer.add(work.content, spans, rows, reason))
                 self._writer.commit()
             else:
-                self._counts.unreadable.append(
-                    (work.path, "it was changed while it was read: the next search reads it")
-                )
+                self._counts.unreadable.append((work.path, "changed while it was read: the next search reads it"))
         self._say(1)
 
     def _as_it_was(self, work: _Work) -> bool:

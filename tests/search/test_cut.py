@@ -1,3 +1,5 @@
+import types
+
 import av
 import numpy as np
 import pytest
@@ -60,7 +62,8 @@ def test_pictures_are_copied_and_what_is_no_video_is_refused(tmp_path):
 
 def test_the_command_cuts_and_plays(place, monkeypatch):
     started = []
-    monkeypatch.setattr(cutting.subprocess, "Popen", lambda words, **_: started.append(words))
+    fake = types.SimpleNamespace(Popen=lambda words, **_: started.append(words), DEVNULL=None)
+    monkeypatch.setattr(cutting, "subprocess", fake)
     monkeypatch.setattr(cutting.shutil, "which", lambda name: f"/bin/{name}" if name == "mpv" else None)
     found = place.go("green", "--top", "2", "--cut", str(place.tmp / "cut"), "--open")
     assert len(list((place.tmp / "cut").iterdir())) == 2

@@ -123,14 +123,15 @@ def test_neighbouring_windows_are_one_moment_and_none_is_told_twice():
 
 def test_equal_files_are_one_result():
     index = searcher([({"b.mp4": 0, "a.mp4": 0}, [[1, 0, 0]], [[0, 1]])])
-    assert index.find(asked(1, 0, 0)) == [Moment(1, 1.0, index.find(asked(1, 0, 0))[0].z, "a.mp4", 0, 1, ("b.mp4",))]
+    found = index.find(asked(1, 0, 0))
+    assert found == [Moment(1, 1.0, found[0].z, "a.mp4", 0.0, 1.0, ("b.mp4",))]
 
 
 def test_nothing_fits_can_be_the_answer(place):
-    found = place.go("green", "--min_score", "99")
+    found = place.go("green", "--min_score", "9999")
     assert found.out == ""
     assert "nothing fits: the best has a z of " in found.err
-    assert place.go("green", "--min_score", "-99").out.count("\n") == 3
+    assert place.go("green", "--min_score", "-9999").out.count("\n") == 3
 
 
 def test_z_compares_words_with_neutral_texts_and_pictures_with_the_folder():
@@ -181,7 +182,7 @@ def test_the_best_rows_are_exact(monkeypatch, library, spread):
     rows = coded(unit(values if spread == "everywhere" else 1 + 0.02 * values))
     query = unit(rng.normal(size=40) if spread == "everywhere" else 1 + 0.02 * rng.normal(size=40))
     allowed = rng.random(30_000) < 0.8
-    all_scores = rows.exact.astype(np.float32) @ query
+    all_scores = unit(rows.exact.astype(np.float32)) @ query
     for limit in (None, allowed):
         numbers, found = scores.best_rows(rows, query, 25, limit)
         masked = all_scores if limit is None else np.where(limit, all_scores, -9)

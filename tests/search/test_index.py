@@ -24,7 +24,7 @@ def unit(count, seed=0, width=6):
 
 def add(writer, name, count, seed=0):
     spans = np.stack([np.arange(count), np.arange(count) + 1.0], axis=1).astype(np.float64)
-    number = writer.add(f"content of {name}", spans, unit(count, seed), "" if count else "damaged: cut off")
+    number = writer.add(f"content of {name!a}", spans, unit(count, seed), "" if count else "damaged: cut off")
     writer.name(name, File(5, 1_700_000_000_123_456_789, 6, 7, number))
 
 
@@ -114,10 +114,12 @@ def test_a_killed_compaction_leaves_the_old_rows(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), open_writer(path, MADE_BY) as writer:
+    with open_writer(path, MADE_BY) as writer:
         writer.forget(["0.mp4", "1.mp4"])
-        patch.setattr(index_writer.RowFiles, "sync", killed)
-        writer.tidy()
+        with monkeypatch.context() as patch:
+            patch.setattr(index_writer.RowFiles, "sync", killed)
+            with pytest.raises(KeyboardInterrupt):
+                writer.tidy()
     back = index_file.open_index(path, MADE_BY)
     assert list(back.files) == ["2.mp4", "3.mp4"]
     first = back.clips[back.files["3.mp4"].clip].first
@@ -178,8 +180,9 @@ def test_each_model_has_its_own(place):
 def test_an_index_of_another_method_is_replaced_when_the_new_one_is_whole(place, monkeypatch):
     whole = place.go("red").out
     old = way(place)
+    method = index_file.METHOD + 1
     for module in (index_file, index_writer):
-        monkeypatch.setattr(module, "METHOD", index_file.METHOD + 1)
+        monkeypatch.setattr(module, "METHOD", method)
     with monkeypatch.context() as patch:
         patch.setattr(index_writer.IndexWriter, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         place.go("red", code=130)

@@ -48,7 +48,7 @@ def test_a_file_with_another_time_and_the_same_content_is_not_embedded_again(pla
 
 def test_a_file_that_was_replaced_by_one_of_equal_size_and_time_is_noticed(place):
     path = place.folder / "r.mp4"
-    other = film(place.tmp / "other.mp4", "green")
+    other = film(place.tmp / "other.mp4", "green", frames=5)
     size = max(path.stat().st_size, other.stat().st_size)
     for file in (path, other):  # what follows an MP4's last box is ignored
         file.write_bytes(file.read_bytes().ljust(size, b"\0"))
@@ -96,7 +96,7 @@ def test_unreadable_videos_are_said_once_and_stop_nothing(place):
     assert [os.path.basename(entry["path"]) for entry in listed] == ["cut.mp4", "old.wmv", "text.mp4"]
     assert listed[2]["reason"].startswith("not a video")
 
-    film(place.folder / "text.mp4", "red")
+    film(place.folder / "text.mp4", "red", frames=6)
     mended = place.go("red", "--top", "4")
     assert mended.embedded == 1
     assert set(names(mended)[:2]) == {"r.mp4", "text.mp4"}
