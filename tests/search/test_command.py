@@ -59,12 +59,12 @@ def test_words_too_long_are_said_to_be_cut(place):
         ({"videos": "empty"}, 3, "no videos in"),
         ({"videos": "broken"}, 3, "none of the 1 files in"),
         ({"index": "films"}, 2, "is a folder that holds something else: name a new one"),
-        ({"index": "films/notes.txt"}, 2, "is a file, and not an index of an earlier version"),
+        ({"index": "notes.txt"}, 2, "is a file, and not an index of an earlier version"),
         ({"window": "0"}, 2, "a window of 0 s is outside"),
         ({"stride": "9"}, 2, "a stride of 9 s is outside"),
         ({"time_limit": "0"}, 2, "--time_limit 0: must be above 0"),
         ({"queries": "missing.txt", "words": None}, 2, "missing.txt is not a file"),
-        ({"queries": "films/notes.txt"}, 2, "give a query or --queries, not both"),
+        ({"queries": "notes.txt"}, 2, "give a query or --queries, not both"),
         ({"below": ".."}, 2, "--below .. is not within films"),
         ({"index": "films/r.mp4"}, 2, "named like a video"),
         ({"index": "films/r.mp4/index"}, 1, "r.mp4"),
@@ -74,6 +74,7 @@ def test_mistakes_get_one_line(place, monkeypatch, arguments, code, message):
     (place.tmp / "empty").mkdir()
     (place.tmp / "broken").mkdir()
     (place.tmp / "broken" / "x.mp4").write_text("no film")
+    (place.tmp / "notes.txt").write_text("no index")
     monkeypatch.chdir(place.tmp)
     words = [word for word in [arguments.pop("words", "red")] if word is not None]
     videos = Path(arguments.pop("videos", "films"))
