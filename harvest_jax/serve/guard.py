@@ -13,6 +13,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,12 +43,9 @@ HEADERS = {
 OPEN = ("/healthz", "/login", "/static/style.css", "/static/page.js")
 
 
-class BodyRefusedError(Exception):
-    """The body of a request is too large or takes too long; `status` is that of HTTP."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+def body_refused(status: int, reason: str) -> HTTPException:
+    """The answer to a body that is too large or takes too long; the rest of it is not read."""
+    return HTTPException(status, reason, {"connection": "close"})
 
 
 class Guard:
@@ -71,12 +69,9 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        answering = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal answering
             if message["type"] == "http.response.start":
-                answering = True
                 given = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     given.setdefault(name, value)
@@ -87,14 +82,7 @@ class Guard:
         if refused:
             await refusal(scope, *refused)(scope, receive, send_with_headers)
             return
-        try:
-            await self._app(scope, self._bounded(receive), send_with_headers)
-        except BodyRefusedError as error:
-            if answering:
-                raise
-            response = refusal(scope, error.status, str(error))
-            response.headers["connection"] = "close"  # the rest of the body is not read
-            await response(scope, receive, send_with_headers)
+        await self._app(scope, self._bounded(receive), send_with_headers)
 
     def _refused(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -147,10 +135,10 @@ class Guard:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                raise BodyRefusedError(408, f"the body took longer than {BODY_SECONDS:g} s") from None
+                raise body_refused(408, f"the body took longer than {BODY_SECONDS:g} s") from None
             left -= len(message.get("body", b""))
             if left < 0:
-                raise BodyRefusedError(413, f"too large: more than {self._max_body:,} bytes")
+                raise body_refused(413, f"too large: more than {self._max_body:,} bytes")
             if not message.get("more_body", False):
                 complete.append(True)
             return message

@@ -56,6 +56,7 @@ def on_a_socket(app):
     started = threading.Event()
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         server = server_of(app, started.set)
+        server.capture_signals = contextlib.nullcontext  # only a main thread can
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:
