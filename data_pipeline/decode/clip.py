@@ -30,7 +30,7 @@ from data_pipeline.media_paths import VideoRejected, open_regular
 from harvest_jax.pixels.frame_sampling import Sampling
 
 _SEEK_GAP = 10.0  # seconds: if the wanted pictures are further apart, seeking to each one is faster than decoding all
-_SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that support skip_frame packet by packet
+SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that support skip_frame packet by packet
 MAX_DAMAGED = 0.1  # share of the wanted pictures that may be damaged; our choice
 _MIDDLES = Sampling()
 
@@ -96,7 +96,7 @@ def decode_clip(
                     known = video.end if measured is None else measured
                     try:
                         if known is None:
-                            raise EndMeasured(_scan_end(video))
+                            raise EndMeasured(scan_end(video))
                         span = _span(known, start, end)
                         if shown is None and sampling.policy == "linspace_inclusive":
                             to_its_end = end is None or end >= known  # where the last picture's start may be, too
@@ -135,7 +135,7 @@ def _span(known_end: float, start: float | None, end: float | None) -> tuple[flo
     return first, min(last, known_end)
 
 
-def _scan_end(video: OpenVideo) -> float:
+def scan_end(video: OpenVideo) -> float:
     """The end of the last picture, from all packets, if the header does not have it."""
     end = max((end_of(packet) for packet in video.container.demux(video.stream) if packet.size), default=None)
     if end is None:
@@ -285,7 +285,7 @@ def _decoded(
       VideoRejected: the decoder refuses a packet.
     """
     context = video.stream.codec_context
-    may_skip = wanted is not None and context.codec.name in _SKIPPING
+    may_skip = wanted is not None and context.codec.name in SKIPPING
     context.skip_frame = "DEFAULT"
     damaged, time = False, None
     try:

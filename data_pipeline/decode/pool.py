@@ -60,6 +60,7 @@ class _Job:
     index: int
     message: bytes
     killed_before: bool = False
+    received: int = 0  # windows that came
 
 
 class _Worker:
@@ -87,8 +88,11 @@ class _Worker:
 
     def give(self, job: _Job, patience: float) -> None:
         self.job, self.deadline = job, time.monotonic() + patience
+        message = job.message
+        if job.received:  # of a worker that was killed from outside
+            message = json.dumps(json.loads(message) | {"skip": job.received}).encode()
         with contextlib.suppress(OSError):  # it ended while idle: reading from the channel shows that
-            self.channel.send_bytes(job.message)
+            self.channel.send_bytes(message)
 
     def kill(self) -> int:
         """End the process; return its exit status (negative: the signal that had ended it before this call)."""
@@ -102,7 +106,7 @@ class _Worker:
 _Manager = TypeVar("_Manager")
 
 
-class _ClosedAtItsEnd(abc.ABC):
+class ClosedAtItsEnd(abc.ABC):
     """A context manager that calls its `close` at the end."""
 
     @abc.abstractmethod
@@ -118,7 +122,7 @@ class _ClosedAtItsEnd(abc.ABC):
         self.close()
 
 
-class DecoderPool(_ClosedAtItsEnd):
+class DecoderPool(ClosedAtItsEnd):
     """Worker processes that run `worker.run_task`; a context manager that ends them all.
 
     Args:
@@ -177,6 +181,36 @@ class DecoderPool(_ClosedAtItsEnd):
             for worker in [worker for worker in self._pool if worker.job is not None]:
                 self._drop(worker)  # the caller closed the generator early
 
+    def stream(self, tasks: Iterable[dict[str, Any]]) -> Iterator[tuple[int, DecodeResult]]:
+        """Results of tasks with several, as they come: the task's number, and the result.
+
+        The last result of a task has no "more" in its header. A worker waits until its result is taken, so memory does
+        not grow with the length of a file.
+        """
+        source = iter(tasks)
+        pending: collections.deque[_Job] = collections.deque()
+        taken = ended = 0
+        exhausted = False
+        limits = {"time_limit": self.time_limit, "patience": self._patience}
+        try:
+            while True:
+                while not exhausted and self._has_room(pending):
+                    task = next(source, None)
+                    if task is None:
+                        exhausted = True
+                    else:
+                        pending.append(_Job(taken, json.dumps(task | limits).encode()))
+                        taken += 1
+                if exhausted and ended == taken:
+                    return
+                self._hand_out(pending)
+                for job, result in self._receive(pending):
+                    ended += "more" not in result.header
+                    yield job.index, result
+        finally:
+            for worker in [worker for worker in self._pool if worker.job is not None]:
+                self._drop(worker)
+
     def _has_room(self, jobs: collections.deque[_Job]) -> bool:
         return len(jobs) < self.workers - sum(worker.job is not None for worker in self._pool)
 
@@ -213,6 +247,10 @@ class DecoderPool(_ClosedAtItsEnd):
             worker.ready = True
             return None
         result = DecodeResult(header, worker.channel.recv_bytes())
+        if header.get("more") and worker.job is not None:
+            worker.job.received += 1
+            worker.deadline = time.monotonic() + self._patience
+            return result
         worker.job = None
         worker.done += 1
         if worker.done >= _CLIPS_PER_WORKER or str(header.get("rejected", "")).startswith("too much memory"):
@@ -260,7 +298,7 @@ class ViewedClip(NamedTuple):
     views: list[Int[np.ndarray, " _"]]
 
 
-class VideoDecoder(_ClosedAtItsEnd):
+class VideoDecoder(ClosedAtItsEnd):
     """Frames of single videos, decoded in worker processes; for embedding, evaluation and search.
 
     with VideoDecoder(num_frames=8, short_side=224, fit="crop") as decoder:

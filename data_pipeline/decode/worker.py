@@ -15,7 +15,7 @@ import importlib
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,36 @@ def run_task(task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         return {"rejected": f"decoder error: {type(error).__name__}: {str(error)[:200]}"}, b""
 
 
+def run_windows(task: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Decode the windows of one file; the time limit holds for each window.
+
+    Args:
+      task: `path`, `spec` (the fields of DecodeSpec), `windows` (the fields of WindowRule), and optionally `skip`, the
+        number of windows to leave out.
+
+    Yields:
+      for each window {"more": true, "start", "end", "shape"} and its frames, uint8 [T, S, S, 3]; then {} or
+      {"rejected": reason} and no bytes.
+    """
+    from data_pipeline import media_paths
+    from data_pipeline.decode.spec import DecodeSpec
+    from data_pipeline.decode.windows import WindowRule, decode_windows
+
+    last: dict[str, Any] = {}
+    try:
+        rule = WindowRule(**task["windows"])
+        for window in decode_windows(Path(task["path"]), DecodeSpec(**task["spec"]), rule, task.get("skip", 0)):
+            header = {"more": True, "start": window.start, "end": window.end, "shape": window.frames.shape}
+            yield header, window.frames.tobytes()
+    except media_paths.VideoRejected as error:
+        last = {"rejected": error.reason}
+    except MemoryError:
+        last = {"rejected": "too much memory: its pictures need more than a decoder may use"}
+    except Exception as error:  # a bug here or in a library costs one file, not the run
+        last = {"rejected": f"decoder error: {type(error).__name__}: {str(error)[:200]}"}
+    yield last, b""
+
+
 def serve(channel: Connection, modules: Sequence[str]) -> None:
     """Do tasks until the channel closes. `modules` are imported first, outside the time limit of the first clip."""
     for name in modules:
@@ -93,13 +123,17 @@ def serve(channel: Connection, modules: Sequence[str]) -> None:
             task = json.loads(channel.recv_bytes())
         except EOFError:
             return
-        signal.setitimer(signal.ITIMER_PROF, task["time_limit"])
-        signal.setitimer(signal.ITIMER_REAL, task["patience"] * _ALARM_FACTOR)
-        header, payload = run_task(task)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        channel.send_bytes(json.dumps(header).encode())
-        channel.send_bytes(payload)
+        results = run_windows(task) if "windows" in task else iter([run_task(task)])
+        while True:
+            signal.setitimer(signal.ITIMER_PROF, task["time_limit"])
+            signal.setitimer(signal.ITIMER_REAL, task["patience"] * _ALARM_FACTOR)
+            result = next(results, None)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if result is None:
+                break
+            channel.send_bytes(json.dumps(result[0]).encode())
+            channel.send_bytes(result[1])
 
 
 def main(argv: list[str]) -> None:

@@ -1,57 +1,115 @@
-"""The index file of `harvest search`: the embedding of each video of a folder, and the state of the file it is of.
+"""The index of `harvest search`: the embeddings of the windows of a folder's videos and pictures.
 
-The format is that of `harvest_jax.embeddings_file`, with one JSON entry a video.
+    INDEX/MODEL-WAY-METHOD/index.sqlite     which files there are, and which rows are whose
+    INDEX/MODEL-WAY-METHOD/rows-N.*         the rows (`rows.py`)
+
+MODEL, WAY and METHOD say how the rows were made: digests of the model, and of the windows and frames; the version of
+this program's method. Each has an index of its own.
+
+A clip is known by its content, and a file is a name that has this content now: a file that was moved or copied is not
+embedded again. Rows are written before the database says that they are there, so that a kill at any time leaves an
+index that is right, without the clips in work. One process writes (a lock); any number read.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import re
+import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float64, Int
 
-from harvest_jax import embeddings_file
-from harvest_jax.embeddings_file import DamagedFileError, EmbeddingsFile, OutdatedFileError
+from harvest_jax.embeddings_file import METHOD
 from harvest_jax.errors import ConfigError
-from harvest_jax.version import __version__
+from harvest_jax.search.rows import RowFiles, Rows
 
-KIND = "harvest_jax search index"
+FORMAT = 3  # of the database
+_BLOCK = 4096  # bytes
+_BLOCKS = 16  # of a file that are read to know it
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE clip (id INTEGER PRIMARY KEY, content TEXT UNIQUE NOT NULL, first INTEGER NOT NULL, spans BLOB NOT NULL,
+  crc INTEGER NOT NULL, reason TEXT NOT NULL, version TEXT NOT NULL);
+CREATE TABLE file (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+  inode INTEGER NOT NULL, clip INTEGER NOT NULL REFERENCES clip (id)) WITHOUT ROWID;
+"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """One video.
+class Clip:
+    """The content of one file or of several equal ones.
 
     Attributes:
-      size: bytes of the file when it was read.
-      mtime_ns: its modification time then, in nanoseconds since 1970.
-      embedding: float32 [D], None if the video cannot be read.
-      reason: why it cannot be read.
+      content: of `content_of`.
+      first: its first row.
+      spans: start and end of each window in seconds, one for each row, ascending.
+      reason: why it, or the rest of it, cannot be used; empty if all of it can.
+      crc: of its rows.
     """
+
+    content: str
+    first: int
+    spans: Float64[np.ndarray, "n 2"]
+    reason: str = ""
+    crc: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A name in the folder, as it was when its content was read: `clip` is the key of `SearchIndex.clips`."""
 
     size: int
     mtime_ns: int
-    embedding: Float32[np.ndarray, " width"] | None
-    reason: str = ""
+    ctime_ns: int
+    inode: int
+    clip: int
 
     def is_of(self, status: os.stat_result) -> bool:
-        """Whether the file still has the size and modification time that it was read with."""
+        """Whether the size and the modification time are the same."""
         return (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+    def untouched(self, status: os.stat_result) -> bool:
+        """Whether it is the same file, and the system has noticed no change of it."""
+        return self.is_of(status) and (self.ctime_ns, self.inode) == (status.st_ctime_ns, status.st_ino)
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchIndex:
-    """Entries by path below the folder; `model` is the digest of the model that made them."""
+    """What an index held when it was opened; `find` searches it.
 
-    model: str
-    entries: dict[str, Entry]
+    Attributes:
+      made_by: JSON object of all that decides about the rows.
+      rows: of all clips; some may belong to none.
+      clips: by number.
+      files: by path below the folder.
+    """
+
+    made_by: dict[str, Any]
+    rows: Rows
+    clips: dict[int, Clip]
+    files: dict[str, File]
+
+    def owners(self) -> Int[np.ndarray, " n"]:
+        """Of each row the number of its clip; -1 if it belongs to none."""
+        owners = np.full(len(self.rows), -1, np.int64)
+        for number, clip in self.clips.items():
+            owners[clip.first : clip.first + len(clip.spans)] = number
+        return owners
+
+    def unreadable(self) -> list[tuple[str, str]]:
+        """(path, reason) of files without any row, sorted."""
+        clips = ((path, self.clips[file.clip]) for path, file in sorted(self.files.items()))
+        return [(path, clip.reason) for path, clip in clips if not len(clip.spans)]
 
 
 def default_path(folder: Path) -> Path:
-    """The index file of a folder if --index names none: in the user's cache, by the folder's real path.
+    """The index of a folder if --index names none: in the user's cache, by the folder's real path.
 
     Raises:
       ConfigError: the user has no home folder.
@@ -61,87 +119,103 @@ def default_path(folder: Path) -> Path:
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
-        raise ConfigError("there is no home folder to keep the index in: name a file with --index") from None
-    return cache / "harvest_jax" / "search" / f"{name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.safetensors"
+        raise ConfigError("there is no home folder to keep the index in: name one with --index") from None
+    return cache / "harvest_jax" / "search" / f"{name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}"
 
 
-def open_or_new(path: Path, model: str) -> tuple[SearchIndex, str]:
-    """The index in a file if it can be used with a model, otherwise an empty one.
+def content_of(path: str) -> str:
+    """What a file holds: SHA-256 (hex) of its size and of 16 blocks of 4 kB, the first and the last among them.
 
-    A damaged file is renamed to NAME.damaged.
-
-    Args:
-      path: the index file; need not exist.
-      model: digest of the model.
-
-    Returns:
-      the index; and why the file was not used, empty if it was used or did not exist.
+    All of a small file, and little of a large one, so that knowing it costs far less than embedding it. A change within
+    a large file that touches none of these blocks and neither size nor times is not noticed.
 
     Raises:
-      ConfigError: the file cannot be read.
-    """
-    new = SearchIndex(model, {})
-    try:
-        index = read(path)
-    except OSError as error:
-        raise ConfigError(f"the index {path} cannot be read ({error.strerror}): name another with --index") from error
-    except OutdatedFileError:
-        return new, f"the index {path} is of another version, which prepared frames differently: it is built again"
-    except DamagedFileError as error:
-        kept = ""
-        try:
-            aside = path.with_name(path.name + ".damaged")
-            os.replace(path, aside)
-            kept = f"; the old file is now {aside}"
-        except OSError:
-            pass
-        return new, f"warning: the index {path} cannot be used ({error}) and is built again{kept}"
-    if index is None:
-        return new, ""
-    if index.model != model:
-        return new, f"the index {path} is of another model: it is built again"
-    return index, ""
-
-
-def read(path: Path) -> SearchIndex | None:
-    """The index in a file, None if there is no file.
-
-    Raises:
-      DamagedFileError: cut, altered, or another kind of file.
-      OutdatedFileError: written by a version that prepared or embedded frames differently.
       OSError: it cannot be read.
     """
-    if not path.exists():
-        return None
-    content = embeddings_file.read(path, KIND)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        entries = _entries(content.rows, content.embeddings)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise DamagedFileError(f"{type(error).__name__}: {error}") from error
-    if content.version != __version__:  # this version may read videos that the other could not
-        entries = {name: entry for name, entry in entries.items() if entry.embedding is not None}
-    return SearchIndex(content.maker, entries)
+        size = os.fstat(descriptor).st_size
+        digest = hashlib.sha256(str(size).encode())
+        steps = min(_BLOCKS, -(-size // _BLOCK))
+        for step in range(steps):
+            at = step * _BLOCK if size <= _BLOCKS * _BLOCK else step * (size - _BLOCK) // (steps - 1)
+            digest.update(os.pread(descriptor, _BLOCK, at))
+        return digest.hexdigest()
+    finally:
+        os.close(descriptor)
 
 
-def write(path: Path, index: SearchIndex) -> None:
-    """Write the file; a reader finds either the old one or the complete new one.
+def way_name(made_by: Mapping[str, Any]) -> str:
+    """The beginning of the name of the folder for rows that were made so; the number of the method follows."""
+    way = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{str(made_by['model'])[:16]}-{way}"
+
+
+def folder_of(path: Path, made_by: Mapping[str, Any]) -> Path:
+    """The folder in an index for rows that were made so."""
+    return path / f"{way_name(made_by)}-{METHOD}"
+
+
+def open_index(path: Path, made_by: Mapping[str, Any]) -> SearchIndex:
+    """The index as it is now, for searching alone; without a lock.
 
     Raises:
-      OSError: it cannot be written; the old file is unchanged.
+      ConfigError: there is none that was made so, or it cannot be read.
     """
-    rows: list[np.ndarray] = []
-    files: list[list[Any]] = []
-    for name, entry in sorted(index.entries.items()):
-        row = None if entry.embedding is None else len(rows)
-        if entry.embedding is not None:
-            rows.append(entry.embedding)
-        files.append([name, entry.size, entry.mtime_ns, row, entry.reason])
-    embeddings = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
-    embeddings_file.write(path, KIND, EmbeddingsFile(index.model, embeddings, files, __version__))
+    folder = folder_of(path, made_by)
+    for _ in range(3):  # compaction replaces the rows' files
+        try:
+            with contextlib.closing(connected(folder, write=False)) as base:
+                return loaded(base, folder)
+        except FileNotFoundError:
+            if not (folder / "index.sqlite").exists():
+                break
+        except (OSError, ValueError, sqlite3.Error) as error:
+            raise ConfigError(f"the index {path} cannot be read ({error})") from error
+    raise ConfigError(f"there is no index of this model and these windows in {path}: search without --no_update first")
 
 
-def _entries(files: list[list[Any]], embeddings: np.ndarray) -> dict[str, Entry]:
-    return {
-        name: Entry(size, mtime_ns, None if row is None else embeddings[row], reason)
-        for name, size, mtime_ns, row, reason in files
-    }
+def connected(folder: Path, write: bool) -> sqlite3.Connection:
+    """The database of a folder; `write`: it is made if it is missing.
+
+    Raises:
+      FileNotFoundError: there is none.
+      sqlite3.Error: it cannot be opened.
+    """
+    path = folder / "index.sqlite"
+    if not write and not path.exists():
+        raise FileNotFoundError(path)
+    # For reading, too, it is opened for writing where that is allowed: what a killed writer left is taken back first.
+    mode = "rwc" if write else "rw" if os.access(folder, os.W_OK) and os.access(path, os.W_OK) else "ro"
+    base = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", timeout=30.0, uri=True)
+    base.execute("PRAGMA synchronous = NORMAL")
+    return base
+
+
+def loaded(base: sqlite3.Connection, folder: Path) -> SearchIndex:
+    """What an index holds; the rows are mapped and not read.
+
+    Raises:
+      sqlite3.Error, ValueError, KeyError: the database is damaged, or not one of this kind.
+      FileNotFoundError: a file of rows is missing.
+    """
+    with base:  # all of it as at one moment
+        base.execute("BEGIN")
+        meta = dict(base.execute("SELECT key, value FROM meta"))
+        clips = {
+            number: Clip(content, first, np.frombuffer(spans, np.float64).reshape(-1, 2), reason, crc)
+            for number, content, first, spans, reason, crc in base.execute(
+                "SELECT id, content, first, spans, reason, crc FROM clip"
+            )
+        }
+        files = {
+            os.fsdecode(path): File(*state)
+            for path, *state in base.execute("SELECT path, size, mtime_ns, ctime_ns, inode, clip FROM file")
+        }
+    if int(meta["format"]) != FORMAT:
+        raise ValueError(f"its format is {meta['format']}, not {FORMAT}")
+    if any(file.clip not in clips for file in files.values()):
+        raise ValueError("it names clips that are not in it")
+    count = max((clip.first + len(clip.spans) for clip in clips.values()), default=0)
+    rows = RowFiles(folder, int(meta["generation"]), int(meta["width"])).mapped(count)
+    return SearchIndex(json.loads(meta["made_by"]), rows, clips, files)

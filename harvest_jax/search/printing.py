@@ -1,14 +1,13 @@
 """What `harvest search` prints: the results on stdout, all else on stderr."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harvest_jax.search.find import Baseline, Moment
 from harvest_jax.search.index import SearchIndex
-from harvest_jax.search.rank import Result
 from harvest_jax.search.update import UpdateCounts
 from harvest_jax.terminal import printable
 
@@ -28,20 +27,36 @@ def say_skipped(closed: Sequence[str], links: Sequence[str]) -> None:
 
 
 def say_update(index: SearchIndex, counts: UpdateCounts, path: Path, folder: Path) -> None:
-    """Name the videos that could not be read this time, and sum up."""
+    """Name the files that could not be read this time, and sum up."""
     for name, reason in counts.unreadable:
         say(f"cannot be read: {printable(os.path.join(folder, name))}: {reason}")
-    failed = sum(entry.embedding is None for entry in index.entries.values())
-    numbers = ((counts.added, "new"), (counts.changed, "changed"), (counts.removed, "gone"), (failed, "not readable"))
+    numbers = (
+        (counts.added, "new"),
+        (counts.changed, "changed"),
+        (counts.moved, "moved or copied"),
+        (counts.removed, "gone"),
+        (len(index.unreadable()), "not readable"),
+    )
     parts = ", ".join(f"{count} {what}" for count, what in numbers if count)
-    say(f"index {path}: {len(index.entries)} videos" + (f" ({parts})" if parts else ""))
+    windows = sum(len(clip.spans) for clip in index.clips.values())
+    say(f"index {path}: {len(index.files)} files, {windows} windows" + (f" ({parts})" if parts else ""))
 
 
-def print_results(results: Sequence[Result]) -> None:
-    """A table on a terminal; otherwise lines of rank, cosine and path with tabs between them."""
+def clock(seconds: float) -> str:
+    """75.5 -> "1:15.5", 3600 -> "1:00:00.0"."""
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    ending = f"{minutes:02d}" if hours else f"{minutes}"
+    return f"{f'{hours}:' if hours else ''}{ending}:{rest / 10:04.1f}"
+
+
+def print_results(moments: Sequence[Moment], folder: Path) -> None:
+    """A table on a terminal; otherwise lines of rank, cosine, path, start, end and z with tabs between them."""
     if not sys.stdout.isatty():
-        for result in results:
-            print(f"{result.rank}\t{result.score:.4f}\t{printable(result.path)}")
+        for found in moments:
+            path = printable(os.path.join(folder, found.path))
+            print(f"{found.rank}\t{found.score:.4f}\t{path}\t{found.start:.2f}\t{found.end:.2f}\t{found.z:.2f}")
         return
     from rich.console import Console
     from rich.text import Text
@@ -49,25 +64,48 @@ def print_results(results: Sequence[Result]) -> None:
     console = Console()
     # Not rich.Table, which folds or cuts long paths: a path printed as it is can be copied in one piece. As Text, a
     # name such as [red] is not markup.
-    console.print(Text(f"{'rank':>4}  {'score':>7}  video", style="bold"), soft_wrap=True)
-    for result in results:
-        line = Text.assemble(f"{result.rank:>4}  ", (f"{result.score:7.4f}", "cyan"), f"  {printable(result.path)}")
+    head = f"{'rank':>4}  {'score':>7}  {'z':>5}  {'start':>9}  {'end':>9}  file"
+    console.print(Text(head, style="bold"), soft_wrap=True)
+    for found in moments:
+        copies = f"  (and {len(found.copies)} copies)" if found.copies else ""
+        line = Text.assemble(
+            f"{found.rank:>4}  ",
+            (f"{found.score:7.4f}", "cyan"),
+            f"  {found.z:5.1f}  {clock(found.start):>9}  {clock(found.end):>9}  ",
+            f"{printable(os.path.join(folder, found.path))}{copies}",
+        )
         console.print(line, soft_wrap=True)
 
 
 def as_json(
-    args: argparse.Namespace, path: Path, index: SearchIndex, counts: UpdateCounts, results: Sequence[Result]
+    query: str,
+    about: dict[str, Any],
+    index: SearchIndex,
+    counts: UpdateCounts,
+    folder: Path,
+    baseline: Baseline,
+    moments: Sequence[Moment],
 ) -> dict[str, Any]:
-    """The object that --json prints; `args` are the command's, `path` is the index file."""
-    unreadable = [(name, entry.reason) for name, entry in sorted(index.entries.items()) if entry.embedding is None]
+    """The object that --json prints for a query; `about` says which model and index it is."""
+    unreadable = index.unreadable()
+    results = []
+    for found in moments:
+        fields = found.as_json()
+        paths = {"path": os.path.join(folder, found.path), "copies": [os.path.join(folder, p) for p in found.copies]}
+        results.append(fields | paths)
     return {
-        "words": " ".join(args.words),
-        "model": str(args.model),
-        "model_digest": index.model,
-        "videos": str(args.videos),
-        "index": str(path),
-        "n_videos": len(index.entries) - len(unreadable),
-        "changes": {"new": counts.added, "changed": counts.changed, "gone": counts.removed, "kept": counts.kept},
-        "results": [result._asdict() for result in results],
-        "unreadable": [{"path": os.path.join(args.videos, name), "reason": reason} for name, reason in unreadable],
+        "words": query,
+        **about,
+        "n_videos": len(index.files) - len(unreadable),
+        "n_windows": sum(len(clip.spans) for clip in index.clips.values()),
+        "changes": {
+            "new": counts.added,
+            "changed": counts.changed,
+            "moved": counts.moved,
+            "gone": counts.removed,
+            "kept": counts.kept,
+        },
+        "usual_score": {"mean": baseline.mean, "deviation": baseline.deviation},
+        "results": results,
+        "unreadable": [{"path": os.path.join(folder, name), "reason": reason} for name, reason in unreadable],
     }

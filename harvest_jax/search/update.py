@@ -1,26 +1,22 @@
-"""The videos of a folder, and an index brought up to date with them."""
+"""An index brought up to date with a folder: windows of several files are decoded at once and embedded in full batches."""
 
-import collections
 import dataclasses
 import os
-import stat
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data_pipeline.decode.pool import VideoDecoder
-from data_pipeline.media_paths import MOVING_SUFFIXES, VideoRejected
-from harvest_jax.errors import DataError
-from harvest_jax.pixels.square import prepare_clip
-from harvest_jax.search.index import Entry, SearchIndex
+from data_pipeline.decode.spec import TIME_LIMIT
+from data_pipeline.decode.window_pool import WindowDecoder
+from data_pipeline.decode.window_rule import Window, WindowRule
+from harvest_jax.search.folder import FolderMedia
+from harvest_jax.search.index import File, content_of
+from harvest_jax.search.writer import IndexWriter
 from harvest_jax.terminal import Progress
 
-BATCH = 16  # clips embedded at a time
-SAVE_EVERY = 60.0  # seconds between two savings of the index: a killed search loses at most this much work
+BATCH = 16  # windows embedded at a time
 # Reasons that do not lie in the file's content. Such a file is tried again in each search.
 _TRANSIENT = ("not found", "cannot be opened", "timeout", "crash", "too much memory")
 
@@ -35,161 +31,247 @@ class VideoModel(Protocol):
     def num_frames(self) -> int:
         """Frames taken of a clip."""
 
+    @property
+    def digest(self) -> str:
+        """Of its description and parameters."""
+
     def encode_clips(self, clips: UInt8[np.ndarray, "b t s s 3"]) -> Float[np.ndarray, "b d"]:
         """Embeddings, L2-normalised."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FolderVideos:
-    """The videos of a folder.
-
-    Attributes:
-      root: the folder's real path.
-      videos: status of each video by its path below the folder, sorted.
-      links: links that were not followed.
-      closed: "path: reason" of folders that cannot be listed.
-    """
-
-    root: str
-    videos: dict[str, os.stat_result]
-    links: list[str]
-    closed: list[str]
-
-
 @dataclasses.dataclass
 class UpdateCounts:
-    """What an update did: numbers of videos; `unreadable` are (path, reason) of those tried in this update."""
+    """What an update did: numbers of files.
+
+    Attributes:
+      added, changed: that were new, or had another content.
+      moved: those of them whose content the index had: moved files and copies.
+      removed, kept: that are gone, that are as they were.
+      unreadable: (path, reason) of those tried in this update that cannot be read, or not to their end.
+      seconds: of video that was embedded.
+    """
 
     added: int = 0
     changed: int = 0
+    moved: int = 0
     removed: int = 0
     kept: int = 0
     unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
 
 
-def find_videos(folder: Path) -> FolderVideos:
-    """Every file below the folder whose name ends like a video's; hidden files and folders (`.name`) are skipped.
-
-    Links to files are followed if they stay in the folder. Links to folders are not followed: they could lead out of
-    the folder or in a circle.
-
-    Raises:
-      DataError: no such folder, or it cannot be listed.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: give the one that holds the videos with --videos")
-    root = os.path.realpath(folder)
-    try:
-        os.listdir(root)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
-    videos: dict[str, os.stat_result] = {}
-    links: list[str] = []
-    closed: list[str] = []
-
-    def note(error: OSError) -> None:
-        closed.append(f"{os.path.relpath(error.filename or root, root)}: {error.strerror}")
-
-    for parent, folders, names in os.walk(root, onerror=note):
-        for name in folders:
-            if not name.startswith(".") and os.path.islink(os.path.join(parent, name)):
-                links.append(os.path.relpath(os.path.join(parent, name), root))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.startswith(".") or os.path.splitext(name)[1].lower() not in MOVING_SUFFIXES:
-                continue
-            path = os.path.join(parent, name)
-            relative = os.path.relpath(path, root)
-            if os.path.islink(path) and os.path.commonpath((root, os.path.realpath(path))) != root:
-                links.append(relative)
-                continue
-            try:
-                status = os.stat(path)
-            except OSError:  # removed since it was listed, or a broken link
-                continue
-            if stat.S_ISREG(status.st_mode):
-                videos[relative] = status
-    return FolderVideos(root, dict(sorted(videos.items())), sorted(links), sorted(closed))
+def made_by(model: VideoModel, rule: WindowRule) -> dict[str, Any]:
+    """All that decides about the rows of an index, as a JSON object."""
+    preprocessing = {
+        "frames": model.num_frames,
+        "image_size": model.config.video.image_size,
+        "resize": model.config.preprocessing.resize,
+    }
+    return {"model": model.digest, "windows": dataclasses.asdict(rule), "preprocessing": preprocessing}
 
 
 def update(
-    index: SearchIndex,
-    found: FolderVideos,
+    writer: IndexWriter,
+    found: FolderMedia,
     model: VideoModel,
+    rule: WindowRule,
     workers: int,
-    save: Callable[[SearchIndex], None],
     report: Progress,
+    time_limit: float = TIME_LIMIT,
 ) -> UpdateCounts:
-    """Bring the index's entries up to date, in place.
+    """Bring an index up to date. What is embedded is kept clip by clip, also when it is interrupted.
 
     Args:
-      index: of the same model.
-      found: the folder's videos now.
+      writer: of an index made by this model and rule.
+      found: the folder's files now.
       model: embeds them.
+      rule: the windows.
       workers: processes that decode.
-      save: called with the index after changes: once a minute, at the end, and when the update is interrupted.
-      report: called with the number of videos decoded, the number to be decoded, and no note.
+      report: called with the number of files read, the number to be read, and the seconds of video so far.
+      time_limit: seconds of processor time to decode one window.
     """
     counts = UpdateCounts()
-    for name in [name for name in index.entries if name not in found.videos]:
-        del index.entries[name]
-        counts.removed += 1
-    todo = []
-    for name, status in found.videos.items():
-        entry = index.entries.get(name)
-        if entry is not None and entry.is_of(status) and not entry.reason.startswith(_TRANSIENT):
-            counts.kept += 1
-        else:
-            counts.added += entry is None
-            counts.changed += entry is not None
-            todo.append(name)
-    saved, dirty = time.monotonic(), counts.removed > 0
+    todo = _sorted_out(writer, found, counts)
+    writer.commit()
     try:
-        for entries in _embed(todo, found, model, workers, report):
-            index.entries.update(entries)
-            dirty = True
-            counts.unreadable += [(name, entry.reason) for name, entry in entries.items() if entry.embedding is None]
-            if time.monotonic() - saved > SAVE_EVERY:
-                save(index)
-                saved, dirty = time.monotonic(), False
-    finally:  # an interrupted search keeps its work
-        if dirty:
-            save(index)
+        if todo:
+            with WindowDecoder(
+                model.num_frames,
+                model.config.video.image_size,
+                model.config.preprocessing.resize,
+                rule,
+                min(workers, len(todo)),
+                time_limit,
+            ) as decoder:
+                _Embedding(writer, found, model, counts, todo, report).run(decoder)
+        gone = [path for path in writer.files if path not in found.files]
+        counts.removed = len(gone)
+        writer.forget(gone)
+        writer.tidy()
+    finally:
+        writer.commit()
     return counts
 
 
-def _embed(
-    names: list[str], found: FolderVideos, model: VideoModel, workers: int, report: Progress
-) -> Iterator[dict[str, Entry]]:
-    """The new entries, a batch at a time. Their status was read before the file, so a later change is noticed."""
-    if not names:
-        return
-    waiting: dict[str, np.ndarray] = {}
-    rejected: dict[str, Entry] = {}
-    due = collections.deque(names)
-    spans = ((os.path.join(found.root, name), None, None) for name in names)
-    size, resize = model.config.video.image_size, model.config.preprocessing.resize
-    with VideoDecoder(model.num_frames, size, min(workers, len(names)), fit=resize) as decoder:
-        for done, frames in enumerate(decoder.decode_all(spans), start=1):
-            name = due.popleft()
-            if isinstance(frames, VideoRejected):
-                status = found.videos[name]
-                rejected[name] = Entry(status.st_size, status.st_mtime_ns, None, frames.reason)
+def _sorted_out(writer: IndexWriter, found: FolderMedia, counts: UpdateCounts) -> list[str]:
+    """The files that may have to be embedded."""
+    todo = []
+    for path, status in found.files.items():
+        file = writer.files.get(path)
+        if (
+            file is not None
+            and file.is_of(status)
+            and (file.untouched(status) or _has(found, path, writer.clips[file.clip].content))
+        ):
+            counts.kept += 1
+            if not file.untouched(status):
+                writer.name(path, _file(status, file.clip))
+        else:
+            counts.added += file is None
+            counts.changed += file is not None
+            todo.append(path)
+    writer.forget([path for path in todo if path in writer.files])
+    return todo
+
+
+def _has(found: FolderMedia, path: str, content: str) -> bool:
+    try:
+        return content_of(os.path.join(found.root, path)) == content
+    except OSError:
+        return False
+
+
+def _file(status: os.stat_result, clip: int) -> File:
+    return File(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, clip)
+
+
+@dataclasses.dataclass
+class _Work:
+    """A file that is being embedded.
+
+    Attributes:
+      path, status, content: of it; the status was read first, so that a later change is noticed.
+      spans, rows: of the windows embedded so far, in order.
+      decoded: number of windows decoded so far.
+      reason: at its end: why nothing more of it can be used; None before its end.
+    """
+
+    path: str
+    status: os.stat_result
+    content: str
+    spans: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    rows: list[np.ndarray] = dataclasses.field(default_factory=list)
+    decoded: int = 0
+    reason: str | None = None
+
+
+class _Embedding:
+    """The embedding of files; arguments as of `update`."""
+
+    def __init__(
+        self,
+        writer: IndexWriter,
+        found: FolderMedia,
+        model: VideoModel,
+        counts: UpdateCounts,
+        todo: list[str],
+        report: Progress,
+    ) -> None:
+        self._writer, self._found, self._model, self._counts = writer, found, model, counts
+        self._todo, self._report = todo, report
+        self._works: list[_Work | None] = []  # by the decoder's number
+        self._contents: set[str] = set()  # in work
+        self._twins: list[_Work] = []  # files with the content of one in work
+        self._pending: list[tuple[_Work, Window]] = []
+        self._done = 0
+
+    def run(self, decoder: WindowDecoder) -> None:
+        """Embed all files, and name those whose content is known."""
+        for number, window, reason in decoder.decode_all(self._paths()):
+            work = self._works[number]
+            assert work is not None
+            if window is not None:
+                work.decoded += 1
+                self._pending.append((work, window))
+                if len(self._pending) == BATCH:
+                    self._embed()
             else:
-                waiting[name] = prepare_clip(frames, model.num_frames, size, resize)
-            report(done, len(names), "")
-            if len(waiting) == BATCH:
-                yield rejected | _entries(waiting, found, model)
-                waiting, rejected = {}, {}
-    yield rejected | _entries(waiting, found, model)
+                work.reason = reason
+                self._works[number] = None
+                if work.decoded == len(work.rows):
+                    self._finish(work)
+        self._embed()
+        for work in self._twins:
+            clip = self._writer.number_of(work.content)
+            if clip is not None:
+                self._name(work, clip)
+        self._writer.commit()
 
+    def _paths(self) -> Iterator[str]:
+        """The files to decode, as workers become free."""
+        for path in self._todo:
+            status, full = self._found.files[path], os.path.join(self._found.root, path)
+            try:
+                content = content_of(full)
+            except OSError as error:  # removed or closed since it was listed
+                self._counts.unreadable.append((path, f"cannot be opened: {error.strerror}"))
+                self._say(1)
+                continue
+            work = _Work(path, status, content)
+            clip = self._writer.number_of(content)
+            if clip is not None:
+                self._counts.moved += 1
+                self._name(work, clip)
+                self._say(1)
+            elif content in self._contents:
+                self._twins.append(work)
+                self._say(1)
+            else:
+                self._contents.add(content)
+                self._works.append(work)
+                yield full
 
-def _entries(clips: dict[str, np.ndarray], found: FolderVideos, model: VideoModel) -> dict[str, Entry]:
-    if not clips:
-        return {}
-    rows = np.asarray(model.encode_clips(np.stack(list(clips.values()))), np.float32)
-    statuses = [found.videos[name] for name in clips]
-    return {
-        name: Entry(status.st_size, status.st_mtime_ns, row)
-        for name, status, row in zip(clips, statuses, rows, strict=True)
-    }
+    def _embed(self) -> None:
+        if not self._pending:
+            return
+        batch, self._pending = self._pending, []
+        rows = self._model.encode_clips(np.stack([window.frames for _, window in batch]))
+        for (work, window), row in zip(batch, np.asarray(rows, np.float32), strict=True):
+            work.rows.append(row)
+            before = work.spans[-1][1] if work.spans else 0.0
+            self._counts.seconds += max(0.0, window.end - before)
+            work.spans.append((window.start, window.end))
+        for work in {id(work): work for work, _ in batch}.values():
+            if work.reason is not None and work.decoded == len(work.rows):
+                self._finish(work)
+        self._say(0)
+
+    def _finish(self, work: _Work) -> None:
+        """Store a file whose windows are all embedded, unless it was changed meanwhile."""
+        reason = work.reason or ""
+        if reason:
+            self._counts.unreadable.append((work.path, reason))
+        if not (reason.startswith(_TRANSIENT) and not work.rows):
+            spans = np.array(work.spans, np.float64).reshape(-1, 2)
+            rows = np.stack(work.rows) if work.rows else np.zeros((0, 0), np.float32)
+            if self._as_it_was(work):
+                self._name(work, self._writer.add(work.content, spans, rows, reason))
+                self._writer.commit()
+            else:
+                self._counts.unreadable.append(
+                    (work.path, "it was changed while it was read: the next search reads it")
+                )
+        self._say(1)
+
+    def _as_it_was(self, work: _Work) -> bool:
+        try:
+            return _file(os.stat(os.path.join(self._found.root, work.path)), 0) == _file(work.status, 0)
+        except OSError:
+            return False
+
+    def _name(self, work: _Work, clip: int) -> None:
+        self._writer.name(work.path, _file(work.status, clip))
+
+    def _say(self, done: int) -> None:
+        self._done += done
+        self._report(self._done, len(self._todo), f"{self._counts.seconds:.0f} s of video")
