@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import datetime
 import functools
 import hashlib
 import json
@@ -10,6 +11,7 @@ import mimetypes
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from io import BufferedIOBase
 from pathlib import Path
@@ -29,7 +31,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from data_pipeline.media_paths import VideoRejected, open_regular
+from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.pages.environment import page_environment
+from harvest_jax.search.find import Filters
+from harvest_jax.search.query import parsed
 from harvest_jax.serve import openapi, pictures
 from harvest_jax.serve.guard import COOKIE, Guard, cookie_of, same
 from harvest_jax.serve.library import Library, Moment
@@ -51,14 +56,17 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is looked for; empty: nothing of this kind.
+    """What is looked for; empty or None: nothing of this kind.
 
     Attributes:
-      words: in English.
+      words: as of `search.query`, without files.
       without: words for what should not be in it.
       like: `Moment.id` of a moment that was found.
       folder: only below it.
-      min_score: cosine.
+      min_score: least z.
+      group: "moment", or "file" for the best moment of each file.
+      shortest, longest: duration of the file in seconds.
+      after, before: when the file was changed, seconds since 1970.
       top: number of results at most.
     """
 
@@ -66,7 +74,12 @@ class Question:
     without: str = ""
     like: str = ""
     folder: str = ""
-    min_score: float = -1.0
+    min_score: float | None = None
+    group: str = "moment"
+    shortest: float | None = None
+    longest: float | None = None
+    after: float | None = None
+    before: float | None = None
     top: int = TOP
 
     @classmethod
@@ -77,8 +90,30 @@ class Question:
           HTTPException: a field has a value that it cannot have.
         """
         texts = {name: " ".join(_text(values, field).split()) for field, name in _TEXT_FIELDS.items()}
-        top = _number(values, "top", float(TOP), 1.0, float(MOST_RESULTS))
-        return cls(**texts, min_score=_number(values, "min_score", -1.0, -1.0, 1.0), top=int(top))
+        group = _text(values, "group") or "moment"
+        if group not in ("moment", "file"):
+            raise HTTPException(400, "group must be moment or file")
+        return cls(
+            **texts,
+            group=group,
+            min_score=_number(values, "min_score", -1000.0, 1000.0),
+            shortest=_number(values, "min_duration", 0.0, 1e9),
+            longest=_number(values, "max_duration", 0.0, 1e9),
+            after=_date(values, "after"),
+            before=_date(values, "before"),
+            top=int(_number(values, "top", 1.0, float(MOST_RESULTS)) or TOP),
+        )
+
+    def filters(self) -> Filters | None:
+        """The files to search; None: all."""
+        below = os.path.normpath(self.folder.strip("/")) if self.folder.strip("/") else None
+        found = Filters(below, self.after, self.before, self.shortest, self.longest)
+        return None if found == Filters() else found
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether more than words and a moment was given."""
+        return replace(self, words="", like="", top=TOP) != Question()
 
 
 _TEXT_FIELDS = {"q": "words", "minus": "without", "like": "like", "folder": "folder"}
@@ -93,15 +128,25 @@ def _text(values: Mapping[str, Any], field: str) -> str:
     return value
 
 
-def _number(values: Mapping[str, Any], field: str, default: float, least: float, most: float) -> float:
+def _number(values: Mapping[str, Any], field: str, least: float, most: float) -> float | None:
     text = values.get(field, "")
+    if text == "":
+        return None
     try:
-        value = float(text) if text != "" else default
+        value = float(text)
     except (TypeError, ValueError):
         value = math.nan
     if not least <= value <= most:
         raise HTTPException(400, f"{field} must be a number from {least:g} to {most:g}")
     return value
+
+
+def _date(values: Mapping[str, Any], field: str) -> float | None:
+    text = _text(values, field)
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp() if text else None
+    except (ValueError, OverflowError):
+        raise HTTPException(400, f"{field} must be a date such as 2024-05-31") from None
 
 
 class App:
@@ -122,7 +167,13 @@ class App:
         self._upload_turn = asyncio.Semaphore(UPLOADS)
         self._threads = anyio.CapacityLimiter(SEARCHES)
         self._pages = page_environment(TEMPLATES)
-        self._pages.globals |= {"title": title, "version": __version__, "seconds": clock, "shown": printable}
+        self._pages.globals |= {
+            "title": title,
+            "version": __version__,
+            "seconds": clock,
+            "day": day,
+            "shown": printable,
+        }
         self._style = _joined(self._pages, "style.css", "serve.css")
         self._script = _joined(self._pages, "page.js")
 
@@ -262,8 +313,8 @@ class App:
 
     async def poster(self, request: Request) -> Response:
         """The middle frame of a moment, as JPEG."""
-        start = _number(request.query_params, "start", 0.0, 0.0, 1e9)
-        end = _number(request.query_params, "end", math.inf, 0.0, math.inf)
+        start = _number(request.query_params, "start", 0.0, 1e9)
+        end = _number(request.query_params, "end", 0.0, 1e9)
         path, file, status = await self._opened(request)
         file.close()
         key = (path, *pictures.state_of(status), start, end)
@@ -278,10 +329,8 @@ class App:
                     return Response(status_code=499)
                 content = self._cache.get(key)
                 if content is None:
-                    whole = start == 0 and end == math.inf
-                    span = (None, None) if whole else (start, None if end == math.inf else end)
                     real = os.path.join(self._library.root, path)
-                    work = functools.partial(pictures.poster, path=real, start=span[0], end=span[1])
+                    work = functools.partial(pictures.poster, path=real, start=start, end=end)
                     content = await asyncio.wrap_future(self._posters.submit(work))
                     self._cache.put(key, content)
         return Response(content, media_type="image/jpeg", headers=headers)
@@ -310,27 +359,35 @@ class App:
             return question, *await self._found(question, file)
 
     async def _found(self, question: Question, file: UploadFile | None) -> tuple[list[Moment] | None, list[str]]:
-        texts = [(question.words, 1.0), (question.without, -1.0)]
-        texts = [(text, weight) for text, weight in texts if text]
-        vectors: list[Float32[np.ndarray, " d"]] = []
+        texts = _weighted(question)
+        parts: list[tuple[float, Float32[np.ndarray, " d"]]] = []
+        notes: list[str] = []
         if texts:
-            rows = await self._embed_texts([text for text, _ in texts])
-            vectors += [weight * row for row, (_, weight) in zip(rows, texts, strict=True)]
+            rows = await self._embed_texts([text for _, text in texts])
+            parts += [(weight, row) for (weight, _), row in zip(texts, rows, strict=True)]
+            notes = await self._in_thread(lambda: self._cut_notes([text for _, text in texts]))
         if question.like:
             like = self._library.vector(question.like)
             if like is None:
                 raise HTTPException(404, "the moment to compare with is not in the index (any more)")
-            vectors.append(like)
+            parts.append((1.0, like))
         if file is not None:
-            vectors += list(await self._embedded(file))
-        if not vectors:
+            parts += [(1.0, row) for row in await self._embedded(file)]
+        if not parts:
             return None, []
-        query = np.sum(vectors, axis=0)
-        length = float(np.linalg.norm(query))
-        if length < 1e-6:
-            raise HTTPException(400, "what is looked for and what should not be in it are the same")
-        find = functools.partial(self._library.find, query / length, question.top, question.min_score, question.folder)
-        return await self._in_thread(find), await self._in_thread(lambda: self._cut_notes([text for text, _ in texts]))
+        find = functools.partial(
+            self._library.find,
+            parts,
+            len(parts) == len(texts),
+            question.top,
+            question.group,
+            question.min_score,
+            question.filters(),
+        )
+        try:
+            return await self._in_thread(find), notes
+        except DataError as error:
+            raise HTTPException(400, str(error)) from None
 
     def _cut_notes(self, texts: list[str]) -> list[str]:
         tokenizer, limit = self._model.tokenizer, self._model.config.text.context_length
@@ -390,14 +447,35 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def day(seconds: float | None) -> str:
+    """The date of a time in seconds since 1970, for a field of a form."""
+    return "" if seconds is None else datetime.datetime.fromtimestamp(seconds).date().isoformat()
+
+
+def _weighted(question: Question) -> list[tuple[float, str]]:
+    """Weight and words of each part; a file of this machine cannot be named."""
+    if not question.words:
+        return [(-1.0, question.without)] if question.without else []
+    try:
+        parts = parsed(question.words)
+    except ConfigError as error:
+        raise HTTPException(400, str(error)) from None
+    if any(part.path is not None for part in parts):
+        raise HTTPException(400, "a file cannot be named here: send it, or drop it on the page")
+    without = [(-1.0, question.without)] if question.without else []
+    return [(part.weight, part.words) for part in parts] + without
+
+
 def _as_json(moment: Moment) -> dict[str, Any]:
-    span = f"?start={moment.start:g}" + ("" if moment.end is None else f"&end={moment.end:g}")
+    span = "" if moment.is_picture else f"?start={moment.start:.3f}&end={moment.end:.3f}"
     return {
         "id": moment.id,
         "path": moment.path,
-        "start": moment.start,
-        "end": moment.end,
+        "start": round(moment.start, 3),
+        "end": round(moment.end, 3),
         "score": moment.score,
+        "z": round(moment.z, 3),
+        "copies": list(moment.copies),
         "video": f"/video/{moment.file}",
         "poster": f"/poster/{moment.file}{span}",
     }

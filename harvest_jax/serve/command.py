@@ -33,6 +33,9 @@ Ctrl-C or SIGTERM ends it: requests are answered, what was embedded is saved. Ne
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest serve`."""
+    from data_pipeline.decode.window_rule import WindowRule
+
+    rule = WindowRule()
     parser.epilog = EXPLANATION
     parser.add_argument(
         "--model",
@@ -44,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--videos", required=True, type=Path, metavar="FOLDER", help="folder to search, with all folders below it"
     )
-    parser.add_argument("--index", type=Path, metavar="FILE", help="the index (default: that of `harvest search`)")
+    parser.add_argument("--index", type=Path, metavar="DIR", help="the index (default: that of `harvest search`)")
+    parser.add_argument(
+        "--window", type=float, default=rule.seconds, metavar="S", help="length of a window (default %(default)g)"
+    )
+    parser.add_argument("--stride", type=float, metavar="S", help="from window to window (default: half a window)")
     parser.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one for each core)")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=8017, help="to listen on (default %(default)s); 0: a free one")
@@ -65,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} {value}: at least 1")
+    from data_pipeline.decode.window_rule import WindowRule
+
+    rule = WindowRule(args.window, args.window / 2 if args.stride is None else args.stride)
     token = _token(args.host)
     listening = _listen(args.host, args.port)  # before the model is loaded: a port that is taken is known at once
 
@@ -76,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
     with listening:
         model = harvest_jax.load(args.model)
-        library = Library(model, args.videos, args.index, args.workers or available_cores())
+        library = Library(model, args.videos, args.index, rule, args.workers or available_cores())
         worker = ModelWorker(model)
         worker.texts(["a"])  # compiles the program for short texts, before somebody waits for it
         title = printable(os.path.basename(library.root) or library.root)

@@ -1,52 +1,62 @@
-"""All that the server knows of search: a folder of videos with its index, brought up to date in a thread of its own.
+"""All that the server knows of search: a folder and its index, kept up to date in a thread of its own.
 
 This is the one module between the server and `harvest_jax.search`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
+from data_pipeline.decode.window_rule import WindowRule
 from data_pipeline.media_paths import STILL_SUFFIXES
-from harvest_jax.errors import HarvestError
-from harvest_jax.search import index as index_file
-from harvest_jax.search.update import find_videos, update
-from harvest_jax.terminal import printable
+from harvest_jax.errors import ConfigError, DataError, HarvestError
+from harvest_jax.search import index as index_folder
+from harvest_jax.search import query, update, watch
+from harvest_jax.search.find import NEUTRAL, Filters, Searcher
+from harvest_jax.search.folder import find_media
+from harvest_jax.search.writer import open_writer
+from harvest_jax.terminal import one_line, printable
 
 NEWS_EVERY = 2.0  # seconds: how often what was embedded in the meantime becomes findable
-CLOSE = 5.0  # seconds that an update gets to save its work when the server ends
+NEWS_SHARE = 0.05  # of the update's time that this may take
+CLOSE = 5.0  # seconds that an update gets to end when the server does
 
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """A span of a file that was found.
+    """A moment that was found.
 
     Attributes:
       file: the name by which requests ask for the file: no path, so that no request can name another one.
       path: below the folder, with the system's own bytes in it (`os.fsdecode`).
-      start: seconds in the file.
-      end: seconds; None: its end.
-      score: cosine of the query and the moment.
+      start, end: seconds in the file; both 0 of a picture.
+      score: cosine of the query and the best window.
+      z: how many standard deviations that is above the folder's usual scores.
+      copies: paths of other files with the same content.
     """
 
     file: str
     path: str
     start: float
-    end: float | None
+    end: float
     score: float
+    z: float
+    copies: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """The name by which requests ask for more like it."""
-        return f"{self.file}@{self.start:g}"
+        return f"{self.file}@{self.start:.3f},{self.end:.3f}"
 
     @property
     def is_picture(self) -> bool:
@@ -60,8 +70,8 @@ class Progress:
 
     Attributes:
       state: "indexing", "ready", or "failed" (`problem` says why; what was found before can be searched).
-      done, total: videos to embed in this update.
-      videos: those that can be searched.
+      done, total: files to embed in this update.
+      files: those that can be searched.
       unreadable: those that cannot be read.
       problem: one line, empty if there is none.
     """
@@ -69,168 +79,200 @@ class Progress:
     state: str
     done: int = 0
     total: int = 0
-    videos: int = 0
+    files: int = 0
     unreadable: int = 0
     problem: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Searchable:
-    """What can be found at a time: never changed, but replaced as a whole."""
-
-    paths: list[str]
-    files: dict[str, str]  # path by file id
-    rows: dict[str, int]  # row of the matrix by file id
-    matrix: Float32[np.ndarray, "n d"]
-
-
 class Library:
-    """A folder of videos and its index.
+    """A folder of videos and pictures, and its index.
 
     Args:
-      model: embeds the videos; belongs to the index.
+      model: as `harvest_jax.load` returns it; it embeds the videos, in the library's own thread.
       folder: with all folders below it.
-      index: the index file; None: that of `harvest search`.
+      index: the index; None: that of `harvest search`.
+      rule: how long videos are cut.
       workers: processes that decode.
 
     Raises:
       DataError: no such folder, or it cannot be listed.
     """
 
-    def __init__(self, model: Any, folder: Path, index: Path | None, workers: int) -> None:
-        find_videos(folder)
+    def __init__(self, model: Any, folder: Path, index: Path | None, rule: WindowRule, workers: int) -> None:
+        find_media(folder)
         self.root = os.path.realpath(folder)
         self.progress = Progress("indexing")
-        self._model, self._folder, self._workers = model, folder, workers
-        self._path = index or index_file.default_path(folder)
-        self._now = _searchable(index_file.SearchIndex(model.digest, {}))
+        self._model, self._folder, self._rule, self._workers = model, folder, rule, workers
+        self._path = index or index_folder.default_path(folder)
+        self._made_by = update.made_by(model, rule)
+        self._neutral = np.asarray(model.encode_text(list(NEUTRAL)), np.float32)
+        self._searcher: Searcher | None = None
+        self._ids: dict[str, str] = {}  # by path
+        self._paths: dict[str, str] = {}  # by id; of files that are gone, too
         self._again = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._keep_current, name="index", daemon=True)
 
-    def start(self) -> None:
-        """Begin to bring the index up to date; what it has already can be found at once."""
+    def start(self, watched: bool = True) -> None:
+        """Begin to bring the index up to date; what it has already can be found at once.
+
+        Args:
+          watched: do so again when files come, change or go.
+        """
+        with contextlib.suppress(ConfigError):  # there is none yet, or the update says what is wrong with it
+            self._show(index_folder.open_index(self._path, self._made_by))
         self._again.set()
         self._thread.start()
+        if watched:
+            threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def refresh(self) -> None:
         """Look for new, changed and removed files again, after the update in progress."""
         self._again.set()
 
     def close(self) -> None:
-        """End an update; what it has embedded is saved."""
+        """End an update; the files that it has embedded are kept."""
         self._closing = True
         self._again.set()
         if self._thread.is_alive():
             self._thread.join(CLOSE)
 
     def find(
-        self, query: Float32[np.ndarray, " d"], top: int, min_score: float = -1.0, folder: str = ""
+        self,
+        parts: Sequence[tuple[float, Float32[np.ndarray, " d"]]],
+        of_words: bool,
+        top: int,
+        group: str = "moment",
+        min_score: float | None = None,
+        filters: Filters | None = None,
     ) -> list[Moment]:
-        """The moments with the highest cosine.
+        """The moments that fit best.
 
         Args:
-          query: float32 [D], L2-normalised.
-          top: how many at most.
-          min_score: none below it.
-          folder: only files in this folder below the library's, or in a folder below that one; empty: all.
+          parts: weight and embedding of each part of the query, at least one.
+          of_words: all parts are words.
+          top, group, min_score, filters: as of `search.find.Searcher.find`.
+
+        Raises:
+          DataError: the parts cancel each other.
         """
-        now = self._now
-        if not now.paths:
+        total = sum(weight * vector for weight, vector in parts)
+        length = float(np.linalg.norm(total))
+        if length < 1e-3:
+            raise DataError("the parts of the query cancel each other")
+        searcher = self._searcher
+        if searcher is None:
             return []
-        scores = now.matrix @ query
-        within = f"{folder.strip('/')}/" if folder.strip("/") else ""
-        if within:
-            scores = np.where([path.startswith(within) for path in now.paths], scores, -np.inf)
-        best = np.argsort(-scores, kind="stable")[:top]
+        asked = query.Query("", np.asarray(total / length, np.float32), of_words)
         return [
-            Moment(file_id(now.paths[i]), now.paths[i], 0.0, None, float(scores[i]))
-            for i in best
-            if np.isfinite(scores[i]) and scores[i] >= min_score
+            Moment(self._id(one.path), one.path, one.start, one.end, one.score, one.z, one.copies)
+            for one in searcher.find(asked, top, group, min_score, filters)
         ]
 
     def vector(self, moment: str) -> Float32[np.ndarray, " d"] | None:
-        """The embedding of a moment (`Moment.id`); None: it is not there (any more)."""
-        now = self._now
-        row = now.rows.get(moment.partition("@")[0])
-        return None if row is None else now.matrix[row]
+        """The embedding of a moment (`Moment.id`), mean of its windows; None: it is not there (any more)."""
+        file, _, times = moment.partition("@")
+        searcher, path = self._searcher, self._paths.get(file)
+        if searcher is None or path is None or path not in searcher.index.files:
+            return None
+        try:
+            start, end = (float(time) for time in times.split(","))
+        except ValueError:
+            return None
+        clip = searcher.index.clips[searcher.index.files[path].clip]
+        within = (clip.spans[:, 0] >= start - 0.01) & (clip.spans[:, 1] <= end + 0.01)
+        rows = searcher.index.rows.exact[clip.first + np.flatnonzero(within)].astype(np.float32)
+        mean = rows.sum(axis=0)
+        return mean / np.linalg.norm(mean) if len(rows) else None
 
     def path(self, file: str) -> str | None:
-        """The path below the folder of a file (`Moment.file`); None: it is not there (any more)."""
-        return self._now.files.get(file)
+        """The path below the folder of a file (`Moment.file`); None: it is not in the index (any more)."""
+        path = self._paths.get(file)
+        return path if path is not None and self._searcher and path in self._searcher.index.files else None
 
     def folders(self, most: int = 200) -> list[str]:
         """Folders below the library's that hold files, for a list to choose from."""
-        found = {os.path.dirname(path) for path in self._now.paths}
-        return sorted(found - {""})[:most]
+        files = self._searcher.index.files if self._searcher else {}
+        return sorted({os.path.dirname(path) for path in files} - {""})[:most]
+
+    def _id(self, path: str) -> str:
+        """The same after every start."""
+        if path not in self._ids:
+            self._ids[path] = hashlib.sha256(os.fsencode(path)).hexdigest()[:20]
+            self._paths[self._ids[path]] = path
+        return self._ids[path]
 
     def _keep_current(self) -> None:
-        while not self._closing:
+        while True:
             self._again.wait()
             self._again.clear()
             if self._closing:
                 return
             try:
                 self._update()
-            except _Closing:
+            except _ClosingError:
                 return
-            except (HarvestError, OSError) as error:
-                problem = printable(" ".join(str(error).split()))
+            except Exception as error:  # what can be searched already still can
+                known = isinstance(error, HarvestError | OSError)
+                problem = printable(one_line(error if known else f"{type(error).__name__}: {error}", 500))
                 self.progress = dataclasses.replace(self.progress, state="failed", problem=problem)
                 _say(problem)
 
     def _update(self) -> None:
         self.progress = dataclasses.replace(self.progress, state="indexing", done=0, total=0, problem="")
-        found = find_videos(self._folder)
-        index, problem = index_file.open_or_new(self._path, self._model.digest)
-        if problem:
-            _say(problem)
-        self._show(index)
-        shown = time.monotonic()
+        found = find_media(self._folder)
+        with open_writer(self._path, self._made_by) as writer:
+            for note in writer.notes:
+                _say(note)
+            news = _Seldom(lambda: self._show(writer.index()))
 
-        def save(index: index_file.SearchIndex) -> None:
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                index_file.write(self._path, index)
-            except OSError as error:
-                _say(f"warning: the index cannot be saved, so these videos are embedded again: {error}")
+            def report(done: int, total: int, note: str = "") -> None:
+                if self._closing:
+                    raise _ClosingError
+                self.progress = dataclasses.replace(self.progress, done=done, total=total)
+                news()
 
-        def report(done: int, total: int, note: str = "") -> None:
-            nonlocal shown
-            if self._closing:
-                raise _Closing
-            if time.monotonic() - shown > NEWS_EVERY:
-                self._show(index)
-                shown = time.monotonic()
-            self.progress = dataclasses.replace(self.progress, done=done, total=total)
-
-        counts = update(index, found, self._model, self._workers, save, report)
+            counts = update.update(writer, found, self._model, self._rule, self._workers, report)
+            if writer.problem:
+                _say(f"warning: the index cannot be saved, the next start embeds these files again: {writer.problem}")
+            else:
+                writer.replace()
+            self._show(writer.index())
         for name, reason in counts.unreadable:
             _say(f"cannot be read: {printable(name)}: {reason}")
-        self._show(index)
-        self.progress = dataclasses.replace(self.progress, state="ready")
+        self.progress = dataclasses.replace(self.progress, state="ready", problem=writer.problem)
 
-    def _show(self, index: index_file.SearchIndex) -> None:
-        self._now = _searchable(index)
-        unreadable = len(index.entries) - len(self._now.paths)
-        self.progress = dataclasses.replace(self.progress, videos=len(self._now.paths), unreadable=unreadable)
+    def _show(self, index: index_folder.SearchIndex) -> None:
+        for path in index.files:
+            self._id(path)
+        self._searcher = Searcher(index, self._neutral) if len(index.rows) else None
+        unreadable = sum(not len(index.clips[file.clip].spans) for file in index.files.values())
+        self.progress = dataclasses.replace(self.progress, files=len(index.files) - unreadable, unreadable=unreadable)
+
+    def _watch(self) -> None:
+        try:
+            for _ in watch.changes(Path(self.root)):
+                self.refresh()
+        except Exception as error:  # too many folders for the system's watches, a file system without them
+            _say(f"warning: changes in the folder are not noticed, ask for them on the page: {printable(error)}")
 
 
-def file_id(path: str) -> str:
-    """The name of a file in requests: a digest of its path below the folder, the same after every start."""
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:20]
+class _ClosingError(Exception):
+    """The server ends, and with it the update."""
 
 
-class _Closing(Exception):
-    """The server ends: an update stops after the video in work."""
+class _Seldom:
+    """Calls a function when NEWS_EVERY has passed, more seldom if it takes long."""
 
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function, self._due = function, time.monotonic() + NEWS_EVERY
 
-def _searchable(index: index_file.SearchIndex) -> _Searchable:
-    rows = [(path, entry.embedding) for path, entry in sorted(index.entries.items()) if entry.embedding is not None]
-    ids = [file_id(path) for path, _ in rows]
-    matrix = np.stack([row for _, row in rows]) if rows else np.zeros((0, 0), np.float32)
-    paths = [path for path, _ in rows]
-    return _Searchable(paths, dict(zip(ids, paths, strict=True)), {one: row for row, one in enumerate(ids)}, matrix)
+    def __call__(self) -> None:
+        began = time.monotonic()
+        if began >= self._due:
+            self._function()
+            took = time.monotonic() - began
+            self._due = began + took + max(NEWS_EVERY, took / NEWS_SHARE)
 
 
 def _say(line: str) -> None:

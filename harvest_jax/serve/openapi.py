@@ -37,11 +37,18 @@ _ERRORS = {
     }.items()
 }
 _QUESTION = [
-    _parameter("q", "words to look for, in English", {"type": "string", "maxLength": 10000}),
+    _parameter(
+        "q", "words, in English; a dog - on a beach; a dog + 0.5*at night", {"type": "string", "maxLength": 10000}
+    ),
     _parameter("minus", "words for what should not be in it", {"type": "string", "maxLength": 10000}),
     _parameter("like", "the id of a result: more like this one", _TEXT),
     _parameter("folder", "only files below this folder of the library", _TEXT),
-    _parameter("min_score", "only results with at least this cosine", {"type": "number", "minimum": -1, "maximum": 1}),
+    _parameter("min_score", "only results with at least this z", _NUMBER),
+    _parameter("group", "moment; or file: the best moment of each file alone", {"enum": ["moment", "file"]}),
+    _parameter("min_duration", "only files of at least so many seconds", {"type": "number", "minimum": 0}),
+    _parameter("max_duration", "only files of at most so many seconds", {"type": "number", "minimum": 0}),
+    _parameter("after", "only files changed on or after this date", {"type": "string", "examples": ["2024-05-31"]}),
+    _parameter("before", "only files changed before this date", _TEXT),
     _parameter("top", "results at most (24)", {"type": "integer", "minimum": 1, "maximum": 200}),
 ]
 _SPAN = [
@@ -57,7 +64,7 @@ DESCRIPTION: dict[str, Any] = {
     "info": {
         "title": "harvest serve",
         "version": __version__,
-        "description": "Search in a folder of videos, and embeddings of texts, pictures and clips, all on this machine.",
+        "description": "Search in a folder of videos, and embeddings of texts, pictures and clips, on this machine.",
     },
     "security": [{}, {"token": []}],
     "paths": {
@@ -126,7 +133,7 @@ DESCRIPTION: dict[str, Any] = {
                 state={"enum": ["indexing", "ready", "failed"]},
                 done=_WHOLE,
                 total=_WHOLE,
-                videos=_WHOLE,
+                files=_WHOLE,
                 unreadable=_WHOLE,
                 problem=_TEXT,
             ),
@@ -135,8 +142,10 @@ DESCRIPTION: dict[str, Any] = {
                 id=_TEXT,
                 path=_TEXT,
                 start=_NUMBER,
-                end={"type": ["number", "null"]},
+                end=_NUMBER,
                 score=_NUMBER,
+                z=_NUMBER,
+                copies={"type": "array", "items": _TEXT},
                 video=_TEXT,
                 poster=_TEXT,
             ),

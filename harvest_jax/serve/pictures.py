@@ -1,4 +1,4 @@
-"""Posters of moments, and uploaded pictures and clips: decoded in processes with limits, as all untrusted videos are."""
+"""Posters of moments, and uploaded pictures and clips: decoded in processes with limits, as every video."""
 
 import collections
 import concurrent.futures

@@ -8,6 +8,7 @@ import types
 
 import numpy as np
 
+from data_pipeline.decode.window_rule import WindowRule
 from harvest_jax.serve.app import App
 from harvest_jax.serve.library import Library
 from harvest_jax.serve.model_worker import ModelWorker
@@ -16,6 +17,7 @@ from tests.helpers.colour_films import COLOURS, ColourModel
 from tests.helpers.processes import wait_until
 
 MAX_BODY = 2_000_000
+RULE = WindowRule()
 
 
 class ColourServerModel(ColourModel):
@@ -32,16 +34,16 @@ class ColourServerModel(ColourModel):
 
 
 @contextlib.contextmanager
-def app_of(folder, index, token="", max_body=MAX_BODY, names=(), loopback=True, model=None):
+def app_of(folder, index, token="", max_body=MAX_BODY, names=(), loopback=True, model=None, rule=RULE):
     """The guarded application once the folder is embedded; `library`, `worker` and `model` beside it."""
     model = model or ColourServerModel()
-    library = Library(model, folder, index, 1)
+    library = Library(model, folder, index, rule, 1)
     worker = ModelWorker(model)
     unguarded = App(library, worker, token, "films")
     app = unguarded.guarded({"localhost", *names}, loopback, max_body)
-    library.start()
+    library.start(watched=False)
     try:
-        wait_until(lambda: library.progress.state != "indexing")
+        wait_until(lambda: library.progress.state != "indexing", 90)
         yield types.SimpleNamespace(
             app=app, routes=unguarded.starlette().routes, library=library, worker=worker, model=model, folder=folder
         )

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from data_pipeline.decode.window_rule import WindowRule
 from harvest_jax.serve import openapi
-from tests.helpers.colour_films import COLOURS, film
+from tests.helpers.colour_films import COLOURS, film, scenes
 from tests.helpers.processes import wait_until
 from tests.helpers.served_films import app_of
 
@@ -38,21 +39,24 @@ def test_words_find_the_film(client):
     answer = search(client, q="green thing")
     assert paths(answer)[0] == "below/deep/g.mp4"
     first, *others = answer.json()["results"]
-    assert (first["rank"], first["start"]) == (1, 0)
+    assert (first["rank"], first["start"], first["end"]) == (1, 0, 0.5)
     assert first["score"] > 0.99 > 0.5 > max(other["score"] for other in others)
     assert paths(search(client, q="blue", top=1)) == ["b.MP4"]
 
 
 def test_words_that_should_not_be_in_it(client):
     assert paths(search(client, q="grey", minus="red"))[-1] == "r.mp4"
+    assert paths(search(client, q="grey - red"))[-1] == "r.mp4"
     assert search(client, q="red", minus="red").status_code == 400
 
 
 def test_more_like_a_moment_that_was_found(client):
     (found,) = search(client, q="blue", top=1).json()["results"]
     assert paths(search(client, like=found["id"]))[0] == "b.MP4"
-    gone = search(client, like="0123456789abcdef0123@0")
-    assert (gone.status_code, list(gone.json())) == (404, ["error"])
+    file = found["id"].partition("@")[0]
+    for like in ("0123456789abcdef0123@0,1", file, f"{file}@", f"{file}@x,y", f"{file}@90,99", f"{file}@nan,nan", "@,"):
+        gone = search(client, like=like)
+        assert (gone.status_code, list(gone.json())) == (404, ["error"])
 
 
 def test_a_picture_and_a_clip_are_questions(client, tmp_path):
@@ -68,8 +72,34 @@ def test_filters(client):
     assert paths(search(client, q="red", folder="below")) == ["below/deep/g.mp4"]
     assert paths(search(client, q="red", folder="/below/deep/")) == ["below/deep/g.mp4"]
     assert paths(search(client, q="red", folder="belo")) == []
-    assert paths(search(client, q="red", min_score="0.9")) == ["r.mp4"]
+    assert paths(search(client, q="red", group="file", max_duration="0.7")) == ["below/deep/g.mp4", "b.MP4"]
+    assert paths(search(client, q="red", min_duration="0.7")) == ["r.mp4"]
+    assert paths(search(client, q="red", after="2001-01-01", top=1)) == ["r.mp4"]
+    assert paths(search(client, q="red", before="2001-01-01T10:00")) == []
+    best, second, _ = search(client, q="red").json()["results"]
+    assert paths(search(client, q="red", min_score=(best["z"] + second["z"]) / 2)) == ["r.mp4"]
+    page = client.get("/", params={"q": "red", "min_score": "50", "after": "2001-01-01"}).text
+    assert "Nothing fits with a z of 50.0 or more" in page
+    assert 'value="2001-01-01"' in page
     assert "Nothing fits" in client.get("/results", params={"q": "red", "folder": "belo"}).text
+
+
+def test_a_moment_in_a_long_file_is_found_at_its_second(tmp_path):
+    scenes(tmp_path / "films" / "long.mp4", ("grey", 6), ("red", 3), ("grey", 6))
+    rule = WindowRule(2.0, 1.0)
+    with (
+        app_of(tmp_path / "films", tmp_path / "index", rule=rule) as served,
+        TestClient(served.app, "http://127.0.0.1") as client,
+    ):
+        first = search(client, q="red").json()["results"][0]
+        assert (first["start"], first["end"]) == (6, 9)
+        poster = Image.open(io.BytesIO(client.get(first["poster"]).content)).convert("RGB")
+        assert poster.getpixel((5, 5))[0] > 150
+        assert paths(search(client, like=first["id"], group="file")) == ["long.mp4"]
+        assert search(client, like=first["id"]).json()["results"][0]["start"] == 6
+        page = client.get("/", params={"q": "red"}).text
+        assert "0:06–0:09" in page
+        assert 'data-start="6.0"' in page
 
 
 def test_the_page_shows_the_results_of_its_address(client):
@@ -94,6 +124,14 @@ def test_the_page_shows_the_results_of_its_address(client):
         ({"q": "red", "top": "1e9"}, "top must be a number"),
         ({"q": "red", "top": "many"}, "top must be a number"),
         ({"q": "red", "min_score": "nan"}, "min_score must be a number"),
+        ({"q": "red", "min_duration": "-1"}, "min_duration must be a number"),
+        ({"q": "red", "group": "all"}, "group must be moment or file"),
+        ({"q": "red", "after": "soon"}, "after must be a date"),
+        ({"q": "red -"}, "nothing follows a '-'"),
+        ({"q": "0*red"}, "a weight of 0"),
+        ({"q": "red - red"}, "cancel each other"),
+        ({"q": "@/etc/passwd"}, "a file cannot be named here"),
+        ({"q": "red + 0.5*@r.mp4#t=0,1"}, "a file cannot be named here"),
     ],
 )
 def test_bad_questions_get_one_line(client, fields, words):
@@ -102,7 +140,7 @@ def test_bad_questions_get_one_line(client, fields, words):
     assert words in answer.json()["error"]
     if fields.get("q", "").strip():
         assert client.get("/", params=fields).status_code == 400
-        assert html.escape(words) in client.get("/results", params=fields).text
+        assert words in html.unescape(client.get("/results", params=fields).text)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +259,7 @@ def test_progress_is_described_and_refresh_finds_new_files(tmp_path):
         schema = {"$ref": "#/components/schemas/Progress", "components": openapi.DESCRIPTION["components"]}
         now = client.get("/api/progress").json()
         jsonschema.validate(now, schema)
-        assert (now["state"], now["videos"], now["unreadable"]) == ("ready", 1, 1)
+        assert (now["state"], now["files"], now["unreadable"]) == ("ready", 1, 1)
         film(tmp_path / "films" / "g.mp4", "green")
         (tmp_path / "films" / "r.mp4").unlink()
         assert client.post("/api/refresh").status_code == 202

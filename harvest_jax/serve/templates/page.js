@@ -9,7 +9,6 @@ let wait = 0;
 
 function question() {
   const fields = new FormData(form);
-  if (!by("min").dataset.moved && by("min-shown").value === "any") fields.delete("min_score");
   for (const [name, value] of [...fields]) if (value === "") fields.delete(name);
   if (fields.get("top") === "24") fields.delete("top");
   return fields;
@@ -68,11 +67,11 @@ function later() {
 
 form.addEventListener("submit", (event) => { event.preventDefault(); ask(true); });
 for (const id of ["q", "minus"]) by(id).addEventListener("input", later);
-for (const id of ["folder", "top"]) by(id).addEventListener("change", () => ask());
+for (const id of ["folder", "top", "group", "after"]) by(id).addEventListener("change", () => ask());
 by("min").addEventListener("input", () => {
-  const lowest = by("min").value === by("min").min;
-  by("min").dataset.moved = lowest ? "" : "1";
-  by("min-shown").value = lowest ? "any" : Number(by("min").value).toFixed(2);
+  const lowest = by("min").value === by("min").min; // then any score will do, and the field is not sent
+  by("min").name = lowest ? "" : "min_score";
+  by("min-shown").value = lowest ? "any" : Number(by("min").value).toFixed(1);
   later();
 });
 addEventListener("popstate", () => location.reload());
@@ -118,7 +117,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 let previewed = null;
 
 function span(link) {
-  return [Number(link.dataset.start), link.dataset.end === "" ? Infinity : Number(link.dataset.end)];
+  return [Number(link.dataset.start), Number(link.dataset.end)];
 }
 
 function preview(link) {
@@ -133,7 +132,6 @@ function preview(link) {
   video.playsInline = true;
   video.tabIndex = -1;
   video.setAttribute("aria-hidden", "true");
-  video.loop = end === Infinity && start === 0;
   video.src = link.href.split("#")[0] + "#t=" + start;
   video.addEventListener("timeupdate", () => { if (video.currentTime >= end) video.currentTime = start; });
   video.addEventListener("ended", () => { video.currentTime = start; video.play().catch(() => {}); });
@@ -224,7 +222,7 @@ async function watch() {
     if (answer.ok) {
       const now = await answer.json();
       state = now.state;
-      const words = [now.videos.toLocaleString("en") + (now.videos === 1 ? " video" : " videos")];
+      const words = [now.files.toLocaleString("en") + (now.files === 1 ? " file" : " files")];
       if (state === "indexing") words.push(now.total ? `embedding ${now.done.toLocaleString("en")} of ${now.total.toLocaleString("en")}` : "looking for files");
       if (now.unreadable) words.push(`${now.unreadable.toLocaleString("en")} cannot be read`);
       if (now.problem) words.push(now.problem);
