@@ -1,7 +1,7 @@
 """`harvest serve`: a page in the browser, and an API for programs, that find moments in a folder of videos."""
 
 import argparse
-import importlib.util
+import importlib
 import ipaddress
 import os
 import secrets
@@ -65,9 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command; see `add_arguments`."""
-    missing = [name for name in ("starlette", "uvicorn", "python_multipart") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"{missing[0]} is not installed: pip install 'harvest_jax[serve]'")
+    for name in ("starlette", "uvicorn", "python_multipart"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise ConfigError(f"{name} is not installed: pip install 'harvest_jax[serve]'") from None
     for name in ("workers", "max_upload"):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -72,7 +72,7 @@ def test_filters(client):
     assert paths(search(client, q="red", folder="below")) == ["below/deep/g.mp4"]
     assert paths(search(client, q="red", folder="/below/deep/")) == ["below/deep/g.mp4"]
     assert paths(search(client, q="red", folder="belo")) == []
-    assert paths(search(client, q="red", group="file", max_duration="0.7")) == ["below/deep/g.mp4", "b.MP4"]
+    assert paths(search(client, q="red", group="file", max_duration="0.7")) == ["b.MP4", "below/deep/g.mp4"]
     assert paths(search(client, q="red", min_duration="0.7")) == ["r.mp4"]
     assert paths(search(client, q="red", after="2001-01-01", top=1)) == ["r.mp4"]
     assert paths(search(client, q="red", before="2001-01-01T10:00")) == []
