@@ -155,6 +155,4 @@ def test_on_another_address_there_is_always_a_token(monkeypatch):
 def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert cli.main(["serve", "--model", "model", "--videos", "films"]) == 2
-    assert capsys.readouterr().err == (
-        "harvest serve: uvicorn is not installed: pip install 'harvest_jax[serve]'\n"
-    )
+    assert capsys.readouterr().err == ("harvest serve: uvicorn is not installed: pip install 'harvest_jax[serve]'\n")
