@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 from harvest_jax.demo.image_clip import SHIPPED
 from harvest_jax.demo.world import random_scene, render_clip
 from harvest_jax.encode import write_video
-from tests.helpers.processes import running
+from tests.helpers.processes import running, wait_until
 from tests.helpers.train_command import HARVEST, ROOT, environment
 
 SHOTS = ROOT / "build" / "browser"  # to look at
@@ -38,6 +38,11 @@ def frames_of(words, seed=0):
     color, shape = words.split()
     clip = render_clip(random_scene(np.random.default_rng(seed), color, shape, "grows"))
     return clip.repeat(3, axis=1).repeat(3, axis=2)
+
+
+def wait_for(page, expression):
+    """Poll until it is true. Playwright's own `wait_for_function` needs eval, which the page's policy forbids."""
+    wait_until(lambda: page.evaluate(expression), WAIT / 1000)
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +116,7 @@ def look():
     SHOTS.mkdir(parents=True, exist_ok=True)
 
     def look(page, name):
-        page.wait_for_function("[...document.images].every((image) => image.complete)")
+        wait_for(page, "[...document.images].every((image) => image.complete)")
         page.screenshot(path=str(Path(SHOTS, f"{name}.png")))
         found = Axe().run(page).response["violations"]
         serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]

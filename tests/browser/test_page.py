@@ -5,7 +5,7 @@ import re
 import pytest
 from PIL import Image
 
-from tests.browser.conftest import LONG, SECONDS, frames_of
+from tests.browser.conftest import LONG, SECONDS, frames_of, wait_for
 
 pytestmark = pytest.mark.browser
 RED = LONG.index("red triangle") * SECONDS  # the second at which it begins
@@ -15,7 +15,7 @@ RED = LONG.index("red triangle") * SECONDS  # the second at which it begins
 def found(visit):
     """A page with the results for a red triangle, one a file; the first is in the long film."""
     page = visit()
-    page.wait_for_function("document.getElementById('state').dataset.state === 'ready'")
+    wait_for(page, "document.getElementById('state').dataset.state === 'ready'")
     page.locator("#q").press_sequentially("a red triangle")
     page.wait_for_selector(".tile .play[data-name='long.mp4']")
     return page
@@ -33,7 +33,7 @@ def test_typing_finds_and_a_click_plays_at_that_second(found, look):
     assert "q=a+red+triangle" in found.url
     look(found, "results")
     first.locator(".play").click()
-    found.wait_for_function(f"document.querySelector('#player video')?.currentTime > {start}")
+    wait_for(found, f"document.querySelector('#player video')?.currentTime > {start}")
     at = found.evaluate("document.querySelector('#player video').currentTime")
     assert start <= at < start + 5
     assert not found.evaluate("document.querySelector('#player video').muted")
@@ -46,20 +46,20 @@ def test_the_pointer_plays_the_moment_silently(found):
     play = found.locator(".tile .play").first
     start, end = float(play.get_attribute("data-start")), float(play.get_attribute("data-end"))
     play.hover()
-    found.wait_for_function(f"document.querySelector('.play video')?.currentTime > {start}")
+    wait_for(found, f"document.querySelector('.play video')?.currentTime > {start}")
     muted, time = found.evaluate(
         "(({muted, currentTime}) => [muted, currentTime])(document.querySelector('.play video'))"
     )
     assert muted
     assert start <= time <= end + 0.5
     found.mouse.move(2, 2)
-    found.wait_for_function("!document.querySelector('.play video')")
+    wait_for(found, "!document.querySelector('.play video')")
 
 
 def test_more_like_a_moment(found, look):
     tile = found.locator(".tile", has_text="red bar").first
     tile.locator(".like").click()
-    found.wait_for_function("document.querySelector('.tile .name').textContent.startsWith('red bar')")
+    wait_for(found, "document.querySelector('.tile .name').textContent.startsWith('red bar')")
     assert "like=" in found.url
     assert found.locator("#with-words").inner_text().startswith("like red bar <img src=x>.mp4")
     look(found, "like")
@@ -117,12 +117,12 @@ def test_a_file_that_is_no_picture_is_said(visit, tmp_path):
 def test_the_filter(found, look):
     found.locator("summary").click()
     found.locator("#min").fill("8")
-    found.wait_for_function("document.querySelectorAll('.tile').length === 0")
+    wait_for(found, "document.querySelectorAll('.tile').length === 0")
     assert "Nothing fits with a z of 8.0 or more" in found.locator(".hint").inner_text()
     found.locator("#min").fill("-1")
     found.locator("#folder").select_option(label="short <b>films")
-    found.wait_for_function("[...document.querySelectorAll('.where')].length > 0")
-    found.wait_for_function("![...document.querySelectorAll('.name')].some((name) => name.textContent === 'long.mp4')")
+    wait_for(found, "[...document.querySelectorAll('.where')].length > 0")
+    wait_for(found, "![...document.querySelectorAll('.name')].some((name) => name.textContent === 'long.mp4')")
     look(found, "filter")
 
 

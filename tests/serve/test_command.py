@@ -107,7 +107,6 @@ def test_other_signals_while_it_embeds(place, tmp_path, number, status):
     [
         (["--port", "99999999"], 2, "cannot listen on 127.0.0.1, port 99999999"),
         (["--port", "-1"], 2, "cannot listen on"),
-        (["--host", "no.such.host.invalid"], 2, "cannot listen on no.such.host.invalid"),
         (["--host", "192.0.2.1"], 2, "cannot listen on 192.0.2.1"),
         (["--workers", "0"], 2, "--workers 0: at least 1"),
         (["--max_upload", "0"], 2, "--max_upload 0: at least 1"),
