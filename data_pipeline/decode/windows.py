@@ -72,37 +72,58 @@ def _windows(video: OpenVideo, spec: DecodeSpec, spans: Sequence[tuple[float, fl
     offsets = [sampled_times(end - start, spec.num_frames, Sampling())[0] + start for start, end in spans]
     wanted = [[video.ticks(seconds) for seconds in times.tolist()] for times in offsets]
     pass_ = _Pass(video, sorted({tick for ticks in wanted for tick in ticks}))
-    reader: PictureReader | None = None
-    pictures: dict[int, tuple[np.ndarray, bool]] = {}  # by tick; those that a later window needs stay
-    last: tuple[VideoFrame, np.ndarray] | None = None
-    due = 0
     left_out = 0
-    for tick, frame, damaged in pass_.shown():
-        if last is None or frame is not last[0]:
-            check_size(frame.width, frame.height, spec)
-            if reader is None:
-                aspect = exact_fraction(video.stream.codec_context.sample_aspect_ratio)
-                reader = PictureReader(display_geometry(frame, aspect, spec), spec)
-            last = frame, reader.read(frame)
-        pictures[tick] = last[1], damaged
-        while due < len(spans) and wanted[due][-1] <= tick:
-            start, end = spans[due]
-            if pass_.found is not None:  # all was read: the end of the file may be nearer than its header says
-                if start >= pass_.found - (end - start) / 2 and due:
-                    return
-                end = max(min(end, pass_.found), start)
-            marked = sum(pictures[tick][1] for tick in wanted[due])
-            if marked > MAX_DAMAGED * spec.num_frames:
-                left_out += 1
-            else:
-                yield Window(start, end, np.stack([pictures[tick][0] for tick in wanted[due]]))
-            due += 1
-            if due < len(spans):
-                for old in [old for old in pictures if old < wanted[due][0]]:
-                    del pictures[old]
+    for due, pictures in _by_window(pass_, wanted, _Squares(video, spec)):
+        start, end = spans[due]
+        if pass_.found is not None:  # all was read: the end of the file may be nearer than its header says
+            if due and start >= pass_.found - (end - start) / 2:
+                continue
+            end = max(min(end, pass_.found), start)
+        if sum(damaged for _, damaged in pictures) > MAX_DAMAGED * spec.num_frames:
+            left_out += 1
+        else:
+            yield Window(start, end, np.stack([picture for picture, _ in pictures]))
+    pass_.check()
     if left_out:
         raise VideoRejected(f"damaged: {left_out} of its {len(spans)} windows are left out")
-    pass_.check()
+
+
+def _by_window(
+    pass_: "_Pass", wanted: Sequence[Sequence[int]], squares: "_Squares"
+) -> Iterator[tuple[int, list[tuple[np.ndarray, bool]]]]:
+    """The number of each window and its pictures, as soon as it has them."""
+    due = 0
+    held: dict[int, tuple[np.ndarray, bool]] = {}  # by time; those that a later window needs stay
+    for tick, frame, damaged in pass_.shown():
+        held[tick] = squares.of(frame), damaged
+        while due < len(wanted) and wanted[due][-1] <= tick:
+            yield due, [held[time] for time in wanted[due]]
+            due += 1
+            least = wanted[due][0] if due < len(wanted) else tick
+            held = {time: picture for time, picture in held.items() if time >= least}
+
+
+class _Squares:
+    """The pictures of a video as `spec.fit` asks for them; one that is asked for again is not made again."""
+
+    def __init__(self, video: OpenVideo, spec: DecodeSpec) -> None:
+        self._video, self._spec = video, spec
+        self._reader: PictureReader | None = None
+        self._last: tuple[VideoFrame, np.ndarray] | None = None
+
+    def of(self, frame: VideoFrame) -> np.ndarray:
+        """The square of a picture.
+
+        Raises:
+          VideoRejected: beyond the limits, or colours that cannot be converted.
+        """
+        if self._last is None or frame is not self._last[0]:
+            check_size(frame.width, frame.height, self._spec)
+            if self._reader is None:
+                aspect = exact_fraction(self._video.stream.codec_context.sample_aspect_ratio)
+                self._reader = PictureReader(display_geometry(frame, aspect, self._spec), self._spec)
+            self._last = frame, self._reader.read(frame)
+        return self._last[1]
 
 
 class _Pass:
@@ -161,7 +182,10 @@ class _Pass:
         context = self._video.stream.codec_context
         by_order = self._video.times_by_order
         damaged, time = False, None
+        incomplete: set[int | None] = set()
         for packet, needed in self._packets():
+            if packet is not None and packet.is_corrupt:
+                incomplete.add(packet.pts)
             if packet is not None and context.codec.name in SKIPPING:
                 context.skip_frame = "DEFAULT" if needed else "NONREF"
             try:
@@ -174,7 +198,7 @@ class _Pass:
             for frame in frames:
                 if by_order:
                     frame.pts = time = time_by_order(frame, time)
-                damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+                damaged = frame.is_corrupt or frame.pts in incomplete or (damaged and not frame.key_frame)
                 yield frame, damaged
 
     def _packets(self) -> Iterator[tuple[Packet | None, bool]]:

@@ -109,10 +109,11 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         return session.watch(asked)
     session.bring_up_to_date()
-    if args.queries is not None or asked:
-        for query in asked or _lines(args.queries):
-            session.answer(query)
-    else:
+    if args.queries is not None:
+        return session.answer_all(_lines(args.queries))
+    for query in asked:
+        session.answer(query)
+    if not asked:
         session.prompt()
     return 0
 
@@ -176,15 +177,10 @@ class _Session:
             with open_writer(self._path, self._made_by) as writer:
                 for note in writer.notes:
                     printing.say(note)
+                workers = args.workers or available_cores()
                 with progress("embedding", "files") as report:
                     self._counts = update.update(
-                        writer,
-                        found,
-                        self._model,
-                        self._rule,
-                        args.workers or available_cores(),
-                        report,
-                        args.time_limit,
+                        writer, found, self._model, self._rule, workers, report, args.time_limit
                     )
                 if writer.problem:
                     printing.say(
@@ -237,6 +233,19 @@ class _Session:
             why = f": the best has a z of {best[0].z:.1f}" if best else ", for the filters leave no file"
             printing.say(f"nothing fits{why}")
         self._use(moments)
+
+    def answer_all(self, lines: Iterator[str]) -> int:
+        """Answer each line; one that cannot be used is said and does not stop the others. The exit code."""
+        from harvest_jax.search.printing import say
+
+        code = 0
+        for line in lines:
+            try:
+                self.answer(line)
+            except (ConfigError, DataError) as error:
+                say(f"{printable(line, 100)}: {error}")
+                code = code or error.exit_code
+        return code
 
     def prompt(self) -> None:
         """Answer what is typed, until the end of the input."""

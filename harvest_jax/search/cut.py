@@ -9,16 +9,17 @@ from pathlib import Path
 
 import av
 from av.packet import Packet
-from av.stream import Stream
 
 from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.decode.still import is_still
 from data_pipeline.decode.video_file import OpenVideo, exact_fraction, open_video
+from data_pipeline.decode.wanted_pictures import SEEK_BACK
 from data_pipeline.media_paths import VideoRejected, open_regular
 from harvest_jax.files import atomic_file
 from harvest_jax.search.find import Moment
 
 _KEPT = ("video", "audio")
+_SAME = 0.002  # seconds within which two times are the same
 _PLAYERS = (("mpv", "--start={start:.3f}", "--"), ("vlc", "--start-time={start:.3f}"), ("ffplay", "-ss", "{start:.3f}"))
 
 
@@ -26,7 +27,7 @@ def cut(source: Path, moment: Moment, folder: Path) -> Path:
     """Copy a moment of a video to a file in a folder: its pictures and sound, as they are encoded.
 
     It begins with the key picture before the moment, so that it can be played, and ends with the moment. The container
-    stays if it is MP4, MOV or WebM, and is Matroska otherwise, or where another refuses the codecs. A picture is copied.
+    stays if it is MP4, MOV or WebM; it is Matroska otherwise, or where another refuses the codecs. A picture is copied.
 
     Raises:
       VideoRejected: the source cannot be read, or no container takes its streams.
@@ -44,9 +45,12 @@ def cut(source: Path, moment: Moment, folder: Path) -> Path:
     for ending in dict.fromkeys([suffix, ".mkv"]):
         target = folder / _name(source, moment, ending)
         try:
-            with open_regular(source, spec.max_bytes) as file, open_video(file, spec) as video:
-                with atomic_file(target, durable=False) as aside:
-                    _copy(video, aside, {".mkv": "matroska"}.get(ending, ending[1:]), moment.start, moment.end)
+            with (
+                open_regular(source, spec.max_bytes) as file,
+                open_video(file, spec) as video,
+                atomic_file(target, durable=False) as aside,
+            ):
+                _copy(video, aside, {".mkv": "matroska"}.get(ending, ending[1:]), moment.start, moment.end)
             return target
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in (28, 27, 122):  # no space, too large, quota
@@ -62,33 +66,54 @@ def _copy(video: OpenVideo, target: Path, kind: str, start: float, end: float) -
             for stream in video.container.streams
             if stream.type in _KEPT and (stream.type != "video" or stream.index == video.stream.index)
         }
-        begun: float | None = None  # the key picture's time, on the clock of the file
-        for packet, kept in _between(video, streams, start, end):
-            seconds = float((packet.pts or 0) * exact_fraction(packet.time_base))
+        begun: float | None = None
+        for packet in _between(video, list(streams), start, end):
+            seconds = _seconds(video, packet)
             if begun is None:
-                if packet.stream_index != video.stream.index or not packet.is_keyframe:
-                    continue
-                begun = seconds
-            shift = round(begun / float(exact_fraction(packet.time_base)))
+                begun = seconds  # the first one is the key picture
             if packet.stream_index != video.stream.index and seconds < begun:
                 continue
+            shift = round((begun + float(video.origin)) / float(exact_fraction(packet.time_base)))
             packet.pts = None if packet.pts is None else packet.pts - shift
             packet.dts = None if packet.dts is None else packet.dts - shift
-            packet.stream = kept
+            packet.stream = streams[packet.stream_index]
             output.mux(packet)
 
 
-def _between(video: OpenVideo, streams: dict[int, Stream], start: float, end: float) -> Iterator[tuple[Packet, Stream]]:
-    """The packets from the key picture before a time to another time."""
-    video.container.seek(video.ticks(start), stream=video.stream)
-    for packet in video.container.demux([video.container.streams[index] for index in streams]):
-        if not packet.size or packet.dts is None:
-            continue
-        seconds = float(packet.dts * exact_fraction(packet.time_base) - video.origin)
-        if seconds >= end and packet.stream_index == video.stream.index:
+def _between(video: OpenVideo, streams: list[int], start: float, end: float) -> Iterator[Packet]:
+    """The packets from the last key picture at or before a time, which comes first, to another time."""
+    for back in (0.0, *SEEK_BACK, start):  # where some formats end up is after the time that was asked for
+        video.container.seek(video.ticks(max(0.0, start - back)), stream=video.stream)
+        held: list[Packet] | None = []  # from the last key picture on; None: they are given
+        for packet in video.container.demux([video.container.streams[index] for index in streams]):
+            if not packet.size or packet.dts is None:
+                continue
+            seconds, pictures = _seconds(video, packet), packet.stream_index == video.stream.index
+            if held is None:
+                if pictures and float(packet.dts * exact_fraction(packet.time_base) - video.origin) >= end:
+                    return
+                if seconds < end or pictures:
+                    yield packet
+            elif pictures and packet.is_keyframe and seconds <= start + _SAME:
+                held = [packet]
+            elif pictures and seconds > start + _SAME and held:
+                yield from held
+                yield packet
+                held = None
+            elif pictures and packet.is_keyframe:  # a later one
+                break
+            elif held:
+                held.append(packet)
+        if held is None or held:
+            yield from held or []
             return
-        if seconds < end:
-            yield packet, streams[packet.stream_index]
+    raise VideoRejected("damaged: it has no key picture before the moment")
+
+
+def _seconds(video: OpenVideo, packet: Packet) -> float:
+    """When a packet is shown or heard, as a player counts."""
+    ticks = packet.pts if packet.pts is not None else packet.dts or 0
+    return float(ticks * exact_fraction(packet.time_base) - video.origin)
 
 
 def _name(source: Path, moment: Moment, suffix: str) -> str:

@@ -168,7 +168,7 @@ class Searcher:
                 if clip.spans[-1][1] == 0:  # a picture
                     span, windows = (0.0, 0.0), 1
                 else:
-                    span, windows = self._grown(clip, row - clip.first, score, query, baseline, before)
+                    span, windows = self._grown(clip, int(row) - clip.first, float(score), query, baseline, before)
                 before.append(span)
                 path, *copies = paths[number]
                 yield Moment(0, float(score), baseline.z(float(score)), path, *span, tuple(copies), windows)

@@ -10,7 +10,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,9 +18,10 @@ from data_pipeline.decode.pool import VideoDecoder
 from data_pipeline.decode.spec import TIME_LIMIT
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.pixels.square import prepare_clip
+from harvest_jax.search.model import SearchModel
 from harvest_jax.terminal import printable
 
-_BETWEEN = re.compile(r"(?:^|\s)([+-])(?:\s|$)")
+_BETWEEN = re.compile(r"(?:^|\s)([+-])(?=\s|$)")
 _WEIGHT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*\*\s*")
 _TIMES = re.compile(r"#t=(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
 _FEW = 1e-3  # length of a sum of unit vectors that cancel each other
@@ -60,23 +60,6 @@ class Query:
     of_words: bool
 
 
-class TextModel(Protocol):
-    """What a query needs of a model, besides what the index needs."""
-
-    config: Any
-    tokenizer: Any
-
-    @property
-    def num_frames(self) -> int:
-        """Frames taken of a clip."""
-
-    def encode_clips(self, clips: Any) -> Any:
-        """Embeddings of clips, L2-normalised."""
-
-    def encode_text(self, texts: Any) -> Any:
-        """Embeddings of texts, L2-normalised."""
-
-
 def parsed(text: str) -> list[Part]:
     """The parts of a query.
 
@@ -84,10 +67,7 @@ def parsed(text: str) -> list[Part]:
       ConfigError: there is nothing to search for, a weight of 0, or a part without words.
     """
     pieces = _BETWEEN.split(" ".join(text.split()))
-    if not pieces[0].strip():
-        pieces = pieces[1:]  # it begins with a sign
-    else:
-        pieces = ["+", *pieces]
+    pieces = ["+", *pieces] if pieces[0].strip() else pieces[1:]  # it may begin with a sign
     parts = [_part(sign, piece.strip()) for sign, piece in zip(pieces[::2], pieces[1::2], strict=True)]
     if not parts:
         raise ConfigError('there are no words to search for: harvest search ... "a dog jumps over a log"')
@@ -104,7 +84,7 @@ def _part(sign: str, piece: str) -> Part:
             f'{why} in the query; parts look like this: "a dog" - "on a beach", @cat.jpg + 0.5*"at night"'
         )
     weight = -weight if sign == "-" else weight
-    if not piece.startswith("@") or len(piece) == 1:
+    if not re.match(r"@\S", piece):
         return Part(weight, words=piece)
     times = _TIMES.search(piece)
     if times is None:
@@ -113,13 +93,13 @@ def _part(sign: str, piece: str) -> Part:
     return Part(weight, path=Path(piece[1 : times.start()]).expanduser(), start=start, end=end)
 
 
-def is_cut(parts: Sequence[Part], model: TextModel) -> bool:
+def is_cut(parts: Sequence[Part], model: SearchModel) -> bool:
     """Whether the model reads only the beginning of some words."""
     limit = model.config.text.context_length - model.tokenizer.around
     return any(len(model.tokenizer.encode(part.words)) > limit for part in parts if part.path is None)
 
 
-def embedded(text: str, parts: Sequence[Part], model: TextModel, time_limit: float = TIME_LIMIT) -> Query:
+def embedded(text: str, parts: Sequence[Part], model: SearchModel, time_limit: float = TIME_LIMIT) -> Query:
     """A query as one vector: the sum of its parts' embeddings, each with its weight.
 
     Raises:
@@ -129,18 +109,18 @@ def embedded(text: str, parts: Sequence[Part], model: TextModel, time_limit: flo
     files = [part for part in parts if part.path is not None]
     rows = [*_of_words(words, model), *_of_files(files, model, time_limit)]
     weights = [part.weight for part in (*words, *files)]
-    total = np.sum([weight * row for weight, row in zip(weights, rows, strict=True)], axis=0, dtype=np.float32)
+    total = np.array(weights, np.float32) @ np.stack(rows)
     length = float(np.linalg.norm(total))
     if not length > _FEW:
         raise DataError(f"the parts of the query cancel each other: {printable(text, 100)}")
-    return Query(text, (total / length).astype(np.float32), not files)
+    return Query(text, total / np.float32(length), not files)
 
 
-def _of_words(parts: Sequence[Part], model: TextModel) -> list[np.ndarray]:
+def _of_words(parts: Sequence[Part], model: SearchModel) -> list[np.ndarray]:
     return list(np.asarray(model.encode_text([part.words for part in parts]), np.float32)) if parts else []
 
 
-def _of_files(parts: Sequence[Part], model: TextModel, time_limit: float) -> list[np.ndarray]:
+def _of_files(parts: Sequence[Part], model: SearchModel, time_limit: float) -> list[np.ndarray]:
     if not parts:
         return []
     frames, size, resize = model.num_frames, model.config.video.image_size, model.config.preprocessing.resize

@@ -37,6 +37,8 @@ class Rows:
     def crc(self, first: int, count: int) -> int:
         """CRC-32 of some rows, of all three parts."""
         value = 0
+        if count == 0:
+            return value
         for part in (self.exact, self.codes, self.scales):
             value = zlib.crc32(np.ascontiguousarray(part[first : first + count]).data.cast("B"), value)
         return value
@@ -101,7 +103,7 @@ class RowFiles:
                 file.truncate(first * width * kind.itemsize)
                 file.seek(0, os.SEEK_END)
                 for begin in range(0, len(values), BLOCK):
-                    data = memoryview(np.ascontiguousarray(values[begin : begin + BLOCK], kind)).cast("B")
+                    data = np.ascontiguousarray(values[begin : begin + BLOCK], kind).data.cast("B")
                     while data:
                         data = data[file.write(data) or 0 :]
 

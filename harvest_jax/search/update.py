@@ -1,42 +1,24 @@
-"""An index brought up to date with a folder: windows of several files are decoded at once and embedded in full batches."""
+"""An index brought up to date with a folder: windows of several files at once are embedded in full batches."""
 
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from data_pipeline.decode.spec import TIME_LIMIT
 from data_pipeline.decode.window_pool import WindowDecoder
 from data_pipeline.decode.window_rule import Window, WindowRule
 from harvest_jax.search.folder import FolderMedia
 from harvest_jax.search.index import File, content_of
+from harvest_jax.search.model import SearchModel
 from harvest_jax.search.writer import IndexWriter
 from harvest_jax.terminal import Progress
 
 BATCH = 16  # windows embedded at a time
 # Reasons that do not lie in the file's content. Such a file is tried again in each search.
 _TRANSIENT = ("not found", "cannot be opened", "timeout", "crash", "too much memory")
-
-
-@runtime_checkable
-class VideoModel(Protocol):
-    """What the index needs of a model; `harvest_jax.load` returns one."""
-
-    config: Any
-
-    @property
-    def num_frames(self) -> int:
-        """Frames taken of a clip."""
-
-    @property
-    def digest(self) -> str:
-        """Of its description and parameters."""
-
-    def encode_clips(self, clips: UInt8[np.ndarray, "b t s s 3"]) -> Float[np.ndarray, "b d"]:
-        """Embeddings, L2-normalised."""
 
 
 @dataclasses.dataclass
@@ -60,7 +42,7 @@ class UpdateCounts:
     seconds: float = 0.0
 
 
-def made_by(model: VideoModel, rule: WindowRule) -> dict[str, Any]:
+def made_by(model: SearchModel, rule: WindowRule) -> dict[str, Any]:
     """All that decides about the rows of an index, as a JSON object."""
     preprocessing = {
         "frames": model.num_frames,
@@ -73,7 +55,7 @@ def made_by(model: VideoModel, rule: WindowRule) -> dict[str, Any]:
 def update(
     writer: IndexWriter,
     found: FolderMedia,
-    model: VideoModel,
+    model: SearchModel,
     rule: WindowRule,
     workers: int,
     report: Progress,
@@ -172,7 +154,7 @@ class _Embedding:
         self,
         writer: IndexWriter,
         found: FolderMedia,
-        model: VideoModel,
+        model: SearchModel,
         counts: UpdateCounts,
         todo: list[str],
         report: Progress,
@@ -258,9 +240,7 @@ class _Embedding:
                 self._name(work, self._writer.add(work.content, spans, rows, reason))
                 self._writer.commit()
             else:
-                self._counts.unreadable.append(
-                    (work.path, "it was changed while it was read: the next search reads it")
-                )
+                self._counts.unreadable.append((work.path, "changed while it was read: the next search reads it"))
         self._say(1)
 
     def _as_it_was(self, work: _Work) -> bool:

@@ -28,7 +28,6 @@ def changes(folder: Path) -> Iterator[None]:
         watch_filter=counts,
         debounce=5 * QUIET_MS,
         step=QUIET_MS,
-        raise_interrupt=True,
         ignore_permission_denied=True,
     ):
         yield

@@ -98,7 +98,7 @@ class IndexWriter:
         self.problem = ""
         self.notes: list[str] = []
         self._folder = folder_of(path, made_by)
-        self.replaces = sorted(old for old in path.glob(f"{way_name(made_by)}-*") if _is_older(old))
+        self.replaces = sorted(old for old in path.glob(f"{way_name(made_by)}-*") if _is_another(old, self._folder))
         self._base: sqlite3.Connection | None = None
         self._disk: RowFiles | None = None  # None: no row yet, or nothing can be written
         self._generation = 0
@@ -314,6 +314,6 @@ def _state(file: File) -> tuple[int, ...]:
     return file.size, file.mtime_ns, file.ctime_ns, file.inode, file.clip
 
 
-def _is_older(folder: Path) -> bool:
-    number = folder.name.rpartition("-")[2]
-    return folder.is_dir() and number.isdecimal() and int(number) != METHOD
+def _is_another(folder: Path, own: Path) -> bool:
+    """Whether it is the index of another method."""
+    return folder.name != own.name and folder.is_dir() and folder.name.rpartition("-")[2].isdecimal()

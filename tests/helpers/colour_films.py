@@ -18,6 +18,20 @@ def film(path, colour, frames=4):
     return path
 
 
+def scenes(path, *parts):
+    """Write a film of several colours, each shown for some seconds, 8 pictures a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = [COLOURS[colour] for colour, seconds in parts for _ in range(round(8 * seconds))]
+    write_video(path, np.broadcast_to(np.array(colours, np.uint8)[:, None, None], (len(colours), 32, 48, 3)))
+    return path
+
+
+def moments(found):
+    """(name, start, end) of what a search printed, best first."""
+    rows = [line.split("\t") for line in found.out.splitlines()]
+    return [(os.path.basename(row[2]), float(row[3]), float(row[4])) for row in rows]
+
+
 def names(found):
     """The names of the videos that a search printed, best first."""
     return [os.path.basename(line.split("\t")[2]) for line in found.out.splitlines()]
@@ -44,7 +58,9 @@ class ColourModel:
         return self._unit(clips.mean(axis=(1, 2, 3)))
 
     def encode_text(self, texts):
-        return self._unit(np.array([COLOURS[texts.split()[0]]], np.float32))
+        texts = [texts] if isinstance(texts, str) else texts
+        named = [[COLOURS[word] for word in text.split() if word in COLOURS] for text in texts]
+        return self._unit(np.array([np.mean(colours or [COLOURS["grey"]], axis=0) for colours in named], np.float32))
 
     @staticmethod
     def _unit(rows):

@@ -3,8 +3,10 @@ import types
 import pytest
 
 import harvest_jax
+from data_pipeline.decode.window_rule import WindowRule
 from harvest_jax import cli
 from harvest_jax.search import index as index_file
+from harvest_jax.search.update import made_by
 from tests.helpers.colour_films import ColourModel, film
 
 
@@ -29,4 +31,9 @@ def place(tmp_path, monkeypatch, capsys):
         assert "Traceback" not in err
         return types.SimpleNamespace(out=out, err=err, embedded=ColourModel.embedded)
 
-    return types.SimpleNamespace(folder=folder, go=go, index=index_file.default_path(folder), tmp=tmp_path)
+    index = index_file.default_path(folder)
+
+    def opened(model="colours", **rule):
+        return index_file.open_index(index, made_by(ColourModel(model), WindowRule(**rule)))
+
+    return types.SimpleNamespace(folder=folder, go=go, index=index, tmp=tmp_path, opened=opened)
