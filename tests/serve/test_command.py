@@ -1,5 +1,6 @@
 """The command as a process: it says where it is, ends by signals with the statuses of all commands, and by mistakes."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -15,7 +16,7 @@ from harvest_jax import cli
 from harvest_jax.serve import command
 from tests.helpers.colour_films import ColourModel, film
 from tests.helpers.model_folders import save_random_model
-from tests.helpers.processes import is_running, running
+from tests.helpers.processes import is_running, running, wait_until
 from tests.helpers.train_command import HARVEST, environment
 
 PORT = re.compile(r"http://127\.0\.0\.1:(\d+)/")
@@ -36,10 +37,10 @@ def port_of(process):
 
 
 def get(port, path, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
-    connection.request("GET", path, headers=headers)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 def children(pid):
@@ -61,10 +62,7 @@ def test_it_answers_and_sigterm_ends_it_with_143_and_without_its_children(place,
         port = port_of(process)
         bearer = {"Authorization": "Bearer a-token-of-the-test"}
         assert get(port, "/api/progress")[0] == 401
-        deadline = time.monotonic() + 300
-        while json.loads(get(port, "/api/progress", **bearer)[1])["state"] == "indexing":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_until(lambda: json.loads(get(port, "/api/progress", **bearer)[1])["state"] == "ready")
         status, answer = get(port, "/api/search?q=anything", **bearer)
         found = json.loads(answer)
         assert (status, len(found["results"])) == (200, 2)
@@ -93,12 +91,10 @@ def test_other_signals_while_it_embeds(place, tmp_path, number, status):
         assert process.wait(60) == status
         assert time.monotonic() - began < 60
         assert "Traceback" not in said
+        hanging.close()
     with start(place, tmp_path) as process:
         port = port_of(process)
-        deadline = time.monotonic() + 300
-        while json.loads(get(port, "/api/progress")[1])["state"] == "indexing":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_until(lambda: json.loads(get(port, "/api/progress")[1])["state"] == "ready")
         assert json.loads(get(port, "/api/progress")[1])["files"] == 2
 
 
