@@ -1,12 +1,12 @@
-# make demo | test | slow | parity | beam | media | gpu | slurm | docs | results | lint | lock | dist | notebooks | venv | help. Needs
-# Python 3.11 to 3.13 and make, nothing else.
+# make demo | test | slow | parity | beam | media | browser | gpu | slurm | docs | results | lint | lock | dist | notebooks
+# | venv | help. Needs Python 3.11 to 3.13 and make, nothing else.
 # Another interpreter: make venv PYTHON=/usr/bin/python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow parity beam media gpu slurm docs links results lint format notebooks lock dist clean
+.PHONY: help venv demo test slow parity beam media browser gpu slurm docs links results lint format notebooks lock dist clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -33,10 +33,10 @@ demo: $(VENV)/.base ## the whole way on generated clips, a few minutes on a CPU;
 venv: $(VENV)/.dev ## .venv with the package and everything that the tests and linters need
 
 test: $(VENV)/.dev ## the tests; ARGS="-k shards" passes arguments to pytest
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity --ignore tests/beam --ignore tests/gpu --ignore tests/slurm --ignore tests/docs $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity --ignore tests/beam --ignore tests/browser --ignore tests/gpu --ignore tests/slurm --ignore tests/docs $(ARGS)
 
 slow: $(VENV)/.dev ## the tests that take longer than about ten seconds each and repeat what others cover
-	$(BIN)/python -m pytest -m slow --ignore tests/parity --ignore tests/beam --ignore tests/gpu --ignore tests/slurm --ignore tests/docs $(ARGS)
+	$(BIN)/python -m pytest -m slow --ignore tests/parity --ignore tests/beam --ignore tests/browser --ignore tests/gpu --ignore tests/slurm --ignore tests/docs $(ARGS)
 
 parity: $(VENV)/.parity ## compare with PyTorch's CLIPs, in full size: 10 minutes, 16 GB of memory, 10 GB of disk; ARGS="-k B/32" is one size
 	$(BIN)/python -m pytest -m parity tests/parity $(ARGS)
@@ -46,6 +46,9 @@ beam: $(VENV)/.beam ## harvest shards on Apache Beam's runners, Dask among them,
 
 media: $(VENV)/.media ## make 200 kinds of video files, compare each with FFmpeg, write docs/media.md: some minutes
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.media_collection $(ARGS)
+
+browser: $(VENV)/.browser ## the page of harvest serve in a real Chromium; needs apt-get install chromium
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m browser -rP tests/browser $(ARGS)
 
 gpu: $(VENV)-gpu/.gpu ## compile the step for GPUs; needs no GPU, but NVIDIA's libraries (4 GB, in .venv-gpu)
 	JAX_PLATFORMS=cpu $(VENV)-gpu/bin/python -m pytest -m gpu tests/gpu $(ARGS)
@@ -123,6 +126,11 @@ $(VENV)/.beam: $(VENV)/.dev
 $(VENV)/.media: $(VENV)/.dev
 	@echo "installing FFmpeg into $(VENV) (some seconds)"
 	$(PIP) -e '.[media]'
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	@echo "installing Playwright into $(VENV) (some seconds)"
+	$(PIP) -e '.[browser]'
 	@touch $@
 
 # In its own environment: with the plugin installed JAX looks for a GPU at every start.

@@ -42,6 +42,7 @@ FLOORS = [
     ("harvest_jax.hub",),
     ("harvest_jax.scored_training",),
     ("harvest_jax.search",),
+    ("harvest_jax.serve",),
     ("harvest_jax.bench",),
     ("harvest_jax.plan",),
     ("harvest_jax.demo",),
