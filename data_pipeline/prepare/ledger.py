@@ -210,9 +210,10 @@ def summarise(path: Path) -> LedgerSummary:
 def _read_table(job: Path, index: int) -> pa.Table:
     with path_of(job, index).open("rb") as file:
         table = pq.ParquetFile(file).read()
-    if "damaged" not in table.column_names:  # begun by an earlier version
-        table = table.append_column(_SCHEMA.field("damaged"), pa.nulls(table.num_rows, pa.int32()))
-    return table
+    for field in _SCHEMA:
+        if field.name not in table.column_names:  # begun by an earlier version
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(_SCHEMA.names)
 
 
 def _table(clips: Sequence[LedgerRow], shard: int | None) -> pa.Table:
