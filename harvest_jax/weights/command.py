@@ -27,6 +27,8 @@ _IMPORT = """What SRC may be (recognised by its content; the table is in docs/we
   Long-CLIP .pt                                    BeichenZhang/LongCLIP-B
   ViCLIP .pth                                      OpenGVLab/ViCLIP
   SigLIP and SigLIP 2 of a fixed size (folders, npz)  google/siglip-base-patch16-224, google/siglip2-base-patch16-224
+  EVA-02-CLIP (OpenCLIP folders, .pt)              timm/eva02_base_patch16_clip_224.merged2b_s8b_b131k
+  Perception Encoder PE-Core .pt                   facebook/PE-Core-B16-224
   Scenic's CLIP (msgpack, npz); harvest_jax's own folders and files
   a training folder: WORKDIR (its newest good checkpoint), WORKDIR@STEP or WORKDIR@best, also of a run that did not end
   hf://REPO[@REVISION] of the Hugging Face Hub, with /FILE after REPO where it holds several checkpoints

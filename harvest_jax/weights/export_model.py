@@ -140,6 +140,8 @@ def _write_open_clip(folder: Path, out: Path, drop_time: bool = False) -> dict[s
             f"{folder}: its towers have different activations ({config.video.activation}, {config.text.activation}); "
             "OpenCLIP's config has one for both"
         )
+    if config.video.activation == "gelu_tanh":
+        raise DataError(f"{folder} has the activation gelu_tanh; OpenCLIP's config has no name for it")
     with new_folder(out) as aside:
         write_safetensors(aside / "open_clip_model.safetensors", theirs.entries, theirs.read, {"format": "pt"})
         _write_json(aside / "open_clip_config.json", open_clip_config(config))

@@ -75,12 +75,13 @@ def test_an_mlp_as_wide_as_g_14s(tmp_path, measured):
     built.load_state_dict(load_file(tmp_path / "again/open_clip_model.safetensors"), strict=True)
 
 
-def test_all_of_it_at_once_in_transformers_programs(tmp_path, measured):
-    """GELU, g/14's MLP and heads, and 248 text positions: exported to CLIPModel and to the video model's own code."""
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
+def test_all_of_it_at_once_in_transformers_programs(activation, tmp_path, measured):
+    """g/14's MLP and heads, and 248 text positions: exported to CLIPModel and to the video model's own code."""
     from transformers import AutoModel, CLIPModel
 
-    text = TextConfig(49408, 248, 64, 2, 1, 32, "gelu", mlp_width=200)
-    config = dataclasses.replace(SMALL, text=text)
+    text = TextConfig(49408, 248, 64, 2, 1, 32, activation, mlp_width=200)
+    config = dataclasses.replace(SMALL, video=dataclasses.replace(SMALL.video, activation=activation), text=text)
     rng = np.random.default_rng(0)
     arrays = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
     arrays["video/temporal_embedding"] *= 0
@@ -102,7 +103,7 @@ def test_all_of_it_at_once_in_transformers_programs(tmp_path, measured):
     for against, embedded in (("CLIPModel", (found.image_embeds, found.text_embeds)), ("hf_video", (videos, texts))):
         for tower, their, our in zip(("image", "text"), embedded, wanted, strict=True):
             difference = compare.embedding_difference(our, their.numpy())
-            measured("small, with all of it", f"{tower} embedding", against, difference, 1e-5)
+            measured(f"small, with all of it, {activation}", f"{tower} embedding", against, difference, 1e-5)
 
 
 def test_long_clips_tables(tmp_path, measured):

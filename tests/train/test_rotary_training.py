@@ -37,6 +37,7 @@ def test_flops_are_those_of_the_program(kind, remat):
     np.testing.assert_allclose(counted, expected["total"] + expected["recomputed"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_parameter_of_the_video_tower_has_a_gradient():
     """The bias of the keys too, which EVA-02 has not: with rotary positions it is no constant in the scores."""
     config, run = MODELS["EVA-02"], make_run(model__temporal_init="ramp")

@@ -105,6 +105,9 @@ def test_exports_that_cannot_be(folders, tmp_path):
     for form in ("viclip", "scenic"):
         with pytest.raises(DataError, match="has the activation gelu"):
             export_model(tmp_path / "gelu", form, tmp_path / f"g{OUT[form]}")
+    import_checkpoint(folders["image"], tmp_path / "tanh", Overrides(activation="gelu_tanh"))
+    with pytest.raises(DataError, match="has the activation gelu_tanh"):
+        export_model(tmp_path / "tanh", "open_clip", tmp_path / "t")
     export_model(tmp_path / "gelu", "hf", tmp_path / "g")
     with pytest.raises(DataError, match="is a folder of Hugging Face, not of this package: harvest weights import"):
         export_model(tmp_path / "g", "open_clip", tmp_path / "g2")

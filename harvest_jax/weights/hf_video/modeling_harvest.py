@@ -63,28 +63,31 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers; the hidden width is four times the width."""
+    """Two linear layers; the hidden width is four times the width, unless the tower says another."""
 
-    def __init__(self, width: int, activation: str) -> None:
+    def __init__(self, tower: dict[str, Any]) -> None:
         super().__init__()
-        self.exact_gelu = activation == "gelu"
-        self.wide = nn.Linear(width, 4 * width)
-        self.back = nn.Linear(4 * width, width)
+        self.activation, width = tower["activation"], tower["width"]
+        hidden = tower.get("mlp_width") or 4 * width
+        self.wide = nn.Linear(width, hidden)
+        self.back = nn.Linear(hidden, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.wide(x)
-        return self.back(functional.gelu(x) if self.exact_gelu else x * torch.sigmoid(1.702 * x))
+        if self.activation == "quick_gelu":
+            return self.back(x * torch.sigmoid(1.702 * x))
+        return self.back(functional.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none"))
 
 
 class Block(nn.Module):
     """CLIP's block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int, activation: str) -> None:
+    def __init__(self, tower: dict[str, Any]) -> None:
         super().__init__()
-        self.norm_1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
-        self.norm_2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, activation)
+        self.norm_1 = nn.LayerNorm(tower["width"])
+        self.attention = Attention(tower["width"], tower["heads"])
+        self.norm_2 = nn.LayerNorm(tower["width"])
+        self.mlp = Mlp(tower)
 
     def forward(self, x: torch.Tensor, causal: bool) -> torch.Tensor:
         x = x + self.attention(self.norm_1(x), causal)
@@ -103,7 +106,7 @@ class VideoTower(nn.Module):
         self.spatial_embedding = nn.Parameter(torch.zeros(1 + cells, width))  # row 0: the class token's
         self.temporal_embedding = nn.Parameter(torch.zeros(tower["num_frames"], width))
         self.norm_pre = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(Block(width, tower["heads"], tower["activation"]) for _ in range(tower["layers"]))
+        self.blocks = nn.ModuleList(Block(tower) for _ in range(tower["layers"]))
         self.norm_post = nn.LayerNorm(width)
         self.projection = nn.Linear(width, tower["embed_dim"], bias=False)
 
@@ -134,7 +137,7 @@ class TextTower(nn.Module):
         width = tower["width"]
         self.token_embedding = nn.Embedding(tower["vocab_size"], width)
         self.positional_embedding = nn.Parameter(torch.zeros(tower["context_length"], width))
-        self.blocks = nn.ModuleList(Block(width, tower["heads"], tower["activation"]) for _ in range(tower["layers"]))
+        self.blocks = nn.ModuleList(Block(tower) for _ in range(tower["layers"]))
         self.norm_final = nn.LayerNorm(width)
         self.projection = nn.Linear(width, tower["embed_dim"], bias=False)
 
