@@ -33,7 +33,7 @@ import imageio_ffmpeg
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchmarks.media_files import COLLECTION, RIGHT, MediaFile
+from benchmarks.media_files import COLLECTION, RIGHT, SMOOTH, TEST, MediaFile
 from data_pipeline.decode.pool import DecodeResult, DecoderPool
 from harvest_jax.machine import available_cores
 
@@ -212,6 +212,8 @@ def table(rows: dict[str, tuple[str, str]], libavcodec: str, ffmpeg: str) -> str
             made = file.about or f"`{re.sub(r'^-c:v ', '', ' '.join(file.args.split()))}`"
             if file.again:
                 made += f", then `{' '.join(' '.join(file.again).split())}`"
+            if file.args and file.source not in (TEST, SMOOTH):
+                made += f" of `{file.source.replace(TEST, 'testsrc2').replace(',gblur=2', '')}`"
             result = rows[file.name][0]
             result = f"right: {result}" if file.expected == RIGHT else f"refused: {result}"
             lines.append(f"| `{file.name}` | {made} | {result} |".replace("\\,", ","))

@@ -309,8 +309,8 @@ COLLECTION: dict[str, list[MediaFile]] = {
         ),
         MediaFile(
             "cover_first.mp4",
-            "-map 0 -map 1 -c:v:0 mjpeg -frames:v:0 1 -disposition:0 attached_pic -c:v:1 libx264 -pix_fmt:1 yuv420p",
-            source=f"color=red:s=64x64:r=10:d=1 {TEST}",
+            "-map 0 -map 1 -c:v:0 mjpeg -disposition:0 attached_pic -c:v:1 libx264 -pix_fmt:1 yuv420p",
+            source=f"color=red:s=64x64:r=10:d=0.1 {TEST}",
             stream="0:v:0",
         ),
         MediaFile(
@@ -347,46 +347,67 @@ COLLECTION: dict[str, list[MediaFile]] = {
     ],
     "HDR and wide gamut": [
         MediaFile(
-            "pq.mp4", f"-c:v libx265 -x265-params log-level=none {hdr('smpte2084', 600)}", source=SMOOTH, colours=TONE
+            "pq.mp4",
+            f"-c:v libx265 -x265-params log-level=none {hdr('smpte2084', 600)}",
+            source=SMOOTH,
+            about="HEVC of 10 bits, PQ",
+            colours=TONE,
         ),
         MediaFile(
             "hlg.mov",
             f"-c:v libx265 -x265-params log-level=none {hdr('arib-std-b67', 1000)}",
             source=SMOOTH,
+            about="HEVC of 10 bits, HLG",
             colours=TONE,
         ),
         MediaFile(
             "hlg.ts",
             f"-c:v libx265 -x265-params log-level=none {hdr('arib-std-b67', 1000)}",
             source=SMOOTH,
+            about="HEVC of 10 bits, HLG",
             colours=TONE,
         ),
         MediaFile(
             "pq.webm",
             f"-c:v libvpx-vp9 -profile:v 2 -deadline realtime -cpu-used 8 {hdr('smpte2084', 600)}",
             source=SMOOTH,
+            about="VP9 of 10 bits, PQ",
             colours=TONE,
         ),
         MediaFile(
             "pq.mkv",
             f"-c:v libsvtav1 -preset 12 -svtav1-params lp=1 {hdr('smpte2084', 600)}",
             source=SMOOTH,
+            about="AV1 of 10 bits, PQ",
             colours=TONE,
         ),
         MediaFile(
             "hlg_prores.mov",
             f"-c:v prores_ks {hdr('arib-std-b67', 1000)},format=yuv422p10le",
             source=SMOOTH,
+            about="ProRes, HLG",
             colours=TONE,
         ),
-        MediaFile("bt2020.mp4", f"-c:v libx264 {tagged('bt2020', 'bt709', 'bt2020nc')}", source=SMOOTH, colours=GAMUT),
+        MediaFile(
+            "bt2020.mp4",
+            f"-c:v libx264 {tagged('bt2020', 'bt709', 'bt2020nc')}",
+            source=SMOOTH,
+            about="H.264 of 10 bits, BT.2020",
+            colours=GAMUT,
+        ),
         MediaFile(
             "display_p3.mov",
             f"-c:v libx264 {tagged('smpte432', 'bt709', 'bt709', 'yuv420p')}",
             source=SMOOTH,
+            about="H.264, Display P3",
             colours=GAMUT,
         ),
-        MediaFile("ictcp.mkv", f"-c:v ffv1 {tagged('bt2020', 'smpte2084', 'ictcp')}", "unsupported colours: ICtCp"),
+        MediaFile(
+            "ictcp.mkv",
+            f"-c:v ffv1 {tagged('bt2020', 'smpte2084', 'ictcp')}",
+            "unsupported colours: ICtCp",
+            about="FFV1, ICtCp",
+        ),
     ],
     "Photographs": [
         MediaFile("photo.jpg", change=pictures("JPEG", side=512, quality=95), about="Pillow"),

@@ -21,7 +21,8 @@ class DecodeSpec:
         it, for several squares of it.
       min_frames: clips with fewer different frames are rejected.
       max_bytes: of the file.
-      max_side, max_pixels: of a coded picture, in pixels; 8K has 33 million.
+      max_side, max_pixels: of a coded picture, in pixels; 8K has 33 million. A JPEG file may have eight times the side,
+        because it can be decoded at a part of its size.
       max_aspect: longer side over shorter side.
       max_seconds: of the file.
       max_packets: pictures between the first and the last wanted one, where these are less than 10 s apart.

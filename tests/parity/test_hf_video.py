@@ -28,6 +28,7 @@ from harvest_jax.weights.hf_video.modeling_harvest import HarvestVideoConfig, Ha
 from harvest_jax.weights.hf_video.processing_harvest import HarvestVideoProcessor  # noqa: E402
 from harvest_jax.weights.import_checkpoint import import_checkpoint  # noqa: E402
 from harvest_jax.weights.translate import to_family, to_native  # noqa: E402
+from tests.data_pipeline.decode.test_colours import BT2020, PQ, write_tagged  # noqa: E402
 from tests.helpers.video_files import numbered_frames, set_display_matrix, write_video  # noqa: E402
 from tests.parity import compare  # noqa: E402
 from tests.parity.torch_video import VideoClip  # noqa: E402
@@ -122,7 +123,9 @@ def test_broken_videos_are_refused(theirs, videos, tmp_path):
     whole = Path(videos["far.mp4"]).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{videos['plain.mp4']}\n")  # a playlist
-    for name in ("cut.mp4", "text.mp4"):
+    hdr = numbered_frames(8).astype(np.uint16) * 11
+    write_tagged(tmp_path / "hdr.mkv", hdr, "ffv1", "gbrp12le", PQ, BT2020, 0)
+    for name in ("cut.mp4", "text.mp4", "hdr.mkv"):
         with pytest.raises(ValueError, match=name):
             theirs[1].frames(str(tmp_path / name))
 

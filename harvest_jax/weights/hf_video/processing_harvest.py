@@ -32,6 +32,8 @@ OPTIONS = {
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # Titles that are not UTF-8 must not raise an error; PyAV from version 19 on handles them itself.
 ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+HDR = (16, 18)  # transfer functions PQ and HLG, as FFmpeg numbers them
+WIDE = (9, 12)  # primaries BT.2020 and Display P3
 SEEK_GAP = 10.0  # seconds: to wanted pictures further apart it seeks
 SEEK_BACK = (Fraction(1), Fraction(10))  # seconds before a picture where its key picture is looked for
 WHITESPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
@@ -275,9 +277,11 @@ class Video:
             raise ValueError(f"{self.path} is cut off: its pictures end at {found:.1f} s of {said:.1f} s")
 
     def rgb(self, frame: Any) -> np.ndarray:
-        """A decoded picture upright, with square pixels."""
+        """A decoded picture upright, with square pixels. HDR and wide gamuts are refused; harvest_jax converts them."""
+        if frame.color_trc in HDR or frame.color_primaries in WIDE:
+            raise ValueError(f"{self.path} is HDR or has a wide gamut: convert it to BT.709, or use harvest_jax")
         width, height = float(frame.width), float(frame.height)
-        aspect = fraction(self.stream.codec_context.sample_aspect_ratio)
+        aspect = fraction(self.stream.sample_aspect_ratio)
         if Fraction(1, 4) <= aspect <= 4:
             width *= float(aspect)
         size = max(1, round(width)), max(1, round(height))

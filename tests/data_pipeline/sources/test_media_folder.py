@@ -61,6 +61,20 @@ def test_a_folder_of_videos_and_pictures_with_texts_beside_them(tmp_path, video)
     ]
 
 
+def test_of_a_live_photo_the_video_is_the_clip(tmp_path, video):
+    for name, content in {
+        "IMG_1.MOV": video,
+        "IMG_1.JPG": picture(9),
+        "IMG_1.HEIC": b"\0\0\0\x18ftypheic",
+        "IMG_2.JPG": picture(9),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).with_suffix(".txt").write_text("a dog")
+    manifest = read_manifest(tmp_path)
+    assert [row.video for row in manifest.rows] == ["IMG_1.MOV", "IMG_2.JPG"]
+    assert [decoded(row, tmp_path)["numbers"] for row in manifest.rows] == [[5, 15, 25, 35], [9]]
+
+
 NAMES = (
     "Interstellar: trailer",
     "subfile,a",
