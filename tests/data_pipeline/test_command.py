@@ -250,8 +250,8 @@ def test_a_full_disk_is_one_line_and_space_is_all_it_takes_to_go_on(media, tmp_p
     manifest = write_manifest(tmp_path / "m.csv", 60)
     assert cli.main(["shards", *words(manifest, media, tmp_path / "whole", "--shards", 6)]) == 0
     size = sum(path.stat().st_size for path in (tmp_path / "whole").glob("harvest_clips*"))
-    with small_disk(tmp_path / "disk", f"size={size + 100_000}") as disk:
-        (disk / "ballast").write_bytes(bytes(size // 2 + 100_000))
+    with small_disk(tmp_path / "disk", f"size={size + 200_000}") as disk:
+        (disk / "ballast").write_bytes(bytes(size // 2 + 200_000))
         capsys.readouterr()
         assert cli.main(["shards", *words(manifest, media, disk / "out", "--shards", 6)]) == 1
         (line,) = capsys.readouterr().err.splitlines()
