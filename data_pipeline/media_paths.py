@@ -198,7 +198,8 @@ class FileRange(RawIOBase):
 
     Attributes:
       status: of the whole file when it was opened.
-      reads: offset in the file or its part, and size, of each read so far; those in a row are one.
+      reads: in a block of `noting`, offset in the file or its part, and size, of each read so far; those in a row are
+        one.
     """
 
     def __init__(self, descriptor: int, offset: int, size: int, status: os.stat_result):
@@ -206,6 +207,7 @@ class FileRange(RawIOBase):
         self._descriptor, self._offset, self._size, self._at = descriptor, offset, size, 0
         self.status = status
         self.reads: list[tuple[int, int]] = []
+        self._noted = bool(_noting)
         for opened in _noting:
             opened.append(self)
 
@@ -222,10 +224,11 @@ class FileRange(RawIOBase):
         wanted = max(0, min(len(buffer), self._size - self._at))
         data = os.pread(self._descriptor, wanted, self._offset + self._at)
         buffer[: len(data)] = data
-        begin = self._at
-        if self.reads and sum(self.reads[-1]) == begin:
-            begin = self.reads.pop()[0]
-        self.reads.append((begin, self._at + len(data) - begin))
+        if self._noted:
+            begin = self._at
+            if self.reads and sum(self.reads[-1]) == begin:
+                begin = self.reads.pop()[0]
+            self.reads.append((begin, self._at + len(data) - begin))
         self._at += len(data)
         return len(data)
 

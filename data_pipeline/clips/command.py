@@ -169,7 +169,7 @@ def _cut(
         "clips": len(rows),
         "captioned": sum(bool(row[3]) for row in rows),
     }
-    return rows, dropped, counts | {"dropped": dict(sorted(kinds.items())), "rejected": rejected}
+    return rows, dropped, counts | {"dropped": dict(sorted((+kinds).items())), "rejected": rejected}
 
 
 def _scanned(

@@ -226,7 +226,7 @@ class ShardSource:
                 self._sizes[path] = RecordSizes(path)
             self._sizes[path].check(index - self._ends[which] + self.lengths[which])
             return self._source[index]
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             why = str(error).split(";")[0]
             raise DataError(f"{path} is damaged (record {index}: {why}): make the shards again") from error
 
@@ -354,7 +354,7 @@ def _check_shard(path: Path, length: int) -> None:
         )
         found = reader.num_records()
         reader.close()  # raises if the file is damaged
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{path} is cut off or damaged: make the shards again ({str(error).split(';')[0]})") from error
     if found != length:
         raise DataError(f"{path} has {found} records, but dataset_info.json says {length}: make the shards again")
