@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "eval": ("harvest_jax.evaluate.command", "score a model under a named protocol"),
     "results": ("harvest_jax.evaluate.report.command", "show results as tables, with intervals and differences"),
-    "search": ("harvest_jax.search.command", "find videos by words"),
+    "search": ("harvest_jax.search.command", "find the moment in a folder's videos that fits words or a picture"),
     "plan": (
         "harvest_jax.plan.command",
         "estimate what training takes on other hardware: memory, FLOPs, network, time",
