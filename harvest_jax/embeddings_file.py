@@ -1,4 +1,4 @@
-"""A file of embeddings: the index of `harvest search`, and a segment of the store of `harvest eval`.
+"""A file of embeddings: a segment of the store of `harvest eval`.
 
 One safetensors file, so that reading it runs no code: the tensor `embeddings` float32 [N, D], the tensor `files` (UTF-8
 JSON that says what the rows are of; an index of videos was the first such file, hence the name) and, in the header, the
@@ -20,7 +20,7 @@ from harvest_jax.files import write_atomically
 from harvest_jax.version import __version__
 
 # Raised when frames are chosen, prepared or embedded in another way. 2: Pillow resizes whole pictures. 3: HDR and wide
-# gamuts are converted, pictures of AVI are those of FFmpeg's times.
+# gamuts are converted, pictures of AVI are those of FFmpeg's times. The index of `harvest search` has it in its name, too.
 METHOD = 3
 
 
@@ -59,7 +59,7 @@ def read(path: Path, kind: str) -> EmbeddingsFile:
 
     Args:
       path: an existing file.
-      kind: of file, such as "harvest_jax search index".
+      kind: of file, such as "harvest_jax stored embeddings".
 
     Raises:
       DamagedFileError: cut, altered, or another kind of file.
