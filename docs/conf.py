@@ -26,6 +26,7 @@ CONTENTS = {
         "docs/evaluation",
         "docs/benchmarks",
         "docs/use",
+        "docs/search",
         "docs/serve",
         "docs/onnx",
         "docs/stablehlo",

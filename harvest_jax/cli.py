@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "eval": ("harvest_jax.evaluate.command", "score a model under a named protocol"),
     "results": ("harvest_jax.evaluate.report.command", "show results as tables, with intervals and differences"),
-    "search": ("harvest_jax.search.command", "find videos by words"),
+    "search": ("harvest_jax.search.command", "find the moment in a folder's videos that fits words or a picture"),
     "serve": ("harvest_jax.serve.command", "find videos in the browser, and answer programs: a local page and an API"),
     "plan": (
         "harvest_jax.plan.command",

@@ -45,10 +45,11 @@ print(f"{len(files)} files, such as {files[0]}")
 # %% [markdown]
 # ## 2. Search by a command
 #
-# The first search embeds every video. The index is one file; without `--index` it is kept in your cache folder.
+# The first search embeds every video. Without `--index` the index is kept in your cache folder. A line of the result is
+# the rank, the cosine, the file, the seconds of the moment, and how far the cosine is above the usual ones.
 
 # %% first-search
-INDEX = WORK / "index.safetensors"
+INDEX = WORK / "index"
 SEARCH = f"search --model '{MODEL}' --videos '{VIDEOS}' --index {INDEX} --top 3 '{WORDS}'"
 harvest(SEARCH)
 

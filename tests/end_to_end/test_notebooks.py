@@ -292,9 +292,9 @@ def test_quickstart(executed):
 @pytest.mark.slow
 def test_search(executed):
     cells = executed("search")
-    assert "40 videos (40 new)" in printed(cells["first-search"])
+    assert "40 files, 40 windows (40 new)" in printed(cells["first-search"])
     assert "cannot be read: harvest_search/videos/broken.mp4" in printed(cells["changed"])
-    assert "42 videos (2 new, 1 not readable)" in printed(cells["changed"])
+    assert "42 files, 40 windows (2 new, 1 moved or copied, 1 not readable)" in printed(cells["changed"])
     assert printed(cells["similar"]).startswith("1.000")
 
 

@@ -72,6 +72,17 @@ def test_a_turned_portrait_film_is_upright(tmp_path):
     assert numbers(decode_windows(path, SPEC, RULE)) == shown([number / 10 for number in range(60)], 6.0)
 
 
+def test_a_film_of_ten_hours(tmp_path):
+    pictures = 900  # each shown for 40 seconds
+    path = write_video(tmp_path / "a.mkv", numbered_frames(pictures), times=list(range(0, 400 * pictures, 400)))
+    count = 0
+    for count, window in enumerate(decode_windows(path, SPEC, WindowRule(60.0, 30.0)), start=1):
+        if count % 100 == 1:
+            wanted = [int((window.start + 7.5 + 15 * part) // 40) for part in range(4)]
+            assert numbers([window]) == [wanted]
+    assert count == round((40 * (pictures - 1) - 60) / 30) + 1
+
+
 def test_a_short_file_is_the_clip_that_it_was(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered_frames(30))
     (window,) = decode_windows(path, SPEC, RULE)
