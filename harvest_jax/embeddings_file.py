@@ -20,7 +20,7 @@ from harvest_jax.files import write_atomically
 from harvest_jax.version import __version__
 
 # Raised when frames are chosen, prepared or embedded in another way. 2: Pillow resizes whole pictures. 3: HDR and wide
-# gamuts are converted, pictures of AVI are those of FFmpeg's times. The index of `harvest search` has it in its name, too.
+# gamuts are converted, pictures of AVI are those of FFmpeg's times. The index of `harvest search` has it in its name.
 METHOD = 3
 
 

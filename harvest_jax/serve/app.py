@@ -219,7 +219,8 @@ class App:
         return await self._page(request, "results.html.j2")
 
     async def _page(self, request: Request, template: str) -> Response:
-        question, moments, status = Question(), None, 200
+        question, status = Question(), 200
+        moments: list[Moment] | None = None
         notes: list[str] = []
         try:
             question, moments, notes = await self._answer(request)

@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} {value}: at least 1")
+    if not 0 <= args.port <= 65535:
+        raise ConfigError(f"--port {args.port}: must be from 0 to 65535")
     from data_pipeline.decode.window_rule import WindowRule
 
     rule = WindowRule(args.window, args.window / 2 if args.stride is None else args.stride)
@@ -128,7 +130,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=1024)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; see --host and --port") from None
 

@@ -74,6 +74,7 @@ class Progress:
       files: those that can be searched.
       unreadable: those that cannot be read.
       problem: one line, empty if there is none.
+      note: more about this update, such as the seconds of video so far; may be empty.
     """
 
     state: str
@@ -82,6 +83,7 @@ class Progress:
     files: int = 0
     unreadable: int = 0
     problem: str = ""
+    note: str = ""
 
 
 class Library:
@@ -219,7 +221,7 @@ class Library:
                 _say(problem)
 
     def _update(self) -> None:
-        self.progress = dataclasses.replace(self.progress, state="indexing", done=0, total=0, problem="")
+        self.progress = dataclasses.replace(self.progress, state="indexing", done=0, total=0, problem="", note="")
         found = find_media(self._folder)
         with open_writer(self._path, self._made_by) as writer:
             for note in writer.notes:
@@ -229,7 +231,7 @@ class Library:
             def report(done: int, total: int, note: str = "") -> None:
                 if self._closing:
                     raise _ClosingError
-                self.progress = dataclasses.replace(self.progress, done=done, total=total)
+                self.progress = dataclasses.replace(self.progress, done=done, total=total, note=note)
                 news()
 
             counts = update.update(writer, found, self._model, self._rule, self._workers, report)

@@ -136,6 +136,7 @@ DESCRIPTION: dict[str, Any] = {
                 files=_WHOLE,
                 unreadable=_WHOLE,
                 problem=_TEXT,
+                note=_TEXT,
             ),
             "Moment": _object(
                 rank=_WHOLE,

@@ -223,7 +223,7 @@ async function watch() {
       const now = await answer.json();
       state = now.state;
       const words = [now.files.toLocaleString("en") + (now.files === 1 ? " file" : " files")];
-      if (state === "indexing") words.push(now.total ? `embedding ${now.done.toLocaleString("en")} of ${now.total.toLocaleString("en")}` : "looking for files");
+      if (state === "indexing") words.push(now.total ? `embedding ${now.done.toLocaleString("en")} of ${now.total.toLocaleString("en")}` + (now.note ? ` (${now.note})` : "") : "looking for files");
       if (now.unreadable) words.push(`${now.unreadable.toLocaleString("en")} cannot be read`);
       if (now.problem) words.push(now.problem);
       by("state-words").textContent = words.join(", ");
