@@ -1,7 +1,7 @@
 """A file of embeddings: a segment of the store of `harvest eval`.
 
 One safetensors file, so that reading it runs no code: the tensor `embeddings` float32 [N, D], the tensor `files` (UTF-8
-JSON that says what the rows are of; the index of `harvest search` was once such a file, hence the name) and, in the header, the
+JSON that says what the rows are of; an index of videos was the first such file, hence the name) and, in the header, the
 kind of file, the version that wrote it, what made the embeddings (`model`), and a SHA-256 over all three.
 """
 
@@ -19,7 +19,8 @@ from safetensors.numpy import save
 from harvest_jax.files import write_atomically
 from harvest_jax.version import __version__
 
-# Raised, also for the index of `harvest search`, when frames are chosen, prepared or embedded in another way. 2: Pillow resizes whole pictures.
+# Raised when frames are chosen, prepared or embedded in another way. 2: Pillow resizes whole pictures.
+# The index of `harvest search` has it in its name, too.
 METHOD = 2
 
 

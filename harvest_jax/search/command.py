@@ -280,7 +280,10 @@ class _Session:
                 say(f"{error}; the next change is waited for")
                 return
             for query in asked:
-                self.answer(query)
+                try:
+                    self.answer(query)
+                except DataError as error:  # there may be something to find after the next change
+                    say(str(error))
 
         watch.keep_current(rounds, current)
         return 0
