@@ -91,6 +91,7 @@ def test_cuts_are_found_to_the_frame_and_clips_are_dropped_by_their_measures(fil
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_manifest_is_one_that_shards_reads(films, tmp_path, capsys):
     shutil.copytree(films, tmp_path / "films")
     out = tmp_path / "films" / "clips.csv"
