@@ -18,7 +18,7 @@ from harvest_jax.terminal import printable, progress
 EXPLANATION = """examples:
   harvest search --model runs/demo/export --videos ~/Videos "a dog jumps over a log"
   harvest search --model runs/demo/export --videos ~/Videos "a dog" - "on a beach"
-  harvest search --model runs/demo/export --videos ~/Videos @cat.jpg + 0.5*"at night"
+  harvest search --model runs/demo/export --videos ~/Videos "@cat.jpg + 0.5*at night"
   harvest search --model runs/demo/export --videos ~/Videos @clip.mp4#t=12,20 --top 3 --cut found
   harvest search --model runs/demo/export --videos ~/Videos --queries words.txt --json
 

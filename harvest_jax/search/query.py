@@ -81,7 +81,7 @@ def _part(sign: str, piece: str) -> Part:
     if not piece or weight == 0:
         why = "a weight of 0" if piece else f"nothing follows a {sign!r}"
         raise ConfigError(
-            f'{why} in the query; parts look like this: "a dog" - "on a beach", @cat.jpg + 0.5*"at night"'
+            f'{why} in the query; parts look like this: "a dog" - "on a beach", "@cat.jpg + 0.5*at night"'
         )
     weight = -weight if sign == "-" else weight
     if not re.match(r"@\S", piece):
