@@ -10,7 +10,8 @@ import numpy as np
 
 from data_pipeline.decode.pool import ClosedAtItsEnd, DecoderPool
 from data_pipeline.decode.spec import TIME_LIMIT, DecodeSpec
-from data_pipeline.decode.window_rule import Window, WindowRule
+from data_pipeline.decode.window import Window
+from data_pipeline.decode.window_rule import WindowRule
 
 
 class FileWindow(NamedTuple):

@@ -1,9 +1,6 @@
-"""How a video is cut into windows of time, and what is known of one that was decoded."""
+"""How a video is cut into windows of time. Commands read it for their arguments, so it imports nothing slow."""
 
 import dataclasses
-
-import numpy as np
-from jaxtyping import UInt8
 
 from harvest_jax.errors import ConfigError
 
@@ -38,17 +35,3 @@ class WindowRule:
             return [(0.0, end)]
         starts = [step * self.stride for step in range(min(steps, MAX_WINDOWS))]
         return [*((start, start + self.seconds) for start in starts), (end - self.seconds, end)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """A window that was decoded.
-
-    Attributes:
-      start, end: seconds in the file; both 0 of a picture.
-      frames: of a spec with `fit`, RGB; `num_frames` of them, a picture that is shown for long occurs more than once.
-    """
-
-    start: float
-    end: float
-    frames: UInt8[np.ndarray, "T S S 3"]

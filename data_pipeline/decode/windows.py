@@ -20,7 +20,8 @@ from data_pipeline.decode.spec import DecodeSpec
 from data_pipeline.decode.still import is_still
 from data_pipeline.decode.stretch import end_of
 from data_pipeline.decode.video_file import OpenVideo, check_size, exact_fraction, open_video, time_by_order
-from data_pipeline.decode.window_rule import Window, WindowRule
+from data_pipeline.decode.window import Window
+from data_pipeline.decode.window_rule import WindowRule
 from data_pipeline.media_paths import VideoRejected, open_regular
 from harvest_jax.pixels.frame_sampling import Sampling, sampled_times, segment_indices
 

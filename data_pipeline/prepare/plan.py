@@ -21,6 +21,7 @@ from data_pipeline.prepare import spool
 from data_pipeline.prepare.earlier import EarlierSplit
 from data_pipeline.prepare.options import Options
 from data_pipeline.shards.shard_format import VERSION
+from harvest_jax.embeddings_file import METHOD
 from harvest_jax.errors import ConfigError, DataError
 from harvest_jax.terminal import Progress
 from harvest_jax.version import __version__
@@ -87,7 +88,7 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
 
 def record_versions() -> dict[str, str]:
     """The versions, on this machine, of everything that decides the bytes of a record."""
-    own = {"record": VERSION, "harvest_jax": __version__, "machine": platform.machine()}
+    own = {"record": VERSION, "frames": str(METHOD), "harvest_jax": __version__, "machine": platform.machine()}
     return own | {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
