@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.decode.spec import TIME_LIMIT
-from data_pipeline.decode.window_pool import WindowDecoder
 from data_pipeline.decode.window import Window
+from data_pipeline.decode.window_pool import WindowDecoder
 from data_pipeline.decode.window_rule import WindowRule
 from harvest_jax.search.folder import FolderMedia
 from harvest_jax.search.index import File, content_of
