@@ -207,7 +207,7 @@ def table(rows: dict[str, tuple[str, str]], libavcodec: str, ffmpeg: str) -> str
         f"\n{len(rows)} files, made and compared by FFmpeg {ffmpeg.split('-')[0]}; decoded by libavcodec {libavcodec}."
     ]
     for group, files in COLLECTION.items():
-        lines += [f"\n### {group}\n", "| file | made of | result |", "|---|---|---|"]
+        lines += [f"\n## {group}\n", "| file | made of | result |", "|---|---|---|"]
         for file in files:
             made = file.about or f"`{re.sub(r'^-c:v ', '', ' '.join(file.args.split()))}`"
             if file.again:
