@@ -76,10 +76,10 @@ BLOCK = "visual.transformer.resblocks.1"
         (drop(f"{BLOCK}.ln_2.weight"), [f"missing: {BLOCK}.ln_2.weight"]),
         (put("logit_bias", np.zeros(1, np.float32)), ["1 that no part of the model uses: logit_bias"]),
         (
-            lambda t: t.update({f"visual.attn_pool.{i}": t.pop(f"{BLOCK}.ln_{i}.bias") for i in (1, 2)}),
+            lambda t: t.update({f"visual.adapter.{i}": t.pop(f"{BLOCK}.ln_{i}.bias") for i in (1, 2)}),
             [
                 f"2 of 74 tensors missing: {BLOCK}.ln_1.bias, {BLOCK}.ln_2.bias",
-                "2 that no part of the model uses: visual.attn_pool.1",
+                "2 that no part of the model uses: visual.adapter.1",
             ],
         ),
         (put("visual.proj", np.zeros((127, 24), np.float32)), ["visual.proj has [127, 24], expected [128, 24]"]),
