@@ -36,7 +36,7 @@ test: $(VENV)/.dev ## the tests; ARGS="-k shards" passes arguments to pytest
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --ignore tests/parity --ignore tests/beam --ignore tests/browser --ignore tests/gpu --ignore tests/slurm --ignore tests/docs $(ARGS)
 
 slow: $(VENV)/.dev ## the tests that take longer than about ten seconds each and repeat what others cover
-	$(BIN)/python -m pytest -m slow --ignore tests/parity --ignore tests/beam --ignore tests/browser --ignore tests/gpu --ignore tests/slurm --ignore tests/docs $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m slow --ignore tests/parity --ignore tests/beam --ignore tests/browser --ignore tests/gpu --ignore tests/slurm --ignore tests/docs $(ARGS)
 
 parity: $(VENV)/.parity ## compare with PyTorch's CLIPs, in full size: 10 minutes, 16 GB of memory, 10 GB of disk; ARGS="-k B/32" is one size
 	$(BIN)/python -m pytest -m parity tests/parity $(ARGS)
