@@ -23,6 +23,7 @@ STATUSES = tuple(128 + number for number in SIGNALS)  # exit statuses, as shells
 REACTION = {signal.SIGINT: 1.0, signal.SIGTERM: 5.0, signal.SIGHUP: 5.0}
 CLEANUP = 10.0  # seconds that `finally` blocks may take
 _POLL = 0.05  # seconds
+_REPEAT = 0.2  # seconds until a signal is sent to the main thread again
 _exit_at_once = threading.Event()
 _settled = threading.Event()
 
@@ -172,7 +173,7 @@ class _Watch:
     def _watch(self) -> None:
         came: int | None = None  # the signal that the process is to end with
         interrupts = ignored = 0
-        deadline = float("inf")
+        deadline = repeat = float("inf")
         reacted = False
         while True:
             if time.monotonic() >= deadline and (reacted or self._claim.acquire(blocking=False)):
@@ -188,7 +189,8 @@ class _Watch:
                     # Another handler decides what the first signal does: training saves its state.
                     ends = signal.getsignal(number) == self._raise and not _settled.is_set()
                     if came is None and (ends or interrupts > 1):
-                        came, deadline = number, time.monotonic() + REACTION[signal.Signals(number)]
+                        came, repeat = number, time.monotonic() + _REPEAT
+                        deadline = time.monotonic() + REACTION[signal.Signals(number)]
                     elif interrupts > 1 and reacted:
                         deadline = 0.0
             if came is None:
@@ -197,12 +199,16 @@ class _Watch:
                 self._lost, self.interrupt = False, None
                 if self._claim.locked():
                     self._claim.release()
-                ignored += 1
                 deadline = time.monotonic() + REACTION[signal.Signals(came)]  # the main thread does react
-                reacted = False
-                signal.pthread_kill(self._main, came)
+                reacted, repeat = False, 0.0
             elif self.interrupt is not None and not reacted:
                 reacted, deadline = True, time.monotonic() + CLEANUP
+            # A signal just before the main thread begins to wait in the kernel does not end that wait: it comes again.
+            if self.interrupt is None and not ignored and time.monotonic() >= repeat:
+                if signal.getsignal(came) == self._raise:
+                    ignored += 1
+                    signal.pthread_kill(self._main, came)
+                repeat = time.monotonic() + _REPEAT
         assert came is not None
         with contextlib.suppress(OSError):
             os.write(2, f"{self._name}: {message(came)}\n".encode())
