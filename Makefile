@@ -44,7 +44,7 @@ parity: $(VENV)/.parity ## compare with PyTorch's CLIPs, in full size: 10 minute
 beam: $(VENV)/.beam ## harvest shards on Apache Beam's runners, Dask among them, with workers in other processes
 	$(BIN)/python -m pytest -m beam tests/beam $(ARGS)
 
-media: $(VENV)/.media ## make 200 kinds of video files, compare each with FFmpeg, write docs/media.md: some minutes
+media: $(VENV)/.media ## make 200 kinds of video files, compare each with FFmpeg, write docs/media.md
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.media_collection $(ARGS)
 
 browser: $(VENV)/.browser ## the page of harvest serve in a real Chromium; needs apt-get install chromium
