@@ -23,9 +23,9 @@ import jax
 from harvest_jax.checkpoint import consensus, digests
 from harvest_jax.checkpoint.digests import DamagedError
 from harvest_jax.checkpoint.items import abstract, check_spec, from_items, spec, to_items
-from harvest_jax.checkpoint.orbax_files import begin_save, brief, hush, load_items, load_record
+from harvest_jax.checkpoint.orbax_files import begin_save, hush, load_items, load_record
 from harvest_jax.checkpoint.run_identity import check_identity, current_processes, same_processes, shared_position
-from harvest_jax.checkpoint.shared_work import SharedWork, run_shared
+from harvest_jax.checkpoint.shared_work import SharedWork, brief, run_shared
 from harvest_jax.checkpoint.step_folders import StepFolders, write_fault
 from harvest_jax.checkpoint.tree_digest import tree_digest
 from harvest_jax.checkpoint.workdir import Workdir

@@ -60,8 +60,8 @@ def all_gather(value: Any) -> list[Any]:
 def raise_together(failure: str | None, cause: BaseException | None = None) -> None:
     """Raise CheckpointError on every process if one of them has a failure, so that no process waits for another."""
     if any_process(failure is not None):
-        message = failure or "another process failed to read or write its part of the checkpoint; see its log"
-        raise CheckpointError(message) from cause
+        first = next(f"process {rank}: {text}" for rank, text in enumerate(all_gather(failure)) if text is not None)
+        raise CheckpointError(failure or first) from cause
 
 
 def _from_primary(answer: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
 from harvest_jax.checkpoint import consensus
-from harvest_jax.checkpoint.shared_work import OtherProcessError, run_shared
+from harvest_jax.checkpoint.shared_work import brief, run_shared
 
 
 def begin_save(folder: Path, items: dict[str, Any]) -> Callable[[], None]:
@@ -93,16 +93,6 @@ def load_on_host(folder: Path, arrays: dict[str, list[Any]]) -> dict[str, np.nda
     }
     tree = load_items(folder, {"params": traverse_util.unflatten_dict(wanted)})["params"]
     return {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
-
-
-def brief(error: BaseException) -> str:
-    """One line for an error of Orbax, of Grain or of the system."""
-    text = str(error)
-    if isinstance(error, OtherProcessError):
-        return text
-    if "No space left on device" in text:
-        return "no space left on the disk"
-    return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else 'no message'}"
 
 
 def hush() -> None:

@@ -19,10 +19,10 @@ OWN_ERROR_SECONDS = 5.0  # after another's failure, for this process's own error
 
 
 class OtherProcessError(Exception):
-    """The work failed on another process; on this one it may wait for that process without end."""
+    """The work failed on another process, which says why; on this one it may wait for that process without end."""
 
-    def __init__(self) -> None:
-        super().__init__("another process could not read or write its part; see its log")
+    def __init__(self, why: str) -> None:
+        super().__init__(f"another process could not read or write its part: {why}")
 
 
 class SharedWork:
@@ -41,9 +41,9 @@ class SharedWork:
         """Wait for the end, here and on the processes that failed; return the error if there was one."""
         while self._thread.is_alive():
             self._thread.join(POLL_SECONDS)
-            if self._thread.is_alive() and _was_reported(self._name):
+            if self._thread.is_alive() and (why := _reported(self._name)):
                 self._thread.join(OWN_ERROR_SECONDS)
-                return OtherProcessError() if self._thread.is_alive() else self._error
+                return OtherProcessError(why) if self._thread.is_alive() else self._error
         return self._error
 
     def result(self) -> Any:
@@ -63,7 +63,17 @@ class SharedWork:
             self._result = self._work()
         except BaseException as error:  # returned by wait(): an exception of a thread reaches no caller
             self._error = error
-            _report(self._name)
+            _report(self._name, error)
+
+
+def brief(error: BaseException) -> str:
+    """One line for an error of Orbax, of Grain or of the system."""
+    text = str(error)
+    if isinstance(error, OtherProcessError):
+        return text
+    if "No space left on device" in text:
+        return "no space left on the disk"
+    return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else 'no message'}"
 
 
 def run_shared(name: str, work: Callable[[], Any]) -> Any:
@@ -71,16 +81,17 @@ def run_shared(name: str, work: Callable[[], Any]) -> Any:
     return work() if jax.process_count() == 1 else SharedWork(name, work).result()
 
 
-def _report(name: str) -> None:
+def _report(name: str, error: BaseException) -> None:
     with contextlib.suppress(Exception):  # the service is gone: then the run ends in any case
-        notes.write(f"{_folder(name)}/{jax.process_index()}", "failed")
+        notes.write(f"{_folder(name)}/{notes.place()[0]}", brief(error))
 
 
-def _was_reported(name: str) -> bool:
+def _reported(name: str) -> str:
+    """What the first process that failed has reported; "" if none has."""
     try:
-        return bool(notes.read(_folder(name)))
+        return next((f"process {rank}: {why}" for rank, why in notes.read(_folder(name)).items()), "")
     except Exception:  # as above
-        return False
+        return ""
 
 
 def _folder(name: str) -> str:

@@ -58,7 +58,7 @@ def test_an_error_is_raised_here_and_reported_to_the_others(service):
         run_shared("save 4", fail)
     assert len(service.values) == 1
     never = threading.Event()
-    with pytest.raises(OtherProcessError, match="see its log"):  # as the process that waits at a barrier
+    with pytest.raises(OtherProcessError, match="process 0: OSError: disk full"):  # as one that waits at a barrier
         run_shared("save 4", never.wait)
     never.set()
 
