@@ -41,13 +41,8 @@ On a terminal the result is a table, otherwise lines of rank, cosine, path, star
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `harvest search`."""
-    from data_pipeline.decode.spec import TIME_LIMIT
-    from data_pipeline.decode.window_rule import WindowRule
-
-    rule = WindowRule()
-    parser.epilog = EXPLANATION
+def add_model_and_folder(parser: argparse.ArgumentParser) -> None:
+    """What `harvest search` and `harvest serve` need: --model and --videos."""
     parser.add_argument(
         "--model",
         required=True,
@@ -58,6 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--videos", required=True, type=Path, metavar="FOLDER", help="folder to search, with all folders below it"
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `harvest search`."""
+    from data_pipeline.decode.spec import TIME_LIMIT
+    from data_pipeline.decode.window_rule import WindowRule
+
+    rule = WindowRule()
+    parser.epilog = EXPLANATION
+    add_model_and_folder(parser)
     parser.add_argument("words", nargs="*", metavar="QUERY", help="what to look for, in English (see below)")
     parser.add_argument("--queries", metavar="FILE", help="a query on each line; - is the standard input")
     parser.add_argument("--top", type=int, default=10, metavar="K", help="number of results (default %(default)s)")

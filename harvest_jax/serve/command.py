@@ -34,19 +34,11 @@ Ctrl-C or SIGTERM ends it: requests are answered, what was embedded is saved. Ne
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `harvest serve`."""
     from data_pipeline.decode.window_rule import WindowRule
+    from harvest_jax.search.command import add_model_and_folder
 
     rule = WindowRule()
     parser.epilog = EXPLANATION
-    parser.add_argument(
-        "--model",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="model folder, or WORKDIR[@STEP|@best] of a training",
-    )
-    parser.add_argument(
-        "--videos", required=True, type=Path, metavar="FOLDER", help="folder to search, with all folders below it"
-    )
+    add_model_and_folder(parser)
     parser.add_argument("--index", type=Path, metavar="DIR", help="the index (default: that of `harvest search`)")
     parser.add_argument(
         "--window", type=float, default=rule.seconds, metavar="S", help="length of a window (default %(default)g)"
